@@ -1,0 +1,33 @@
+"""nasjax finds the Pareto-optimal sub-networks of a trained super-network, with few real evaluations."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nasjax.version import __version__
+
+if TYPE_CHECKING:
+    from nasjax import supernets, tasks
+    from nasjax.extract import extract, load
+    from nasjax.loop import Progress, search, searching
+    from nasjax.results import Front
+
+_PLACES = {
+    "Front": "nasjax.results",
+    "Progress": "nasjax.loop",
+    "extract": "nasjax.extract",
+    "load": "nasjax.extract",
+    "search": "nasjax.loop",
+    "searching": "nasjax.loop",
+    "supernets": "nasjax",
+    "tasks": "nasjax",
+}
+
+__all__ = ["Front", "Progress", "__version__", "extract", "load", "search", "searching", "supernets", "tasks"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use: `nasjax --help` does not wait for JAX."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'nasjax' has no attribute {name!r}")
+    place = _PLACES[name]
+    return import_module(f"nasjax.{name}") if place == "nasjax" else getattr(import_module(place), name)

@@ -1,0 +1,28 @@
+"""Algorithms: optimisers of a population as pure jitted `init`, `ask`, `tell` on a state pytree; all minimise."""
+
+from typing import Any, Protocol
+
+from jaxtyping import Array, Int
+
+from nasjax.algorithms.nsga2 import NSGA2
+from nasjax.space import SearchSpace
+from nasjax.types import Objectives, Population, PRNGKey
+
+
+class Algorithm(Protocol):
+    """What every algorithm offers: a frozen dataclass of settings with three pure functions; the state is any pytree."""
+
+    population: int
+
+    def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> Any:
+        """The first state; `start` are architectures to begin with, `objectives` how many values `tell` will bring."""
+
+    def ask(self, state: Any) -> tuple[Int[Array, "pop genes"], Any]:
+        """`population` canonical architectures to be scored."""
+
+    def tell(self, state: Any, archs: Population, objectives: Objectives) -> Any:
+        """The state that knows these values; NaN rows have failed."""
+
+
+ALGORITHMS: dict[str, type[Algorithm]] = {"nsga2": NSGA2}
+"""The algorithms by name."""

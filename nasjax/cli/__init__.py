@@ -1,0 +1,65 @@
+"""The command line: `nasjax search | train | extract | report`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+
+from nasjax.version import __version__
+
+COMMANDS = {
+    "search": "find the Pareto front of a super-network's sub-networks",
+    "train": "train a super-network and write its weights",
+    "extract": "slice one network of a finished run out, verified",
+    "report": "write a run's page, plots and table anew",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; a person's mistake is one line on the error output and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        from nasjax.cli import commands
+
+        return getattr(commands, options.command)(options)
+    except ValueError as error:
+        print(f"nasjax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("nasjax: interrupted; the same command with run=FOLDER goes on from what is stored", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nasjax", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, words in COMMANDS.items():
+        made = {"search": _settings, "train": _settings, "extract": _extract, "report": _report}[command]
+        sub = subparsers.add_parser(
+            command, help=words, description=words, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        made(sub)
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of listed values: seed=0,1,2")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as in tactic=random evaluations=64")
+    parser.epilog = "groups and their names:\n" + "\n".join(
+        f"  {group}={'|'.join(names)}" for group, names in sorted(_groups().items())
+    )
+
+
+def _groups() -> dict[str, list[str]]:
+    """The names that stand in conf/, without importing what they stand for."""
+    folders = [folder for folder in files("nasjax.conf").iterdir() if folder.is_dir() and folder.name != "__pycache__"]
+    return {folder.name: sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")) for folder in folders}
+
+
+def _extract(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="run=FOLDER [network=INDEX] [out=FOLDER]")
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="a run folder")

@@ -1,0 +1,126 @@
+"""What each command does, once its words are understood."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from nasjax import supernets, tasks
+from nasjax.cli.compose import check_sweep, configuration, rewritten
+from nasjax.deliver import deliver
+from nasjax.loop import Progress, searching
+from nasjax.report import read_run, write_report
+from nasjax.report.terminal import front_table
+from nasjax.runs import new_path
+from nasjax.train import train_run
+
+
+def search(options: argparse.Namespace) -> int:
+    """`nasjax search`: one search, or with -m a sweep of them."""
+    words = rewritten(options.overrides)
+    if options.multirun:
+        from nasjax.cli.multirun import sweep
+
+        check_sweep("search", words)
+        return sweep(words)
+    run_search(configuration("search", words))
+    return 0
+
+
+def run_search(config: dict[str, Any]) -> None:
+    """Searches as configured, shows progress, prints the front and writes the report."""
+    _prepare_jax()
+    net = supernets.create(seed=config["seed"], **config["supernet"])
+    task = None if isinstance(net, supernets.TabularNet) else tasks.create(**config["task"])
+    rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
+    rest["run"] = Path(rest["run"] or new_path(config["supernet"]["name"]))
+    _show(searching(net, task, **rest))
+    page = write_report(rest["run"])
+    run = read_run(rest["run"])
+    console = Console()
+    console.print(front_table(run))
+    if run.summary["evaluations"] < config["evaluations"]:
+        console.print(f"The space holds no more than these {run.summary['evaluations']} networks.")
+    if run.summary["failed"]:
+        console.print(f"{run.summary['failed']} evaluations failed: a metric was not finite.")
+    console.print(f"Report: {page}", soft_wrap=True)
+
+
+def train(options: argparse.Namespace) -> int:
+    """`nasjax train`."""
+    words = rewritten(options.overrides)
+    config = configuration("train", words)
+    if options.multirun:
+        raise ValueError("nasjax train takes no -m: train one super-network at a time")
+    _prepare_jax()
+    path = Path(config.pop("run") or new_path(f"train-{config['supernet']['name']}"))
+    command = " ".join(["nasjax train", *options.overrides])
+    with _bar("epochs", "loss") as (bar, line):
+        record = train_run(path, config, command, lambda *now: _advance(bar, line, *now))
+    for name, accuracies in record["accuracies"].items():
+        print(f"{name}: " + ", ".join(f"{metric} {value:.2f}" for metric, value in accuracies.items()))
+    print(f"Weights: {path / 'supernet.safetensors'}")
+    return 0
+
+
+def extract(options: argparse.Namespace) -> int:
+    """`nasjax extract`."""
+    words = dict(word.partition("=")[::2] for word in options.overrides)
+    unknown = sorted(set(words) - {"run", "network", "out"})
+    if unknown or not words.get("run"):
+        raise ValueError(f"nasjax extract takes run=FOLDER [network=INDEX] [out=FOLDER], not {' '.join(options.overrides)}")
+    if not words.get("network", "0").isdigit():
+        raise ValueError(f"network={words['network']} is not an index of evaluations.csv")
+    _prepare_jax()
+    network = int(words["network"]) if "network" in words else None
+    done = deliver(Path(words["run"]), network, Path(words["out"]) if "out" in words else None)
+    print(f"Network {done.index}: {done.words}")
+    print(f"It answers as in the super-network: logits differ by at most {done.difference:.1e} on {done.images} pictures.")
+    print(f"Written to {done.folder}. To load it again:\n")
+    print(f'    import nasjax\n    net = nasjax.load("{done.folder}")\n    logits = net(images)')
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """`nasjax report`."""
+    page = write_report(Path(options.run))
+    Console().print(front_table(read_run(Path(options.run))))
+    print(f"Report: {page}")
+    return 0
+
+
+def _prepare_jax() -> None:
+    """The persistent compilation cache, unless the environment says where it is."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "nasjax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _show(steps: Iterator[Progress]) -> None:
+    """Runs a search to its end under a progress bar; plain lines where the output is not a terminal."""
+    with _bar("evaluations", "hypervolume") as (bar, line):
+        for now in steps:
+            _advance(bar, line, now.done, now.planned, now.hypervolume)
+
+
+@contextlib.contextmanager
+def _bar(things: str, value: str) -> Iterator[tuple[Bar, Any]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn(value + " {task.fields[value]}"), TimeRemainingColumn())  # fmt: skip
+    with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        yield bar, bar.add_task(things, total=None, value="")
+
+
+def _advance(bar: Bar, line: Any, done: int, planned: int, value: float) -> None:
+    bar.update(line, completed=done, total=planned, value=f"{value:.5g}")
+    if bar.disable:
+        print(f"{done}/{planned} {value:.5g}", file=sys.stderr, flush=True)

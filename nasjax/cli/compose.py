@@ -1,0 +1,90 @@
+"""The command line's words as a configuration; a mistake in them becomes one line."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nasjax.cli.schemas import KEYS, register
+
+
+def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
+    """The composed configuration as plain data, with the keys that the command reads. Raises ValueError in one line."""
+    register()
+    for override in _parsed(words):
+        check_key(command, override)
+        if override.is_sweep_override():
+            raise ValueError(f"{override.input_line!r} names several values: add -m to run them all")
+    composed = _composed(words)
+    return {key: value for key, value in composed.items() if key in KEYS[command]}
+
+
+def check_sweep(command: str, words: Sequence[str]) -> None:
+    """Raises ValueError where any job of a sweep would not compose."""
+    register()
+    overrides = _parsed(words)
+    for override in overrides:
+        check_key(command, override)
+        if override.key_or_group == "run":
+            raise ValueError("run= cannot be given with -m: jobs are named from their overrides")
+    values = [list(o.sweep_string_iterator()) if o.is_sweep_override() else [None] for o in overrides]
+    most = max(map(len, values), default=1)
+    # Every value of every override once, not every combination: mistakes sit in single values.
+    for i in range(most):
+        _composed([_job_word(o, column[i % len(column)]) for o, column in zip(overrides, values, strict=True)])
+
+
+def _job_word(override: Override, value: str | None) -> str:
+    return str(override.input_line) if value is None else f"{override.get_key_element()}={value}"
+
+
+def rewritten(words: Sequence[str]) -> list[str]:
+    """References are a table of free names, to which Hydra wants keys to be added explicitly."""
+    return [f"+{word}" if word.startswith("references.") else word for word in words]
+
+
+def check_key(command: str, override: Override) -> None:
+    key = override.key_or_group.split(".")[0]
+    if key not in KEYS[command] and key != "hydra":
+        raise ValueError(f"nasjax {command} has no setting {key!r}; allowed: {', '.join(KEYS[command])}")
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except OverrideParseException as error:
+        reason = str(error).splitlines()[1] if "=" in error.override else "it has no '='"
+        raise ValueError(f"{error.override!r} is not of the form key=value ({reason})") from None
+
+
+def _composed(words: Sequence[str]) -> dict[str, Any]:
+    try:
+        with initialize_config_module("nasjax.conf", version_base="1.3"):
+            return OmegaConf.to_container(compose("config", overrides=list(words)), resolve=True)  # type: ignore
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+        allowed = [option for option in error.options or () if not option.endswith("_schema")]
+        raise ValueError(f"unknown {group} {name!r}; allowed: {', '.join(allowed) or 'none'}") from None
+    except ConfigCompositionException as error:
+        raise ValueError(_merge_mistake(error)) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _merge_mistake(error: ConfigCompositionException) -> str:
+    """One line for an override that does not fit, naming the key and what is allowed."""
+    first = str(error).splitlines()[0]
+    cause = str(error.__cause__ or "").splitlines()
+    if not first.startswith("Could not override '"):
+        return " ".join([first + (":" if cause else ""), *cause[:1]])
+    key = first.split("'")[1]
+    parent, _, _ = key.rpartition(".")
+    node = OmegaConf.select(OmegaConf.create(_composed([])), parent) if parent else _composed([])
+    allowed = ", ".join(map(str, node)) if node else "none"
+    return f"unknown setting {key!r}; allowed {f'in {parent}' if parent else 'here'}: {allowed}"

@@ -1,0 +1,84 @@
+"""Hydra's view of the tables: every entry as a schema that refuses unknown keys and wrong types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+
+from nasjax.algorithms import ALGORITHMS
+from nasjax.evaluation import EVALUATORS
+from nasjax.predictors import PREDICTORS
+from nasjax.supernets import SUPERNETS
+from nasjax.tactics import TACTICS
+from nasjax.tasks import TASKS
+from nasjax.training import TRAINERS
+
+GROUPS: dict[str, Mapping[str, Any]] = {
+    "supernet": SUPERNETS,
+    "task": TASKS,
+    "tactic": TACTICS,
+    "algorithm": ALGORITHMS,
+    "predictor": PREDICTORS,
+    "evaluator": EVALUATORS,
+    "trainer": TRAINERS,
+}
+"""The groups of `conf/` and the table that each one's names come from."""
+
+
+@dataclass
+class Schema:
+    """Every key of the command line; the groups' own fields come from their tables."""
+
+    supernet: Any = None
+    task: Any = None
+    tactic: Any = None
+    algorithm: Any = None
+    predictor: Any = None
+    evaluator: Any = None
+    trainer: Any = None
+    objectives: list[str] = field(default_factory=lambda: ["accuracy_top1", "macs"])
+    references: dict[str, float] = field(default_factory=dict)
+    evaluations: int = 128
+    seed: int = 0
+    run: str | None = None
+    archive: str | None = None
+
+
+KEYS = {
+    "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "objectives", "references",
+               "evaluations", "seed", "run", "archive", "experiment", "debug"),
+    "train": ("supernet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
+}  # fmt: skip
+"""What each command reads."""
+
+
+def register() -> None:
+    """Puts every table into Hydra's store: group `tactic`, name `concurrent_schema`, and so on."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Schema)
+    for group, table in GROUPS.items():
+        for name, entry in table.items():
+            store.store(group=group, name=f"{name}_schema", node=schema(name, entry))
+
+
+def schema(name: str, entry: Any) -> Any:
+    """An instance of a dataclass with the entry's fields and `name`, in types that OmegaConf checks."""
+    default = entry() if isinstance(entry, type) else entry
+    hints = get_type_hints(type(default))
+    columns: list[Any] = [("name", str, name)]
+    for part in fields(default):
+        value = _listed(getattr(default, part.name))
+        columns.append((part.name, _checked(hints[part.name]), field(default_factory=lambda value=value: value)))
+    return make_dataclass(type(default).__name__, columns)
+
+
+def _checked(hint: Any) -> Any:
+    """Tuples as lists, which OmegaConf can nest."""
+    if get_origin(hint) is tuple:
+        return list[_checked(get_args(hint)[0])]  # type: ignore[misc]
+    return hint
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value

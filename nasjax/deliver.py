@@ -1,0 +1,91 @@
+"""Hands a network of a finished run over: sliced out, checked against the super-network, written."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax import supernets, tasks
+from nasjax.archive import Archive
+from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation.calibration import calibrate
+from nasjax.extract import extract, load, save_network
+from nasjax.report import read_run
+from nasjax.runs import read_settings
+from nasjax.tables import settings
+
+TOLERANCE = 1e-4
+"""The largest difference of logits between the masked super-network and the extracted network."""
+
+PICTURES = 200
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What was handed over: its index in the run, its choices in words, and how far its logits are from the super-network's."""
+
+    index: int
+    words: str
+    difference: float
+    images: int
+    folder: Path
+
+
+def deliver(run: Path, network: int | None = None, out: Path | None = None) -> Delivered:
+    """Extracts evaluation `network` of a run (None: the first of its front) into `out` (None: in the run's `subnets/`).
+
+    Its batch norms are re-calibrated as they were when it was measured. Raises ValueError for what a person can put right.
+    """
+    index, arch = _chosen(run, network)
+    config = read_settings(run)
+    if config["task"] is None:
+        raise ValueError(f"run={run} searched a table: it has no networks to extract")
+    target = out or run / "subnets" / str(index)
+    if target.exists():
+        raise ValueError(f"out={target} exists already; name another folder, or remove it")
+    net = supernets.create(seed=config["seed"], **config["supernet"])
+    task = tasks.create(**config["task"])
+    evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
+    batches = jnp.asarray(evaluator.calibration(task))
+    traced = jnp.asarray(arch, jnp.int32)
+    statistics = jax.jit(lambda: calibrate(net, traced, batches))()
+    extracted = extract(net, arch, statistics)
+
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        save_network(extracted, config["supernet"], arch, partial)
+        pictures = task.validation.images[:PICTURES]
+        masked = jax.jit(lambda images: net.forward(images, traced, statistics)[0])(pictures)
+        difference = float(np.abs(masked - load(partial)(pictures)).max())
+        if not difference <= TOLERANCE:
+            raise RuntimeError(f"network {index} answers differently once extracted (by {difference:.1e}): please report this")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    words = ", ".join(f"{name}={value}" for name, value in net.space.decode(np.array(arch, np.int32)).items())
+    return Delivered(index, words, difference, len(pictures), target)
+
+
+def _chosen(run: Path, network: int | None) -> tuple[int, tuple[int, ...]]:
+    """Index and architecture of an evaluation of a finished run."""
+    finished = read_run(run)
+    if network is None:
+        if not finished.front:
+            raise ValueError(f"run={run} has no front: every evaluation failed")
+        network = finished.front[0].index
+    shared = read_settings(run)["archive"]
+    store = Archive(Path(shared or run / "archive.db"), json.loads((run / "run.json").read_text())["id"])
+    try:
+        rows = {row.position: row.arch for row in store.evaluations()}
+    finally:
+        store.close()
+    if network not in rows:
+        raise ValueError(f"network={network} is not in run={run}, which has evaluations 0 to {len(rows) - 1}")
+    return network, rows[network]

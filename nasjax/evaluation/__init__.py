@@ -1,0 +1,8 @@
+"""Evaluators: what measures populations of sub-networks."""
+
+from nasjax.evaluation.masked import MaskedConfig
+
+EVALUATORS = {"masked": MaskedConfig}
+"""Every evaluator by name."""
+
+__all__ = ["EVALUATORS", "MaskedConfig"]

@@ -1,0 +1,1 @@
+"""What networks cost: exact tables of multiply-accumulates and parameters."""

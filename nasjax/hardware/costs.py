@@ -1,0 +1,147 @@
+"""Exact costs by stage: tables over the genes that each stage reads, summed along an architecture.
+
+Multiply-accumulates are counted in the jaxpr of the stage's static branch, parameters in what extraction keeps of it; neither
+is written down a second time. Tables are int64 on the host; `estimate` sums them in float32 inside jit, for ranking only.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree
+
+from nasjax.extract import carry_after, extract_stage
+from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.types import Population
+
+
+@dataclass(frozen=True, eq=False)
+class CostTable:
+    """One cost of every sub-network: per stage the columns of its genes and an int64 array with one axis a gene."""
+
+    columns: tuple[tuple[int, ...], ...]
+    tables: tuple[Int[np.ndarray, "..."], ...]
+
+    def exact(self, archs: Population) -> Int[np.ndarray, " pop"]:
+        """Exact costs of canonical architectures, on the host."""
+        archs = np.asarray(archs)
+        total = np.zeros(len(archs), np.int64)
+        for columns, table in zip(self.columns, self.tables, strict=True):
+            total += table[tuple(archs[:, column] for column in columns)]
+        return total
+
+    def estimate(self, archs: Population) -> Float[Array, " pop"]:
+        """The same sums in float32, for use inside jit: good for ranking, not for storing."""
+        archs = jnp.asarray(archs)
+        total = jnp.zeros(len(archs), jnp.float32)
+        for columns, table in zip(self.columns, self.tables, strict=True):
+            total += jnp.asarray(table, jnp.float32)[tuple(archs[:, column] for column in columns)]
+        return total
+
+    def maximum(self) -> int:
+        """An upper bound over the space: every stage at its dearest."""
+        return sum(int(table.max()) for table in self.tables)
+
+
+def cost_tables(net: SuperNet) -> dict[str, CostTable]:
+    """The tables of every exact cost (`macs`: multiply-accumulates of one example; `params`: weights without statistics)."""
+    carry: PyTree = net.inputs(1)
+    tables: dict[str, list[np.ndarray]] = {name: [] for name in COSTS}
+    known: dict[Any, tuple[PyTree, dict[str, np.ndarray]]] = {}
+    for stage in net.stages:
+        signature = (_signature(stage), jax.tree.structure(carry), *map(str, jax.tree.leaves(carry)))
+        if signature not in known:
+            largest = tuple(len(gene.options) - 1 for gene in stage.reads)
+            known[signature] = carry_after(stage, largest, carry), _stage_tables(stage, carry)
+        carry, found = known[signature]
+        for name, table in found.items():
+            tables[name].append(_gated(stage, table))
+    return {name: CostTable(net.columns(), tuple(rows)) for name, rows in tables.items()}
+
+
+def _signature(stage: Stage) -> str:
+    """Equal for stages that cost the same: their structure and shapes, whatever gene switches them off."""
+    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), nnx.to_pure_dict(nnx.state(stage)))
+    plain = (int, float, str, tuple)
+    static = [
+        (path, sorted((k, v) for k, v in vars(module).items() if isinstance(v, plain) and k not in ("genes", "gate")))
+        for path, module in nnx.iter_modules(stage)
+    ]
+    return repr((type(stage), shapes, static, [gene.options for gene in stage.genes]))
+
+
+def _stage_tables(stage: Stage, carry: PyTree) -> dict[str, np.ndarray]:
+    """Every cost for every choice of `stage.genes`, where the gate lets the stage run."""
+    open_gate = () if stage.gate is None else (len(stage.gate[0].options) - 1,)
+    counts = tuple(len(gene.options) for gene in stage.genes)
+    tables = {name: np.zeros(counts, np.int64) for name in COSTS}
+    for choice in product(*map(range, counts)):
+        chosen = open_gate + choice
+        graph, weights = nnx.split(nnx.eval_shape(lambda chosen=chosen: extract_stage(stage, chosen, carry)))
+        for name, cost in COSTS.items():
+            tables[name][choice] = cost(graph, weights, carry)
+    return tables
+
+
+def _gated(stage: Stage, table: np.ndarray) -> np.ndarray:
+    """The table with the gate's axis in front: a stage that is skipped costs nothing."""
+    if stage.gate is None:
+        return table
+    gene, value = stage.gate
+    return np.stack([table if index >= gene.level(value) else np.zeros_like(table) for index in range(len(gene.options))])
+
+
+def stage_macs(graph: nnx.GraphDef, weights: nnx.State, carry: PyTree) -> int:
+    """Multiply-accumulates of an extracted stage, padding taps included, as is the custom."""
+
+    def run(weights: nnx.State, carry: PyTree) -> PyTree:
+        stage = nnx.merge(graph, weights)
+        return stage(carry, (0,) * len(stage.reads), stage.stored())[0]
+
+    return jaxpr_macs(jax.make_jaxpr(run)(weights, carry).jaxpr)
+
+
+def stage_params(graph: nnx.GraphDef, weights: nnx.State, carry: PyTree) -> int:
+    """Weights of an extracted stage, batch-norm statistics left out."""
+    return sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.filter_state(weights, nnx.Param)))
+
+
+COSTS: dict[str, Callable[[nnx.GraphDef, nnx.State, PyTree], int]] = {"macs": stage_macs, "params": stage_params}
+
+
+def jaxpr_macs(jaxpr: Any) -> int:
+    """Multiply-accumulates of all matrix products and convolutions in a jaxpr.
+
+    Where a computation depends on the platform, the branch of the default platform (the library's convolution) counts.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        name, parameters = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contracted, _), _ = parameters["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += prod(equation.outvars[0].aval.shape) * prod(shape[axis] for axis in contracted)
+        elif name == "conv_general_dilated":
+            kernel, numbers = equation.invars[1].aval.shape, parameters["dimension_numbers"]
+            total += prod(equation.outvars[0].aval.shape) * prod(kernel) // kernel[numbers.rhs_spec[0]]
+        elif name == "cond":
+            total += jaxpr_macs(parameters["branches"][-1].jaxpr)
+        elif name == "scan":
+            total += parameters["length"] * jaxpr_macs(parameters["jaxpr"].jaxpr)
+        else:
+            total += sum(map(jaxpr_macs, _inner(parameters)))
+    return total
+
+
+def _inner(parameters: dict[str, Any]) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
+    for value in parameters.values():
+        inner = getattr(value, "jaxpr", value)
+        if hasattr(inner, "eqns"):
+            yield inner

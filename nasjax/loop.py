@@ -1,0 +1,187 @@
+"""The host loop: a tactic asks, the archive knows or the evaluator measures, the tactic is told; runs and resumes."""
+
+import io
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from nasjax.algorithms import ALGORITHMS
+from nasjax.archive import Archive, digest
+from nasjax.objectives import Objective, parse_objectives, reference_point
+from nasjax.predictors import PREDICTORS
+from nasjax.results import Front, Volumes, finish, objective_values
+from nasjax.runs import run_folder
+from nasjax.subject import Evaluator, Subject, subject
+from nasjax.supernets import SuperNet, TabularNet
+from nasjax.tables import record, settings
+from nasjax.tactics import TACTICS, Problem, Tactic
+from nasjax.tasks import ImageClassification
+from nasjax.types import Population, PRNGKey
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is: evaluations made, planned and failed, the hypervolume so far, and where it is written."""
+
+    done: int
+    planned: int
+    failed: int
+    hypervolume: float
+    folder: Path | None
+
+
+def search(net: SuperNet | TabularNet, task: ImageClassification | None = None, **arguments: Any) -> Front:
+    """The Pareto front of a super-network's sub-networks. Arguments as for `searching`, which this runs to its end."""
+    steps = searching(net, task, **arguments)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def searching(
+    net: SuperNet | TabularNet,
+    task: ImageClassification | None = None,
+    *,
+    objectives: Sequence[str] = ("accuracy_top1", "macs"),
+    tactic: Any = "concurrent",
+    algorithm: Any = "nsga2",
+    predictor: Any = "ridge",
+    evaluator: Any = "masked",
+    evaluations: int = 128,
+    seed: int = 0,
+    references: Mapping[str, float] | None = None,
+    run: str | Path | None = None,
+    archive: str | Path | None = None,
+) -> Iterator[Progress]:
+    """Searches step by step: yields after every chunk of measurements, returns the `Front`.
+
+    `tactic`, `algorithm`, `predictor`, `evaluator`: a name, a mapping with `name` and settings, or settings. `references`
+    replaces the hypervolume's reference of objectives. `run` is the folder to write or to take up again (None: nothing is
+    written); `archive` a file of measurements shared with other runs (None: the run's own). Raises ValueError for what a
+    person can put right.
+    """
+    if evaluations < 1:
+        raise ValueError(f"evaluations must be at least 1, not {evaluations}")
+    tactic = settings("tactic", TACTICS, tactic)
+    algorithm = settings("algorithm", ALGORITHMS, algorithm)
+    predictor = settings("predictor", PREDICTORS, predictor)
+    about = subject(net, task, evaluator)
+    goals = parse_objectives(objectives, about.ranges, references or {})
+    written = {
+        "objectives": list(objectives),
+        "references": dict(references or {}),
+        "evaluations": evaluations,
+        "seed": seed,
+        "tactic": record(TACTICS, tactic),
+        "algorithm": record(ALGORITHMS, algorithm),
+        "predictor": record(PREDICTORS, predictor),
+        **about.origin,
+        "archive": archive,
+    }
+    costs = tuple(_cost(about, goal) for goal in goals)
+    problem = Problem(about.space, evaluations, costs, algorithm, predictor, about.repair)
+    held = nullcontext(None) if run is None else run_folder(Path(run), written, digest(about.evaluator.context))
+    with held as folder:
+        place = archive if archive is not None else folder and folder.path / "archive.db"
+        store = Archive(place and Path(place), folder.id if folder else "run")
+        try:
+            began, volumes = time.monotonic(), Volumes(reference_point(goals))
+            path = folder and folder.path
+            yield from _steps(about, goals, problem, tactic, store, jax.random.key(seed), volumes, path)
+            return finish(about, goals, store, path, written, volumes, time.monotonic() - began)
+        finally:
+            store.close()
+
+
+def _cost(about: Subject, goal: Objective) -> Any:
+    """The jittable function of an objective that is computed, minimised; None where it is measured."""
+    if goal.name not in about.costs:
+        return None
+    return lambda archs: goal.sign * about.costs[goal.name].estimate(archs)
+
+
+def _steps(
+    about: Subject,
+    goals: Sequence[Objective],
+    problem: Problem,
+    tactic: Tactic,
+    store: Archive,
+    key: PRNGKey,
+    volumes: Volumes,
+    folder: Path | None,
+) -> Iterator[Progress]:
+    """Asks, measures and tells until the budget is spent or the space exhausted; every chunk and every state is stored."""
+    state = tactic.init(key, problem)
+    saved = store.state()
+    step, told = 0, 0
+    if saved is not None:
+        step, told = saved[0], saved[1]
+        state = _restored(state, saved[2])
+    context = store.describe(about.evaluator.context)
+    while told < problem.evaluations:
+        archs, state = tactic.ask(state)
+        archs = np.asarray(archs)[: problem.evaluations - told]
+        if not len(archs):
+            return
+        for _ in _measure(about.evaluator, store, context, archs, told, step):
+            rows = store.evaluations()
+            values = objective_values(about, goals, rows)
+            yield Progress(
+                len(rows), problem.evaluations, int(np.isnan(values).any(1).sum()), volumes.last(values), folder
+            )
+        values = objective_values(about, goals, store.evaluations()[told:])
+        state = tactic.tell(state, archs, values)
+        step, told = step + 1, told + len(archs)
+        store.save_state(step, told, _dumped(state))
+
+
+def _measure(
+    evaluator: Evaluator, store: Archive, context: str, archs: Population, first: int, step: int
+) -> Iterator[None]:
+    """Makes every architecture the run's evaluation at `first`, `first + 1`, …: found, or measured and stored by chunks."""
+    store.forget(first, context, archs)
+    known = store.find(context, archs)
+    missing, again = [], []
+    for i, arch in enumerate(archs):
+        if known[i] is None and not any((arch == archs[j]).all() for j in missing):
+            missing.append(i)
+        else:
+            again.append(i)
+    for start in range(0, len(missing), evaluator.chunk):
+        rows = missing[start : start + evaluator.chunk]
+        began = time.monotonic()
+        metrics = evaluator(archs[rows])
+        store.measured(context, archs[rows], metrics, time.monotonic() - began, [first + i for i in rows], step)
+        yield
+    store.reused(context, archs[again], [first + i for i in again], step)
+    if again:
+        yield
+
+
+def _dumped(state: Any) -> bytes:
+    """The arrays of a state; keys as their data."""
+    file = io.BytesIO()
+    leaves = (jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state))
+    np.savez(file, *map(np.asarray, leaves))
+    return file.getvalue()
+
+
+def _restored(state: Any, data: bytes) -> Any:
+    """A state of the same tactic with the arrays that were dumped."""
+    leaves, structure = jax.tree.flatten(state)
+    with np.load(io.BytesIO(data)) as file:
+        found = [file[f"arr_{i}"] for i in range(len(leaves))]
+    pairs = zip(leaves, found, strict=True)
+    return jax.tree.unflatten(structure, [jax.random.wrap_key_data(new) if _is_key(old) else new for old, new in pairs])
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

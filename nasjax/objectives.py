@@ -1,0 +1,89 @@
+"""Objectives: name, unit, direction, reference point. Here, and only here, a sign is flipped."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective. `direction` is max or min; `reference` is the hypervolume's, in natural sign."""
+
+    name: str
+    direction: str
+    unit: str = ""
+    reference: float = 0.0
+
+    @property
+    def sign(self) -> int:
+        """What its values are multiplied by below the surface, where everything is minimised."""
+        return -1 if self.direction == "max" else 1
+
+
+OBJECTIVES = {
+    objective.name: objective
+    for objective in (
+        Objective("accuracy_top1", "max", "%"),
+        Objective("loss", "min", "nats"),
+        Objective("bleu", "max"),
+        Objective("macs", "min"),
+        Objective("params", "min"),
+        Objective("latency", "min", "ms"),
+        Objective("memory", "min", "bytes"),
+        Objective("model_size", "min", "bytes"),
+    )
+}
+"""Objectives whose direction and unit are known by name; others say theirs, as in `max:f1`."""
+
+
+def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Objective:
+    """`name`, or `max:name` / `min:name`; the reference is the worse end of the name's range.
+
+    `ranges` has least and greatest value of all that can be measured; any other name is a ValueError.
+    """
+    match = re.fullmatch(r"(?:(max|min):)?(\w[\w.-]*)", words.strip())
+    if match is None:
+        raise ValueError(f"objective {words!r} is not of the form name, max:name or min:name")
+    direction, name = match.groups()
+    if name not in ranges:
+        raise ValueError(f"objective {name!r} cannot be measured here; allowed: {', '.join(ranges)}")
+    known = OBJECTIVES.get(name)
+    direction = direction or (known and known.direction)
+    if direction is None:
+        raise ValueError(f"objective {name!r} needs a direction: max:{name} or min:{name}")
+    least, greatest = ranges[name]
+    return Objective(name, direction, known.unit if known else "", least if direction == "max" else greatest)
+
+
+def parse_objectives(
+    words: Sequence[str], ranges: Mapping[str, tuple[float, float]], references: Mapping[str, float]
+) -> tuple[Objective, ...]:
+    """All objectives of a search, with their `references` where those are given.
+
+    Raises ValueError for none, for one named twice, for a reference of something else, or as `parse_objective` does.
+    """
+    objectives = tuple(parse_objective(word, ranges) for word in words)
+    names = [objective.name for objective in objectives]
+    if not names:
+        raise ValueError(f"objectives is empty; allowed: {', '.join(ranges)}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"objective {twice[0]!r} is named twice")
+    for name in references:
+        if name not in names:
+            raise ValueError(f"references names {name!r}, which is not an objective; allowed: {', '.join(names)}")
+    return tuple(replace(o, reference=float(references.get(o.name, o.reference))) for o in objectives)
+
+
+def minimised(objectives: Sequence[Objective], values: Mapping[str, np.ndarray]) -> Float[np.ndarray, "pop obj"]:
+    """Values in natural signs -> what is minimised; a row with a value that is not finite becomes NaN."""
+    matrix = np.stack([o.sign * np.asarray(values[o.name], np.float64) for o in objectives], axis=1)
+    return np.where(np.isfinite(matrix).all(1, keepdims=True), matrix, np.nan)
+
+
+def reference_point(objectives: Sequence[Objective]) -> Float[np.ndarray, " obj"]:
+    """The hypervolume's reference, minimised. It is fixed before anything is measured."""
+    return np.array([objective.sign * objective.reference for objective in objectives], np.float64)

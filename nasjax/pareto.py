@@ -1,0 +1,201 @@
+"""Non-dominated sorting, crowding distance and hypervolume of fixed-shape, masked populations; everything is minimised.
+
+A row counts if its mask is True and none of its values is NaN. Under jit everything runs in the precision of its inputs;
+float32 merges near neighbours, so numbers that are kept must come from `non_dominated_exact` and `hypervolume_exact`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+from numpy import ndarray
+
+from nasjax.types import Mask, Objectives
+
+
+def _counting(objectives: Objectives, mask: Mask | None) -> Bool[Array, " pop"]:
+    known = ~jnp.isnan(objectives).any(axis=1)
+    return known if mask is None else known & jnp.asarray(mask)
+
+
+def _levels(values: Float[Array, " pop"]) -> Int[Array, " pop"]:
+    """Dense ranks: equal values share a level, so that infinities and ties need no further thought."""
+    order = jnp.argsort(values)
+    ordered = values[order]
+    steps = jnp.concatenate([jnp.zeros(1, jnp.int32), (ordered[1:] != ordered[:-1]).astype(jnp.int32)])
+    return jnp.zeros(values.shape, jnp.int32).at[order].set(jnp.cumsum(steps, dtype=jnp.int32))
+
+
+def _by_front(order: Int[Array, " pop"], first: Int[Array, " pop"], second: Int[Array, " pop"]):
+    """A function from the remaining rows to their front, for two objectives given as levels in lexicographic `order`."""
+    number = len(order)
+    first, second = first[order], second[order]
+    new = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    position = jnp.arange(number, dtype=jnp.int32)
+    # Equal rows are neighbours, and share the fate of the first of them.
+    leader = lax.cummax(jnp.where(jnp.concatenate([jnp.ones(1, bool), new]), position, 0))
+
+    def front(left: Bool[Array, " pop"]) -> Bool[Array, " pop"]:
+        best = lax.cummin(jnp.where(left, second, number))
+        before = jnp.concatenate([jnp.full(1, number, jnp.int32), best[:-1]])
+        return left & (second < before)[leader]
+
+    return front
+
+
+def _below(levels: Int[Array, "pop obj"]) -> Bool[Array, "pop pop"]:
+    """Element (i, j): row i dominates row j."""
+    no_worse = (levels[:, None, :] <= levels[None, :, :]).all(axis=2)
+    equal = (levels[:, None, :] == levels[None, :, :]).all(axis=2)
+    return no_worse & ~equal
+
+
+def _lexicographic(objectives: Float[Array, "pop obj"], counts: Bool[Array, " pop"]):
+    """Levels of two objectives, and the order that sorts them with the rows that do not count at the end."""
+    levels = [_levels(column) for column in objectives.T]
+    return jnp.lexsort((levels[1], levels[0], ~counts)), levels
+
+
+@jax.jit
+def non_dominated(objectives: Objectives, mask: Mask | None = None) -> Bool[Array, " pop"]:
+    """The rows that no other counting row dominates (no worse in all objectives, better in one); equal rows all stay.
+
+    One sort for up to two objectives; for three and more every pair is compared.
+    """
+    objectives = jnp.asarray(objectives)
+    counts = _counting(objectives, mask)
+    number, dimensions = objectives.shape
+    if number == 0:
+        return counts
+    if dimensions == 1:
+        values = jnp.where(counts, objectives[:, 0], jnp.inf)
+        return counts & (values == values.min())
+    if dimensions == 2:
+        order, (first, second) = _lexicographic(objectives, counts)
+        front = _by_front(order, first, second)(counts[order])
+        return jnp.zeros(number, bool).at[order].set(front)
+    return counts & ~(_below(objectives) & counts[:, None]).any(axis=0)
+
+
+@jax.jit
+def non_dominated_sort(objectives: Objectives, mask: Mask | None = None) -> Int[Array, " pop"]:
+    """Ranks: 0 for the front, 1 for the front without it, and so on; `pop` for rows that do not count (Deb et al. 2002).
+
+    One objective: one sort. Two: one sort, then a cumulative minimum a front. Three and more: fronts are peeled off the
+    dominance matrix, which holds pop x pop booleans, so that a few thousand rows are the limit.
+    """
+    objectives = jnp.asarray(objectives)
+    counts = _counting(objectives, mask)
+    number, dimensions = objectives.shape
+    if number == 0:
+        return jnp.zeros(0, jnp.int32)
+    if dimensions == 1:
+        # Infinity and rows that do not count share a level; the latter are overwritten.
+        return jnp.where(counts, _levels(jnp.where(counts, objectives[:, 0], jnp.inf)), number)
+    if dimensions == 2:
+        order, (first, second) = _lexicographic(objectives, counts)
+        front = _by_front(order, first, second)
+    else:
+        order = jnp.arange(number, dtype=jnp.int32)
+        below = _below(objectives)
+
+        def front(left: Bool[Array, " pop"]) -> Bool[Array, " pop"]:
+            return left & ~(below & left[:, None]).any(axis=0)
+
+    def peel(carry):
+        ranks, left, rank = carry
+        now = front(left)
+        return jnp.where(now, rank, ranks), left & ~now, rank + 1
+
+    start = jnp.full(number, number, jnp.int32), counts[order], jnp.zeros((), jnp.int32)
+    ranks, _, _ = lax.while_loop(lambda carry: carry[1].any(), peel, start)
+    return jnp.zeros(number, jnp.int32).at[order].set(ranks)
+
+
+@jax.jit
+def crowding_distance(objectives: Objectives, ranks: Int[Array | ndarray, " pop"]) -> Float[Array, " pop"]:
+    """The sum over objectives of the gap between a row's two neighbours on its own front (Deb et al. 2002).
+
+    Gaps are divided by the front's own range in that objective; a front's extremes are at infinity. Rows that do not count
+    (rank `pop`) get 0.
+    """
+    objectives, ranks = jnp.asarray(objectives), jnp.asarray(ranks)
+    number = len(ranks)
+    position = jnp.arange(number)
+
+    def gaps(values: Float[Array, " pop"]) -> Float[Array, " pop"]:
+        order = jnp.lexsort((values, ranks))
+        value, rank = values[order], ranks[order]
+        change = rank[1:] != rank[:-1]
+        first, last = jnp.concatenate([jnp.ones(1, bool), change]), jnp.concatenate([change, jnp.ones(1, bool)])
+        low = value[lax.cummax(jnp.where(first, position, 0))]
+        high = value[lax.cummin(jnp.where(last, position, number - 1), reverse=True)]
+        gap = jnp.concatenate([value[1:], value[-1:]]) - jnp.concatenate([value[:1], value[:-1]])
+        scaled = jnp.where(high > low, gap / jnp.where(high > low, high - low, 1), 0)
+        # Infinite objectives leave NaN gaps (inf - inf, inf / inf): no information, no distance.
+        scaled = jnp.where(first | last, jnp.inf, jnp.nan_to_num(scaled, nan=0.0, posinf=1.0))
+        return jnp.zeros(number, values.dtype).at[order].set(scaled)
+
+    if number == 0:
+        return jnp.zeros(0, objectives.dtype)
+    return jnp.where(ranks < number, jax.vmap(gaps, 1)(objectives).sum(axis=0), 0)
+
+
+@jax.jit
+def hypervolume(
+    objectives: Objectives, reference: Float[Array | ndarray, " obj"], mask: Mask | None = None
+) -> Float[Array, ""]:
+    """The volume that the counting rows dominate, bounded by `reference`; rows not strictly better than it count nothing.
+
+    Exact. One sort for up to two objectives; each further one slices over the last objective, so costs a factor `pop`.
+    """
+    objectives = jnp.asarray(objectives)
+    reference = jnp.asarray(reference, objectives.dtype)
+    counts = _counting(objectives, mask) & (objectives < reference[None, :]).all(axis=1)
+    # What does not count stands on the reference point, where it dominates nothing.
+    return _volume(jnp.where(counts[:, None], objectives, reference[None, :]), reference)
+
+
+def _volume(points: Float[Array, "pop obj"], reference: Float[Array, " obj"]) -> Float[Array, ""]:
+    number, dimensions = points.shape
+    if number == 0:
+        return jnp.zeros((), points.dtype)
+    if dimensions == 1:
+        return reference[0] - points[:, 0].min()
+    points = points[jnp.argsort(points[:, -1])]
+    heights = jnp.concatenate([points[1:, -1], reference[-1:]]) - points[:, -1]
+    if dimensions == 2:
+        return ((reference[0] - lax.cummin(points[:, 0])) * heights).sum()
+
+    def slab(i: Int[Array, ""]) -> Float[Array, ""]:
+        """The cross-section between point i and the next: what the points so far dominate in the other objectives."""
+        reached = jnp.arange(number) <= i
+        section = jnp.where(reached[:, None], points[:, :-1], reference[None, :-1])
+        return _volume(section, reference[:-1])
+
+    return (lax.map(slab, jnp.arange(number)) * heights).sum()
+
+
+# -- in float64, on the host ----------------------------------------------------------------------------------------------
+
+
+def _padded(objectives: Float[ndarray, "pop obj"]) -> Float[ndarray, "size obj"]:
+    """NaN rows up to the next power of two, so that a growing archive does not compile again."""
+    size = 1 << max(len(objectives) - 1, 0).bit_length()
+    return np.pad(objectives, ((0, size - len(objectives)), (0, 0)), constant_values=np.nan)
+
+
+def non_dominated_exact(objectives: Objectives) -> Bool[ndarray, " pop"]:
+    """`non_dominated` in float64, for what is stored or reported; not for use inside jit."""
+    values = np.asarray(objectives, np.float64)
+    with jax.enable_x64(True):
+        return np.asarray(non_dominated(_padded(values)))[: len(values)]
+
+
+def hypervolume_exact(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> float:
+    """`hypervolume` in float64, for what is stored or reported; not for use inside jit."""
+    values = np.asarray(objectives, np.float64)
+    front = np.unique(values[non_dominated_exact(values)], axis=0)
+    with jax.enable_x64(True):
+        return float(hypervolume(_padded(front), np.asarray(reference, np.float64)))

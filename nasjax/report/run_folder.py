@@ -1,0 +1,253 @@
+"""Reads a finished run folder, and puts its numbers into words."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESUME = "run the same command again"
+SUMMARY_TYPES: dict[str, Any] = {
+    "supernet": str,
+    "task": (str, type(None)),
+    "tactic": str,
+    "seed": int,
+    "evaluations": int,
+    "failed": int,
+    "from_archive": int,
+    "space_size": str,
+    "genes": list,
+    "metrics": list,
+    "objectives": list,
+    "hypervolume": list,
+    "seconds": dict,
+    "version": str,
+}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One objective as the summary states it: values carry their natural sign and `unit`; `direction` is "max" or "min"."""
+
+    name: str
+    direction: str
+    unit: str
+    reference: float
+
+    @property
+    def label(self) -> str:
+        """The axis label: name, unit, and which way is better."""
+        better = "higher is better" if self.direction == "max" else "lower is better"
+        return f"{self.name} ({self.unit + ', ' if self.unit else ''}{better})"
+
+    def beats(self, value: float, other: float) -> bool:
+        """Whether `value` is strictly better than `other`."""
+        return value > other if self.direction == "max" else value < other
+
+
+@dataclass(frozen=True)
+class Network:
+    """One row of a run: `genes` has those switched on, as text; `errors` the standard errors, in the metrics' units."""
+
+    index: int
+    step: int | None
+    failed: bool
+    source: str
+    genes: dict[str, str]
+    metrics: dict[str, float]
+    errors: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: `evaluations` in order of validation, `front` best first objective first, `tests` the front's columns
+    that the search never saw, `config` as text; `hypervolume` has one number an evaluation."""
+
+    folder: Path
+    summary: dict[str, Any]
+    objectives: tuple[Objective, ...]
+    evaluations: tuple[Network, ...]
+    front: tuple[Network, ...]
+    tests: tuple[str, ...]
+    hypervolume: tuple[float, ...]
+    config: str
+
+
+def read_run(folder: Path) -> Run:
+    """Read the four files of a finished run; ValueError with one line where one of them is missing or damaged."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a run folder: there is no such directory")
+    summary, objectives, hypervolume = _read_summary(folder)
+    names = [objective.name for objective in objectives]
+    genes, metrics = summary["genes"], summary["metrics"]
+
+    rows: dict[int, Network] = {}
+    _, table = _read_table(folder, "evaluations.csv", ["index", "step", "status", "source", *genes, *metrics])
+    for line, row in table:
+        with _damage(folder, f"evaluations.csv, line {line}"):
+            network = _network(row, genes, metrics)
+            if network.index in rows:
+                raise ValueError(f"index {network.index} stands twice")
+            # What has no finite objective was not measured, whatever its status says.
+            failed = row["status"] != "ok" or not all(name in network.metrics for name in names)
+            step = int(row["step"]) if row["step"] else None
+            rows[network.index] = Network(
+                network.index, step, failed, row["source"], network.genes, network.metrics, network.errors
+            )
+    with _damage(folder, "evaluations.csv"):
+        if len(rows) != summary["evaluations"]:
+            raise ValueError(f"it has {len(rows)} rows where summary.json counts {summary['evaluations']} evaluations")
+
+    front = []
+    header, table = _read_table(folder, "pareto.csv", ["index", *genes, *names])
+    tests = tuple(n for n in header if n.startswith("test_") and n not in (*genes, *names) and n.removesuffix("_se") == n)
+    for line, row in table:
+        with _damage(folder, f"pareto.csv, line {line}"):
+            network = _network(row, genes, [*names, *tests])
+            if network.index not in rows or rows[network.index].failed:
+                raise ValueError(f"network {network.index} is not among those measured in evaluations.csv")
+            if lacking := [name for name in names if name not in network.metrics]:
+                raise ValueError(f"{lacking[0]} is empty")
+            known = rows[network.index]
+            front.append(
+                Network(known.index, known.step, False, known.source, network.genes, network.metrics, network.errors)
+            )
+    sign = -1 if objectives[0].direction == "max" else 1
+    front.sort(key=lambda network: (sign * network.metrics[names[0]], network.index))
+    config = _read_text(folder, "config.yaml")
+    return Run(folder, summary, objectives, tuple(rows.values()), tuple(front), tests, hypervolume, config)
+
+
+def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], tuple[float, ...]]:
+    text = _read_text(folder, "summary.json")
+    with _damage(folder, "summary.json"):
+        summary = json.loads(text)
+        if not isinstance(summary, dict):
+            raise TypeError("it is not an object")
+        for name, kind in SUMMARY_TYPES.items():
+            if name not in summary:
+                raise ValueError(f"it lacks {name!r}")
+            if not isinstance(summary[name], kind) or isinstance(summary[name], bool):
+                raise TypeError(f"{name!r} is {summary[name]!r:.60}")
+        if not re.fullmatch("[0-9]+", summary["space_size"]):
+            raise ValueError(f"'space_size' is {summary['space_size']!r:.60}")
+        if not all(isinstance(name, str) for name in summary["genes"] + summary["metrics"]):
+            raise ValueError("'genes' and 'metrics' are not all names")
+        objectives = tuple(
+            Objective(o["name"], o["direction"], str(o["unit"] or ""), float(o["reference"])) for o in summary["objectives"]
+        )
+        if not objectives or any(o.direction not in ("max", "min") for o in objectives):
+            raise ValueError("'objectives' needs at least one, each with the direction max or min")
+        if unknown := [o.name for o in objectives if o.name not in summary["metrics"]]:
+            raise ValueError(f"the objective {unknown[0]!r} is not among 'metrics'")
+        hypervolume = tuple(float(value) for value in summary["hypervolume"])
+        if len(hypervolume) != summary["evaluations"] or not all(map(math.isfinite, hypervolume)):
+            raise ValueError(f"'hypervolume' is not {summary['evaluations']} finite numbers")
+        summary["seconds"] = {part: float(spent) for part, spent in summary["seconds"].items()}
+        if not all(map(math.isfinite, [*summary["seconds"].values(), *(o.reference for o in objectives)])):
+            raise ValueError("'seconds' or a reference is not finite")
+    return summary, objectives, hypervolume
+
+
+@contextmanager
+def _damage(folder: Path, place: str) -> Iterator[None]:
+    """Turns what goes wrong inside into one ValueError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{folder} has no {place}: the search has not finished; {RESUME} to resume it") from None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, csv.Error) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(f"{folder / place} is damaged ({why}): {RESUME} to write it anew") from error
+
+
+def _read_text(folder: Path, name: str) -> str:
+    with _damage(folder, name), open(folder / name, encoding="utf-8", newline="") as file:
+        return file.read()
+
+
+def _read_table(folder: Path, name: str, needed: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    text = _read_text(folder, name)
+    with _damage(folder, name):
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = next(reader, [])
+        if lacking := [column for column in needed if column not in header]:
+            raise ValueError(f"it has no column {lacking[0]!r}")
+        if len(set(header)) != len(header):
+            raise ValueError("two columns have one name")
+        table = []
+        for row in reader:
+            if len(row) != len(header):
+                raise ValueError(f"line {reader.line_num} has {len(row)} values for {len(header)} columns")
+            table.append((reader.line_num, dict(zip(header, row, strict=True))))
+    return header, table
+
+
+def _network(row: dict[str, str], genes: list[str], metrics: list[str]) -> Network:
+    """The part of a row that both tables have."""
+
+    def numbers(columns: dict[str, str]) -> dict[str, float]:
+        found = {}
+        for name, column in columns.items():
+            if row.get(column):
+                try:
+                    value = float(row[column])
+                except ValueError:
+                    raise ValueError(f"{column} is {row[column]!r}, not a number") from None
+                if math.isfinite(value):
+                    found[name] = value
+        return found
+
+    values = numbers({name: name for name in metrics})
+    errors = numbers({name: f"{name}_se" for name in values})
+    switched_on = {name: row[name] for name in genes if row[name] != ""}
+    return Network(int(row["index"]), None, False, "", switched_on, values, errors)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def number(value: float, error: float | None = None) -> str:
+    """A value in four digits, or as many as its standard error bears, thousands as k, M, G…: "77.12 ± 0.19", "287.3M"."""
+    largest = float(f"{max(abs(value), abs(error or 0.0)):.3e}")
+    if largest >= 1e18 or 0 < largest < 1e-4:
+        return f"{value:.3e}" + ("" if error is None else f" ± {error:.1e}")
+    power = 0 if largest < 1e4 else min(5, int(math.log10(largest) // 3))
+    scale, suffix = 1000.0**power, ("", "k", "M", "G", "T", "P")[power]
+    value, error = value / scale, None if error is None else error / scale
+    if not error:
+        words = f"{value:.0f}" if value == round(value) else f"{value:.{_decimals(value, 4)}f}"
+        return f"{words}{suffix}" + ("" if error is None else " ± 0")
+    decimals = _decimals(error, 2)
+    return f"{value:.{decimals}f}{suffix} ± {error:.{decimals}f}{suffix}"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """How many decimals show so many significant digits of a value."""
+    return min(6, max(0, digits - 1 - math.floor(math.log10(abs(value))))) if value else 0
+
+
+def architecture(network: Network, genes: list[str]) -> str:
+    """All genes in one line, those that differ only in their numbers together: "depth=3,2 kernel=3,5,–,7"; – is off."""
+    groups: dict[str, list[str]] = {}
+    for name in genes:
+        stem = re.sub(r"[._-]?\d+", "", name)
+        groups.setdefault(stem or name, []).append(name)
+    return " ".join(
+        f"{names[0] if len(names) == 1 else stem}={','.join(network.genes.get(name, '–') for name in names)}"
+        for stem, names in groups.items()
+    )

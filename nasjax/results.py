@@ -1,0 +1,194 @@
+"""What a search leaves: the front, with its quality on unseen data, and the files of the run folder."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from nasjax.archive import Archive, Evaluation
+from nasjax.objectives import Objective, minimised, reference_point
+from nasjax.pareto import hypervolume_exact, non_dominated_exact
+from nasjax.runs import plain, write_table, write_text
+from nasjax.space import Option, SearchSpace
+from nasjax.subject import Subject
+from nasjax.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Front:
+    """The networks that no other beats, the best in the first objective first.
+
+    `archs` (networks, genes); `metrics`: name -> one value a network, in natural signs and units, `test_…` for those on data
+    that the search never saw. `indices` are their places in the run's evaluations, `folder` is where it was written.
+    """
+
+    space: SearchSpace
+    objectives: Sequence[Objective]
+    indices: Int[np.ndarray, " networks"]
+    archs: Int[np.ndarray, "networks genes"]
+    metrics: Mapping[str, Float[np.ndarray, " networks"]]
+    hypervolume: float
+    folder: Path | None
+
+    def __len__(self) -> int:
+        return len(self.archs)
+
+    def networks(self) -> list[dict[str, Option]]:
+        """The named choices of every network."""
+        return [self.space.decode(arch) for arch in self.archs]
+
+
+@dataclass
+class Volumes:
+    """The hypervolume after each evaluation of a growing run; each is computed once."""
+
+    reference: Float[np.ndarray, " obj"]
+    known: list[float] = field(default_factory=list)
+
+    def after(self, values: Float[np.ndarray, "pop obj"]) -> list[float]:
+        """One number for each row of `values`, which begin with the rows of the last call."""
+        for i in range(len(self.known), len(values)):
+            self.known.append(hypervolume_exact(values[: i + 1], self.reference))
+        return self.known
+
+    def last(self, values: Float[np.ndarray, "pop obj"]) -> float:
+        return self.after(values)[-1]
+
+
+def architectures(about: Subject, rows: Sequence[Evaluation]) -> Int[np.ndarray, "pop genes"]:
+    """The architectures of a run's evaluations."""
+    return np.array([row.arch for row in rows], np.int32).reshape(-1, len(about.space.genes))
+
+
+def metric_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.ndarray]:
+    """Every metric of a run's evaluations, measured or computed, natural signs."""
+    measured = {name: np.array([row.metrics[name] for row in rows], np.float64) for name in about.evaluator.metrics}
+    return measured | about.compute(architectures(about, rows))
+
+
+def objective_values(
+    about: Subject, goals: Sequence[Objective], rows: Sequence[Evaluation]
+) -> Float[np.ndarray, "pop obj"]:
+    """The objectives of a run's evaluations, minimised; NaN where an evaluation failed."""
+    return minimised(goals, metric_values(about, rows))
+
+
+def finish(
+    about: Subject,
+    goals: Sequence[Objective],
+    store: Archive,
+    folder: Path | None,
+    settings: Mapping[str, Any],
+    volumes: Volumes,
+    seconds: float,
+) -> Front:
+    """The front, measured on the test data where there are some; with a folder, its tables and summary are written."""
+    rows = store.evaluations()
+    values = objective_values(about, goals, rows)
+    best = np.flatnonzero(non_dominated_exact(values)) if len(rows) else np.zeros(0, int)
+    best = best[np.lexsort(values[best].T[::-1])]
+    best = best[np.sort(np.unique(architectures(about, rows)[best], axis=0, return_index=True)[1])]
+    archs = architectures(about, rows)[best]
+    began = time.monotonic()
+    metrics = {name: column[best] for name, column in metric_values(about, rows).items()} | _errors(rows, best)
+    metrics |= _test_metrics(about, store, archs)
+    front = Front(about.space, goals, best, archs, metrics, volumes.after(values)[-1] if len(rows) else 0.0, folder)
+    if folder is not None:
+        _write_tables(about, goals, rows, values, front)
+        times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,
+                 "evaluation": sum(row.seconds for row in rows if row.source == "measured")}  # fmt: skip
+        _write_summary(about, goals, rows, values, volumes, settings, times, folder)
+    return front
+
+
+def _errors(rows: Sequence[Evaluation], best: Int[np.ndarray, " networks"]) -> dict[str, np.ndarray]:
+    names = [name for name in rows[0].metrics if name.endswith("_se")] if rows else []
+    return {name: np.array([rows[i].metrics[name] for i in best]) for name in names}
+
+
+def _test_metrics(about: Subject, store: Archive, archs: Int[np.ndarray, "networks genes"]) -> dict[str, np.ndarray]:
+    """Every measured metric of the front on the test data, found in the archive or measured and stored there."""
+    if about.test is None or not len(archs):
+        return {}
+    evaluator = about.test()
+    context = store.describe(evaluator.context)
+    missing = archs[[known is None for known in store.find(context, archs)]]
+    for start in range(0, len(missing), evaluator.chunk):
+        began = time.monotonic()
+        chunk = missing[start : start + evaluator.chunk]
+        store.measured(context, chunk, evaluator(chunk), time.monotonic() - began)
+    found = [known for known in store.find(context, archs) if known is not None]
+    return {f"test_{name}": np.array([row[name] for row in found]) for name in found[0]}
+
+
+def _write_tables(
+    about: Subject,
+    goals: Sequence[Objective],
+    rows: Sequence[Evaluation],
+    values: Float[np.ndarray, "pop obj"],
+    front: Front,
+) -> None:
+    """`evaluations.csv` and `pareto.csv`."""
+    assert front.folder is not None
+    columns = metric_values(about, rows)
+    errors = [name for name in rows[0].metrics if name.endswith("_se")] if rows else []
+    failed = np.isnan(values).any(1)
+
+    def words(row: Evaluation) -> list[Any]:
+        chosen = about.space.decode(np.array(row.arch, np.int32))
+        return [chosen.get(name, "") for name in about.space.names]
+
+    table = [
+        [row.position, row.step, "failed" if failed[i] else "ok", row.source, *words(row),
+         *(column[i].item() for column in columns.values()), *(row.metrics[name] for name in errors), row.seconds]
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+    header = ["index", "step", "status", "source", *about.space.names, *columns, *errors, "seconds"]
+    write_table(front.folder / "evaluations.csv", header, table)
+    names = [goal.name for goal in goals]
+    shown = [*names, *(name for name in errors if name.removesuffix("_se") in names)]
+    shown += [name for name in front.metrics if name.startswith("test_")]
+    table = [
+        [index, *words(rows[index]), *(front.metrics[name][i].item() for name in shown)]
+        for i, index in enumerate(front.indices.tolist())
+    ]
+    write_table(front.folder / "pareto.csv", ["index", *about.space.names, *shown], table)
+
+
+def _write_summary(
+    about: Subject,
+    goals: Sequence[Objective],
+    rows: Sequence[Evaluation],
+    values: Float[np.ndarray, "pop obj"],
+    volumes: Volumes,
+    settings: Mapping[str, Any],
+    times: Mapping[str, float],
+    folder: Path,
+) -> None:
+    """`summary.json`."""
+    reference = reference_point(goals)
+    summary = {
+        "supernet": settings["supernet"]["name"],
+        "task": settings["task"] and settings["task"]["name"],
+        "tactic": settings["tactic"]["name"],
+        "seed": settings["seed"],
+        "evaluations": len(rows),
+        "failed": int(np.isnan(values).any(1).sum()),
+        "from_archive": sum(row.source == "archive" for row in rows),
+        "space_size": str(about.space.size),
+        "genes": list(about.space.names),
+        "metrics": list(metric_values(about, rows)),
+        "objectives": [
+            {"name": goal.name, "direction": goal.direction, "unit": goal.unit, "reference": goal.sign * value}
+            for goal, value in zip(goals, reference.tolist(), strict=True)
+        ],
+        "hypervolume": volumes.after(values),
+        "seconds": dict(times),
+        "version": __version__,
+    }
+    write_text(folder / "summary.json", json.dumps(plain(summary), indent=1))

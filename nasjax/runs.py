@@ -1,0 +1,122 @@
+"""Run folders: made exclusively, locked while in use, refused where they hold another search, and what is written there."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+GROWING = "evaluations"
+"""The one setting that may be larger when a run is taken up again."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that this process holds, and the run's name inside an archive that other runs may share."""
+
+    path: Path
+    id: str
+
+
+@contextmanager
+def run_folder(path: Path, settings: Mapping[str, Any], context: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """The folder `path` for a search with these settings, made or taken up again; held until the block ends.
+
+    Raises ValueError for a folder that is in use, holds something else, or a run with other settings (the first is named)
+    or of another `context` (weights, data).
+    """
+    existed = path.exists()
+    if existed and not (path / "run.json").is_file() and any(path.iterdir() if path.is_dir() else [path]):
+        raise ValueError(f"run={path} exists and is not a run folder; name another")
+    path.mkdir(parents=True, exist_ok=True)
+    with _lock(path):
+        if (path / "run.json").is_file():
+            identity = json.loads((path / "run.json").read_text())
+            _same_settings(path, settings)
+            if identity["context"] != context:
+                raise ValueError(f"run={path} was measured with other weights, data or settings; name another run")
+        else:
+            identity = {"id": uuid.uuid4().hex, "context": context}
+        write_text(path / "config.yaml", yaml.safe_dump(plain(settings), sort_keys=False))
+        write_text(path / "run.json", json.dumps(identity))
+        yield RunFolder(path, identity["id"])
+
+
+def new_path(name: str) -> Path:
+    """`runs/<time with microseconds>_<name>`."""
+    now = time.time()
+    moment = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(now))
+    return Path("runs") / f"{moment}-{int(now % 1 * 1e6):06d}_{name}"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What `config.yaml` of a run folder says. Raises ValueError where there is none."""
+    file = path / "config.yaml"
+    if not file.is_file():
+        raise ValueError(f"{path} is not a run folder: it has no config.yaml")
+    return yaml.safe_load(file.read_text())
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"run={path} is in use by another process; wait for it, or name another") from None
+        yield
+
+
+def _same_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    before, now = _flat(read_settings(path)), _flat(plain(settings))
+    if now[GROWING] < before[GROWING]:
+        raise ValueError(f"run={path} was started with {GROWING}={before[GROWING]}; {now[GROWING]} is less")
+    for key in [*before, *now]:
+        if key != GROWING and before.get(key) != now.get(key):
+            raise ValueError(
+                f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; "
+                f"say it again, or name another run"
+            )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    rows: dict[str, Any] = {}
+    for key, value in tree.items():
+        rows |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return rows
+
+
+def plain(value: Any) -> Any:
+    """Only what YAML and JSON know: lists for tuples, dicts for mappings, words for paths."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8", newline="")
+    os.replace(partial, path)
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Writes a CSV whole or not at all; floats with all their digits, None as an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -1,0 +1,80 @@
+"""What a search is about: a super-network with all that can be known of its sub-networks, measured or computed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from nasjax.evaluation import EVALUATORS
+from nasjax.hardware.costs import CostTable, cost_tables
+from nasjax.space import SearchSpace
+from nasjax.supernets import SuperNet, TabularNet
+from nasjax.tables import record, settings
+from nasjax.tasks import ImageClassification
+from nasjax.types import Population
+
+
+class Evaluator(Protocol):
+    """Measures at most `chunk` architectures at once; `context` names all that the values depend on."""
+
+    chunk: int
+    metrics: tuple[str, ...]
+    context: Mapping[str, Any]
+
+    def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A super-network on a task: `evaluator` measures, `costs` compute, `ranges` bound every value before it is known.
+
+    `test` makes an evaluator on pictures that no search sees. `origin` records how all this was made.
+    """
+
+    space: SearchSpace
+    evaluator: Evaluator
+    costs: Mapping[str, CostTable]
+    ranges: Mapping[str, tuple[float, float]]
+    origin: Mapping[str, Any]
+    test: Callable[[], Evaluator] | None = None
+    repair: Callable[[Population], Population] | None = None
+
+    def compute(self, archs: Population) -> dict[str, np.ndarray]:
+        """Every exact cost, as int64."""
+        return {name: table.exact(archs) for name, table in self.costs.items()}
+
+
+def subject(net: SuperNet | TabularNet, task: ImageClassification | None, evaluator: Any = "masked") -> Subject:
+    """Joins a super-network, the task it is used for and the way it is evaluated (a name, a mapping or settings).
+
+    Raises ValueError where they do not fit.
+    """
+    if isinstance(net, TabularNet):
+        origin = {"supernet": net.origin, "task": None, "evaluator": None}
+        repair = None if len(net.archs) == net.space.size else net.nearest
+        return Subject(net.space, net, {}, net.ranges(), origin, repair=repair)
+    if task is None:
+        raise ValueError("a super-network needs a task to be measured on")
+    check_fit(net, task)
+    config = settings("evaluator", EVALUATORS, evaluator)
+    costs = cost_tables(net)
+    ranges = task.ranges() | {name: (0.0, float(table.maximum())) for name, table in costs.items()}
+    origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
+    return Subject(
+        net.space, config.bind(net, task), costs, ranges, origin, test=lambda: config.bind(net, task, "test")
+    )
+
+
+def check_fit(net: SuperNet, task: ImageClassification) -> None:
+    """Raises ValueError where the pictures or classes of a task are not those that a super-network takes."""
+    shape = task.train.images.shape[1:]
+    if shape != net.input_shape:
+        raise ValueError(
+            f"the task's pictures are {'x'.join(map(str, shape))}, the super-network takes "
+            f"{'x'.join(map(str, net.input_shape))}: change supernet.image_size or supernet.channels, or the data"
+        )
+    classes = net.output().shape[-1]
+    if classes < task.classes:
+        raise ValueError(f"the task has {task.classes} classes, the super-network {classes}: change supernet.classes")

@@ -1,0 +1,55 @@
+"""Super-networks: what is searched."""
+
+from pathlib import Path
+from typing import Any
+
+from nasjax.supernets.checkpoints import load_weights, save_weights
+from nasjax.supernets.mobilenet_v3 import MobileNetV3Config
+from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.supernets.tabular import TabularConfig, TabularNet
+from nasjax.tables import record, settings
+
+SUPERNETS: dict[str, Any] = {
+    "digits": MobileNetV3Config(
+        image_size=8,
+        channels=1,
+        classes=10,
+        stem_stride=1,
+        first_width=0,
+        widths=(24, 32, 48),
+        strides=(2, 1, 2),
+        depths=((1, 2),) * 3,
+        kernels=(3, 5),
+        expands=(2, 3, 4),
+        activations=("relu", "h_swish", "h_swish"),
+        squeeze_excite=(False, False, True),
+        final_expand=96,
+        final_width=0,
+        checkpoint="shipped",
+    ),
+    "ofa_mbv3_d234_e346_k357_w1.0": MobileNetV3Config(),
+    "tabular": TabularConfig(),
+}
+"""Every super-network by name: its configuration, which a caller may change field by field."""
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
+    """The named super-network, ready to be searched: `create("digits")`, `create("tabular", table=…, genes=…)`.
+
+    `changes` are fields of its configuration, `checkpoint` among them; without a checkpoint weights are drawn from `seed`.
+    Raises ValueError for an unknown name or field, or a checkpoint of another super-network.
+    """
+    config = settings("supernet", SUPERNETS, {"name": name, **changes})
+    checkpoint = getattr(config, "checkpoint", None)
+    if checkpoint is None:
+        net = config.create(seed)
+    else:
+        path = SHIPPED / f"{name}.safetensors" if checkpoint == "shipped" else Path(checkpoint)
+        net = load_weights(config.create, path)
+    net.origin = record(SUPERNETS, config, name)
+    return net
+
+
+__all__ = ["SHIPPED", "SUPERNETS", "Stage", "SuperNet", "TabularNet", "create", "load_weights", "save_weights"]

@@ -1,0 +1,89 @@
+"""Convolutions with symmetric padding (kernel // 2), each in the form that the platform runs fastest.
+
+XLA's CPU backend runs grouped convolutions, and those with few input channels, tens of times slower than sums of shifted
+products; accelerators run the library's convolution.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Maps = Float[Array, "batch height width channels"]
+
+
+def pointwise(x: Maps, weight: Float[Array, "1 1 inputs outputs"]) -> Maps:
+    """1 x 1 convolution of stride 1: one matrix product."""
+    return x @ weight[0, 0]
+
+
+def convolve(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
+    """Dense convolution, NHWC and HWIO."""
+    few = weight.shape[2] <= 4
+    return lax.platform_dependent(
+        x,
+        weight,
+        cpu=lambda x, w: _patches_product(x, w, stride) if few else library_convolution(x, w, stride),
+        default=lambda x, w: library_convolution(x, w, stride),
+    )
+
+
+def depthwise(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
+    """One filter a channel."""
+    return lax.platform_dependent(
+        x,
+        weight,
+        cpu=lambda x, w: _shift_and_add(x, w, stride),
+        default=lambda x, w: library_convolution(x, w, stride, groups=x.shape[-1]),
+    )
+
+
+def library_convolution(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int, groups: int = 1) -> Maps:
+    """XLA's own convolution."""
+    pad = weight.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        weight,
+        (stride, stride),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def _shifted(x: Maps, size: int, stride: int) -> Iterator[Maps]:
+    """The image as each of the kernel's size x size taps sees it, row by row."""
+    pad = size // 2
+    height, width = ((n - 1) // stride + 1 for n in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    for row in range(size):
+        for column in range(size):
+            stop = (x.shape[0], row + (height - 1) * stride + 1, column + (width - 1) * stride + 1, x.shape[3])
+            yield lax.slice(x, (0, row, column, 0), stop, (1, stride, stride, 1))
+
+
+def _shift_and_add(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
+    size = weight.shape[0]
+    taps = weight.reshape(size * size, 1, 1, 1, -1)
+    total = None
+    for tap, shifted in zip(taps, _shifted(x, size, stride), strict=True):
+        total = shifted * tap if total is None else total + shifted * tap
+    assert total is not None
+    return total
+
+
+def _patches_product(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
+    size, _, inputs, outputs = weight.shape
+    patches = jnp.concatenate(list(_shifted(x, size, stride)), axis=-1)
+    return patches @ weight.reshape(size * size * inputs, outputs)
+
+
+ACTIVATIONS = {
+    "none": lambda x: x,
+    "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
+    "h_swish": lambda x: x * jax.nn.relu6(x + 3) / 6,
+    "h_sigmoid": lambda x: jax.nn.relu6(x + 3) / 6,
+}

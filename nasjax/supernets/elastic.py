@@ -1,0 +1,257 @@
+"""Layers whose widths and kernel sizes are elastic.
+
+Every size is either a Python int (*static*: weights are sliced, and the result is as narrow as the sub-network) or a traced
+scalar (weights stay whole, and what lies beyond the size is set to zero: weights, never activations, which are larger and
+whose masking XLA does not fuse well in backward passes). Both go through the same lines of arithmetic, by `cut` and `mask`. While `recording()` is open, layers note the static sizes that they are called with; `narrow` then keeps
+only the weights that those sizes read, which is extraction.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from nasjax.supernets.convolution import ACTIVATIONS, Maps, convolve, depthwise, pointwise
+
+Size = int | Int[Array, ""]
+"""A width or kernel size: static (int) or traced (int32 scalar)."""
+
+
+class Moments(NamedTuple):
+    """Batch-norm statistics, padded to the layer's full width."""
+
+    mean: Float[Array, " channels"]
+    variance: Float[Array, " channels"]
+
+
+def cut(weight: Array, axis: int, size: Size) -> Array:
+    """The first `size` entries along `axis` where the size is static; everything where it is traced."""
+    if isinstance(size, int) and size != weight.shape[axis]:
+        return lax.slice_in_dim(weight, 0, size, axis=axis)
+    return weight
+
+
+def mask(weight: Array, size: Size, beyond: float = 0.0) -> Array:
+    """`beyond` from `size` on along the last axis where the size is traced; untouched where it is static."""
+    if isinstance(size, int):
+        return weight
+    inside = (jnp.arange(weight.shape[-1]) < size).reshape((1,) * (weight.ndim - 1) + (-1,))
+    return jnp.where(inside, weight, jnp.asarray(beyond, weight.dtype))
+
+
+def pick(options: tuple[int, ...], index: Size) -> Size:
+    """The option at a static or traced index."""
+    if isinstance(index, int):
+        return options[index]
+    return jnp.asarray(options, jnp.int32)[index]
+
+
+def make_divisible(value: Size, divisor: int = 8) -> Size:
+    """`value` rounded to a multiple, never below nine tenths of it (the rounding of MobileNets)."""
+    rounded = (value + divisor // 2) // divisor * divisor
+    if isinstance(rounded, int):
+        rounded = max(divisor, rounded)
+    else:
+        rounded = jnp.maximum(divisor, rounded)
+    return rounded + divisor * (10 * rounded < 9 * value)
+
+
+# -- extraction: which sizes a layer was called with -----------------------------------------------------------------------
+
+_calls: ContextVar[dict[int, dict[str, int]] | None] = ContextVar("sizes of layers", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[dict[int, dict[str, int]]]:
+    """Collects, by `id` of the layer, the static sizes of its call."""
+    calls: dict[int, dict[str, int]] = {}
+    token = _calls.set(calls)
+    try:
+        yield calls
+    finally:
+        _calls.reset(token)
+
+
+class Layer(nnx.Module):
+    """A layer that can be narrowed to the sizes it was called with."""
+
+    def note(self, **sizes: Size) -> None:
+        """Tells an open `recording()` the sizes of this call. Raises ValueError where two calls disagree."""
+        calls = _calls.get()
+        if calls is None:
+            return
+        static: dict[str, int] = {name: size for name, size in sizes.items() if isinstance(size, int)}
+        if calls.setdefault(id(self), static) != static:
+            raise ValueError(f"{type(self).__name__} was called with {calls[id(self)]} and {static}: it cannot be extracted")
+
+    def narrow(self, **sizes: int) -> None:
+        """Keeps only the weights that a call with these sizes reads; in place."""
+        raise TypeError(f"{type(self).__name__} does not say how it is narrowed")
+
+
+class Conv(Layer):
+    """2-D convolution without bias or with, its output width and kernel size elastic, its input as wide as it comes.
+
+    Smaller kernels are the centre of the next larger one, times a learned matrix (Once-for-All, arXiv:1908.09791, 3.3).
+    Weights: `kernel` HWIO at full size, `transforms` one (small², small²) matrix a step, `bias` (outputs,).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernels: tuple[int, ...] = (1,),
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+        bias: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.kernels = tuple(sorted(kernels))
+        self.stride = stride
+        self.depthwise = depthwise
+        size = self.kernels[-1]
+        shape = (size, size, 1 if depthwise else inputs, outputs)
+        fan_out = size * size * (1 if depthwise else outputs)
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape) * (2 / fan_out) ** 0.5)
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.transforms = nnx.Dict(
+            {f"to_{small}": nnx.Param(jnp.eye(small * small)) for small in reversed(self.kernels[:-1])}
+        )
+
+    def weights(self, width: Size, kernel: Size, inputs: int) -> Float[Array, "size size inputs outputs"]:
+        """The kernel of a call: as large as `kernel` where that is static, else the largest with zeros around."""
+        weight = mask(cut(cut(self.kernel[...], 3, width), 2, 1 if self.depthwise else inputs), width)
+        steps = [weight]
+        for small in reversed(self.kernels[:-1]):
+            if isinstance(kernel, int) and kernel > small:
+                break
+            weight = steps[-1]
+            margin = (weight.shape[0] - small) // 2
+            centre = weight[margin : margin + small, margin : margin + small].reshape(small * small, -1)
+            steps.append((self.transforms[f"to_{small}"][...] @ centre).reshape(small, small, *weight.shape[2:]))
+        if isinstance(kernel, int):
+            return steps[-1]
+        full = self.kernels[-1]
+        margins = [(full - step.shape[0]) // 2 for step in steps]
+        stack = jnp.stack([jnp.pad(s, ((m, m), (m, m), (0, 0), (0, 0))) for s, m in zip(steps, margins, strict=True)])
+        return stack[jnp.argmax(jnp.asarray(self.kernels[::-1], jnp.int32) == kernel)]
+
+    def __call__(self, x: Maps, width: Size | None = None, kernel: Size | None = None) -> Maps:
+        width = self.kernel.shape[3] if width is None else width
+        kernel = self.kernels[-1] if kernel is None else kernel
+        self.note(width=width, kernel=kernel, inputs=x.shape[-1])
+        weight = self.weights(width, kernel, x.shape[-1])
+        if self.depthwise:
+            x = depthwise(x, weight, self.stride)
+        elif weight.shape[0] == 1 and self.stride == 1:
+            x = pointwise(x, weight)
+        else:
+            x = convolve(x, weight, self.stride)
+        if self.bias is not None:
+            x = x + mask(cut(self.bias[...], 0, width), width)[None, None, None]
+        return x
+
+    def narrow(self, *, width: int, kernel: int, inputs: int) -> None:
+        self.kernel = nnx.Param(self.weights(width, kernel, inputs))
+        self.bias = None if self.bias is None else nnx.Param(cut(self.bias[...], 0, width))
+        self.kernels = (kernel,)
+        self.transforms = nnx.Dict({})
+
+
+class Dense(Layer):
+    """Affine map whose output width is elastic, its input as wide as it comes. Weights: `kernel` (in, out), `bias` (out,)."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        bound = inputs**-0.5
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (inputs, outputs), minval=-bound, maxval=bound))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "*batch inputs"], width: Size | None = None) -> Float[Array, "*batch outputs"]:
+        width = self.kernel.shape[1] if width is None else width
+        self.note(width=width, inputs=x.shape[-1])
+        weight = mask(cut(cut(self.kernel[...], 0, x.shape[-1]), 1, width), width)
+        bias = mask(cut(self.bias[...], 0, width), width)
+        return x @ weight + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+    def narrow(self, *, width: int, inputs: int) -> None:
+        self.kernel = nnx.Param(cut(cut(self.kernel[...], 0, inputs), 1, width))
+        self.bias = nnx.Param(cut(self.bias[...], 0, width))
+
+
+class BatchNorm(Layer):
+    """Batch normalisation over all axes but the last, its width elastic.
+
+    Without statistics it normalises with those of the batch (biased variance) and returns them; with statistics it uses
+    and returns those. Either way they are as wide as the layer. Weights: `scale`, `bias`; stored: `mean`, `variance`.
+    """
+
+    def __init__(self, width: int, *, epsilon: float = 1e-5):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.mean = nnx.BatchStat(jnp.zeros(width))
+        self.variance = nnx.BatchStat(jnp.ones(width))
+
+    def stored(self) -> Moments:
+        """The statistics kept with the weights."""
+        return Moments(self.mean[...], self.variance[...])
+
+    def __call__(self, x: Maps, statistics: Moments | None, width: Size | None = None) -> tuple[Maps, Moments]:
+        narrow = x.shape[-1]
+        width = narrow if width is None else width
+        self.note(width=narrow)
+        if statistics is None:
+            axes = tuple(range(x.ndim - 1))
+            mean = x.mean(axes)
+            variance = jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
+            beyond = (0, self.mean.shape[0] - narrow)
+            variance = mask(variance, width, 1.0)
+            statistics = Moments(jnp.pad(mean, beyond), jnp.pad(variance, beyond, constant_values=1))
+        mean, variance = cut(statistics.mean, 0, narrow), cut(statistics.variance, 0, narrow)
+        gain = mask(cut(self.scale[...], 0, narrow) * lax.rsqrt(variance + self.epsilon), width)
+        shift = mask(cut(self.bias[...], 0, narrow), width) - mean * gain
+        ones = (1,) * (x.ndim - 1)
+        return x * gain.reshape(*ones, -1) + shift.reshape(*ones, -1), statistics
+
+    def narrow(self, *, width: int) -> None:
+        for name in ("scale", "bias", "mean", "variance"):
+            variable = getattr(self, name)
+            setattr(self, name, type(variable)(cut(variable[...], 0, width)))
+
+
+class ConvNorm(nnx.Module):
+    """Convolution, batch norm, activation."""
+
+    def __init__(self, inputs: int, outputs: int, kernels: tuple[int, ...] = (1,), *, activation: str = "none",
+                 epsilon: float = 1e-5, rngs: nnx.Rngs, **options: Any):  # fmt: skip
+        self.conv = Conv(inputs, outputs, kernels, rngs=rngs, **options)
+        self.norm = BatchNorm(outputs, epsilon=epsilon)
+        self.activation = activation
+
+    def __call__(
+        self, x: Maps, statistics: Moments | None, width: Size | None = None, kernel: Size | None = None
+    ) -> tuple[Maps, Moments]:
+        x, moments = self.norm(self.conv(x, width, kernel), statistics, width)
+        return ACTIVATIONS[self.activation](x), moments
+
+
+class SqueezeExcite(nnx.Module):
+    """Channel attention whose middle width follows the active width: make_divisible(width // 4)."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        middle = make_divisible(width // 4)
+        assert isinstance(middle, int)
+        self.reduce = Conv(width, middle, bias=True, rngs=rngs)
+        self.expand = Conv(middle, width, bias=True, rngs=rngs)
+
+    def __call__(self, x: Maps, width: Size) -> Maps:
+        pooled = x.mean((1, 2), keepdims=True)
+        middle = ACTIVATIONS["relu"](self.reduce(pooled, make_divisible(width // 4)))
+        return x * ACTIVATIONS["h_sigmoid"](self.expand(middle, width))

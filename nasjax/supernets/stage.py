@@ -1,0 +1,168 @@
+"""Stages, the pieces that a super-network is a sequence of, and the super-network itself.
+
+A stage is `(carry, choice, statistics) -> (carry, statistics)`, where `choice` holds one option index for each gene that the
+stage reads: a tuple of ints (*static*, the stage is the sub-network's) or an int32 array (*traced*, it is masked, and can be
+vmapped). `statistics` are the batch-norm statistics to use; with None the stage uses the batch's own. It returns those used.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from nasjax.space import Gene, SearchSpace
+from nasjax.supernets.elastic import BatchNorm, Moments, Size, pick
+from nasjax.types import Images
+
+Choice = tuple[int, ...] | Int[Array, " genes_of_stage"]
+Statistics = dict[str, Moments]
+
+
+class Stage(nnx.Module):
+    """A piece of a super-network with the genes it reads. Sub-classes write `forward`, everything else is derived from it.
+
+    A stage with a `gate=(gene, value)` is left out (its carry passes unchanged) where that gene's value is below `value`.
+    A choice has one index for each gene that the stage reads: the gate's first, then `genes`, which are all `forward` sees.
+    """
+
+    genes: tuple[Gene, ...] = ()
+    gate: tuple[Gene, float] | None = None
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: Statistics) -> tuple[PyTree, Statistics]:
+        """The stage's arithmetic; `statistics.get(name)` is None where the batch's own are to be used."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def option(self, choice: Choice, gene: int) -> Size:
+        """The value, static or traced, of the `gene`-th of `genes` (whose options are whole numbers)."""
+        return pick(self.genes[gene].options, choice[gene])  # type: ignore[arg-type]
+
+    @property
+    def reads(self) -> tuple[Gene, ...]:
+        """All genes of a choice: the gate's, then `genes`."""
+        return self.genes if self.gate is None else (self.gate[0], *self.genes)
+
+    def norms(self) -> dict[str, BatchNorm]:
+        """The stage's batch norms by name: that of the attribute, or of the `ConvNorm` around."""
+        return {
+            ".".join(map(str, path[:-1] if len(path) > 1 and path[-1] == "norm" else path)): module
+            for path, module in nnx.iter_modules(self)
+            if isinstance(module, BatchNorm)
+        }
+
+    def stored(self) -> Statistics:
+        """The statistics kept with the weights."""
+        return {name: norm.stored() for name, norm in self.norms().items()}
+
+    def keep(self, statistics: Statistics) -> None:
+        """Stores statistics with the weights; in place."""
+        for name, norm in self.norms().items():
+            norm.mean[...], norm.variance[...] = statistics[name]
+
+    def skipped(self, choice: Choice) -> bool | Bool[Array, ""]:
+        """Whether the gate leaves the stage out."""
+        return self.gate is not None and choice[0] < self.gate[0].level(self.gate[1])
+
+    def __call__(self, carry: PyTree, choice: Choice, statistics: Statistics | None) -> tuple[PyTree, Statistics]:
+        check_choice(choice, len(self.reads))
+        skipped = self.skipped(choice)
+        passed = (carry, statistics or self.stored())
+        if skipped is True:
+            return passed
+        run = self.forward(carry, choice if self.gate is None else choice[1:], statistics or {})
+        if skipped is False:
+            return run
+        return jax.tree.map(lambda new, old: jnp.where(skipped, old, new), run, passed)
+
+
+def check_choice(choice: Any, genes: int) -> None:
+    """Raises TypeError unless `choice` is a tuple of `genes` ints or an int32 array of that length."""
+    if isinstance(choice, tuple) and len(choice) == genes and all(type(index) is int for index in choice):
+        return
+    if isinstance(choice, jax.Array) and choice.dtype == jnp.int32 and choice.shape == (genes,):
+        return
+    raise TypeError(
+        f"a choice is a tuple of {genes} ints (static) or an int32 array of shape ({genes},) (traced), not {choice!r}"
+    )
+
+
+class SuperNet(nnx.Module):
+    """A sequence of stages; its search space is made of the genes that they read.
+
+    `net(images, arch)` is the logits, with the stored batch-norm statistics: (batch, classes) for one architecture, a tuple of
+    ints (static: sliced weights) or an int32 vector (traced: masked); (pop, batch, classes) for an int32 matrix. An extracted
+    network needs no architecture: it has one.
+    """
+
+    origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
+    """How it was made: `name` and settings."""
+
+    def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...]):
+        self.stages = nnx.List(stages)
+        self.input_shape = input_shape
+
+    @property
+    def space(self) -> SearchSpace:
+        """The genes of the gates, then all others, in the order of the stages."""
+        genes: dict[str, Gene] = {}
+        gates = [stage.gate[0] for stage in self.stages if stage.gate is not None]
+        for gene in gates + [gene for stage in self.stages for gene in stage.genes]:
+            if genes.setdefault(gene.name, gene) != gene:
+                raise ValueError(f"two stages disagree about gene {gene.name!r}: {genes[gene.name]} and {gene}")
+        return SearchSpace(tuple(genes.values()))
+
+    def columns(self) -> tuple[tuple[int, ...], ...]:
+        """Where in an architecture the genes stand that each stage reads."""
+        space = self.space
+        return tuple(space.columns(tuple(gene.name for gene in stage.reads)) for stage in self.stages)
+
+    def inputs(self, batch: int) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes of what the first stage takes, for `batch` examples."""
+        return jax.ShapeDtypeStruct((batch, *self.input_shape), jnp.float32)
+
+    def output(self, batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shape of what the largest sub-network answers."""
+        largest = tuple(map(int, self.space.largest()))
+        return jax.eval_shape(lambda images: self.forward(images, largest, None)[0], self.inputs(batch))
+
+    def stored(self) -> tuple[Statistics, ...]:
+        """The batch-norm statistics kept with the weights, stage by stage."""
+        return tuple(stage.stored() for stage in self.stages)
+
+    def choices(self, arch: Choice) -> tuple[Choice, ...]:
+        """What each stage reads of an architecture (tuple of ints or int32 vector)."""
+        check_choice(arch, len(self.space.genes))
+        if isinstance(arch, tuple):
+            return tuple(tuple(arch[column] for column in stage) for stage in self.columns())
+        return tuple(arch[np.array(stage, np.int32)] for stage in self.columns())
+
+    def forward(
+        self, carry: PyTree, arch: Choice, statistics: tuple[Statistics, ...] | None
+    ) -> tuple[PyTree, tuple[Statistics, ...]]:
+        """All stages in turn; with `statistics=None` every batch norm uses the batch's own and they are returned."""
+        used = []
+        for i, (stage, choice) in enumerate(zip(self.stages, self.choices(arch), strict=True)):
+            carry, moments = stage(carry, choice, None if statistics is None else statistics[i])
+            used.append(moments)
+        return carry, tuple(used)
+
+    def __call__(
+        self, images: Images, arch: Choice | Int[Array, "pop genes"] | None = None
+    ) -> Float[Array, "*pop batch classes"]:
+        if arch is None:
+            arch = self._only()
+        if isinstance(arch, np.ndarray):
+            arch = jnp.asarray(arch)
+        if isinstance(arch, jax.Array) and arch.ndim == 2:
+            return jax.vmap(lambda one: self.forward(images, one, self.stored())[0])(arch)
+        return self.forward(images, arch, self.stored())[0]
+
+    def _only(self) -> tuple[int, ...]:
+        space = self.space
+        if space.size != 1:
+            raise TypeError(f"which of {space.size} sub-networks? give an architecture (net.space.encode makes one)")
+        return (0,) * len(space.genes)

@@ -1,0 +1,36 @@
+"""Settings by name: the tables of names that each package has serve Python and the command line alike."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import Any
+
+
+def settings(kind: str, table: Mapping[str, Any], words: Any) -> Any:
+    """Settings as an instance: from a name, from a mapping with `name` and changed fields, or already one.
+
+    A table's entry is a dataclass, or an instance of one. Raises ValueError for an unknown name or field.
+    """
+    if is_dataclass(words) and not isinstance(words, type):
+        return words
+    changes = {"name": words} if isinstance(words, str) else dict(words)
+    name = changes.pop("name", None)
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
+    default = table[name]() if isinstance(table[name], type) else table[name]
+    allowed = [field.name for field in fields(default)]
+    for field in changes:
+        if field not in allowed:
+            raise ValueError(f"{kind} {name!r} has no setting {field!r}; allowed: {', '.join(allowed) or 'none'}")
+    return replace(default, **{field: tuples(value) for field, value in changes.items()})
+
+
+def record(table: Mapping[str, Any], config: Any, name: str | None = None) -> dict[str, Any]:
+    """The mapping that `settings` makes the same instance of (plain data)."""
+    if name is None:
+        name = next((key for key, entry in table.items() if type(config) in (entry, type(entry))), type(config).__name__)
+    return {"name": name, **asdict(config)}
+
+
+def tuples(value: Any) -> Any:
+    """Lists, as YAML has them, as tuples, all the way down."""
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

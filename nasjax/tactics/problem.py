@@ -1,0 +1,119 @@
+"""What a tactic is given, the part of its state that all tactics share, and the choice of architectures not seen before."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from nasjax.algorithms import Algorithm
+from nasjax.predictors import Predictor
+from nasjax.space import SearchSpace
+from nasjax.types import Objectives, Population, PRNGKey
+
+CostFunction = Callable[[Population], Float[Array, " pop"]]
+
+ENUMERABLE = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is to be searched, as arrays and functions.
+
+    `costs` has one entry an objective: a jittable function where it is computed exactly (minimised), None where it must be
+    measured. `repair` replaces architectures by those that can be measured (a table's rows).
+    """
+
+    space: SearchSpace
+    evaluations: int
+    costs: tuple[CostFunction | None, ...]
+    algorithm: Algorithm
+    predictor: Predictor
+    repair: Callable[[Population], Population] | None = None
+
+    @property
+    def capacity(self) -> int:
+        """The length that arrays of measurements are padded to: nothing compiles again while they fill."""
+        return 1 << (max(self.evaluations, 1) - 1).bit_length()
+
+
+class Tactic(Protocol):
+    """The outer loop of a search, as functions of its state (a pytree that can be saved after every step).
+
+    `ask` may return fewer architectures than its batch, or none where the space is exhausted. `tell` gets those asked for,
+    in order, or the first of them where the budget ended.
+    """
+
+    def init(self, key: PRNGKey, problem: Problem) -> Any: ...
+
+    def ask(self, state: Any) -> tuple[Population, Any]: ...
+
+    def tell(self, state: Any, archs: Population, objectives: Objectives) -> Any: ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Measured:
+    """The state that all tactics share: the problem, and what they have been told, in order."""
+
+    problem: Problem = field(metadata={"static": True})
+    key: PRNGKey
+    step: Int[np.ndarray, ""]
+    archs: Int[np.ndarray, "told genes"]
+    objectives: Float[np.ndarray, "told obj"]
+
+    @classmethod
+    def nothing(cls, key: PRNGKey, problem: Problem) -> "Measured":
+        """Before the first step."""
+        genes, objectives = len(problem.space.genes), len(problem.costs)
+        return cls(problem, key, np.int32(0), np.zeros((0, genes), np.int32), np.zeros((0, objectives)))
+
+    def key_of_step(self) -> PRNGKey:
+        """The key of the step to come."""
+        return jax.random.fold_in(self.key, int(self.step))
+
+    def add(self, archs: Population, objectives: Objectives) -> "Measured":
+        """With one step's measurements."""
+        return replace(
+            self,
+            step=np.int32(self.step + 1),
+            archs=np.concatenate([self.archs, np.asarray(archs, np.int32)]),
+            objectives=np.concatenate([self.objectives, np.asarray(objectives, np.float64)]),
+        )
+
+
+def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndarray, "pop genes"]:
+    """The first `number` proposals not measured yet; topped up with their mutants, then random architectures.
+
+    Fewer, or none, where the space holds no more.
+    """
+    problem = measured.problem
+    key = jax.random.fold_in(measured.key_of_step(), 1)
+    chosen: list[np.ndarray] = []
+    known = {arch.tobytes() for arch in measured.archs}
+
+    def take(archs: Population) -> bool:
+        archs = np.asarray(archs, np.int32)
+        for arch in archs if problem.repair is None or not len(archs) else problem.repair(archs):
+            if len(chosen) < number and arch.tobytes() not in known:
+                known.add(arch.tobytes())
+                chosen.append(arch)
+        return len(chosen) == number
+
+    def attempts() -> Any:
+        yield proposals
+        rate = 1.5 / len(problem.space.genes)
+        for i in range(8):
+            step = jax.random.fold_in(key, i)
+            yield problem.space.mutate(step, proposals, rate) if len(proposals) else proposals
+        for i in range(8, 16):
+            yield problem.space.sample(jax.random.fold_in(key, i), 2 * number)
+        if np.prod(np.array(problem.space.counts, np.float64)) <= ENUMERABLE:
+            yield jax.random.permutation(jax.random.fold_in(key, 16), problem.space.everything())
+
+    for archs in attempts():
+        if take(archs):
+            break
+    return np.array(chosen, np.int32).reshape(-1, len(problem.space.genes))
