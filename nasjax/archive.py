@@ -59,7 +59,9 @@ class Archive:
             self._base.execute("pragma synchronous = full")
             version = self._base.execute("pragma user_version").fetchone()[0]
             if version > VERSION:
-                raise ValueError(f"{path} was written by a newer nasjax (format {version}; this one reads {VERSION}): upgrade")
+                raise ValueError(
+                    f"{path} was written by a newer nasjax (format {version}; this one reads {VERSION}): upgrade"
+                )
             with self._base:
                 self._base.executescript(TABLES)
                 self._base.execute(f"pragma user_version = {VERSION}")

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from nasjax.archive import Archive, digest
 from nasjax.objectives import Objective, parse_objectives, reference_point
 from nasjax.predictors import PREDICTORS
 from nasjax.results import Front, Volumes, finish, objective_values
-from nasjax.runs import run_folder
+from nasjax.runs import RunFolder, run_folder
 from nasjax.subject import Evaluator, Subject, subject
 from nasjax.supernets import SuperNet, TabularNet
 from nasjax.tables import record, settings
@@ -60,7 +60,7 @@ def searching(
     references: Mapping[str, float] | None = None,
     run: str | Path | None = None,
     archive: str | Path | None = None,
-) -> Iterator[Progress]:
+) -> Generator[Progress, None, Front]:
     """Searches step by step: yields after every chunk of measurements, returns the `Front`.
 
     `tactic`, `algorithm`, `predictor`, `evaluator`: a name, a mapping with `name` and settings, or settings. `references`
@@ -88,13 +88,14 @@ def searching(
     }
     costs = tuple(_cost(about, goal) for goal in goals)
     problem = Problem(about.space, evaluations, costs, algorithm, predictor, about.repair)
-    held = nullcontext(None) if run is None else run_folder(Path(run), written, digest(about.evaluator.context))
+    context = digest(about.evaluator.context)
+    held = nullcontext(RunFolder(None, "run")) if run is None else run_folder(Path(run), written, context)
     with held as folder:
-        place = archive if archive is not None else folder and folder.path / "archive.db"
-        store = Archive(place and Path(place), folder.id if folder else "run")
+        path = folder.path
+        place = Path(archive) if archive is not None else path and path / "archive.db"
+        store = Archive(place, folder.id)
         try:
             began, volumes = time.monotonic(), Volumes(reference_point(goals))
-            path = folder and folder.path
             yield from _steps(about, goals, problem, tactic, store, jax.random.key(seed), volumes, path)
             return finish(about, goals, store, path, written, volumes, time.monotonic() - began)
         finally:
@@ -134,22 +135,19 @@ def _steps(
         for _ in _measure(about.evaluator, store, context, archs, told, step):
             rows = store.evaluations()
             values = objective_values(about, goals, rows)
-            yield Progress(
-                len(rows), problem.evaluations, int(np.isnan(values).any(1).sum()), volumes.last(values), folder
-            )
+            yield Progress(len(rows), problem.evaluations, int(np.isnan(values).any(1).sum()), volumes.last(values), folder)
         values = objective_values(about, goals, store.evaluations()[told:])
         state = tactic.tell(state, archs, values)
         step, told = step + 1, told + len(archs)
         store.save_state(step, told, _dumped(state))
 
 
-def _measure(
-    evaluator: Evaluator, store: Archive, context: str, archs: Population, first: int, step: int
-) -> Iterator[None]:
+def _measure(evaluator: Evaluator, store: Archive, context: str, archs: Population, first: int, step: int) -> Iterator[None]:
     """Makes every architecture the run's evaluation at `first`, `first + 1`, …: found, or measured and stored by chunks."""
     store.forget(first, context, archs)
     known = store.find(context, archs)
-    missing, again = [], []
+    missing: list[int] = []
+    again: list[int] = []
     for i, arch in enumerate(archs):
         if known[i] is None and not any((arch == archs[j]).all() for j in missing):
             missing.append(i)

@@ -51,7 +51,7 @@ def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Ob
     if name not in ranges:
         raise ValueError(f"objective {name!r} cannot be measured here; allowed: {', '.join(ranges)}")
     known = OBJECTIVES.get(name)
-    direction = direction or (known and known.direction)
+    direction = direction or (known.direction if known else None)
     if direction is None:
         raise ValueError(f"objective {name!r} needs a direction: max:{name} or min:{name}")
     least, greatest = ranges[name]

@@ -71,9 +71,7 @@ def metric_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.nd
     return measured | about.compute(architectures(about, rows))
 
 
-def objective_values(
-    about: Subject, goals: Sequence[Objective], rows: Sequence[Evaluation]
-) -> Float[np.ndarray, "pop obj"]:
+def objective_values(about: Subject, goals: Sequence[Objective], rows: Sequence[Evaluation]) -> Float[np.ndarray, "pop obj"]:
     """The objectives of a run's evaluations, minimised; NaN where an evaluation failed."""
     return minimised(goals, metric_values(about, rows))
 
@@ -152,7 +150,7 @@ def _write_tables(
     write_table(front.folder / "evaluations.csv", header, table)
     names = [goal.name for goal in goals]
     shown = [*names, *(name for name in errors if name.removesuffix("_se") in names)]
-    shown += [name for name in front.metrics if name.startswith("test_")]
+    shown += [f"test_{name}" for name in shown if f"test_{name}" in front.metrics]
     table = [
         [index, *words(rows[index]), *(front.metrics[name][i].item() for name in shown)]
         for i, index in enumerate(front.indices.tolist())

@@ -62,9 +62,7 @@ def subject(net: SuperNet | TabularNet, task: ImageClassification | None, evalua
     costs = cost_tables(net)
     ranges = task.ranges() | {name: (0.0, float(table.maximum())) for name, table in costs.items()}
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
-    return Subject(
-        net.space, config.bind(net, task), costs, ranges, origin, test=lambda: config.bind(net, task, "test")
-    )
+    return Subject(net.space, config.bind(net, task), costs, ranges, origin, test=lambda: config.bind(net, task, "test"))
 
 
 def check_fit(net: SuperNet, task: ImageClassification) -> None:

@@ -24,5 +24,5 @@ class Algorithm(Protocol):
         """The state that knows these values; NaN rows have failed."""
 
 
-ALGORITHMS: dict[str, type[Algorithm]] = {"nsga2": NSGA2}
+ALGORITHMS: dict[str, Any] = {"nsga2": NSGA2}
 """The algorithms by name."""

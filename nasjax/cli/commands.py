@@ -62,7 +62,7 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError("nasjax train takes no -m: train one super-network at a time")
     _prepare_jax()
     path = Path(config.pop("run") or new_path(f"train-{config['supernet']['name']}"))
-    command = " ".join(["nasjax train", *options.overrides])
+    command = " ".join(["nasjax train", *(word for word in options.overrides if not word.startswith("run="))])
     with _bar("epochs", "loss") as (bar, line):
         record = train_run(path, config, command, lambda *now: _advance(bar, line, *now))
     for name, accuracies in record["accuracies"].items():

@@ -1,7 +1,6 @@
 """The command line's words as a configuration; a mistake in them becomes one line."""
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 from hydra import compose, initialize_config_module

@@ -1,7 +1,9 @@
 """Hydra's view of the tables: every entry as a schema that refuses unknown keys and wrong types."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import partial
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -69,7 +71,7 @@ def schema(name: str, entry: Any) -> Any:
     columns: list[Any] = [("name", str, name)]
     for part in fields(default):
         value = _listed(getattr(default, part.name))
-        columns.append((part.name, _checked(hints[part.name]), field(default_factory=lambda value=value: value)))
+        columns.append((part.name, _checked(hints[part.name]), field(default_factory=partial(deepcopy, value))))
     return make_dataclass(type(default).__name__, columns)
 
 

@@ -1,7 +1,7 @@
 """Exact costs by stage: tables over the genes that each stage reads, summed along an architecture.
 
-Multiply-accumulates are counted in the jaxpr of the stage's static branch, parameters in what extraction keeps of it; neither
-is written down a second time. Tables are int64 on the host; `estimate` sums them in float32 inside jit, for ranking only.
+Multiply-accumulates are counted in the jaxpr of the extracted stage, parameters in what extraction keeps of it; neither is
+written down a second time. Tables are int64 on the host; `estimate` sums them in float32 inside jit, for ranking only.
 """
 
 from collections.abc import Callable, Iterator

@@ -160,8 +160,9 @@ class MobileNetV3(SuperNet):
         width = config.stem_width
         if config.first_width:
             stages.append(
-                SeparableBlock(width, config.first_width, activation=config.first_activation, epsilon=config.epsilon,
-                               rngs=rngs)  # fmt: skip
+                SeparableBlock(
+                    width, config.first_width, activation=config.first_activation, epsilon=config.epsilon, rngs=rngs
+                )
             )
             width = config.first_width
         for i, outputs in enumerate(config.widths):

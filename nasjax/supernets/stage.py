@@ -93,9 +93,9 @@ def check_choice(choice: Any, genes: int) -> None:
 class SuperNet(nnx.Module):
     """A sequence of stages; its search space is made of the genes that they read.
 
-    `net(images, arch)` is the logits, with the stored batch-norm statistics: (batch, classes) for one architecture, a tuple of
-    ints (static: sliced weights) or an int32 vector (traced: masked); (pop, batch, classes) for an int32 matrix. An extracted
-    network needs no architecture: it has one.
+    `net(images, arch)` is the logits, with the stored batch-norm statistics: (batch, classes) for one architecture, a tuple
+    of ints (static: sliced weights) or an int32 vector (traced: masked); (pop, batch, classes) for an int32 matrix. An
+    extracted network needs no architecture: it has one.
     """
 
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})

@@ -43,16 +43,14 @@ class Concurrent:
             return fresh(state, np.asarray(problem.space.sample(key, self.population)), self.population), state
         guess = _guess(problem)
         archs, values = _padded(state)
-        counts = np.isfinite(values).all(1)
+        counts = np.asarray(np.isfinite(values).all(1))
         models = tuple(
             None if cost is not None else problem.predictor.fit(problem.space, archs, values[:, i], counts)
             for i, cost in enumerate(problem.costs)
         )
         # As many as the algorithm's population, again and again where there are fewer: one shape, one compilation.
         start = np.resize(_best(archs, values), (problem.algorithm.population, archs.shape[1]))
-        inner = evolve(
-            problem.algorithm, problem.space, guess, models, key, self.generations, start, len(problem.costs)
-        )
+        inner = evolve(problem.algorithm, problem.space, guess, models, key, self.generations, start, len(problem.costs))
         archs = _best(np.asarray(inner.archs), np.asarray(guess(models, inner.archs)))
         return fresh(state, archs, self.population), state
 
