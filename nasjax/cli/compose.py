@@ -16,7 +16,7 @@ from nasjax.cli.schemas import KEYS, register
 def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
     """The composed configuration as plain data, with the keys that the command reads. Raises ValueError in one line."""
     register()
-    for override in _parsed(words):
+    for override in parsed(words):
         check_key(command, override)
         if override.is_sweep_override():
             raise ValueError(f"{override.input_line!r} names several values: add -m to run them all")
@@ -27,7 +27,7 @@ def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
 def check_sweep(command: str, words: Sequence[str]) -> None:
     """Raises ValueError where any job of a sweep would not compose."""
     register()
-    overrides = _parsed(words)
+    overrides = parsed(words)
     for override in overrides:
         check_key(command, override)
         if override.key_or_group == "run":
@@ -54,7 +54,8 @@ def check_key(command: str, override: Override) -> None:
         raise ValueError(f"nasjax {command} has no setting {key!r}; allowed: {', '.join(KEYS[command])}")
 
 
-def _parsed(words: Sequence[str]) -> list[Override]:
+def parsed(words: Sequence[str]) -> list[Override]:
+    """Hydra's reading of the words. Raises ValueError for a word that it cannot read."""
     try:
         return OverridesParser.create().parse_overrides(list(words))
     except OverrideParseException as error:

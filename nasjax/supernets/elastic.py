@@ -57,7 +57,10 @@ def make_divisible(value: Size, divisor: int = 8) -> Size:
     """`value` rounded to a multiple, never below nine tenths of it (the rounding of MobileNets)."""
     rounded = (value + divisor // 2) // divisor * divisor
     rounded = max(divisor, rounded) if isinstance(rounded, int) else jnp.maximum(divisor, rounded)
-    return rounded + divisor * (10 * rounded < 9 * value)
+    short = 10 * rounded < 9 * value
+    if isinstance(short, bool):
+        return rounded + divisor * short
+    return jnp.where(short, rounded + divisor, rounded)
 
 
 # -- extraction: which sizes a layer was called with -----------------------------------------------------------------------

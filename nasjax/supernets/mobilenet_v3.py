@@ -7,6 +7,7 @@ whose kernel and expand ratio are elastic and whose last ones the stage's depth 
 from dataclasses import dataclass
 
 from flax import nnx
+from jaxtyping import Array, Float
 
 from nasjax.space import Gene
 from nasjax.supernets.convolution import ACTIVATIONS, Maps
@@ -141,7 +142,9 @@ class Head(Stage):
         self.mix = Conv(expanded, config.final_width, rngs=rngs) if config.final_width else None
         self.classify = Dense(config.final_width or expanded, config.classes, rngs=rngs)
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(
+        self, carry: Maps, choice: Choice, statistics: Statistics
+    ) -> tuple[Float[Array, "batch classes"], Statistics]:
         used: Statistics = {}
         if self.expand is not None:
             carry, used["expand"] = self.expand(carry, statistics.get("expand"))

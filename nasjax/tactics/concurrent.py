@@ -15,7 +15,9 @@ import numpy as np
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.pareto import crowding_distance, non_dominated_sort
-from nasjax.tactics.problem import Measured, Problem, fresh
+from nasjax.predictors import Predictor
+from nasjax.space import SearchSpace
+from nasjax.tactics.problem import CostFunction, Measured, Problem, fresh
 from nasjax.types import Objectives, Population, PRNGKey
 
 
@@ -41,7 +43,7 @@ class Concurrent:
         problem, key = state.problem, state.key_of_step()
         if np.isfinite(state.objectives).all(1).sum() < 2:
             return fresh(state, np.asarray(problem.space.sample(key, self.population)), self.population), state
-        guess = _guess(problem)
+        guess = _guess(problem.space, problem.costs, problem.predictor)
         archs, values = _padded(state)
         counts = np.asarray(np.isfinite(values).all(1))
         models = tuple(
@@ -59,14 +61,19 @@ class Concurrent:
 
 
 @lru_cache(maxsize=8)
-def _guess(problem: Problem) -> Callable[[Any, Population], Objectives]:
-    """The objectives of a population: exact ones computed, the others predicted by the models. One function a problem."""
+def _guess(
+    space: SearchSpace, costs: tuple[CostFunction | None, ...], predictor: Predictor
+) -> Callable[[Any, Population], Objectives]:
+    """The objectives of a population: exact ones computed, the others predicted by the models.
+
+    The same function for the same arguments, so that searches of one space in one process compile once.
+    """
 
     @jax.jit
     def guess(models: tuple[Any, ...], archs: Population) -> Objectives:
         columns = [
-            problem.predictor.predict(problem.space, model, archs)[0] if cost is None else cost(archs)
-            for cost, model in zip(problem.costs, models, strict=True)
+            predictor.predict(space, model, archs)[0] if cost is None else cost(archs)
+            for cost, model in zip(costs, models, strict=True)
         ]
         return jnp.stack(columns, axis=1)
 
