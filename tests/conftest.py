@@ -9,8 +9,8 @@ from jaxtyping import install_import_hook
 CHECKED = ["nasjax.pareto", "nasjax.space", "nasjax.supernets", "nasjax.algorithms"]
 install_import_hook(CHECKED, "typechecking.typechecked")
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 
 def pytest_configure(config):
@@ -28,9 +28,9 @@ def strict():
 @pytest.fixture(scope="session")
 def tiny_net():
     """A MobileNetV3 super-network of seven stages, every weight and statistic random."""
-    from tiny import CONFIG, scrambled
+    from tiny import tiny_network
 
-    return scrambled(CONFIG.create(0), 1)
+    return tiny_network()
 
 
 @pytest.fixture(scope="session")

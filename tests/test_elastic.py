@@ -117,7 +117,7 @@ def test_masked_is_sliced(name):
     masked = jax.jit(lambda weights, x, sizes: graded(weights, first(x, sizes[0]), sizes))
     results = [masked(weights, x, jnp.asarray(sizes, jnp.int32)) for sizes in sizes_of(name)]
     for sizes, ((_, (out, used)), gradient) in zip(sizes_of(name), results, strict=True):
-        inputs, width, kernel = sizes
+        inputs, width, _ = sizes
         sliced = jax.jit(lambda weights, x, sizes=sizes: graded(weights, x, sizes))
         (_, (wanted, wanted_used)), wanted_gradient = sliced(weights, x[..., :inputs])
         assert wanted.shape[-1] == width
@@ -278,7 +278,7 @@ def test_recording_notes_static_sizes_and_refuses_two_that_disagree():
     with recording() as calls:
         layer(maps(4), 7, 3)
         assert calls == {id(layer): {"width": 7, "kernel": 3, "inputs": 4}}
-        with pytest.raises(ValueError, match="Conv was called with .*'width': 7.* and .*'width': 8"):
+        with pytest.raises(ValueError, match=r"Conv was called with .*'width': 7.* and .*'width': 8"):
             layer(maps(4), 8, 3)
     layer(maps(4), 8, 5)  # nobody listens
     assert calls == {id(layer): {"width": 7, "kernel": 3, "inputs": 4}}

@@ -1,5 +1,7 @@
 """What several tests share: a tiny super-network whose weights would show a mistake, and a tiny task."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +32,12 @@ CONFIG = MobileNetV3Config(
 
 
 def scrambled(net, seed):
-    """The network with random values for every weight and statistic: no gain is 1, no bias 0, no transform an identity."""
+    """A network or stage (abstract will do) with random weights: no gain is 1, no bias 0, no transform an identity."""
     rng = np.random.default_rng(seed)
     graph, state = nnx.split(net)
 
     def draw(path, variable):
-        name, shape = path[-1], variable[...].shape
+        name, shape = path[-1], variable.shape
         noise = rng.normal(size=shape)
         if "transforms" in path:
             value = np.eye(shape[0]) + noise * 0.15
@@ -51,6 +53,11 @@ def scrambled(net, seed):
 
     drawn = [(path, draw(path, variable)) for path, variable in nnx.to_flat_state(state)]
     return nnx.merge(graph, nnx.from_flat_state(drawn))
+
+
+def tiny_network(seed=1, **changes):
+    """A super-network of `CONFIG` with changes, its weights random."""
+    return scrambled(nnx.eval_shape(replace(CONFIG, **changes).create), seed)
 
 
 def pictures(number, size=CONFIG.image_size, channels=CONFIG.channels, seed=0):
