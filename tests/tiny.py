@@ -9,7 +9,7 @@ from flax import nnx
 
 from nasjax.supernets.mobilenet_v3 import MobileNetV3Config
 from nasjax.tasks import ImageClassification
-from nasjax.tasks.image_classification import Split
+from nasjax.tasks.classification import Split
 
 CONFIG = MobileNetV3Config(
     image_size=7,

@@ -1,7 +1,7 @@
-"""A two-layer encoder-decoder, written as a user would outside the package: of `Stage`, `SuperNet`, `Layer` and `Dense` only.
+"""A two-layer encoder-decoder, written as a user would outside the package: of `Stage`, `SuperNet`, `Layer` and `Dense`.
 
-Elastic are the encoder's width, every layer's heads and hidden width, and both depths. The carry is a dict; the decoder reads
-the encoder's last two outputs, concatenated along time.
+Elastic are the encoder's width, every layer's heads and hidden width, and both depths. The carry is a dict; the decoder
+reads the encoder's last two outputs, concatenated along time.
 """
 
 import jax
