@@ -17,8 +17,8 @@ from nasjax.objectives import Objective, parse_objectives, reference_point
 from nasjax.predictors import PREDICTORS
 from nasjax.results import Front, Volumes, finish, objective_values
 from nasjax.runs import RunFolder, run_folder
-from nasjax.subject import Evaluator, Subject, subject
-from nasjax.supernets import SuperNet, TabularNet
+from nasjax.subject import Evaluator, Measurable, Subject, subject
+from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
 from nasjax.tactics import TACTICS, Problem, Tactic
 from nasjax.tasks import ImageClassification
@@ -36,7 +36,7 @@ class Progress:
     folder: Path | None
 
 
-def search(net: SuperNet | TabularNet, task: ImageClassification | None = None, **arguments: Any) -> Front:
+def search(net: SuperNet | Measurable, task: ImageClassification | None = None, **arguments: Any) -> Front:
     """The Pareto front of a super-network's sub-networks. Arguments as for `searching`, which this runs to its end."""
     steps = searching(net, task, **arguments)
     while True:
@@ -47,7 +47,7 @@ def search(net: SuperNet | TabularNet, task: ImageClassification | None = None, 
 
 
 def searching(
-    net: SuperNet | TabularNet,
+    net: SuperNet | Measurable,
     task: ImageClassification | None = None,
     *,
     objectives: Sequence[str] = ("accuracy_top1", "macs"),

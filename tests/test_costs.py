@@ -34,7 +34,7 @@ def archs(tiny_net):
     return architectures(tiny_net.space, 10)
 
 
-def random_variables(net, arch):
+def parameters(net, arch):
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(extract(net, arch), nnx.Param)))
 
 
@@ -94,7 +94,7 @@ def by_hand(config, words):
         convolution(size, width, config.first_width, 1)
         width = config.first_width
     for i, outputs in enumerate(config.widths, 1):
-        for block in range(1, words[f"depth_{i}"] + 1):
+        for block in range(1, words.get(f"depth_{i}", config.depths[i - 1][0]) + 1):
             middle = divisible(round(width * words[f"expand_{i}_{block}"]))
             convolution(size, width, middle, 1)
             size = -(-size // (config.strides[i - 1] if block == 1 else 1))
@@ -134,7 +134,7 @@ def test_costs_by_hand(variant):
 
 
 def test_params_are_those_of_the_extracted_network(tiny_net, tables, archs):
-    assert tables["params"].exact(np.array(archs)).tolist() == [random_variables(tiny_net, arch) for arch in archs]
+    assert tables["params"].exact(np.array(archs)).tolist() == [parameters(tiny_net, arch) for arch in archs]
 
 
 def test_an_abstract_network_will_do(tiny_net, tables):

@@ -39,7 +39,7 @@ def run_search(config: dict[str, Any]) -> None:
     """Searches as configured, shows progress, prints the front and writes the report."""
     _prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
-    task = None if isinstance(net, supernets.TabularNet) else tasks.create(**config["task"])
+    task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
     rest["run"] = Path(rest["run"] or new_path(config["supernet"]["name"]))
     _show(searching(net, task, **rest))

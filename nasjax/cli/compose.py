@@ -1,5 +1,6 @@
 """The command line's words as a configuration; a mistake in them becomes one line."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nasjax.cli.schemas import KEYS, register
+
+FREE = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.")
+"""Tables to which a person may add keys."""
 
 
 def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
@@ -44,8 +48,14 @@ def _job_word(override: Override, value: str | None) -> str:
 
 
 def rewritten(words: Sequence[str]) -> list[str]:
-    """References are a table of free names, to which Hydra wants keys to be added explicitly."""
-    return [f"+{word}" if word.startswith("references.") else word for word in words]
+    """Words that Hydra's grammar has no place for: a class of one's own, and keys of tables with free names."""
+    rewritten = []
+    for word in words:
+        if re.fullmatch(r"supernet=[\w.]+:\w+", word):
+            rewritten += ["supernet=own", f"supernet.target='{word.partition('=')[2]}'"]
+        else:
+            rewritten.append(f"+{word}" if word.startswith(FREE) else word)
+    return rewritten
 
 
 def check_key(command: str, override: Override) -> None:

@@ -79,6 +79,8 @@ def _checked(hint: Any) -> Any:
     """Tuples as lists, which OmegaConf can nest."""
     if get_origin(hint) is tuple:
         return list[_checked(get_args(hint)[0])]  # type: ignore[misc]
+    if get_origin(hint) is Mapping:
+        return dict[get_args(hint)]  # type: ignore[misc]
     return hint
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from nasjax.supernets.checkpoints import load_weights, save_weights
+from nasjax.supernets.external import ExternalConfig, ExternalNet
 from nasjax.supernets.mobilenet_v3 import MobileNetV3Config
+from nasjax.supernets.own import OwnConfig
 from nasjax.supernets.stage import Stage, SuperNet
 from nasjax.supernets.tabular import TabularConfig, TabularNet
 from nasjax.tables import record, settings
@@ -30,6 +32,8 @@ SUPERNETS: dict[str, Any] = {
     ),
     "ofa_mbv3_d234_e346_k357_w1.0": MobileNetV3Config(),
     "tabular": TabularConfig(),
+    "external": ExternalConfig(),
+    "own": OwnConfig(),
 }
 """Every super-network by name: its configuration, which a caller may change field by field."""
 
@@ -40,8 +44,11 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     """The named super-network, ready to be searched: `create("digits")`, `create("tabular", table=…, genes=…)`.
 
     `changes` are fields of its configuration, `checkpoint` among them; without a checkpoint weights are drawn from `seed`.
-    Raises ValueError for an unknown name or field, or a checkpoint of another super-network.
+    A class of your own is named `module:Class`. Raises ValueError for an unknown name or field, or a checkpoint of another
+    super-network.
     """
+    if ":" in name:
+        name, changes = "own", {"target": name, **changes}
     config = settings("supernet", SUPERNETS, {"name": name, **changes})
     checkpoint = getattr(config, "checkpoint", None)
     if checkpoint is None:
@@ -53,4 +60,14 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     return net
 
 
-__all__ = ["SHIPPED", "SUPERNETS", "Stage", "SuperNet", "TabularNet", "create", "load_weights", "save_weights"]
+__all__ = [
+    "SHIPPED",
+    "SUPERNETS",
+    "ExternalNet",
+    "Stage",
+    "SuperNet",
+    "TabularNet",
+    "create",
+    "load_weights",
+    "save_weights",
+]

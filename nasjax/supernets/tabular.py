@@ -1,7 +1,7 @@
 """A CSV of measured networks as the super-network: tactics are compared on it without a network."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -64,6 +64,10 @@ class TabularNet:
             name: (float(np.nanmin(column)), float(np.nanmax(column)))
             for name, column in zip(self.metrics, finite.T, strict=True)
         }
+
+    def repair(self) -> Callable[[Population], Population] | None:
+        """`nearest` where the table has holes."""
+        return None if len(self.archs) == self.space.size else self.nearest
 
     def nearest(self, archs: Population) -> Int[np.ndarray, "pop genes"]:
         """The rows of the table with the smallest Hamming distance (the first of several)."""

@@ -43,7 +43,7 @@ class Concurrent:
         problem, key = state.problem, state.key_of_step()
         if np.isfinite(state.objectives).all(1).sum() < 2:
             return fresh(state, np.asarray(problem.space.sample(key, self.population)), self.population), state
-        guess = _guess(problem.space, problem.costs, problem.predictor)
+        guess = _guess(problem.space, problem.costs, problem.predictor)  # type: ignore[arg-type]
         archs, values = _padded(state)
         counts = np.asarray(np.isfinite(values).all(1))
         models = tuple(

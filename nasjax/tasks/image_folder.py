@@ -61,8 +61,11 @@ class ImageFolderConfig:
         validation, test = held[: sizes[0]], held[sizes[0] : sum(sizes)]
         if train is held:
             train = held[sum(sizes) :] or validation
-        splits = [self._read(part[: self.limit or None]) for part in (train, validation, test)]
-        return ImageClassification(*splits, classes=len(classes), origin={"name": "image_folder", **asdict(self)})
+        train_split, validation_split, test_split = (
+            self._read(part[: self.limit or None]) for part in (train, validation, test)
+        )
+        origin = {"name": "image_folder", **asdict(self)}
+        return ImageClassification(train_split, validation_split, test_split, len(classes), origin)
 
     def _read(self, listed: Listed) -> Split:
         images, labels = [], []
@@ -70,15 +73,16 @@ class ImageFolderConfig:
             try:
                 images.append(read_image(path, self.image_size, self.crop))
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
-                if not self.skip_broken:
-                    raise ValueError(
-                        f"{path} cannot be read as a picture ({error}); task.skip_broken=true passes over it"
-                    ) from None
-                continue
+                if self.skip_broken:
+                    continue
+                reason = f"{path} cannot be read as a picture ({error})"
+                raise ValueError(f"{reason}; task.skip_broken=true passes over it") from None
             labels.append(label)
         if not images:
             raise ValueError(f"task.path={self.path}: no picture of a split could be read")
-        pixels = (np.stack(images).astype(np.float32) / 255 - np.float32(self.mean)) / np.float32(self.deviation)
+        pixels = np.stack(images)
+        for channel, (mean, deviation) in enumerate(zip(self.mean, self.deviation, strict=True)):
+            pixels[..., channel] = (pixels[..., channel] / 255 - mean) / deviation
         return Split(pixels, np.array(labels, np.int32))
 
 
