@@ -119,12 +119,12 @@ class Archive:
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
-    def evaluations(self) -> list[Evaluation]:
-        """The run's evaluations in order."""
+    def evaluations(self, first: int = 0) -> list[Evaluation]:
+        """The run's evaluations in order, from position `first` on."""
         rows = self._base.execute(
             "select position, step, source, arch, metrics, seconds from evaluations join measurements using (key) "
-            "where run = ? order by position",
-            (self._run,),
+            "where run = ? and position >= ? order by position",
+            (self._run, first),
         )
         return [
             Evaluation(position, step, source, tuple(json.loads(arch)), json.loads(metrics), seconds)

@@ -13,7 +13,7 @@ from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.masked import MaskedEvaluator
 from nasjax.extract import extract
-from nasjax.tasks.image_classification import Split
+from nasjax.tasks.classification import Split
 
 CONFIG = MaskedConfig(batch=16, calibration_images=50, chunk=4)
 
@@ -81,9 +81,8 @@ def test_calibration_is_an_average_over_batches(tiny_net, tiny_task, archs):
     statistics = traced(weights, jnp.asarray(archs[2]))
     close(statistics, calibrated_by_hand(tiny_net, arch, batches))
     pooled = calibrated_by_hand(tiny_net, arch, batches.reshape(1, -1, *batches.shape[2:]))
-    first, last = statistics[0]["conv"], statistics[-1]["expand"]
-    assert np.abs(first.variance - pooled[0]["conv"].variance).max() > 1e-4
-    assert np.abs(last.mean - pooled[-1]["expand"].mean).max() > 1e-3
+    assert np.abs(statistics[0]["conv"].variance - pooled[0]["conv"].variance).max() > 1e-4
+    assert np.abs(statistics[-1]["expand"].variance - pooled[-1]["expand"].variance).max() > 1e-2
 
 
 def test_calibration_pictures(tiny_task):
@@ -115,9 +114,9 @@ def test_what_comes_back(evaluator, found, archs):
     assert evaluator.metrics == ("accuracy_top1", "loss") and evaluator.chunk == 4
 
 
-@pytest.mark.parametrize("number", [1, 15, 16])
-def test_the_last_batch_counts_only_its_pictures(tiny_net, tiny_task, evaluator, number):
-    """The evaluator of the first pictures alone: the sum over two parts is the whole, wherever it is cut."""
+def test_the_last_batch_counts_only_its_pictures(tiny_net, tiny_task, evaluator):
+    """Cut the pictures in two: 7 and 34, neither whole batches. The sums of both are that of all."""
+    number = 7
     validation = tiny_task.validation
     arch = tiny_net.space.smallest()[None]
     parts = [(0, number), (number, 41)]

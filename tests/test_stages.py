@@ -60,14 +60,14 @@ def test_vmap_is_a_loop(tiny_net, masked):
 
 
 def test_calling_the_network(tiny_net, masked):
-    """A tuple, a vector and a matrix of NumPy or JAX; None where there is a choice."""
+    """A vector or a matrix, of NumPy or JAX, pictures too; None where there is a choice."""
     archs = np.array(architectures(tiny_net.space, 1), np.int32)
     graph, weights = nnx.split(tiny_net)
 
     @jax.jit
     def call(weights, traced):
         net = nnx.merge(graph, weights)
-        return net(IMAGES, traced), net(IMAGES, archs), net(IMAGES, traced[2]), net(IMAGES, archs[2])
+        return net(IMAGES, traced), net(np.asarray(IMAGES), archs), net(IMAGES, traced[2]), net(IMAGES, archs[2])
 
     logits, numpy, vector, numpy_vector = call(weights, archs)
     assert logits.shape == (3, 4, 3)

@@ -42,16 +42,27 @@ def run_search(config: dict[str, Any]) -> None:
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
     rest["run"] = Path(rest["run"] or new_path(config["supernet"]["name"]))
-    _show(searching(net, task, **rest))
+    stopped = False
+    try:
+        _show(searching(net, task, **rest))
+    except KeyboardInterrupt:
+        stopped = True
+        print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
+        _show(searching(net, task, **(rest | {"minutes": 0})))
     page = write_report(rest["run"])
     run = read_run(rest["run"])
     console = Console()
     console.print(front_table(run))
-    if run.summary["evaluations"] < config["evaluations"]:
-        console.print(f"The space holds no more than these {run.summary['evaluations']} networks.")
+    done = run.summary["evaluations"]
+    if stopped or (config["minutes"] is not None and done < config["evaluations"]):
+        console.print(f"{done} of {config['evaluations']} evaluations; the same command with run={rest['run']} goes on.")
+    elif done < config["evaluations"]:
+        console.print(f"The space holds no more than these {done} networks.")
     if run.summary["failed"]:
         console.print(f"{run.summary['failed']} evaluations failed: a metric was not finite.")
     console.print(f"Report: {page}", soft_wrap=True)
+    if stopped:
+        raise SystemExit(130)
 
 
 def train(options: argparse.Namespace) -> int:

@@ -45,11 +45,12 @@ class Schema:
     seed: int = 0
     run: str | None = None
     archive: str | None = None
+    minutes: float | None = None
 
 
 KEYS = {
     "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "objectives", "references",
-               "evaluations", "seed", "run", "archive", "experiment", "debug"),
+               "evaluations", "minutes", "seed", "run", "archive", "experiment", "debug"),
     "train": ("supernet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
 }  # fmt: skip
 """What each command reads."""

@@ -153,6 +153,7 @@ class SuperNet(nnx.Module):
     def __call__(self, inputs: PyTree, arch: Choice | Int[Array | np.ndarray, "*pop genes"] | None = None) -> PyTree:
         if arch is None:
             arch = self._only()
+        inputs = jax.tree.map(jnp.asarray, inputs)
         if isinstance(arch, np.ndarray):
             arch = jnp.asarray(arch)
         if isinstance(arch, jax.Array) and arch.ndim == 2:
