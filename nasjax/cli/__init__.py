@@ -1,4 +1,4 @@
-"""The command line: `nasjax search | train | extract | report`."""
+"""The command line: `nasjax search | train | import | extract | report`."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from nasjax.version import __version__
 COMMANDS = {
     "search": "find the Pareto front of a super-network's sub-networks",
     "train": "train a super-network and write its weights",
+    "import": "convert published weights to a safetensors file",
     "extract": "slice one network of a finished run out, verified",
     "report": "write a run's page, plots and table anew",
 }
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from nasjax.cli import commands
 
-        return getattr(commands, options.command)(options)
+        return commands.COMMANDS[options.command](options)
     except ValueError as error:
         print(f"nasjax: {error}", file=sys.stderr)
         return 2
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, words in COMMANDS.items():
-        made = {"search": _settings, "train": _settings, "extract": _extract, "report": _report}[command]
+        made = {"search": _settings, "train": _settings, "import": _import, "extract": _extract, "report": _report}[command]
         sub = subparsers.add_parser(
             command, help=words, description=words, formatter_class=argparse.RawDescriptionHelpFormatter
         )
@@ -55,6 +56,11 @@ def _groups() -> dict[str, list[str]]:
     """The names that stand in conf/, without importing what they stand for."""
     folders = [folder for folder in files("nasjax.conf").iterdir() if folder.is_dir() and folder.name != "__pycache__"]
     return {folder.name: sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")) for folder in folders}
+
+
+def _import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="a PyTorch state dict (.pth), or safetensors, with the published names")
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="supernet=NAME [supernet.KEY=VALUE] [out=FILE]")
 
 
 def _extract(parser: argparse.ArgumentParser) -> None:

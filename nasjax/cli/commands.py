@@ -71,6 +71,22 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def import_weights(options: argparse.Namespace) -> int:
+    """`nasjax import`."""
+    words = [word for word in options.overrides if not word.startswith("out=")]
+    config = configuration("import", words)["supernet"]
+    named = [word.removeprefix("out=") for word in options.overrides if word.startswith("out=")]
+    out = Path(named[-1] if named else f"{config['name']}.safetensors")
+    if out.exists():
+        raise ValueError(f"out={out} exists already; name another file, or remove it")
+    if not out.parent.is_dir():
+        raise ValueError(f"out={out}: there is no folder {out.parent}")
+    net = supernets.create(**{**config, "checkpoint": options.checkpoint})
+    supernets.save_weights(net, out, {"supernet": config["name"], "source": Path(options.checkpoint).name})
+    print(f"Weights: {out}. To use them: supernet={config['name']} supernet.checkpoint={out}")
+    return 0
+
+
 def extract(options: argparse.Namespace) -> int:
     """`nasjax extract`."""
     words = dict(word.partition("=")[::2] for word in options.overrides)
@@ -95,6 +111,10 @@ def report(options: argparse.Namespace) -> int:
     Console().print(front_table(read_run(Path(options.run))))
     print(f"Report: {page}")
     return 0
+
+
+COMMANDS = {"search": search, "train": train, "import": import_weights, "extract": extract, "report": report}
+"""What runs for each word."""
 
 
 def _prepare_jax() -> None:

@@ -48,6 +48,7 @@ class Schema:
 KEYS = {
     "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "objectives", "references",
                "evaluations", "seed", "run", "archive", "experiment", "debug"),
+    "import": ("supernet",),
     "train": ("supernet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
 }  # fmt: skip
 """What each command reads."""

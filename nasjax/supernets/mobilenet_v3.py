@@ -19,9 +19,9 @@ class MobileNetV3Config:
     """What a network of this family looks like; the defaults are Once-for-All's MobileNetV3 of width 1.0.
 
     One entry a stage in `widths`, `strides`, `depths`, `activations`, `squeeze_excite`; a `first_width`, `final_expand` or
-    `final_width` of 0 leaves that part out. `checkpoint`: a file of weights, ours or as published for PyTorch, or `shipped` for
-    those inside the package. The weights that Once-for-All publishes expect pictures (batch, height, width, channels) scaled
-    to 0-1, less (.485, .456, .406) and over (.229, .224, .225), RGB.
+    `final_width` of 0 leaves that part out. `checkpoint`: a file of weights, ours or as published for PyTorch, or `shipped`
+    for those inside the package. The weights that Once-for-All publishes expect RGB pictures (batch, height, width, channels)
+    scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225).
     """
 
     image_size: int = 224
@@ -162,9 +162,8 @@ class MobileNetV3(SuperNet):
         width = config.stem_width
         if config.first_width:
             stages.append(
-                SeparableBlock(
-                    width, config.first_width, activation=config.first_activation, epsilon=config.epsilon, rngs=rngs
-                )  # fmt: skip
+                SeparableBlock(width, config.first_width, activation=config.first_activation, epsilon=config.epsilon,
+                               rngs=rngs)  # fmt: skip
             )
             width = config.first_width
         for i, outputs in enumerate(config.widths):

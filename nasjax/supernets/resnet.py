@@ -5,6 +5,7 @@ the depth switches off and whose width one gene sets for each stage of the netwo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -21,8 +22,8 @@ class ResNetConfig:
     """What a network of this family looks like; the defaults are Once-for-All's ResNet50.
 
     One entry a stage in `widths` (at multiplier 1), `strides` and `least_depths`, to which an option of `depths` is added.
-    `checkpoint`: a file of weights, ours or as published for PyTorch (None: drawn). The published weights expect pictures
-    (batch, height, width, channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225), RGB.
+    `checkpoint`: a file of weights, ours or as published for PyTorch (None: drawn). The published weights expect RGB
+    pictures (batch, height, width, channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225).
     """
 
     image_size: int = 224
@@ -50,7 +51,7 @@ class ResNetConfig:
 
 @dataclass(frozen=True)
 class Width:
-    """An elastic number of channels: `base` times an option of `gene`, rounded to a multiple of 8; `half` of it in the stem."""
+    """An elastic number of channels: `base` times an option of `gene`, rounded to a multiple of 8; or `half` of it."""
 
     gene: Gene
     base: int
@@ -172,7 +173,7 @@ def max_pool(x: Maps) -> Maps:
 
 
 def average_pool(x: Maps, size: int) -> Maps:
-    """The mean of size x size pixels, stride `size`; a window that the edge cuts averages the pixels inside (size 1 or 2)."""
+    """The mean of size x size pixels, stride `size`; a window that the edge cuts counts those inside (size 1 or 2)."""
     if size == 1:
         return x
     # An odd edge, repeated once, leaves the mean of the pixels inside: (a + a) / 2 = a.
@@ -189,7 +190,7 @@ class ResNet(SuperNet):
 
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
         self.config = config
-        options = {"epsilon": config.epsilon, "rngs": rngs}
+        options: dict[str, Any] = {"epsilon": config.epsilon, "rngs": rngs}
         stem = Width(Gene("width_stem", config.multipliers), config.stem_width)
         distinct = tuple(sorted({self.middle_multiplier(multiplier) for multiplier in config.multipliers}))
         middle = Width(Gene("width_stem_middle", distinct), config.stem_width, half=True)
@@ -214,7 +215,7 @@ class ResNet(SuperNet):
         super().__init__(stages, (config.image_size, config.image_size, config.channels))
 
     def middle_multiplier(self, multiplier: float) -> float:
-        """The least multiplier that gives the stem's middle the same width (.65 and .8 both give 24): one option, not two."""
+        """The least multiplier of the same middle width in the stem: .65 and .8 both give 24, so they are one option."""
         stem = Width(Gene("width_stem_middle", self.config.multipliers), self.config.stem_width, half=True)
         widths = dict(zip(self.config.multipliers, stem.options(stem.gene), strict=True))
         return min(other for other in widths if widths[other] == widths[multiplier])

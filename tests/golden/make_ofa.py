@@ -8,8 +8,8 @@ In an environment of its own, from the repository's root (nine minutes on two bu
 
 writes tests/golden/NAME.npz for the four super-networks. Weights and pictures come from seeded.py; the gain keeps what tells
 pictures apart alive through twenty blocks, and the damped last batch norm of identity branches keeps their sum from growing.
-Each file holds, for largest, smallest and twelve random architectures: OFA's lists (`ks` and `e`, or `e` and `w`; `d`), and for
-each of two resolutions logits with the stored running statistics and after `set_running_statistics` on the same pictures
+Each file holds, for largest, smallest and twelve random architectures: OFA's lists (`ks` and `e`, or `e` and `w`; `d`), and
+for each of two resolutions logits with the stored running statistics and after `set_running_statistics` on the same pictures
 (two batches; every eighth class only, of three pictures), and integer counts on the extracted sub-network.
 """
 

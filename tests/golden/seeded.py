@@ -1,7 +1,7 @@
 """Weights and pictures drawn from seeded NumPy generators, so that PyTorch and JAX make the same ones and none are stored.
 
-Plain random weights give logits that hardly depend on the picture, and golden values that see no mistake; hence gains above 1,
-damped identity branches and pictures with structure (the figures are explained in make_ofa.py).
+Plain random weights give logits that hardly depend on the picture, and golden values that see no mistake; hence gains above
+1, damped identity branches and pictures with structure (make_ofa.py prints how much of the deviation is the pictures').
 """
 
 import re
