@@ -7,14 +7,13 @@ from nasjax.version import __version__
 
 if TYPE_CHECKING:
     from nasjax import supernets, tasks
-    from nasjax.extract import extract, load
+    from nasjax.extract import load
     from nasjax.loop import Progress, search, searching
     from nasjax.results import Front
 
 _PLACES = {
     "Front": "nasjax.results",
     "Progress": "nasjax.loop",
-    "extract": "nasjax.extract",
     "load": "nasjax.extract",
     "search": "nasjax.loop",
     "searching": "nasjax.loop",
@@ -22,7 +21,7 @@ _PLACES = {
     "tasks": "nasjax",
 }
 
-__all__ = ["Front", "Progress", "__version__", "extract", "load", "search", "searching", "supernets", "tasks"]
+__all__ = ["Front", "Progress", "__version__", "load", "search", "searching", "supernets", "tasks"]
 
 
 def __getattr__(name: str) -> Any:

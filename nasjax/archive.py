@@ -59,7 +59,9 @@ class Archive:
             self._base.execute("pragma synchronous = full")
             version = self._base.execute("pragma user_version").fetchone()[0]
             if version > VERSION:
-                raise ValueError(f"{path} was written by a newer nasjax (format {version}; this one reads {VERSION}): upgrade")
+                raise ValueError(
+                    f"{path} was written by a newer nasjax (format {version}; this one reads {VERSION}): upgrade"
+                )
             with self._base:
                 self._base.executescript(TABLES)
                 self._base.execute(f"pragma user_version = {VERSION}")
@@ -117,12 +119,12 @@ class Archive:
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
-    def evaluations(self) -> list[Evaluation]:
-        """The run's evaluations in order."""
+    def evaluations(self, first: int = 0) -> list[Evaluation]:
+        """The run's evaluations in order, from position `first` on."""
         rows = self._base.execute(
             "select position, step, source, arch, metrics, seconds from evaluations join measurements using (key) "
-            "where run = ? order by position",
-            (self._run,),
+            "where run = ? and position >= ? order by position",
+            (self._run, first),
         )
         return [
             Evaluation(position, step, source, tuple(json.loads(arch)), json.loads(metrics), seconds)

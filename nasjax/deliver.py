@@ -27,7 +27,7 @@ PICTURES = 200
 
 @dataclass(frozen=True)
 class Delivered:
-    """What was handed over: its index in the run, its choices in words, and how far its logits are from the super-network's."""
+    """What was handed over: index in the run, choices in words, how far its logits are from the super-network's."""
 
     index: int
     words: str
@@ -64,7 +64,9 @@ def deliver(run: Path, network: int | None = None, out: Path | None = None) -> D
         masked = jax.jit(lambda images: net.forward(images, traced, statistics)[0])(pictures)
         difference = float(np.abs(masked - load(partial)(pictures)).max())
         if not difference <= TOLERANCE:
-            raise RuntimeError(f"network {index} answers differently once extracted (by {difference:.1e}): please report this")
+            raise RuntimeError(
+                f"network {index} answers differently once extracted (by {difference:.1e}): please report this"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial, target)
     finally:

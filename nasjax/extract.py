@@ -13,7 +13,6 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from nasjax.supernets import SUPERNETS, load_weights, save_weights
-
 from nasjax.supernets.elastic import Layer, recording
 from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
 from nasjax.tables import settings

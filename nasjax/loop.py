@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,12 @@ import numpy as np
 from nasjax.algorithms import ALGORITHMS
 from nasjax.archive import Archive, digest
 from nasjax.objectives import Objective, parse_objectives, reference_point
+from nasjax.pareto import hypervolume_exact
 from nasjax.predictors import PREDICTORS
-from nasjax.results import Front, Volumes, finish, objective_values
-from nasjax.runs import run_folder
-from nasjax.subject import Evaluator, Subject, subject
-from nasjax.supernets import SuperNet, TabularNet
+from nasjax.results import Front, finish, objective_values
+from nasjax.runs import RunFolder, run_folder
+from nasjax.subject import Evaluator, Measurable, Subject, subject
+from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
 from nasjax.tactics import TACTICS, Problem, Tactic
 from nasjax.tasks import ImageClassification
@@ -36,7 +37,7 @@ class Progress:
     folder: Path | None
 
 
-def search(net: SuperNet | TabularNet, task: ImageClassification | None = None, **arguments: Any) -> Front:
+def search(net: SuperNet | Measurable, task: ImageClassification | None = None, **arguments: Any) -> Front:
     """The Pareto front of a super-network's sub-networks. Arguments as for `searching`, which this runs to its end."""
     steps = searching(net, task, **arguments)
     while True:
@@ -47,7 +48,7 @@ def search(net: SuperNet | TabularNet, task: ImageClassification | None = None, 
 
 
 def searching(
-    net: SuperNet | TabularNet,
+    net: SuperNet | Measurable,
     task: ImageClassification | None = None,
     *,
     objectives: Sequence[str] = ("accuracy_top1", "macs"),
@@ -60,14 +61,17 @@ def searching(
     references: Mapping[str, float] | None = None,
     run: str | Path | None = None,
     archive: str | Path | None = None,
-) -> Iterator[Progress]:
+    minutes: float | None = None,
+) -> Generator[Progress, None, Front]:
     """Searches step by step: yields after every chunk of measurements, returns the `Front`.
 
     `tactic`, `algorithm`, `predictor`, `evaluator`: a name, a mapping with `name` and settings, or settings. `references`
     replaces the hypervolume's reference of objectives. `run` is the folder to write or to take up again (None: nothing is
-    written); `archive` a file of measurements shared with other runs (None: the run's own). Raises ValueError for what a
-    person can put right.
+    written); `archive` a file of measurements shared with other runs (None: the run's own). After `minutes` nothing more is
+    begun (0: only what is known is written, nothing measured). Raises ValueError for what a person can put right.
     """
+    if minutes is not None and minutes < 0:
+        raise ValueError(f"minutes must be at least 0, not {minutes}")
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, not {evaluations}")
     tactic = settings("tactic", TACTICS, tactic)
@@ -88,15 +92,21 @@ def searching(
     }
     costs = tuple(_cost(about, goal) for goal in goals)
     problem = Problem(about.space, evaluations, costs, algorithm, predictor, about.repair)
-    held = nullcontext(None) if run is None else run_folder(Path(run), written, digest(about.evaluator.context))
+    context = digest(about.evaluator.context)
+    held = nullcontext(RunFolder(None, "run")) if run is None else run_folder(Path(run), written, context)
     with held as folder:
-        place = archive if archive is not None else folder and folder.path / "archive.db"
-        store = Archive(place and Path(place), folder.id if folder else "run")
+        path = folder.path
+        place = Path(archive) if archive is not None else path and path / "archive.db"
+        store = Archive(place, folder.id)
         try:
-            began, volumes = time.monotonic(), Volumes(reference_point(goals))
-            path = folder and folder.path
-            yield from _steps(about, goals, problem, tactic, store, jax.random.key(seed), volumes, path)
-            return finish(about, goals, store, path, written, volumes, time.monotonic() - began)
+            began = time.monotonic()
+            steps = _steps(about, goals, problem, tactic, store, jax.random.key(seed), path)
+            while minutes is None or time.monotonic() - began < 60 * minutes:
+                now = next(steps, None)
+                if now is None:
+                    break
+                yield now
+            return finish(about, goals, store, path, written, time.monotonic() - began, test=minutes != 0)
         finally:
             store.close()
 
@@ -115,7 +125,6 @@ def _steps(
     tactic: Tactic,
     store: Archive,
     key: PRNGKey,
-    volumes: Volumes,
     folder: Path | None,
 ) -> Iterator[Progress]:
     """Asks, measures and tells until the budget is spent or the space exhausted; every chunk and every state is stored."""
@@ -126,30 +135,29 @@ def _steps(
         step, told = saved[0], saved[1]
         state = _restored(state, saved[2])
     context = store.describe(about.evaluator.context)
+    reference = reference_point(goals)
+    known = objective_values(about, goals, store.evaluations()[:told])
     while told < problem.evaluations:
         archs, state = tactic.ask(state)
         archs = np.asarray(archs)[: problem.evaluations - told]
         if not len(archs):
             return
         for _ in _measure(about.evaluator, store, context, archs, told, step):
-            rows = store.evaluations()
-            values = objective_values(about, goals, rows)
-            yield Progress(
-                len(rows), problem.evaluations, int(np.isnan(values).any(1).sum()), volumes.last(values), folder
-            )
-        values = objective_values(about, goals, store.evaluations()[told:])
-        state = tactic.tell(state, archs, values)
-        step, told = step + 1, told + len(archs)
+            new = objective_values(about, goals, store.evaluations(told))
+            values = np.concatenate([known, new])
+            failed = int(np.isnan(values).any(1).sum())
+            yield Progress(len(values), problem.evaluations, failed, hypervolume_exact(values, reference), folder)
+        state = tactic.tell(state, archs, new)
+        step, told, known = step + 1, told + len(archs), values
         store.save_state(step, told, _dumped(state))
 
 
-def _measure(
-    evaluator: Evaluator, store: Archive, context: str, archs: Population, first: int, step: int
-) -> Iterator[None]:
+def _measure(evaluator: Evaluator, store: Archive, context: str, archs: Population, first: int, step: int) -> Iterator[None]:
     """Makes every architecture the run's evaluation at `first`, `first + 1`, …: found, or measured and stored by chunks."""
     store.forget(first, context, archs)
     known = store.find(context, archs)
-    missing, again = [], []
+    missing: list[int] = []
+    again: list[int] = []
     for i, arch in enumerate(archs):
         if known[i] is None and not any((arch == archs[j]).all() for j in missing):
             missing.append(i)
@@ -179,8 +187,14 @@ def _restored(state: Any, data: bytes) -> Any:
     leaves, structure = jax.tree.flatten(state)
     with np.load(io.BytesIO(data)) as file:
         found = [file[f"arr_{i}"] for i in range(len(leaves))]
-    pairs = zip(leaves, found, strict=True)
-    return jax.tree.unflatten(structure, [jax.random.wrap_key_data(new) if _is_key(old) else new for old, new in pairs])
+    return jax.tree.unflatten(structure, [_like(old, new) for old, new in zip(leaves, found, strict=True)])
+
+
+def _like(old: Any, new: np.ndarray) -> Any:
+    """An array of the kind that the state had: a key, JAX's, or NumPy's."""
+    if _is_key(old):
+        return jax.random.wrap_key_data(jax.numpy.asarray(new))
+    return jax.numpy.asarray(new) if isinstance(old, jax.Array) else new
 
 
 def _is_key(leaf: Any) -> bool:

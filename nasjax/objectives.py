@@ -15,7 +15,7 @@ class Objective:
     name: str
     direction: str
     unit: str = ""
-    reference: float = 0.0
+    reference: float = float("nan")
 
     @property
     def sign(self) -> int:
@@ -26,9 +26,9 @@ class Objective:
 OBJECTIVES = {
     objective.name: objective
     for objective in (
-        Objective("accuracy_top1", "max", "%"),
+        Objective("accuracy_top1", "max", "%", 0.0),
         Objective("loss", "min", "nats"),
-        Objective("bleu", "max"),
+        Objective("bleu", "max", "", 0.0),
         Objective("macs", "min"),
         Objective("params", "min"),
         Objective("latency", "min", "ms"),
@@ -51,11 +51,13 @@ def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Ob
     if name not in ranges:
         raise ValueError(f"objective {name!r} cannot be measured here; allowed: {', '.join(ranges)}")
     known = OBJECTIVES.get(name)
-    direction = direction or (known and known.direction)
+    direction = direction or (known.direction if known else None)
     if direction is None:
         raise ValueError(f"objective {name!r} needs a direction: max:{name} or min:{name}")
-    least, greatest = ranges[name]
-    return Objective(name, direction, known.unit if known else "", least if direction == "max" else greatest)
+    worst = ranges[name][0 if direction == "max" else 1]
+    if not np.isfinite(worst) and known is not None:
+        worst = known.reference
+    return Objective(name, direction, known.unit if known else "", worst)
 
 
 def parse_objectives(
@@ -75,7 +77,14 @@ def parse_objectives(
     for name in references:
         if name not in names:
             raise ValueError(f"references names {name!r}, which is not an objective; allowed: {', '.join(names)}")
-    return tuple(replace(o, reference=float(references.get(o.name, o.reference))) for o in objectives)
+    objectives = tuple(replace(o, reference=float(references.get(o.name, o.reference))) for o in objectives)
+    for objective in objectives:
+        if not np.isfinite(objective.reference):
+            name = objective.name
+            raise ValueError(
+                f"the worst useful {name} is not known: say it, for the hypervolume, as references.{name}=NUMBER"
+            )
+    return objectives
 
 
 def minimised(objectives: Sequence[Objective], values: Mapping[str, np.ndarray]) -> Float[np.ndarray, "pop obj"]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 from numpy import ndarray
 
 from nasjax.types import Mask, Objectives
@@ -44,7 +44,7 @@ def _by_front(order: Int[Array, " pop"], first: Int[Array, " pop"], second: Int[
     return front
 
 
-def _below(levels: Int[Array, "pop obj"]) -> Bool[Array, "pop pop"]:
+def _below(levels: Num[Array, "pop obj"]) -> Bool[Array, "pop pop"]:
     """Element (i, j): row i dominates row j."""
     no_worse = (levels[:, None, :] <= levels[None, :, :]).all(axis=2)
     equal = (levels[:, None, :] == levels[None, :, :]).all(axis=2)
@@ -199,3 +199,18 @@ def hypervolume_exact(objectives: Objectives, reference: Float[Array | ndarray, 
     front = np.unique(values[non_dominated_exact(values)], axis=0)
     with jax.enable_x64(True):
         return float(hypervolume(_padded(front), np.asarray(reference, np.float64)))
+
+
+def hypervolumes(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> list[float]:
+    """`hypervolume_exact` of the first row, of the first two rows, and so on."""
+    values, reference = np.asarray(objectives, np.float64), np.asarray(reference, np.float64)
+    front = np.zeros((0, values.shape[1]))
+    found: list[float] = []
+    for row in values:
+        # Most rows change nothing: failed, beyond the reference, or no better than one before.
+        if (row < reference).all() and not (front <= row).all(1).any():
+            front = np.concatenate([front[~(row <= front).all(1)], row[None]])
+            found.append(hypervolume_exact(front, reference))
+        else:
+            found.append(found[-1] if found else 0.0)
+    return found

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from nasjax.archive import Archive, Evaluation
 from nasjax.objectives import Objective, minimised, reference_point
-from nasjax.pareto import hypervolume_exact, non_dominated_exact
+from nasjax.pareto import hypervolume_exact, hypervolumes, non_dominated_exact
 from nasjax.runs import plain, write_table, write_text
 from nasjax.space import Option, SearchSpace
 from nasjax.subject import Subject
@@ -43,23 +43,6 @@ class Front:
         return [self.space.decode(arch) for arch in self.archs]
 
 
-@dataclass
-class Volumes:
-    """The hypervolume after each evaluation of a growing run; each is computed once."""
-
-    reference: Float[np.ndarray, " obj"]
-    known: list[float] = field(default_factory=list)
-
-    def after(self, values: Float[np.ndarray, "pop obj"]) -> list[float]:
-        """One number for each row of `values`, which begin with the rows of the last call."""
-        for i in range(len(self.known), len(values)):
-            self.known.append(hypervolume_exact(values[: i + 1], self.reference))
-        return self.known
-
-    def last(self, values: Float[np.ndarray, "pop obj"]) -> float:
-        return self.after(values)[-1]
-
-
 def architectures(about: Subject, rows: Sequence[Evaluation]) -> Int[np.ndarray, "pop genes"]:
     """The architectures of a run's evaluations."""
     return np.array([row.arch for row in rows], np.int32).reshape(-1, len(about.space.genes))
@@ -71,9 +54,7 @@ def metric_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.nd
     return measured | about.compute(architectures(about, rows))
 
 
-def objective_values(
-    about: Subject, goals: Sequence[Objective], rows: Sequence[Evaluation]
-) -> Float[np.ndarray, "pop obj"]:
+def objective_values(about: Subject, goals: Sequence[Objective], rows: Sequence[Evaluation]) -> Float[np.ndarray, "pop obj"]:
     """The objectives of a run's evaluations, minimised; NaN where an evaluation failed."""
     return minimised(goals, metric_values(about, rows))
 
@@ -84,10 +65,10 @@ def finish(
     store: Archive,
     folder: Path | None,
     settings: Mapping[str, Any],
-    volumes: Volumes,
     seconds: float,
+    test: bool = True,
 ) -> Front:
-    """The front, measured on the test data where there are some; with a folder, its tables and summary are written."""
+    """The front, with `test` measured on the test data if there are some; with a folder, tables and summary are written."""
     rows = store.evaluations()
     values = objective_values(about, goals, rows)
     best = np.flatnonzero(non_dominated_exact(values)) if len(rows) else np.zeros(0, int)
@@ -96,13 +77,14 @@ def finish(
     archs = architectures(about, rows)[best]
     began = time.monotonic()
     metrics = {name: column[best] for name, column in metric_values(about, rows).items()} | _errors(rows, best)
-    metrics |= _test_metrics(about, store, archs)
-    front = Front(about.space, goals, best, archs, metrics, volumes.after(values)[-1] if len(rows) else 0.0, folder)
+    if test:
+        metrics |= _test_metrics(about, store, archs)
+    front = Front(about.space, goals, best, archs, metrics, hypervolume_exact(values, reference_point(goals)), folder)
     if folder is not None:
         _write_tables(about, goals, rows, values, front)
         times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,
                  "evaluation": sum(row.seconds for row in rows if row.source == "measured")}  # fmt: skip
-        _write_summary(about, goals, rows, values, volumes, settings, times, folder)
+        _write_summary(about, goals, rows, values, settings, times, folder)
     return front
 
 
@@ -152,7 +134,7 @@ def _write_tables(
     write_table(front.folder / "evaluations.csv", header, table)
     names = [goal.name for goal in goals]
     shown = [*names, *(name for name in errors if name.removesuffix("_se") in names)]
-    shown += [name for name in front.metrics if name.startswith("test_")]
+    shown += [f"test_{name}" for name in shown if f"test_{name}" in front.metrics]
     table = [
         [index, *words(rows[index]), *(front.metrics[name][i].item() for name in shown)]
         for i, index in enumerate(front.indices.tolist())
@@ -165,7 +147,6 @@ def _write_summary(
     goals: Sequence[Objective],
     rows: Sequence[Evaluation],
     values: Float[np.ndarray, "pop obj"],
-    volumes: Volumes,
     settings: Mapping[str, Any],
     times: Mapping[str, float],
     folder: Path,
@@ -187,7 +168,7 @@ def _write_summary(
             {"name": goal.name, "direction": goal.direction, "unit": goal.unit, "reference": goal.sign * value}
             for goal, value in zip(goals, reference.tolist(), strict=True)
         ],
-        "hypervolume": volumes.after(values),
+        "hypervolume": hypervolumes(values, reference),
         "seconds": dict(times),
         "version": __version__,
     }

@@ -21,18 +21,18 @@ GROWING = "evaluations"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that this process holds, and the run's name inside an archive that other runs may share."""
+    """A folder that this process holds (None: nothing is written), and the run's name in an archive that runs may share."""
 
-    path: Path
+    path: Path | None
     id: str
 
 
 @contextmanager
-def run_folder(path: Path, settings: Mapping[str, Any], context: Mapping[str, Any]) -> Iterator[RunFolder]:
+def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterator[RunFolder]:
     """The folder `path` for a search with these settings, made or taken up again; held until the block ends.
 
     Raises ValueError for a folder that is in use, holds something else, or a run with other settings (the first is named)
-    or of another `context` (weights, data).
+    or of another `context` (a digest of weights and data).
     """
     existed = path.exists()
     if existed and not (path / "run.json").is_file() and any(path.iterdir() if path.is_dir() else [path]):
@@ -83,8 +83,7 @@ def _same_settings(path: Path, settings: Mapping[str, Any]) -> None:
     for key in [*before, *now]:
         if key != GROWING and before.get(key) != now.get(key):
             raise ValueError(
-                f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; "
-                f"say it again, or name another run"
+                f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; say it again, or name another run"
             )
 
 

@@ -1,7 +1,7 @@
 """Search spaces: named genes, which of them exist in an architecture, and what can be done with the integer vectors.
 
-An architecture is a vector of option indices, one a gene. A gene may exist only where another gene (a depth) is large enough;
-where it does not exist its index is 0. Vectors of that form are *canonical*: equal architectures are equal vectors.
+An architecture is a vector of option indices, one a gene. A gene may exist only where another gene (a depth) is large
+enough; where it does not exist its index is 0. Vectors of that form are *canonical*: equal architectures are equal vectors.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from nasjax.types import Mask, Population, PRNGKey
+from nasjax.types import Arch, Mask, Population, PRNGKey
 
 Option = int | float | str
 
@@ -150,7 +150,7 @@ class SearchSpace:
 
     # -- words --------------------------------------------------------------------------------------------------------
 
-    def encode(self, choices: Mapping[str, Option]) -> Int[np.ndarray, " genes"]:
+    def encode(self, choices: Mapping[str, Option]) -> Arch:
         """The canonical vector of named choices; genes that do not exist may be left out.
 
         Raises ValueError for an unknown gene, an option that is not allowed, or a gene that exists and is missing.
@@ -186,12 +186,12 @@ class SearchSpace:
             cumulative[i, : len(ways) - 1] = [sum(ways[: k + 1]) / sum(ways) for k in range(len(ways) - 1)]
         return cumulative
 
-    def sample(self, key: PRNGKey, number: int) -> Int[Array, "pop genes"]:
+    def sample(self, key: PRNGKey, number: int) -> Population:
         """Canonical architectures, each drawn uniformly from the distinct ones (with replacement)."""
         reached = jnp.asarray(self._cumulative)[None] <= jax.random.uniform(key, (number, len(self.genes)))[..., None]
         return self.canonical(reached.sum(-1, dtype=jnp.int32))
 
-    def sample_raw(self, key: PRNGKey, number: int) -> Int[Array, "pop genes"]:
+    def sample_raw(self, key: PRNGKey, number: int) -> Population:
         """Canonical architectures whose genes were drawn independently, each uniform over its options."""
         return self.canonical(self._uniform(key, jnp.zeros((number, len(self.genes)), jnp.int32)))
 
@@ -205,7 +205,7 @@ class SearchSpace:
         counts = _rows(np.array(self.counts, np.float32), archs)
         return (jax.random.uniform(key, archs.shape) * counts).astype(jnp.int32)
 
-    def mutate(self, key: PRNGKey, archs: Population, rate: float) -> Int[Array, "pop genes"]:
+    def mutate(self, key: PRNGKey, archs: Population, rate: float) -> Population:
         """Each gene is given, with probability `rate`, another of its options (uniformly); canonical."""
         wake, choose, which = jax.random.split(key, 3)
         archs = self.awaken(wake, archs)
@@ -239,15 +239,15 @@ class SearchSpace:
 
     # -- particular architectures and spaces --------------------------------------------------------------------------
 
-    def largest(self) -> Int[np.ndarray, " genes"]:
+    def largest(self) -> Arch:
         """Every gene at its last option."""
         return self.canonical(np.array(self.counts, np.int32) - 1)
 
-    def smallest(self) -> Int[np.ndarray, " genes"]:
+    def smallest(self) -> Arch:
         """Every gene at its first option."""
         return np.zeros(len(self.genes), np.int32)
 
-    def everything(self) -> Int[np.ndarray, "pop genes"]:
+    def everything(self) -> Population:
         """All distinct architectures in lexicographic order; for small spaces."""
         grid = np.array(list(product(*map(range, self.counts))), np.int32)
         return np.unique(self.canonical(grid), axis=0)
@@ -255,9 +255,7 @@ class SearchSpace:
     def fixed(self, arch: Int[Array | np.ndarray, " genes"]) -> "SearchSpace":
         """The space whose only member is `arch`: the genes that exist in it, with one option each."""
         chosen = self.decode(arch)
-        return SearchSpace(
-            tuple(Gene(g.name, (chosen[g.name],), g.needs, g.host) for g in self.genes if g.name in chosen)
-        )
+        return SearchSpace(tuple(Gene(g.name, (chosen[g.name],), g.needs, g.host) for g in self.genes if g.name in chosen))
 
 
 def _rows(row: np.ndarray, archs: Array | np.ndarray) -> np.ndarray:

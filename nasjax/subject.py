@@ -10,7 +10,7 @@ from jaxtyping import Float
 from nasjax.evaluation import EVALUATORS
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.space import SearchSpace
-from nasjax.supernets import SuperNet, TabularNet
+from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population
@@ -46,15 +46,27 @@ class Subject:
         return {name: table.exact(archs) for name, table in self.costs.items()}
 
 
-def subject(net: SuperNet | TabularNet, task: ImageClassification | None, evaluator: Any = "masked") -> Subject:
+class Measurable(Evaluator, Protocol):
+    """A super-network that measures by itself: a table, a function of somebody else's."""
+
+    space: SearchSpace
+    origin: Mapping[str, Any]
+
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """Least and greatest value of every metric; NaN where that is not known."""
+
+    def repair(self) -> Callable[[Population], Population] | None:
+        """What replaces architectures that cannot be measured; None where all can."""
+
+
+def subject(net: SuperNet | Measurable, task: ImageClassification | None, evaluator: Any = "masked") -> Subject:
     """Joins a super-network, the task it is used for and the way it is evaluated (a name, a mapping or settings).
 
     Raises ValueError where they do not fit.
     """
-    if isinstance(net, TabularNet):
+    if not isinstance(net, SuperNet):
         origin = {"supernet": net.origin, "task": None, "evaluator": None}
-        repair = None if len(net.archs) == net.space.size else net.nearest
-        return Subject(net.space, net, {}, net.ranges(), origin, repair=repair)
+        return Subject(net.space, net, {}, net.ranges(), origin, repair=net.repair())
     if task is None:
         raise ValueError("a super-network needs a task to be measured on")
     check_fit(net, task)
@@ -62,9 +74,7 @@ def subject(net: SuperNet | TabularNet, task: ImageClassification | None, evalua
     costs = cost_tables(net)
     ranges = task.ranges() | {name: (0.0, float(table.maximum())) for name, table in costs.items()}
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
-    return Subject(
-        net.space, config.bind(net, task), costs, ranges, origin, test=lambda: config.bind(net, task, "test")
-    )
+    return Subject(net.space, config.bind(net, task), costs, ranges, origin, test=lambda: config.bind(net, task, "test"))
 
 
 def check_fit(net: SuperNet, task: ImageClassification) -> None:

@@ -27,7 +27,12 @@ def train_run(
     """
     if path.exists():
         raise ValueError(f"run={path} exists already; name another folder, or remove it")
-    net = supernets.create(seed=config["seed"], **config["supernet"])
+    supernet = dict(config["supernet"])
+    if supernet.get("checkpoint") == "shipped":  # Training makes what is shipped: it starts from nothing.
+        supernet["checkpoint"] = None
+    net = supernets.create(seed=config["seed"], **supernet)
+    if not isinstance(net, supernets.SuperNet):
+        raise ValueError(f"supernet={supernet['name']} has no weights to train")
     task = tasks.create(**config["task"])
     check_fit(net, task)
     trainer = settings("trainer", TRAINERS, config["trainer"])

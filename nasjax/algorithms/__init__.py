@@ -1,6 +1,6 @@
 """Algorithms: optimisers of a population as pure jitted `init`, `ask`, `tell` on a state pytree; all minimise."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Int
 
@@ -9,6 +9,7 @@ from nasjax.space import SearchSpace
 from nasjax.types import Objectives, Population, PRNGKey
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """What every algorithm offers: a frozen dataclass of settings with three pure functions; the state is any pytree."""
 
@@ -24,5 +25,5 @@ class Algorithm(Protocol):
         """The state that knows these values; NaN rows have failed."""
 
 
-ALGORITHMS: dict[str, type[Algorithm]] = {"nsga2": NSGA2}
+ALGORITHMS: dict[str, Any] = {"nsga2": NSGA2}
 """The algorithms by name."""

@@ -42,10 +42,9 @@ class NSGA2:
     def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> NSGA2State:
         """The state whose first `ask` is `start`'s first distinct rows, topped up with samples; `objectives`: how many."""
         draw, key = jax.random.split(key)
+        archs: Population = space.sample(draw, 2 * self.population)
         if _small(space, self.population):
-            archs = jax.random.permutation(draw, space.everything())
-        else:
-            archs = space.sample(draw, 2 * self.population)
+            archs = jax.random.permutation(draw, jnp.asarray(space.everything()))
         if start is not None:
             archs = jnp.concatenate([space.canonical(start), archs])
         archs = _distinct(archs, 0, self.population)

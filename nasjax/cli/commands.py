@@ -39,19 +39,30 @@ def run_search(config: dict[str, Any]) -> None:
     """Searches as configured, shows progress, prints the front and writes the report."""
     _prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
-    task = None if isinstance(net, supernets.TabularNet) else tasks.create(**config["task"])
+    task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
     rest["run"] = Path(rest["run"] or new_path(config["supernet"]["name"]))
-    _show(searching(net, task, **rest))
+    stopped = False
+    try:
+        _show(searching(net, task, **rest))
+    except KeyboardInterrupt:
+        stopped = True
+        print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
+        _show(searching(net, task, **(rest | {"minutes": 0})))
     page = write_report(rest["run"])
     run = read_run(rest["run"])
     console = Console()
     console.print(front_table(run))
-    if run.summary["evaluations"] < config["evaluations"]:
-        console.print(f"The space holds no more than these {run.summary['evaluations']} networks.")
+    done = run.summary["evaluations"]
+    if stopped or (config["minutes"] is not None and done < config["evaluations"]):
+        console.print(f"{done} of {config['evaluations']} evaluations; the same command with run={rest['run']} goes on.")
+    elif done < config["evaluations"]:
+        console.print(f"The space holds no more than these {done} networks.")
     if run.summary["failed"]:
         console.print(f"{run.summary['failed']} evaluations failed: a metric was not finite.")
     console.print(f"Report: {page}", soft_wrap=True)
+    if stopped:
+        raise SystemExit(130)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -62,7 +73,7 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError("nasjax train takes no -m: train one super-network at a time")
     _prepare_jax()
     path = Path(config.pop("run") or new_path(f"train-{config['supernet']['name']}"))
-    command = " ".join(["nasjax train", *options.overrides])
+    command = " ".join(["nasjax train", *(word for word in options.overrides if not word.startswith("run="))])
     with _bar("epochs", "loss") as (bar, line):
         record = train_run(path, config, command, lambda *now: _advance(bar, line, *now))
     for name, accuracies in record["accuracies"].items():

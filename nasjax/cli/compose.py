@@ -1,7 +1,7 @@
 """The command line's words as a configuration; a mistake in them becomes one line."""
 
+import re
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -13,11 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nasjax.cli.schemas import KEYS, register
 
+FREE = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.")
+"""Tables to which a person may add keys."""
+
 
 def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
     """The composed configuration as plain data, with the keys that the command reads. Raises ValueError in one line."""
     register()
-    for override in _parsed(words):
+    for override in parsed(words):
         check_key(command, override)
         if override.is_sweep_override():
             raise ValueError(f"{override.input_line!r} names several values: add -m to run them all")
@@ -28,7 +31,7 @@ def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
 def check_sweep(command: str, words: Sequence[str]) -> None:
     """Raises ValueError where any job of a sweep would not compose."""
     register()
-    overrides = _parsed(words)
+    overrides = parsed(words)
     for override in overrides:
         check_key(command, override)
         if override.key_or_group == "run":
@@ -45,8 +48,14 @@ def _job_word(override: Override, value: str | None) -> str:
 
 
 def rewritten(words: Sequence[str]) -> list[str]:
-    """References are a table of free names, to which Hydra wants keys to be added explicitly."""
-    return [f"+{word}" if word.startswith("references.") else word for word in words]
+    """Words that Hydra's grammar has no place for: a class of one's own, and keys of tables with free names."""
+    rewritten = []
+    for word in words:
+        if re.fullmatch(r"supernet=[\w.]+:\w+", word):
+            rewritten += ["supernet=own", f"supernet.target='{word.partition('=')[2]}'"]
+        else:
+            rewritten.append(f"+{word}" if word.startswith(FREE) else word)
+    return rewritten
 
 
 def check_key(command: str, override: Override) -> None:
@@ -55,7 +64,8 @@ def check_key(command: str, override: Override) -> None:
         raise ValueError(f"nasjax {command} has no setting {key!r}; allowed: {', '.join(KEYS[command])}")
 
 
-def _parsed(words: Sequence[str]) -> list[Override]:
+def parsed(words: Sequence[str]) -> list[Override]:
+    """Hydra's reading of the words. Raises ValueError for a word that it cannot read."""
     try:
         return OverridesParser.create().parse_overrides(list(words))
     except OverrideParseException as error:

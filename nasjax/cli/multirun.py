@@ -12,6 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from nasjax.cli.compose import parsed
 from nasjax.version import __version__
 
 SWEEPS = Path("multirun")
@@ -28,7 +29,9 @@ QUIET = (
 
 def sweep(words: Sequence[str]) -> int:
     """Runs all jobs of a sweep with the launcher that the words choose."""
-    sys.argv = ["nasjax", "--multirun", *QUIET, *words]
+    fixed = [o.key_or_group for o in parsed(words) if not o.is_sweep_override()]
+    names = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"
+    sys.argv = ["nasjax", "--multirun", *QUIET, names, *words]
     hydra.main(config_path="pkg://nasjax.conf", config_name="config", version_base="1.3")(job)()
     return 0
 
@@ -38,7 +41,8 @@ def job(composed: Any) -> None:
     from nasjax.cli.commands import run_search
     from nasjax.cli.schemas import KEYS
 
-    folder = SWEEPS / job_name(list(HydraConfig.get().overrides.task))
+    hydra_config = HydraConfig.get()
+    folder = SWEEPS / job_name(hydra_config.job.override_dirname, list(hydra_config.overrides.task))
     if finished(folder):
         print(f"{folder} is done already")
         return
@@ -57,10 +61,8 @@ def finished(folder: Path) -> bool:
     return summary.is_file() and json.loads(summary.read_text())["version"] == __version__
 
 
-def job_name(overrides: Sequence[str]) -> str:
-    """A folder name that tells the overrides apart: their words, and a digest where those had to be changed."""
-    words = ",".join(sorted(overrides))
-    name = re.sub(r"[^\w.=,+-]+", "-", words)
-    if name == words and 0 < len(name) <= 120:
-        return name
-    return f"{name[:100]}-{sha256(words.encode()).hexdigest()[:8]}"
+def job_name(swept: str, overrides: Sequence[str]) -> str:
+    """A folder name: the overrides that differ between jobs, and a digest of all where these alone do not tell it."""
+    every = ",".join(sorted(overrides))
+    name = re.sub(r"[^\w.=,+-]+", "-", swept)[:100]
+    return name if name == every else f"{name}-{sha256(every.encode()).hexdigest()[:8]}"

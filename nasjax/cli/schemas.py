@@ -1,7 +1,9 @@
 """Hydra's view of the tables: every entry as a schema that refuses unknown keys and wrong types."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import partial
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -43,11 +45,12 @@ class Schema:
     seed: int = 0
     run: str | None = None
     archive: str | None = None
+    minutes: float | None = None
 
 
 KEYS = {
     "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "objectives", "references",
-               "evaluations", "seed", "run", "archive", "experiment", "debug"),
+               "evaluations", "minutes", "seed", "run", "archive", "experiment", "debug"),
     "import": ("supernet",),
     "train": ("supernet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
 }  # fmt: skip
@@ -70,7 +73,7 @@ def schema(name: str, entry: Any) -> Any:
     columns: list[Any] = [("name", str, name)]
     for part in fields(default):
         value = _listed(getattr(default, part.name))
-        columns.append((part.name, _checked(hints[part.name]), field(default_factory=lambda value=value: value)))
+        columns.append((part.name, _checked(hints[part.name]), field(default_factory=partial(deepcopy, value))))
     return make_dataclass(type(default).__name__, columns)
 
 
@@ -78,6 +81,8 @@ def _checked(hint: Any) -> Any:
     """Tuples as lists, which OmegaConf can nest."""
     if get_origin(hint) is tuple:
         return list[_checked(get_args(hint)[0])]  # type: ignore[misc]
+    if get_origin(hint) is Mapping:
+        return dict[get_args(hint)]  # type: ignore[misc]
     return hint
 
 

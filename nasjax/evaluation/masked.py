@@ -1,9 +1,10 @@
 """Population evaluation by masking: `vmap` over traced choices, one set of weights shared by all."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +54,6 @@ class MaskedConfig:
 class MaskedEvaluator:
     """Scores chunks of a population on one split: metrics as means over pictures, with their standard errors."""
 
-    deterministic: ClassVar[bool] = True
-
     def __init__(self, config: MaskedConfig, net: SuperNet, task: ImageClassification, split: str):
         self.metrics = task.metrics
         pictures = getattr(task, split)
@@ -64,7 +63,7 @@ class MaskedEvaluator:
         self._images = len(pictures)
         self.chunk = _chunk(config, net)
         self._score = jax.jit(_scores(graph, task))
-        self.context = {
+        self.context: Mapping[str, Any] = {
             "weights": _digest(nnx.to_flat_state(self._weights)),
             "network": repr(net.space),
             "task": task.digest(),
@@ -136,5 +135,5 @@ def _digest(weights: Any) -> str:
     hashed = sha256()
     for path, leaf in weights:
         hashed.update(str((path, leaf[...].shape)).encode())
-        hashed.update(np.ascontiguousarray(leaf[...]))
+        hashed.update(np.ascontiguousarray(leaf[...]).data)
     return hashed.hexdigest()

@@ -1,7 +1,7 @@
 """Exact costs by stage: tables over the genes that each stage reads, summed along an architecture.
 
-Multiply-accumulates are counted in the jaxpr of the stage's static branch, parameters in what extraction keeps of it; neither
-is written down a second time. Tables are int64 on the host; `estimate` sums them in float32 inside jit, for ranking only.
+Multiply-accumulates are counted in the jaxpr of the extracted stage, parameters in what extraction keeps of it; neither is
+written down a second time. Tables are int64 on the host; `estimate` sums them in float32 inside jit, for ranking only.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.extract import carry_after, extract_stage
+from nasjax.space import Gene
 from nasjax.supernets.stage import Stage, SuperNet
 from nasjax.types import Population
 
@@ -50,30 +51,37 @@ class CostTable:
 
 
 def cost_tables(net: SuperNet) -> dict[str, CostTable]:
-    """The tables of every exact cost (`macs`: multiply-accumulates of one example; `params`: weights without statistics)."""
+    """The tables of every exact cost (`macs`: multiply-accumulates of one example; `params`: weights without statistics).
+
+    An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read.
+    """
     carry: PyTree = net.inputs(1)
     tables: dict[str, list[np.ndarray]] = {name: [] for name in COSTS}
-    known: dict[Any, tuple[PyTree, dict[str, np.ndarray]]] = {}
+    known: list[tuple[Any, PyTree, dict[str, np.ndarray]]] = []
     for stage in net.stages:
         signature = (_signature(stage), jax.tree.structure(carry), *map(str, jax.tree.leaves(carry)))
-        if signature not in known:
+        if not any(signature == before for before, _, _ in known):
             largest = tuple(len(gene.options) - 1 for gene in stage.reads)
-            known[signature] = carry_after(stage, largest, carry), _stage_tables(stage, carry)
-        carry, found = known[signature]
+            known.append((signature, _with_weights(stage, carry_after, largest, carry), _stage_tables(stage, carry)))
+        _, carry, found = next(row for row in known if row[0] == signature)
         for name, table in found.items():
             tables[name].append(_gated(stage, table))
     return {name: CostTable(net.columns(), tuple(rows)) for name, rows in tables.items()}
 
 
-def _signature(stage: Stage) -> str:
-    """Equal for stages that cost the same: their structure and shapes, whatever gene switches them off."""
-    shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), nnx.to_pure_dict(nnx.state(stage)))
-    plain = (int, float, str, tuple)
-    static = [
-        (path, sorted((k, v) for k, v in vars(module).items() if isinstance(v, plain) and k not in ("genes", "gate")))
-        for path, module in nnx.iter_modules(stage)
-    ]
-    return repr((type(stage), shapes, static, [gene.options for gene in stage.genes]))
+def _signature(stage: Stage) -> tuple[Any, ...]:
+    """Equal for stages that cost the same: their structure, settings and shapes, whatever their genes are called."""
+    bare = nnx.clone(stage)
+    bare.gate = None
+    bare.genes = tuple(Gene("", gene.options) for gene in stage.genes)
+    graph, weights = nnx.split(bare)
+    return (graph, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(weights)))
+
+
+def _with_weights(stage: Stage, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(stage, *arguments)` with traced weights, its arrays as shapes."""
+    graph, weights = nnx.split(stage)
+    return nnx.eval_shape(lambda weights: function(nnx.merge(graph, weights), *arguments), weights)
 
 
 def _stage_tables(stage: Stage, carry: PyTree) -> dict[str, np.ndarray]:
@@ -82,8 +90,7 @@ def _stage_tables(stage: Stage, carry: PyTree) -> dict[str, np.ndarray]:
     counts = tuple(len(gene.options) for gene in stage.genes)
     tables = {name: np.zeros(counts, np.int64) for name in COSTS}
     for choice in product(*map(range, counts)):
-        chosen = open_gate + choice
-        graph, weights = nnx.split(nnx.eval_shape(lambda chosen=chosen: extract_stage(stage, chosen, carry)))
+        graph, weights = nnx.split(_with_weights(stage, extract_stage, open_gate + choice, carry))
         for name, cost in COSTS.items():
             tables[name][choice] = cost(graph, weights, carry)
     return tables

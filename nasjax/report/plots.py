@@ -155,7 +155,7 @@ def front_figure(run: Run) -> "Figure":
         )
         if not panel.places:
             axes.text(0.5, 0.5, "no network could be measured", transform=axes.transAxes, ha="center", color=INK)
-    figure.axes[0].legend(loc="best", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none", labelcolor=INK)
+    figure.axes[0].legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none", labelcolor=INK)
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=figure.axes, pad=0.015, aspect=40)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label("order of evaluation", fontsize=8, color=INK)

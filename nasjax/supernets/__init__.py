@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from nasjax.supernets.checkpoints import load_weights, save_weights
+from nasjax.supernets.external import ExternalConfig, ExternalNet
 from nasjax.supernets.mobilenet_v3 import MobileNetV3Config
+from nasjax.supernets.own import OwnConfig
 from nasjax.supernets.resnet import ResNetConfig
 from nasjax.supernets.stage import Stage, SuperNet
 from nasjax.supernets.tabular import TabularConfig, TabularNet
@@ -15,16 +17,17 @@ SUPERNETS: dict[str, Any] = {
         image_size=8,
         channels=1,
         classes=10,
+        stem_width=8,
         stem_stride=1,
         first_width=0,
-        widths=(24, 32, 48),
+        widths=(16, 24, 32),
         strides=(2, 1, 2),
         depths=((1, 2),) * 3,
         kernels=(3, 5),
         expands=(2, 3, 4),
         activations=("relu", "h_swish", "h_swish"),
         squeeze_excite=(False, False, True),
-        final_expand=96,
+        final_expand=0,
         final_width=0,
         checkpoint="shipped",
     ),
@@ -53,6 +56,8 @@ SUPERNETS: dict[str, Any] = {
     ),
     "ofa_resnet50": ResNetConfig(),
     "tabular": TabularConfig(),
+    "external": ExternalConfig(),
+    "own": OwnConfig(),
 }
 """Every super-network by name: its configuration, which a caller may change field by field."""
 
@@ -63,8 +68,11 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     """The named super-network, ready to be searched: `create("digits")`, `create("tabular", table=…, genes=…)`.
 
     `changes` are fields of its configuration, `checkpoint` among them; without a checkpoint weights are drawn from `seed`.
-    Raises ValueError for an unknown name or field, or a checkpoint of another super-network.
+    A class of your own is named `module:Class`. Raises ValueError for an unknown name or field, or a checkpoint of another
+    super-network.
     """
+    if ":" in name:
+        name, changes = "own", {"target": name, **changes}
     config = settings("supernet", SUPERNETS, {"name": name, **changes})
     checkpoint = getattr(config, "checkpoint", None)
     if checkpoint is None:
@@ -76,4 +84,14 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     return net
 
 
-__all__ = ["SHIPPED", "SUPERNETS", "Stage", "SuperNet", "TabularNet", "create", "load_weights", "save_weights"]
+__all__ = [
+    "SHIPPED",
+    "SUPERNETS",
+    "ExternalNet",
+    "Stage",
+    "SuperNet",
+    "TabularNet",
+    "create",
+    "load_weights",
+    "save_weights",
+]

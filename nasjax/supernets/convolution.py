@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Maps = Float[Array, "batch height width channels"]
+Maps = Float[Array, "batch _height _width _channels"]
+"""NHWC; a layer may change all but the batch."""
 
 
 def pointwise(x: Maps, weight: Float[Array, "1 1 inputs outputs"]) -> Maps:

@@ -2,8 +2,9 @@
 
 Every size is either a Python int (*static*: weights are sliced, and the result is as narrow as the sub-network) or a traced
 scalar (weights stay whole, and what lies beyond the size is set to zero: weights, never activations, which are larger and
-whose masking XLA does not fuse well in backward passes). Both go through the same lines of arithmetic, by `cut` and `mask`. While `recording()` is open, layers note the static sizes that they are called with; `narrow` then keeps
-only the weights that those sizes read, which is extraction.
+whose masking XLA does not fuse well in backward passes). Both go through the same lines of arithmetic, by `cut` and `mask`.
+While `recording()` is open, layers note the static sizes that they are called with; `narrow` then keeps only the weights
+that those sizes read, which is extraction.
 """
 
 from collections.abc import Iterator
@@ -55,11 +56,11 @@ def pick(options: tuple[int, ...], index: Size) -> Size:
 def make_divisible(value: Size, divisor: int = 8) -> Size:
     """`value` rounded to a multiple, never below nine tenths of it (the rounding of MobileNets)."""
     rounded = (value + divisor // 2) // divisor * divisor
-    if isinstance(rounded, int):
-        rounded = max(divisor, rounded)
-    else:
-        rounded = jnp.maximum(divisor, rounded)
-    return rounded + divisor * (10 * rounded < 9 * value)
+    rounded = max(divisor, rounded) if isinstance(rounded, int) else jnp.maximum(divisor, rounded)
+    short = 10 * rounded < 9 * value
+    if isinstance(short, bool):
+        return rounded + divisor * short
+    return jnp.where(short, rounded + divisor, rounded)
 
 
 # -- extraction: which sizes a layer was called with -----------------------------------------------------------------------
@@ -90,7 +91,7 @@ class Layer(nnx.Module):
         if calls.setdefault(id(self), static) != static:
             raise ValueError(f"{type(self).__name__} was called with {calls[id(self)]} and {static}: it cannot be extracted")
 
-    def narrow(self, **sizes: int) -> None:
+    def narrow(self, **sizes: Any) -> None:
         """Keeps only the weights that a call with these sizes reads; in place."""
         raise TypeError(f"{type(self).__name__} does not say how it is narrowed")
 
@@ -158,7 +159,7 @@ class Conv(Layer):
             x = x + mask(cut(self.bias[...], 0, width), width)[None, None, None]
         return x
 
-    def narrow(self, *, width: int, kernel: int, inputs: int) -> None:
+    def narrow(self, *, width: int, kernel: int, inputs: int) -> None:  # type: ignore[override]
         self.kernel = nnx.Param(self.weights(width, kernel, inputs))
         self.bias = None if self.bias is None else nnx.Param(cut(self.bias[...], 0, width))
         self.kernels = (kernel,)
@@ -166,7 +167,7 @@ class Conv(Layer):
 
 
 class Dense(Layer):
-    """Affine map whose output width is elastic, its input as wide as it comes. Weights: `kernel` (in, out), `bias` (out,)."""
+    """Affine map of elastic output width, its input as wide as it comes. Weights: `kernel` (in, out), `bias` (out,)."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         bound = inputs**-0.5
@@ -180,7 +181,7 @@ class Dense(Layer):
         bias = mask(cut(self.bias[...], 0, width), width)
         return x @ weight + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
-    def narrow(self, *, width: int, inputs: int) -> None:
+    def narrow(self, *, width: int, inputs: int) -> None:  # type: ignore[override]
         self.kernel = nnx.Param(cut(cut(self.kernel[...], 0, inputs), 1, width))
         self.bias = nnx.Param(cut(self.bias[...], 0, width))
 
@@ -220,7 +221,7 @@ class BatchNorm(Layer):
         ones = (1,) * (x.ndim - 1)
         return x * gain.reshape(*ones, -1) + shift.reshape(*ones, -1), statistics
 
-    def narrow(self, *, width: int) -> None:
+    def narrow(self, *, width: int) -> None:  # type: ignore[override]
         for name in ("scale", "bias", "mean", "variance"):
             variable = getattr(self, name)
             setattr(self, name, type(variable)(cut(variable[...], 0, width)))

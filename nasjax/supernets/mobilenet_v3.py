@@ -7,6 +7,7 @@ whose kernel and expand ratio are elastic and whose last ones the stage's depth 
 from dataclasses import dataclass
 
 from flax import nnx
+from jaxtyping import Array, Float
 
 from nasjax.space import Gene
 from nasjax.supernets.convolution import ACTIVATIONS, Maps
@@ -20,8 +21,8 @@ class MobileNetV3Config:
 
     One entry a stage in `widths`, `strides`, `depths`, `activations`, `squeeze_excite`; a `first_width`, `final_expand` or
     `final_width` of 0 leaves that part out. `checkpoint`: a file of weights, ours or as published for PyTorch, or `shipped`
-    for those inside the package. The weights that Once-for-All publishes expect RGB pictures (batch, height, width, channels)
-    scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225).
+    for those inside the package. The weights that Once-for-All publishes expect RGB pictures (batch, height, width,
+    channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225).
     """
 
     image_size: int = 224
@@ -143,7 +144,9 @@ class Head(Stage):
         self.mix = Conv(expanded, config.final_width, rngs=rngs) if config.final_width else None
         self.classify = Dense(config.final_width or expanded, config.classes, rngs=rngs)
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(
+        self, carry: Maps, choice: Choice, statistics: Statistics
+    ) -> tuple[Float[Array, "batch classes"], Statistics]:
         used: Statistics = {}
         if self.expand is not None:
             carry, used["expand"] = self.expand(carry, statistics.get("expand"))
@@ -162,8 +165,9 @@ class MobileNetV3(SuperNet):
         width = config.stem_width
         if config.first_width:
             stages.append(
-                SeparableBlock(width, config.first_width, activation=config.first_activation, epsilon=config.epsilon,
-                               rngs=rngs)  # fmt: skip
+                SeparableBlock(
+                    width, config.first_width, activation=config.first_activation, epsilon=config.epsilon, rngs=rngs
+                )
             )
             width = config.first_width
         for i, outputs in enumerate(config.widths):

@@ -134,7 +134,7 @@ class Bottleneck(Stage):
     def middles(self) -> tuple[int, ...]:
         """The width inside, for each output width (outer) and expand ratio (inner): it follows the output's width."""
         return tuple(
-            make_divisible(round(width * ratio))  # type: ignore[misc, operator]
+            make_divisible(round(width * ratio))  # type: ignore[misc, operator, arg-type]
             for width in self.outputs.options(self.genes[-2])
             for ratio in self.genes[-1].options
         )

@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from nasjax.space import Gene, SearchSpace
 from nasjax.supernets.elastic import BatchNorm, Moments, Size, pick
-from nasjax.types import Images
 
-Choice = tuple[int, ...] | Int[Array, " genes_of_stage"]
+Choice = tuple[int, ...] | Int[Array, " _genes"]
 Statistics = dict[str, Moments]
 
 
@@ -93,15 +92,16 @@ def check_choice(choice: Any, genes: int) -> None:
 class SuperNet(nnx.Module):
     """A sequence of stages; its search space is made of the genes that they read.
 
-    `net(images, arch)` is the logits, with the stored batch-norm statistics: (batch, classes) for one architecture, a tuple of
-    ints (static: sliced weights) or an int32 vector (traced: masked); (pop, batch, classes) for an int32 matrix. An extracted
-    network needs no architecture: it has one.
+    `net(inputs, arch)` is what the last stage answers, with the stored batch-norm statistics: (batch, classes) logits of
+    pictures for one architecture, a tuple of ints (static: sliced weights) or an int32 vector (traced: masked); with the
+    population in front for an int32 matrix. An extracted network needs no architecture: it has one. A network of something
+    else than pictures overrides `inputs`.
     """
 
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
     """How it was made: `name` and settings."""
 
-    def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...]):
+    def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...] = ()):
         self.stages = nnx.List(stages)
         self.input_shape = input_shape
 
@@ -127,7 +127,7 @@ class SuperNet(nnx.Module):
     def output(self, batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
         """Shape of what the largest sub-network answers."""
         largest = tuple(map(int, self.space.largest()))
-        return jax.eval_shape(lambda images: self.forward(images, largest, None)[0], self.inputs(batch))
+        return jax.eval_shape(lambda inputs: self.forward(inputs, largest, None)[0], self.inputs(batch))
 
     def stored(self) -> tuple[Statistics, ...]:
         """The batch-norm statistics kept with the weights, stage by stage."""
@@ -150,16 +150,15 @@ class SuperNet(nnx.Module):
             used.append(moments)
         return carry, tuple(used)
 
-    def __call__(
-        self, images: Images, arch: Choice | Int[Array, "pop genes"] | None = None
-    ) -> Float[Array, "*pop batch classes"]:
+    def __call__(self, inputs: PyTree, arch: Choice | Int[Array | np.ndarray, "*pop genes"] | None = None) -> PyTree:
         if arch is None:
             arch = self._only()
+        inputs = jax.tree.map(jnp.asarray, inputs)
         if isinstance(arch, np.ndarray):
             arch = jnp.asarray(arch)
         if isinstance(arch, jax.Array) and arch.ndim == 2:
-            return jax.vmap(lambda one: self.forward(images, one, self.stored())[0])(arch)
-        return self.forward(images, arch, self.stored())[0]
+            return jax.vmap(lambda one: self.forward(inputs, one, self.stored())[0])(arch)
+        return self.forward(inputs, arch, self.stored())[0]
 
     def _only(self) -> tuple[int, ...]:
         space = self.space

@@ -1,10 +1,12 @@
 """A CSV of measured networks as the super-network: tactics are compared on it without a network."""
 
 import csv
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -37,21 +39,22 @@ class TabularConfig:
 class TabularNet:
     """Looks metrics up. Its space is every combination of the options seen; outside the rows the nearest one is meant."""
 
-    chunk: ClassVar[int] = 1024
-    deterministic: ClassVar[bool] = True
+    origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
 
     def __init__(self, path: Path, genes: tuple[str, ...]):
         header, rows = _read(path, genes)
         values = {gene: _options(path, gene, [row[header.index(gene)] for row in rows]) for gene in genes}
         self.space = _space(path, values)
+        self.chunk = 1024
         self.metrics = tuple(name for name in header if name not in genes and not _passed_over(header, name))
         if not self.metrics:
             raise ValueError(f"{path} has no metric: every column is a gene")
-        archs = [self.space.encode({g: v[i] for g, v in values.items() if v[i] is not None}) for i in range(len(rows))]
+        chosen = [{gene: cells[i] for gene, cells in values.items()} for i in range(len(rows))]
+        archs = [self.space.encode({g: cell for g, cell in row.items() if cell is not None}) for row in chosen]
         table = np.array([[_number(path, i, m, rows[i][header.index(m)]) for m in self.metrics] for i in range(len(rows))])
         self.archs, self.values = _agreed(path, self.space, self.metrics, np.array(archs, np.int32), table)
         self._rows = {arch.tobytes(): i for i, arch in enumerate(self.archs)}
-        self.context = {"table": sha256(path.read_bytes()).hexdigest(), "genes": list(genes)}
+        self.context: Mapping[str, Any] = {"table": sha256(path.read_bytes()).hexdigest(), "genes": list(genes)}
         self.name = path.stem
 
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -61,6 +64,10 @@ class TabularNet:
             name: (float(np.nanmin(column)), float(np.nanmax(column)))
             for name, column in zip(self.metrics, finite.T, strict=True)
         }
+
+    def repair(self) -> Callable[[Population], Population] | None:
+        """`nearest` where the table has holes."""
+        return None if len(self.archs) == self.space.size else self.nearest
 
     def nearest(self, archs: Population) -> Int[np.ndarray, "pop genes"]:
         """The rows of the table with the smallest Hamming distance (the first of several)."""

@@ -15,7 +15,9 @@ import numpy as np
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.pareto import crowding_distance, non_dominated_sort
-from nasjax.tactics.problem import Measured, Problem, fresh
+from nasjax.predictors import Predictor
+from nasjax.space import SearchSpace
+from nasjax.tactics.problem import CostFunction, Measured, Problem, fresh
 from nasjax.types import Objectives, Population, PRNGKey
 
 
@@ -41,18 +43,16 @@ class Concurrent:
         problem, key = state.problem, state.key_of_step()
         if np.isfinite(state.objectives).all(1).sum() < 2:
             return fresh(state, np.asarray(problem.space.sample(key, self.population)), self.population), state
-        guess = _guess(problem)
+        guess = _guess(problem.space, problem.costs, problem.predictor)  # type: ignore[arg-type]
         archs, values = _padded(state)
-        counts = np.isfinite(values).all(1)
+        counts = np.asarray(np.isfinite(values).all(1))
         models = tuple(
             None if cost is not None else problem.predictor.fit(problem.space, archs, values[:, i], counts)
             for i, cost in enumerate(problem.costs)
         )
         # As many as the algorithm's population, again and again where there are fewer: one shape, one compilation.
         start = np.resize(_best(archs, values), (problem.algorithm.population, archs.shape[1]))
-        inner = evolve(
-            problem.algorithm, problem.space, guess, models, key, self.generations, start, len(problem.costs)
-        )
+        inner = evolve(problem.algorithm, problem.space, guess, models, key, self.generations, start, len(problem.costs))
         archs = _best(np.asarray(inner.archs), np.asarray(guess(models, inner.archs)))
         return fresh(state, archs, self.population), state
 
@@ -61,14 +61,19 @@ class Concurrent:
 
 
 @lru_cache(maxsize=8)
-def _guess(problem: Problem) -> Callable[[Any, Population], Objectives]:
-    """The objectives of a population: exact ones computed, the others predicted by the models. One function a problem."""
+def _guess(
+    space: SearchSpace, costs: tuple[CostFunction | None, ...], predictor: Predictor
+) -> Callable[[Any, Population], Objectives]:
+    """The objectives of a population: exact ones computed, the others predicted by the models.
+
+    The same function for the same arguments, so that searches of one space in one process compile once.
+    """
 
     @jax.jit
     def guess(models: tuple[Any, ...], archs: Population) -> Objectives:
         columns = [
-            problem.predictor.predict(problem.space, model, archs)[0] if cost is None else cost(archs)
-            for cost, model in zip(problem.costs, models, strict=True)
+            predictor.predict(space, model, archs)[0] if cost is None else cost(archs)
+            for cost, model in zip(costs, models, strict=True)
         ]
         return jnp.stack(columns, axis=1)
 

@@ -60,7 +60,7 @@ class Measured:
 
     problem: Problem = field(metadata={"static": True})
     key: PRNGKey
-    step: Int[np.ndarray, ""]
+    step: int | np.ndarray
     archs: Int[np.ndarray, "told genes"]
     objectives: Float[np.ndarray, "told obj"]
 
@@ -68,7 +68,7 @@ class Measured:
     def nothing(cls, key: PRNGKey, problem: Problem) -> "Measured":
         """Before the first step."""
         genes, objectives = len(problem.space.genes), len(problem.costs)
-        return cls(problem, key, np.int32(0), np.zeros((0, genes), np.int32), np.zeros((0, objectives)))
+        return cls(problem, key, np.array(0), np.zeros((0, genes), np.int32), np.zeros((0, objectives)))
 
     def key_of_step(self) -> PRNGKey:
         """The key of the step to come."""
@@ -78,7 +78,7 @@ class Measured:
         """With one step's measurements."""
         return replace(
             self,
-            step=np.int32(self.step + 1),
+            step=np.array(int(self.step) + 1),
             archs=np.concatenate([self.archs, np.asarray(archs, np.int32)]),
             objectives=np.concatenate([self.objectives, np.asarray(objectives, np.float64)]),
         )

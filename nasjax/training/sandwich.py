@@ -52,7 +52,7 @@ def _train(config: SandwichConfig, net: SuperNet, task: ImageClassification, key
     total = config.epochs * steps
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(1, total // 20), total)
     optimiser = optax.adamw(schedule, weight_decay=config.weight_decay)
-    graph, weights, rest = nnx.split(net, nnx.Param, ...)
+    graph, weights, rest = nnx.split(nnx.clone(net), nnx.Param, ...)  # type: ignore[misc]  # keep() below writes
     images, labels = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
 
     def loss(weights, images, labels, archs):

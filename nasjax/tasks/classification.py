@@ -31,7 +31,7 @@ class Split:
 class ImageClassification:
     """Pictures of `classes` kinds: trained on `train`, searched on `validation`, quoted on `test`.
 
-    Metrics: `accuracy_top1` (%, 0-100) and `loss` (cross-entropy, nats). `origin` says how it was made (`name` and settings).
+    Metrics: `accuracy_top1` (%, 0-100) and `loss` (cross-entropy, nats). `origin` says how it was made: `name`, settings.
     """
 
     train: Split
@@ -66,8 +66,8 @@ class ImageClassification:
             value = getattr(self, part.name)
             if isinstance(value, Split):
                 hashed.update(str((part.name, value.images.shape)).encode())
-                hashed.update(np.ascontiguousarray(value.images))
-                hashed.update(np.ascontiguousarray(value.labels))
+                hashed.update(np.ascontiguousarray(value.images).data)
+                hashed.update(np.ascontiguousarray(value.labels).data)
         return hashed.hexdigest()
 
 
@@ -81,8 +81,10 @@ def split_images(
     """Draws the test and validation pictures at random (NumPy's PCG64 with `seed`); the rest is for training."""
     order = np.random.default_rng(seed).permutation(len(labels))
     parts = np.split(order, [len(labels) - validation - test, len(labels) - test])
-    splits = [Split(np.ascontiguousarray(images[part], np.float32), labels[part].astype(np.int32)) for part in parts]
-    return ImageClassification(*splits, classes=int(labels.max()) + 1)
+    train, held, unseen = (
+        Split(np.ascontiguousarray(images[part], np.float32), labels[part].astype(np.int32)) for part in parts
+    )
+    return ImageClassification(train, held, unseen, classes=int(labels.max()) + 1)
 
 
 @dataclass(frozen=True)
@@ -119,13 +121,17 @@ class ArraysConfig:
             raise ValueError("task=arrays needs task.path=FILE.npz, a file with arrays x (pictures) and y (classes)")
         images, labels = _read_arrays(Path(self.path))
         if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ValueError(f"task.validation={self.validation} and task.test={self.test} must be shares that leave some to train")
+            raise ValueError(
+                f"task.validation={self.validation} and task.test={self.test} must be shares that leave some to train"
+            )
         sizes = [max(1, round(share * len(labels))) for share in (self.validation, self.test)]
         task = split_images(images, labels, validation=sizes[0], test=sizes[1], seed=self.seed)
         mean = task.train.images.mean((0, 1, 2))
         deviation = task.train.images.std((0, 1, 2)) + 1e-6
-        normal = [Split((s.images - mean) / deviation, s.labels) for s in (task.train, task.validation, task.test)]
-        return ImageClassification(*normal, classes=task.classes, origin={"name": "arrays", **asdict(self)})
+        train, held, unseen = (
+            Split((split.images - mean) / deviation, split.labels) for split in (task.train, task.validation, task.test)
+        )
+        return ImageClassification(train, held, unseen, task.classes, {"name": "arrays", **asdict(self)})
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +149,9 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or len(images) != len(labels) or labels.ndim != 1:
-        raise ValueError(f"{path}: x must be (n, height, width[, channels]) and y (n,), not {arrays['x'].shape} and {labels.shape}")
+        raise ValueError(
+            f"{path}: x must be (n, height, width[, channels]) and y (n,), not {arrays['x'].shape} and {labels.shape}"
+        )
     if len(labels) < 10:
         raise ValueError(f"{path} has {len(labels)} pictures; at least 10 are needed to train, validate and test")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:

@@ -1,0 +1,41 @@
+"""Two CPU devices, shapes and types checked at run time, compiled programs kept between runs; a tiny network and task."""
+
+import os
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
+
+from jaxtyping import install_import_hook
+
+CHECKED = ["nasjax.pareto", "nasjax.space", "nasjax.supernets", "nasjax.algorithms"]
+install_import_hook(CHECKED, "typechecking.typechecked")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+
+def pytest_configure(config):
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+@pytest.fixture
+def strict():
+    """No implicit promotion of dtypes or ranks."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_net():
+    """A MobileNetV3 super-network of seven stages, every weight and statistic random."""
+    from tiny import tiny_network
+
+    return tiny_network()
+
+
+@pytest.fixture(scope="session")
+def tiny_task():
+    """Pictures of `tiny_net`'s shape in three classes that are easy to tell apart."""
+    from tiny import easy_task
+
+    return easy_task()

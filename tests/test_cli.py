@@ -1,0 +1,275 @@
+"""The command line, as a person uses it: on the digits that come with the package."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from flax import nnx
+from tables import GENES, write_table
+
+from nasjax import supernets, tasks
+from nasjax.cli import main
+from nasjax.cli.multirun import job_name
+from nasjax.cli.schemas import GROUPS
+from nasjax.evaluation import MaskedConfig
+from nasjax.extract import extract
+from nasjax.tables import settings
+
+CONF = Path(str(files("nasjax.conf")))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small finished search on the digits."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["search", "evaluations=20", "tactic.population=10", "tactic.generations=20", f"run={folder}"]) == 0
+    return folder
+
+
+def table_words(folder):
+    return ["supernet=tabular", f"supernet.table={write_table(folder / 'table.csv')}",
+            f"supernet.genes=[{','.join(GENES)}]", "objectives=[max:acc,min:cost]"]  # fmt: skip
+
+
+def rows(file):
+    with file.open() as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_a_search_leaves_its_folder(run, capsys):
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml", "archive.db", "evaluations.csv", "pareto.csv", "summary.json", "report.html", "front.png",
+        "hypervolume.png",
+    }  # fmt: skip
+    table = rows(run / "evaluations.csv")
+    assert len(table) == 20
+    assert all(50 < float(row["accuracy_top1"]) <= 100 for row in table)
+    net = supernets.create("digits")
+    for row in rows(run / "pareto.csv"):
+        assert 50 < float(row["test_accuracy_top1"]) <= 100
+        same = table[int(row["index"])]
+        chosen = {name: int(row[name]) for name in net.space.names if row[name]}
+        assert all(same[name] == row[name] for name in net.space.names)
+        extracted = extract(net, tuple(net.space.encode(chosen).tolist()))
+        weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.to_pure_dict(nnx.state(extracted, nnx.Param))))
+        assert int(same["params"]) == weights
+
+
+def test_the_measured_accuracy_is_that_of_the_extracted_network(run, here, capsys):
+    first = rows(run / "pareto.csv")[0]
+    assert main(["extract", f"run={run}", "out=mine"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"differ by at most \d\.\de-0[5-9]", printed)
+    scope: dict = {"images": tasks.create("digits").validation.images}
+    exec("\n".join(printed.splitlines()[-3:]).replace("    ", ""), scope)  # The three lines that it prints.
+    accuracy = 100 * np.mean(scope["logits"].argmax(-1) == tasks.create("digits").validation.labels)
+    assert accuracy == pytest.approx(float(first["accuracy_top1"]), abs=100 / 600 + 1e-6)
+    config = json.loads(Path("mine/config.json").read_text())
+    assert all(str(value) == first[name] for name, value in config["choices"].items())
+
+
+def test_extract_refuses_what_it_cannot_do(run, here, capsys):
+    (here / "taken").mkdir()
+    for words, said in {
+        ("run=none",): "is not a run folder",
+        (f"run={run}", "network=20"): "has evaluations 0 to 19",
+        (f"run={run}", "network=best"): "is not an index",
+        (f"run={run}", "out=taken"): "exists already",
+        (f"run={run}", "size=3"): "takes run=FOLDER",
+    }.items():
+        assert main(["extract", *words]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+    assert not (run / "subnets").exists()
+
+
+def test_report_writes_the_page_anew(run, capsys):
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").read_bytes() == page
+    assert "accuracy_top1" in capsys.readouterr().out
+    assert main(["report", "nowhere"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tactic=foo"], "unknown tactic 'foo'; allowed: concurrent, full, random"),
+        (["supernet=foo"], "unknown supernet 'foo'; allowed: digits"),
+        (["experiment=foo"], "unknown experiment 'foo'; allowed: digits"),
+        (["speed=3"], "no setting 'speed'; allowed: supernet, task"),
+        (["tactic.size=3"], "unknown setting 'tactic.size'; allowed in tactic: name, population"),
+        (["evaluations=many"], "evaluations=many: Value 'many'"),
+        (["tactic.population=1.5"], "tactic.population=1.5: Value '1.5'"),
+        (["supernet.widths=[a]"], "supernet.widths=[a]: Value 'a'"),
+        (["evaluations"], "is not of the form key=value"),
+        (["evaluations=[1"], "is not of the form key=value"),
+        (["seed=0,1"], "add -m"),
+        (["trainer.epochs=3"], "nasjax search has no setting 'trainer'"),
+        (
+            ["objectives=[accuracy_top1,latency]"],
+            "'latency' cannot be measured here; allowed: accuracy_top1, loss, macs, params",
+        ),
+        (["supernet.checkpoint=none.safetensors"], "there is no checkpoint none.safetensors"),
+        (["supernet.widths=[16,24,40]"], "tensor 'stages.5.project.conv.kernel' has shape"),
+        (["supernet.activations=[relu,relu,tanh]", "supernet.checkpoint=null"], "unknown activation 'tanh'"),
+        (["supernet.image_size=16"], "pictures are 8x8x1, the super-network takes 16x16x1"),
+        (["supernet.classes=5", "supernet.checkpoint=null"], "the task has 10 classes, the super-network 5"),
+        (["task=arrays"], "task.path=FILE.npz"),
+        (["task=arrays", "task.path=none.npz"], "is not a file"),
+        (["supernet=tabular"], "supernet.table=FILE.csv"),
+        (["evaluator.batch=0"], "evaluator.batch must be above 0"),
+        (["-m", "tactic=random,foo"], "unknown tactic 'foo'"),
+        (["-m", "seed=0,1", "run=here"], "run= cannot be given with -m"),
+    ],
+)
+def test_a_mistake_is_one_line_exit_code_two_and_nothing_written(here, capsys, words, said):
+    assert main(["search", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert list(here.iterdir()) == []
+
+
+def test_train_refuses_what_it_cannot_do(here, capsys):
+    (here / "taken").mkdir()
+    for words, said in {("run=taken",): "exists already", ("tactic=random",): "nasjax train has no setting 'tactic'",
+                        ("supernet=tabular",): "supernet.table"}.items():  # fmt: skip
+        assert main(["train", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["taken"]
+
+
+def test_own_pictures(here, capsys):
+    digits = tasks.create("digits")
+    np.savez("own.npz", x=(40 * digits.train.images[:200, :, :, 0] + 50).astype(np.uint8), y=digits.train.labels[:200])
+    words = ["task=arrays", "task.path=own.npz", "supernet.checkpoint=null", "evaluations=2", "run=run", "tactic=random"]
+    assert main(["search", *words, "evaluator.batch=20"]) == 0
+    assert len(rows(here / "run" / "evaluations.csv")) == 2
+
+
+def test_a_sweep_runs_every_combination_once(here, capsys):
+    words = ["search", "-m", "tactic=random,concurrent", "seed=range(2)", "evaluations=8", *table_words(here)]
+    command = [sys.executable, "-m", "nasjax", *words]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    folders = sorted(path for path in (here / "multirun").iterdir() if path.is_dir())
+    assert len(folders) == 4
+    found = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    assert {(s["tactic"], s["seed"]) for s in found} == {(t, s) for t in ("random", "concurrent") for s in (0, 1)}
+    assert {folder.name.rpartition("-")[0] for folder in folders} == {
+        f"seed={seed},tactic={tactic}" for seed in (0, 1) for tactic in ("random", "concurrent")
+    }
+    times = [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.stdout.count("is done already") == 4
+    assert times == [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
+
+
+def test_job_names_tell_jobs_apart():
+    assert job_name("seed=1,tactic=full", ["tactic=full", "seed=1"]) == "seed=1,tactic=full"
+    long = [job_name(f"a={'x' * 300}{i}", [f"a={'x' * 300}{i}"]) for i in range(3)]
+    assert len(set(long)) == 3
+    assert max(map(len, long)) < 130
+    assert job_name("seed=1", ["seed=1", "path=/a"]) != job_name("seed=1", ["seed=1", "path=/b"])
+
+
+def test_conf_has_a_file_for_every_name_of_every_table():
+    for group, table in GROUPS.items():
+        assert {path.stem for path in (CONF / group).glob("*.yaml")} == set(table), group
+
+
+EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
+    match = re.search(r"nasjax (train|search) (\S.*)?experiment=\S+", file.read_text())
+    assert match, f"{file.name} does not say its command"
+    words = [match[1], f"experiment={file.stem}", "debug=smoke", "run=run"]
+    if "table:" in file.read_text():
+        config = yaml.safe_load(file.read_text())
+        genes, metrics = config["supernet"]["genes"], [goal.split(":")[1] for goal in config["objectives"]]
+        small = [[i % 3, i // 3 % 3, *[i % 2] * (len(genes) - 2), *[float(i)] * len(metrics)] for i in range(18)]
+        with Path("small.csv").open("w") as opened:
+            csv.writer(opened).writerows([[*genes, *metrics], *small])
+        words.append("supernet.table=small.csv")
+    assert main(words) == 0
+    assert (here / "run" / ("record.json" if match[1] == "train" else "report.html")).is_file()
+
+
+def test_help_is_quick_to_import_and_names_the_groups(capsys):
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from nasjax.cli import main\ntry: main(['search', '--help'])\n"
+         "except SystemExit: pass\nprint([m for m in ('jax', 'hydra', 'flax', 'numpy') if m in sys.modules])"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.rstrip().endswith("[]")
+    assert "tactic=concurrent|full|random" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_killed_search_ends_as_one_that_was_not(here):
+    command = [sys.executable, "-m", "nasjax", "search", "evaluations=24", "tactic.population=6", "evaluator.chunk=3"]
+    subprocess.run([*command, "run=whole"], check=True, capture_output=True)
+    kills = 0
+    for delay in np.linspace(4, 9, 6):
+        process = subprocess.Popen([*command, "run=killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    subprocess.run([*command, "run=killed"], check=True, capture_output=True)
+    assert kills > 0
+    assert (here / "killed" / "pareto.csv").read_bytes() == (here / "whole" / "pareto.csv").read_bytes()
+    for a, b in zip(rows(here / "killed" / "evaluations.csv"), rows(here / "whole" / "evaluations.csv"), strict=True):
+        assert a | {"seconds": ""} == b | {"seconds": ""}
+
+
+@pytest.mark.slow
+def test_training_again_comes_within_one_point_of_the_record(here):
+    shipped = json.loads((Path(supernets.__file__).parent / "weights" / "digits.json").read_text())
+    assert main([*shipped["command"].split()[1:], "run=run"]) == 0
+    again = json.loads(Path("run/record.json").read_text())
+    for size, accuracies in shipped["accuracies"].items():
+        for split, accuracy in accuracies.items():
+            assert abs(again["accuracies"][size][split] - accuracy) <= 1.0
+
+
+def test_the_shipped_weights_are_those_of_the_record():
+    record = json.loads((Path(supernets.__file__).parent / "weights" / "digits.json").read_text())
+    net, task = supernets.create("digits"), tasks.create("digits")
+    assert settings("supernet", supernets.SUPERNETS, record["settings"]["supernet"]) == supernets.SUPERNETS["digits"]
+    for split in ("validation", "test"):
+        found = MaskedConfig().bind(net, task, split)(np.stack([net.space.largest(), net.space.smallest()]))
+        for value, size in zip(found["accuracy_top1"], ("largest", "smallest"), strict=True):
+            assert value == pytest.approx(record["accuracies"][size][split], abs=0.4)
+
+
+def test_the_digits_are_split_as_stated():
+    task = tasks.create("digits")
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [900, 600, 297]
+    every = np.concatenate([split.images.reshape(len(split), -1) for split in (task.train, task.validation, task.test)])
+    assert len(every) == 1797
+    again = tasks.create("digits")
+    assert again.digest() == task.digest()
+    assert tasks.create("digits", seed=1).digest() != task.digest()

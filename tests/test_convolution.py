@@ -1,0 +1,113 @@
+"""The forms of convolution that the CPU runs fast, against XLA's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from tiny import close
+
+from nasjax.supernets import convolution
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+SIZES = [(6, 6), (7, 7), (5, 8)]
+
+
+def reference(x, weight, stride, groups=1):
+    pad = weight.shape[0] // 2
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, weight, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng([seed, *shape]).normal(size=shape), jnp.float32)
+
+
+def agree(ours, theirs, x, weight):
+    """Results, and gradients of a random functional of them, are equal."""
+    target = normal(*jax.eval_shape(theirs, x, weight).shape, seed=1)
+
+    def graded(function):
+        gradient = jax.grad(lambda x, weight: jnp.vdot(function(x, weight), target), argnums=(0, 1))
+        return lambda x, weight: (function(x, weight), gradient(x, weight))
+
+    found, wanted = jax.jit(lambda x, weight: (graded(ours)(x, weight), graded(theirs)(x, weight)))(x, weight)
+    close(found, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_depthwise_is_the_grouped_convolution(size, stride):
+    for height, width in SIZES:
+        agree(
+            lambda x, w: convolution.depthwise(x, w, stride),
+            lambda x, w: reference(x, w, stride, groups=4),
+            normal(2, height, width, 4),
+            normal(size, size, 1, 4),
+        )
+
+
+def test_depthwise_with_49_taps():
+    weight = normal(7, 7, 1, 4)
+    for stride in (1, 2):
+        ours, theirs = (
+            lambda x, w, stride=stride: convolution.depthwise(x, w, stride),
+            lambda x, w, stride=stride: reference(x, w, stride, groups=4),
+        )
+        for height, width in SIZES:
+            x = normal(2, height, width, 4)
+            close(jax.jit(ours)(x, weight), theirs(x, weight))
+    agree(ours, theirs, normal(1, 5, 6, 4), weight)
+
+
+@pytest.mark.parametrize("channels", [3, 6])  # few: a product with patches; more: the library's
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+def test_dense_convolution(size, stride, channels):
+    weight = normal(size, size, channels, 5)
+    for height, width in SIZES:
+        x = normal(2, height, width, channels)
+        close(jax.jit(convolution.convolve, static_argnums=2)(x, weight, stride), reference(x, weight, stride))
+    if size == 3:
+        agree(lambda x, w: convolution.convolve(x, w, stride), lambda x, w: reference(x, w, stride), x, weight)
+
+
+def test_pointwise_is_the_convolution_of_size_one():
+    agree(convolution.pointwise, lambda x, w: reference(x, w, 1), normal(2, 5, 6, 7), normal(1, 1, 7, 4))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_population_of_weights_on_the_same_pictures(stride):
+    """`vmap` over weights alone, as masked evaluation does it, is a loop."""
+    x, few = normal(2, 7, 7, 6), normal(2, 7, 7, 3)
+    cases = [
+        (lambda w: convolution.depthwise(x, w, stride), lambda w: reference(x, w, stride, groups=6), normal(3, 5, 5, 1, 6)),
+        (lambda w: convolution.convolve(few, w, stride), lambda w: reference(few, w, stride), normal(3, 3, 3, 3, 4)),
+        (lambda w: convolution.convolve(x, w, stride), lambda w: reference(x, w, stride), normal(3, 3, 3, 6, 4)),
+        (lambda w: convolution.pointwise(x, w), lambda w: reference(x, w, 1), normal(3, 1, 1, 6, 4)),
+    ]
+    for ours, theirs, weights in cases:
+        close(jax.jit(jax.vmap(ours))(weights), jnp.stack([theirs(weight) for weight in weights]))
+
+
+def test_library_convolution_against_loops():
+    x, weight = np.asarray(normal(1, 5, 4, 2)), np.asarray(normal(3, 3, 2, 3))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    wanted = np.zeros((1, 3, 2, 3))
+    for row in range(3):
+        for column in range(2):
+            window = padded[0, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            wanted[0, row, column] = np.einsum("hwi,hwio->o", window, weight)
+    close(convolution.library_convolution(jnp.asarray(x), jnp.asarray(weight), 2), wanted)
+
+
+def test_activations():
+    x = np.linspace(-5, 8, 27, dtype=np.float32)
+    hard = np.clip(x + 3, 0, 6) / 6
+    wanted = {"none": x, "relu": np.maximum(x, 0), "relu6": np.clip(x, 0, 6), "h_swish": x * hard, "h_sigmoid": hard}
+    assert set(convolution.ACTIVATIONS) == set(wanted)
+    for name, activation in convolution.ACTIVATIONS.items():
+        close(activation(jnp.asarray(x)), wanted[name], 1e-6)

@@ -1,0 +1,108 @@
+"""Folders of pictures as a task."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nasjax import tasks
+from nasjax.tasks.image_folder import read_image
+
+
+def paint(path, colour, size=(20, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten red cats and ten blue dogs, in shades that name the picture."""
+    for i in range(10):
+        paint(tmp_path / "cat" / f"{i}.png", (100 + i, 0, 0))
+        paint(tmp_path / "dog" / f"{i}.PNG", (0, 0, 100 + i), size=(40, 16))
+    return tmp_path
+
+
+def create(path, **changes):
+    return tasks.image_classification(path, **{"image_size": 8, **changes})
+
+
+def colours(split):
+    """(red, blue) of the first pixel of every picture, 0-255."""
+    values = split.images[:, 0, 0] * np.array([0.229, 0.224, 0.225]) + np.array([0.485, 0.456, 0.406])
+    return [tuple(pixel) for pixel in np.round(values * 255).astype(int)[:, ::2].tolist()]
+
+
+def test_every_picture_is_in_one_split_with_its_class(folder):
+    task = create(folder, validation=0.3, test=0.2)
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [10, 6, 4]
+    seen = []
+    for split in (task.train, task.validation, task.test):
+        assert split.images.shape[1:] == (8, 8, 3)
+        for (red, blue), label in zip(colours(split), split.labels, strict=True):
+            assert (red > 0) == (label == 0)
+            assert (blue > 0) == (label == 1)
+            seen.append((red, blue))
+    assert sorted(seen) == sorted([(100 + i, 0) for i in range(10)] + [(0, 100 + i) for i in range(10)])
+    assert task.classes == 2
+
+
+def test_train_and_val_folders_are_kept_apart(folder, tmp_path):
+    root = tmp_path / "set"
+    (root / "train").mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (folder / name).rename(root / "train" / name)
+        paint(root / "val" / name / "v.png", (1, 2, 3))
+        paint(root / "val" / name / "w.png", (1, 2, 3))
+    task = create(root)
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [20, 2, 2]
+    assert set(colours(task.validation) + colours(task.test)) == {(1, 3)}
+    assert len(create(root, limit=5).train) == 5
+
+
+def test_classes_may_be_named(folder):
+    assert set(create(folder, classes=("dog", "cat")).train.labels) <= {0, 1}
+    task = create(folder, classes=("bird", "cat", "dog"))
+    assert task.classes == 3
+    assert 0 not in np.concatenate([s.labels for s in (task.train, task.validation, task.test)])
+    with pytest.raises(ValueError, match="dog is not one of the 1 classes"):
+        create(folder, classes=("cat",))
+
+
+def test_the_centre_is_cut_out_after_scaling(tmp_path):
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:, 16:48] = 255
+    Image.fromarray(pixels).save(tmp_path / "stripe.png")
+    assert (read_image(tmp_path / "stripe.png", 32, 1.0) == 255).all()
+    small = read_image(tmp_path / "stripe.png", 8, 0.5)
+    assert small.shape == (8, 8, 3)
+    assert (small == 255).all()
+    whole = read_image(tmp_path / "stripe.png", 16, 0.5)
+    assert whole.shape == (16, 16, 3)
+    assert (whole[:, 2:14] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (lambda folder: folder / "none", "is not a folder"),
+        (lambda folder: folder / "cat", "has no folders"),
+        (lambda folder: (folder / "empty" / "a").mkdir(parents=True) or folder / "empty", "holds no pictures"),
+    ],
+)
+def test_a_folder_without_pictures_is_refused(folder, mistake, words):
+    with pytest.raises(ValueError, match=words):
+        create(mistake(folder))
+
+
+def test_a_broken_picture_is_named_or_passed_over(folder):
+    (folder / "cat" / "3.png").write_bytes((folder / "cat" / "3.png").read_bytes()[:40])
+    (folder / "dog" / "text.jpg").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"(3\.png|text\.jpg) cannot be read as a picture.*skip_broken=true"):
+        create(folder)
+    task = create(folder, skip_broken=True, validation=0.3, test=0.3)
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == 19
+
+
+def test_shares_that_leave_a_split_empty_are_refused(folder):
+    with pytest.raises(ValueError, match="leave a split of 20 pictures empty"):
+        create(folder, validation=0.01)

@@ -1,0 +1,345 @@
+"""The host loop: what is measured, found again, resumed and written."""
+
+import csv
+import itertools
+import json
+import shutil
+import sqlite3
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from tables import GENES, brute_front, write_table
+
+import nasjax
+from nasjax import supernets
+from nasjax.runs import run_folder
+from nasjax.supernets.tabular import TabularNet
+from nasjax.tactics import TACTICS, Concurrent
+
+GOALS = ("max:acc", "min:cost")
+FILES = ("evaluations.csv", "pareto.csv")
+TACTIC = {"random": {"population": 7}, "full": {"population": 8}, "concurrent": {"population": 6, "generations": 5}}
+
+
+@pytest.fixture
+def net(tmp_path):
+    return supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+
+
+def settings(tactic):
+    return {"name": tactic, **TACTIC[tactic]}
+
+
+def search(net, tactic="concurrent", **more):
+    return nasjax.search(net, objectives=GOALS, tactic=settings(tactic), **{"evaluations": 30, **more})
+
+
+def rows(folder, name="evaluations.csv"):
+    with (folder / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def outcome(folder):
+    """evaluations.csv without its seconds, and pareto.csv, as bytes."""
+    lines = (folder / "evaluations.csv").read_bytes().splitlines()
+    return [line.rpartition(b",")[0] for line in lines], (folder / "pareto.csv").read_bytes()
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Every architecture measured by a table, in order; chunks of three."""
+    measured = []
+    lookup = TabularNet.__call__
+
+    def call(self, archs):
+        assert len(archs) <= self.chunk
+        measured.extend(map(tuple, archs.tolist()))
+        return lookup(self, archs)
+
+    monkeypatch.setattr(TabularNet, "__call__", call)
+    created = TabularNet.__init__
+
+    def init(self, *arguments):
+        created(self, *arguments)
+        self.chunk = 3
+
+    monkeypatch.setattr(TabularNet, "__init__", init)
+    return measured
+
+
+@pytest.mark.parametrize("tactic", TACTICS)
+def test_a_budget_as_large_as_the_space_finds_the_true_front(net, tactic):
+    front = search(net, tactic, evaluations=10_000)
+    values = np.stack([-net.values[:, 0], net.values[:, 1]], axis=1)
+    true = {tuple(arch) for arch in net.archs[brute_front(values)].tolist()}
+    assert {tuple(arch) for arch in front.archs.tolist()} == true
+
+
+@pytest.mark.parametrize("tactic", TACTICS)
+def test_no_network_is_measured_twice_and_the_budget_is_kept(net, counted, tactic):
+    net.chunk = 3
+    search(net, tactic)
+    assert len(counted) == 30
+    assert len(set(counted)) == 30
+    assert all((net.space.canonical(np.array(arch, np.int32)) == np.array(arch)).all() for arch in counted)
+
+
+@pytest.mark.parametrize("tactic", TACTICS)
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(net, tmp_path, tactic):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        search(net, tactic, run=tmp_path / name, seed=seed)
+    assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
+    assert outcome(tmp_path / "a") != outcome(tmp_path / "c")
+
+
+def test_concurrent_search_needs_fewer_measurements_than_random_search(net):
+    volumes = {t: np.median([search(net, t, seed=seed).hypervolume for seed in range(5)]) for t in ("random", "concurrent")}
+    assert volumes["concurrent"] > volumes["random"]
+
+
+@pytest.mark.parametrize("tactic", TACTICS)
+def test_a_run_stopped_anywhere_ends_as_one_that_was_not(tmp_path, counted, tactic):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    search(net, tactic, run=tmp_path / "whole")
+    assert len(counted) == 30
+    steps = list(nasjax.searching(net, objectives=GOALS, tactic=settings(tactic), evaluations=30))
+    for after in range(len(steps) + 1):
+        counted.clear()
+        folder = tmp_path / f"stopped-{after}"
+        half = nasjax.searching(net, objectives=GOALS, tactic=settings(tactic), evaluations=30, run=folder)
+        for _ in range(after):
+            next(half)
+        half.close()
+        search(net, tactic, run=folder)
+        assert outcome(folder) == outcome(tmp_path / "whole"), after
+        assert len(counted) == len(set(counted)) == 30, after
+
+
+def test_a_crash_in_the_middle_of_a_chunk_loses_no_earlier_measurement(tmp_path, counted, monkeypatch):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    search(net, run=tmp_path / "whole")
+    counted.clear()
+    lookup, calls = TabularNet.__call__, []
+
+    def fail_at_fifth(self, archs):
+        calls.append(len(archs))
+        if len(calls) == 5:
+            raise MemoryError("as if")
+        return lookup(self, archs)
+
+    monkeypatch.setattr(TabularNet, "__call__", fail_at_fifth)
+    with pytest.raises(MemoryError):
+        search(net, run=tmp_path / "crashed")
+    assert len(counted) == 12
+    search(net, run=tmp_path / "crashed")
+    assert len(counted) == len(set(counted)) == 30
+    assert outcome(tmp_path / "crashed") == outcome(tmp_path / "whole")
+
+
+def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path, counted):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    search(net, run=tmp_path / "run", evaluations=20)
+    before = rows(tmp_path / "run")
+    search(net, run=tmp_path / "run", evaluations=33)
+    after = rows(tmp_path / "run")
+    assert after[:20] == before
+    assert len(after) == 33
+    assert len(counted) == len(set(counted)) == 33
+    with pytest.raises(ValueError, match="evaluations=33; 20 is less"):
+        search(net, run=tmp_path / "run", evaluations=20)
+
+
+def test_a_step_cut_short_by_the_budget_is_asked_anew_where_the_budget_grew(tmp_path, counted):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    half = nasjax.searching(net, objectives=GOALS, tactic=settings("random"), evaluations=10, run=tmp_path / "run")
+    for _ in range(2):
+        next(half)
+    half.close()
+    search(net, "random", run=tmp_path / "run", evaluations=21)
+    assert len({tuple(row[g] for g in GENES) for row in rows(tmp_path / "run")}) == 21
+
+
+def test_a_shared_archive_answers_a_later_run(tmp_path, counted):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    shared = tmp_path / "shared.db"
+    search(net, "random", run=tmp_path / "a", archive=shared)
+    first = len(counted)
+    search(net, "random", run=tmp_path / "b", archive=shared)
+    assert first == len(counted) == 30
+    a, b = rows(tmp_path / "a"), rows(tmp_path / "b")
+    assert [row | {"source": ""} for row in a] == [row | {"source": ""} for row in b]
+    assert {row["source"] for row in a} == {"measured"}
+    assert {row["source"] for row in b} == {"archive"}
+    assert json.loads((tmp_path / "b" / "summary.json").read_text())["from_archive"] == 30
+
+
+def test_an_archive_does_not_answer_for_another_table(tmp_path, counted):
+    one = supernets.create("tabular", table=write_table(tmp_path / "one.csv"), genes=GENES)
+    other = supernets.create("tabular", table=write_table(tmp_path / "other.csv", bad=[3]), genes=GENES)
+    search(one, "random", archive=tmp_path / "shared.db", run=tmp_path / "a")
+    search(other, "random", archive=tmp_path / "shared.db", run=tmp_path / "b")
+    assert len(counted) == 60
+
+
+def test_failed_networks_are_counted_and_passed_over(tmp_path):
+    net = supernets.create("tabular", table=write_table(tmp_path / "t.csv", bad=range(0, 100, 3)), genes=GENES)
+    for tactic in TACTICS:
+        front = search(net, tactic, run=tmp_path / tactic, evaluations=60)
+        summary = json.loads((tmp_path / tactic / "summary.json").read_text())
+        failed = [row for row in rows(tmp_path / tactic) if row["status"] == "failed"]
+        assert summary["failed"] == len(failed) > 0
+        assert all(row["acc"] == "nan" for row in failed)
+        assert np.isfinite(front.metrics["acc"]).all()
+
+
+def test_the_run_folder_agrees_with_the_table(net, tmp_path):
+    front = search(net, run=tmp_path / "run")
+    known = {tuple(map(int, arch)): values for arch, values in zip(net.archs, net.values, strict=True)}
+    table = rows(tmp_path / "run")
+    assert [int(row["index"]) for row in table] == list(range(30))
+    points = []
+    for row in table:
+        chosen = {gene: int(row[gene]) for gene in GENES if row[gene]}
+        values = known[tuple(net.space.encode(chosen).tolist())]
+        assert (float(row["acc"]), float(row["cost"])) == tuple(values[:2])
+        points.append((-values[0], values[1]))
+    best = brute_front(np.array(points))
+    assert {int(row["index"]) for row in rows(tmp_path / "run", "pareto.csv")} == set(np.flatnonzero(best).tolist())
+    assert sorted(front.indices.tolist()) == np.flatnonzero(best).tolist()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [goal["reference"] for goal in summary["objectives"]] == [net.ranges()["acc"][0], net.ranges()["cost"][1]]
+    volume = summary["hypervolume"]
+    assert len(volume) == 30
+    assert all(later >= earlier for earlier, later in itertools.pairwise(volume))
+    assert volume[-1] == front.hypervolume
+
+
+def test_a_run_is_itself_a_table(net, tmp_path):
+    search(net, "random", run=tmp_path / "run", evaluations=60)
+    again = supernets.create("tabular", table=str(tmp_path / "run" / "evaluations.csv"), genes=GENES)
+    assert again.metrics == ("acc", "cost", "width")
+    assert len(again.archs) == 60
+    for arch, values in zip(again.archs, again.values, strict=True):
+        chosen = again.space.decode(arch)
+        assert (net(net.space.encode(chosen)[None])["acc"][0]) == values[0]
+
+
+def test_without_a_run_nothing_is_written(net, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert search(net).folder is None
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_one_objective_returns_the_best_and_three_are_searched(net):
+    best = nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=10_000)
+    assert best.metrics["acc"].tolist() == [net.ranges()["acc"][1]]
+    true = {tuple(arch) for arch in net.archs[brute_front(net.values * [-1, 1, 1])].tolist()}
+    goals = ["max:acc", "min:cost", "min:width"]
+    front = nasjax.search(net, objectives=goals, tactic=settings("concurrent"), evaluations=500)
+    assert {tuple(arch) for arch in front.archs.tolist()} == true
+
+
+def test_references_move_the_hypervolume(net):
+    front = search(net, "random")
+    moved = search(net, "random", references={"acc": net.ranges()["acc"][0] - 5})
+    assert moved.hypervolume > front.hypervolume
+    with pytest.raises(ValueError, match="references names 'loss'"):
+        search(net, references={"loss": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, "started with seed=0, not 1"),
+        ({"tactic": "random"}, "started with tactic.name=concurrent, not random"),
+        ({"tactic": {"name": "concurrent", "population": 9}}, "tactic.population=6, not 9"),
+        ({"objectives": ["max:acc"]}, "started with objectives="),
+    ],
+)
+def test_a_run_with_other_settings_is_refused_by_the_first_that_differs(net, tmp_path, change, words):
+    arguments = {"objectives": GOALS, "tactic": settings("concurrent"), "evaluations": 12, "run": tmp_path / "run"}
+    nasjax.search(net, **arguments)
+    with pytest.raises(ValueError, match="started with") as caught:
+        nasjax.search(net, **(arguments | change))
+    assert words in str(caught.value)
+
+
+def test_a_run_whose_table_changed_is_refused(net, tmp_path):
+    search(net, run=tmp_path / "run")
+    other = supernets.create("tabular", table=write_table(tmp_path / "table.csv", bad=[1]), genes=GENES)
+    with pytest.raises(ValueError, match="other weights, data or settings"):
+        search(other, run=tmp_path / "run")
+
+
+def test_a_folder_in_use_or_of_something_else_is_refused(net, tmp_path):
+    search(net, run=tmp_path / "run", evaluations=6)
+    copy = json.loads((tmp_path / "run" / "run.json").read_text())["context"]
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    with run_folder(tmp_path / "run", kept, copy), pytest.raises(ValueError, match="in use"):
+        search(net, run=tmp_path / "run", evaluations=6)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="is not a run folder"):
+        search(net, run=tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_an_archive_of_a_newer_version_or_of_something_else_is_refused(net, tmp_path):
+    base = sqlite3.connect(tmp_path / "newer.db")
+    base.execute("pragma user_version = 99")
+    base.commit()
+    with pytest.raises(ValueError, match="newer nasjax"):
+        search(net, archive=tmp_path / "newer.db")
+    (tmp_path / "text.db").write_text("not a database, but long enough to look like one" * 50)
+    with pytest.raises(ValueError, match="cannot be used as an archive"):
+        search(net, archive=tmp_path / "text.db")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"objectives": []}, "objectives is empty"),
+        ({"objectives": ["max:acc", "acc"]}, "needs a direction"),
+        ({"objectives": ["max:acc", "max:acc"]}, "named twice"),
+        ({"objectives": ["best:acc"]}, "not of the form"),
+        ({"objectives": ["latency"]}, "cannot be measured here; allowed: acc, cost, width"),
+        ({"tactic": "linas"}, "unknown tactic 'linas'; allowed: random, full, concurrent"),
+        ({"tactic": {"name": "random", "size": 3}}, "no setting 'size'; allowed: population"),
+        ({"evaluations": 0}, "at least 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_anything_is_written(net, tmp_path, arguments, words):
+    with pytest.raises(ValueError) as caught:
+        nasjax.search(net, **({"objectives": GOALS, "run": tmp_path / "run"} | arguments))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_compiles_again_as_the_archive_grows(net, caplog):
+    search(net, evaluations=30)  # Small operations compile here.
+    with jax.log_compiles():
+        steps = nasjax.searching(net, objectives=GOALS, tactic=Concurrent(4, 5), evaluations=64)
+        for _ in range(6):
+            next(steps)
+        caplog.clear()
+        for _ in range(6):
+            next(steps)
+    big = [
+        r.getMessage()
+        for r in caplog.records
+        if "Compiling" in r.getMessage() and ("evolve" in r.getMessage() or "fit" in r.getMessage())
+    ]
+    assert big == []
+
+
+def test_a_copied_run_folder_is_taken_up_again(net, tmp_path):
+    search(net, run=tmp_path / "run", evaluations=12)
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    search(net, run=tmp_path / "moved", evaluations=18)
+    assert len(rows(tmp_path / "moved")) == 18
+    assert {row["source"] for row in rows(tmp_path / "moved")} == {"measured"}
+    assert FILES[0] in {path.name for path in (tmp_path / "moved").iterdir()}

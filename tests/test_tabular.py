@@ -1,0 +1,87 @@
+"""Tables as super-networks: what is read, what is refused, and what lies outside the rows."""
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+
+from nasjax import supernets
+
+
+def write(path, header, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+
+def tabular(path, *genes):
+    return supernets.create("tabular", table=path, genes=genes)
+
+
+def test_values_come_back_by_architecture(tmp_path):
+    rows = [[kernel, word, 10 * kernel + len(word), 0.5 * kernel] for kernel in (7, 3, 5) for word in ("skip", "conv3x3")]
+    net = tabular(write(tmp_path / "t.csv", ["k", "op", "acc", "macs"], rows), "k", "op")
+    assert net.metrics == ("acc", "macs")
+    assert net.space.size == 6
+    assert net.space.genes[0].options == (3, 5, 7)
+    for kernel, word, accuracy, macs in rows:
+        found = net(net.space.encode({"k": kernel, "op": word})[None])
+        assert (found["acc"][0], found["macs"][0]) == (accuracy, macs)
+    assert net.ranges() == {"acc": (34.0, 77.0), "macs": (1.5, 3.5)}
+
+
+def test_outside_the_table_the_nearest_row_is_meant(tmp_path):
+    whole = list(itertools.product(range(3), repeat=4))
+    rows = [[*arch, sum(arch)] for arch in whole[::3]]
+    net = tabular(write(tmp_path / "t.csv", ["a", "b", "c", "d", "acc"], rows), *"abcd")
+    kept = np.array(sorted(whole[::3]))
+    for arch in np.array(whole, np.int32):
+        distance = (kept != arch).sum(1)
+        assert (net.nearest(arch[None])[0] == kept[distance.argmin()]).all()
+
+
+def test_an_empty_cell_is_a_gene_that_a_depth_switches_off(tmp_path):
+    rows = [[1, 3, "", 50], [1, 5, "", 51], [2, 3, 3, 52], [2, 3, 5, 53], [2, 5, 3, 54], [2, 5, 5, 55]]
+    net = tabular(write(tmp_path / "t.csv", ["depth", "k1", "k2", "acc"], rows), "depth", "k1", "k2")
+    assert net.space.size == 6
+    assert net.space.genes[2].needs == ("depth", 2)
+    assert net(net.space.encode({"depth": 1, "k1": 5})[None])["acc"][0] == 51
+
+
+def test_equal_rows_may_repeat(tmp_path):
+    net = tabular(write(tmp_path / "t.csv", ["a", "acc"], [[1, 5], [2, 6], [1, 5]]), "a")
+    assert len(net.archs) == 2
+
+
+HEADER = ["a", "b", "acc"]
+ROWS = [[1, 1, 5], [2, 1, 6]]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "genes", "words"),
+    [
+        (HEADER, ROWS, "ax", "has no column 'x'; it has a, b, acc"),
+        (HEADER, [[1, 1, 5], [2, 1, "high"]], "ab", "row 2: column 'acc' holds 'high', which is not a number"),
+        (HEADER, [[1, 1, 5], [2, 1, ""]], "ab", "row 2: column 'acc' holds '', which is not a number"),
+        (HEADER, [[1, 1, 5], [2, 2, 6], [1, 1, 7]], "ab", "rows 1 and 3 are the same network"),
+        (HEADER, [], "ab", "has no rows"),
+        (HEADER, [[1, 1, 5], [2, 1]], "ab", "line 3 has 2 cells where the header has 3"),
+        (["a", "a", "acc"], ROWS, "a", "names column 'a' twice"),
+        (HEADER, [["", 1, 5], [2, 1, 6]], "ab", "gene column 'a' has empty cells"),
+        (["a", "b"], [[1, 2]], "ab", "has no metric"),
+    ],
+)
+def test_a_bad_table_is_refused_in_one_line(tmp_path, header, rows, genes, words):
+    path = write(tmp_path / "t.csv", header, rows)
+    with pytest.raises(ValueError, match=r"t\.csv") as caught:
+        tabular(path, *genes)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_table_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is not a file"):
+        tabular(str(tmp_path / "none.csv"), "a")
+    with pytest.raises(ValueError, match=r"needs supernet\.table"):
+        supernets.create("tabular")

@@ -1,0 +1,154 @@
+"""Sandwich training teaches every sub-network, the same seed the same weights."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import CONFIG, close, easy_task
+
+from nasjax.evaluation import MaskedConfig
+from nasjax.evaluation.calibration import calibrate
+from nasjax.supernets.checkpoints import tensors
+from nasjax.training import SandwichConfig
+from nasjax.training.sandwich import _sandwich_loss, shift_images
+
+SMALL = replace(
+    CONFIG,
+    widths=(8,),
+    strides=(2,),
+    depths=((1, 2),),
+    kernels=(3,),
+    expands=(1, 2),
+    activations=("relu",),
+    squeeze_excite=(False,),
+    first_width=0,
+    final_expand=0,
+)
+TRAINER = SandwichConfig(epochs=12, batch=24, learning_rate=1e-2, random_subnets=1)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return easy_task((120, 60, 6), noise=0.4)
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    return nnx.jit(lambda: SMALL.create(0))()
+
+
+@pytest.fixture(scope="module")
+def trained(fresh, task):
+    """The trained network, and the losses on the way."""
+    losses = []
+    net = TRAINER.train(fresh, task, jax.random.key(3), lambda *facts: losses.append(facts))
+    return net, losses
+
+
+def ends(net, task):
+    """Metrics of the largest and the smallest sub-network."""
+    archs = np.stack([net.space.largest(), net.space.smallest()])
+    return MaskedConfig(batch=30, calibration_images=120, chunk=2).bind(net, task)(archs)
+
+
+def test_training_teaches_the_largest_and_the_smallest(fresh, trained, task):
+    net, losses = trained
+    before, after = ends(fresh, task), ends(net, task)
+    assert (after["loss"] < 0.6 * before["loss"]).all()
+    assert (after["accuracy_top1"] > 80).all()  # chance: 33
+    assert [facts[:2] for facts in losses] == [(epoch, 12) for epoch in range(1, 13)]
+    assert losses[-1][2] < 0.6 * losses[0][2]
+
+
+def test_the_same_seed_gives_the_same_weights(fresh, trained, task):
+    first = tensors(trained[0])
+    again, other = (tensors(TRAINER.train(fresh, task, jax.random.key(seed), lambda *_: None)) for seed in (3, 4))
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, again[name], err_msg=name)
+    assert any((value != other[name]).any() for name, value in first.items())
+
+
+def test_training_leaves_the_network_given_alone(fresh, trained):
+    close(nnx.to_pure_dict(nnx.state(fresh)), nnx.to_pure_dict(nnx.state(nnx.jit(lambda: SMALL.create(0))())), 0)
+
+
+def test_stored_statistics_are_the_largest_networks(trained, task):
+    net, _ = trained
+    graph, weights = nnx.split(net)
+    batches = jnp.asarray(task.train.images).reshape(5, 24, 7, 7, 3)
+    largest = tuple(map(int, net.space.largest()))
+    wanted = jax.jit(lambda weights: calibrate(nnx.merge(graph, weights), largest, batches))(weights)
+    close(net.stored(), wanted, 1e-5)
+    assert np.abs(net.stored()[1]["expand"].mean).max() > 0.01
+
+
+def test_a_loss_that_is_not_finite_stops_training(fresh, task):
+    broken = nnx.clone(fresh)
+    broken.stages[0].conv.norm.bias[...] = jnp.full_like(broken.stages[0].conv.norm.bias[...], jnp.nan)
+    called = []
+    with pytest.raises(FloatingPointError, match=r"the loss became nan in epoch 1; a smaller trainer\.learning_rate helps"):
+        TRAINER.train(broken, task, jax.random.key(3), lambda *facts: called.append(facts))
+    assert not called
+
+
+def test_the_loss_by_hand(fresh, task):
+    """The largest learns from labels, the others from its probabilities, and it learns nothing from them."""
+    net = fresh
+    graph, weights, rest = nnx.split(net, nnx.Param, ...)
+    images, labels = jnp.asarray(task.train.images[:24]), jnp.asarray(task.train.labels[:24])
+    archs = net.space.sample_raw(jax.random.key(1), 2)
+
+    @jax.jit
+    def logits(weights):
+        net = nnx.merge(graph, weights, rest)
+        rows = jnp.concatenate([jnp.stack([net.space.largest(), net.space.smallest()]), archs])
+        return jax.vmap(lambda arch: net.forward(images, arch, None)[0])(rows)
+
+    values = np.asarray(logits(weights), np.float64)
+    log = values - np.log(np.exp(values).sum(-1, keepdims=True))
+    teacher = np.exp(log[0])
+    wanted = [-log[0][np.arange(24), labels].mean(), *(-(teacher * student).sum(-1).mean() for student in log[1:])]
+
+    @jax.jit
+    def loss(weights):
+        return _sandwich_loss(nnx.merge(graph, weights, rest), task, images, labels, archs)
+
+    assert float(loss(weights)) == pytest.approx(np.mean(wanted), rel=1e-5)
+
+
+def test_no_gradient_reaches_the_teacher_through_the_students(task):
+    logits, teacher = jnp.asarray([[1.0, 2.0, 0.5]]), jnp.asarray([[0.2, 0.1, 3.0]])
+    assert not np.asarray(jax.grad(lambda t: task.distillation(logits, t).sum())(teacher)).any()
+    gradient = jax.grad(lambda s: task.distillation(s, teacher).sum())(logits)
+    close(gradient, jax.nn.softmax(logits) - jax.nn.softmax(teacher), 1e-6)
+
+
+def test_shifting_by_nothing_is_the_identity():
+    images = np.random.default_rng(0).normal(size=(5, 4, 6, 2)).astype(np.float32)
+    np.testing.assert_array_equal(shift_images(jax.random.key(0), jnp.asarray(images), 0), images)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_every_picture_is_one_of_its_shifts(most):
+    """And all shifts come about, each picture's own."""
+    number = 400
+    images = np.random.default_rng(0).normal(size=(number, 4, 6, 1)).astype(np.float32)
+    shifted = np.asarray(shift_images(jax.random.key(1), jnp.asarray(images), most))
+    rows, columns = np.arange(4), np.arange(6)
+    steps = range(-most, most + 1)
+    counts = np.zeros((2 * most + 1) ** 2, int)
+    for image, result in zip(images, shifted, strict=True):
+        moved = [image[np.clip(rows + down, 0, 3)][:, np.clip(columns + right, 0, 5)] for down in steps for right in steps]
+        same = [np.array_equal(result, candidate) for candidate in moved]
+        assert sum(same) == 1
+        counts += same
+    assert counts.min() > 0.4 * number / len(counts)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch", "learning_rate"])
+def test_wrong_settings_are_refused(name):
+    with pytest.raises(ValueError, match=f"trainer.{name} must be above 0, not 0"):
+        SandwichConfig(**{name: 0})
