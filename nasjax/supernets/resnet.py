@@ -24,9 +24,11 @@ class ResNetConfig:
     One entry a stage in `widths` (at multiplier 1), `strides` and `least_depths`, to which an option of `depths` is added.
     `checkpoint`: a file of weights, ours or as published for PyTorch (None: drawn). The published weights expect RGB
     pictures (batch, height, width, channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225).
+    `resolutions`, as in (160, 192, 224), makes the resolution a gene: pictures of `image_size` are scaled down to it.
     """
 
     image_size: int = 224
+    resolutions: tuple[int, ...] = ()
     channels: int = 3
     classes: int = 1000
     stem_width: int = 64
@@ -43,6 +45,8 @@ class ResNetConfig:
         for name in ("strides", "least_depths"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
+        if max(self.resolutions, default=0) > self.image_size:
+            raise ValueError(f"resolutions has {max(self.resolutions)}, more than image_size={self.image_size}")
 
     def create(self, seed: int = 0) -> "ResNet":
         """The super-network with weights drawn from `seed`."""
@@ -212,7 +216,7 @@ class ResNet(SuperNet):
                 stages.append(Bottleneck(width, outputs, expand, stride, gate, **options))
                 width = outputs
         stages.append(Head(width, config.classes, rngs=rngs))
-        super().__init__(stages, (config.image_size, config.image_size, config.channels))
+        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.resolutions)
 
     def middle_multiplier(self, multiplier: float) -> float:
         """The least multiplier of the same middle width in the stem: .65 and .8 both give 24, so they are one option."""
