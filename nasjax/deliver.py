@@ -14,6 +14,7 @@ from nasjax import supernets, tasks
 from nasjax.archive import Archive
 from nasjax.evaluation import EVALUATORS
 from nasjax.evaluation.calibration import calibrate
+from nasjax.evaluation.resolution import resized
 from nasjax.extract import extract, load, save_network
 from nasjax.report import read_run
 from nasjax.runs import read_settings
@@ -51,7 +52,8 @@ def deliver(run: Path, network: int | None = None, out: Path | None = None) -> D
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"])
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
-    batches = jnp.asarray(evaluator.calibration(task))
+    size = net.resolution(arch)
+    batches = jnp.asarray(resized(evaluator.calibration(task), size))
     traced = jnp.asarray(arch, jnp.int32)
     statistics = jax.jit(lambda: calibrate(net, traced, batches))()
     extracted = extract(net, arch, statistics)
@@ -60,7 +62,7 @@ def deliver(run: Path, network: int | None = None, out: Path | None = None) -> D
     partial.mkdir(parents=True)
     try:
         save_network(extracted, config["supernet"], arch, partial)
-        pictures = task.validation.images[:PICTURES]
+        pictures = resized(task.validation.images[:PICTURES], size)
         masked = jax.jit(lambda images: net.forward(images, traced, statistics)[0])(pictures)
         difference = float(np.abs(masked - load(partial)(pictures)).max())
         if not difference <= TOLERANCE:

@@ -41,7 +41,8 @@ def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, 
 
     `statistics`: the batch-norm statistics to keep, full width, stage by stage; by default the stored ones.
     """
-    carry: PyTree = net.inputs(1)
+    resolution = net.resolution(arch)
+    carry: PyTree = net.inputs(1, resolution)
     stages = []
     for i, (stage, choice) in enumerate(zip(net.stages, net.choices(arch), strict=True)):
         assert isinstance(choice, tuple)
@@ -50,6 +51,9 @@ def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, 
         carry = carry_after(stage, choice, carry)
     extracted = nnx.clone(net)
     extracted.stages = nnx.List(stages)
+    if resolution is not None:
+        extracted.resolutions = (resolution,)
+        extracted.input_shape = (resolution, resolution, *net.input_shape[2:])
     return extracted
 
 

@@ -1,4 +1,4 @@
-"""The command line: `nasjax search | train | extract | report`."""
+"""The command line: `nasjax search | train | import | extract | report`."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ from nasjax.version import __version__
 COMMANDS = {
     "search": "find the Pareto front of a super-network's sub-networks",
     "train": "train a super-network and write its weights",
+    "import": "convert published weights to a safetensors file",
     "extract": "slice one network of a finished run out, verified",
     "evaluate": "measure given architectures",
     "report": "write a run's page, plots and table anew; compare several runs",
@@ -37,12 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, words in COMMANDS.items():
-        made = {"search": _settings, "train": _settings, "evaluate": _evaluate, "extract": _extract, "report": _report,
-                "list": lambda parser: None}[command]  # fmt: skip
         sub = subparsers.add_parser(
             command, help=words, description=words, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        made(sub)
+        PARSERS[command](sub)
     return parser
 
 
@@ -61,6 +60,11 @@ def groups() -> dict[str, list[str]]:
     return dict(sorted(names.items()))
 
 
+def _import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="a PyTorch state dict (.pth), or safetensors, with the published names")
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="supernet=NAME [supernet.KEY=VALUE] [out=FILE]")
+
+
 def _extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="run=FOLDER [network=INDEX] [out=FOLDER]")
 
@@ -73,3 +77,15 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several, or a folder of them, are compared")
     parser.add_argument("--out", help="where a comparison is written (by default the first of the folders)")
+
+
+PARSERS = {
+    "search": _settings,
+    "train": _settings,
+    "import": _import,
+    "extract": _extract,
+    "evaluate": _evaluate,
+    "report": _report,
+    "list": lambda parser: None,
+}
+"""What adds each command's arguments."""

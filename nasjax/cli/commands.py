@@ -87,6 +87,22 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def import_weights(options: argparse.Namespace) -> int:
+    """`nasjax import`."""
+    words = [word for word in options.overrides if not word.startswith("out=")]
+    config = configuration("import", words)["supernet"]
+    named = [word.removeprefix("out=") for word in options.overrides if word.startswith("out=")]
+    out = Path(named[-1] if named else f"{config['name']}.safetensors")
+    if out.exists():
+        raise ValueError(f"out={out} exists already; name another file, or remove it")
+    if not out.parent.is_dir():
+        raise ValueError(f"out={out}: there is no folder {out.parent}")
+    net = supernets.create(**{**config, "checkpoint": options.checkpoint})
+    supernets.save_weights(net, out, {"supernet": config["name"], "source": Path(options.checkpoint).name})
+    print(f"Weights: {out}. To use them: supernet={config['name']} supernet.checkpoint={out}")
+    return 0
+
+
 def extract(options: argparse.Namespace) -> int:
     """`nasjax extract`."""
     words = dict(word.partition("=")[::2] for word in options.overrides)
@@ -160,6 +176,7 @@ def evaluate(options: argparse.Namespace) -> int:
 HANDLERS = {
     "search": search,
     "train": train,
+    "import": import_weights,
     "evaluate": evaluate,
     "extract": extract,
     "report": report,

@@ -53,9 +53,27 @@ class CostTable:
 def cost_tables(net: SuperNet) -> dict[str, CostTable]:
     """The tables of every exact cost (`macs`: multiply-accumulates of one example; `params`: weights without statistics).
 
-    An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read.
+    An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read. Where the resolution is elastic, a
+    stage's table has it as its first axis, unless the cost is the same at all of them.
     """
-    carry: PyTree = net.inputs(1)
+    if not net.resolutions:
+        return {name: CostTable(net.columns(), tuple(tables)) for name, tables in _tables(net, None).items()}
+    slices = [_tables(net, resolution) for resolution in net.resolutions]
+    return {name: _stacked(net, [tables[name] for tables in slices]) for name in COSTS}
+
+
+def _stacked(net: SuperNet, slices: list[list[np.ndarray]]) -> CostTable:
+    """One table of a table for each resolution."""
+    columns, tables = list(net.columns()), list(slices[0])
+    for i, rows in enumerate(zip(*slices, strict=True)):
+        if not all(np.array_equal(row, rows[0]) for row in rows):
+            columns[i], tables[i] = (0, *columns[i]), np.stack(rows)
+    return CostTable(tuple(columns), tuple(tables))
+
+
+def _tables(net: SuperNet, resolution: int | None) -> dict[str, list[np.ndarray]]:
+    """Every cost at one resolution, stage by stage."""
+    carry: PyTree = net.inputs(1, resolution)
     tables: dict[str, list[np.ndarray]] = {name: [] for name in COSTS}
     known: list[tuple[Any, PyTree, dict[str, np.ndarray]]] = []
     for stage in net.stages:
@@ -66,7 +84,7 @@ def cost_tables(net: SuperNet) -> dict[str, CostTable]:
         _, carry, found = next(row for row in known if row[0] == signature)
         for name, table in found.items():
             tables[name].append(_gated(stage, table))
-    return {name: CostTable(net.columns(), tuple(rows)) for name, rows in tables.items()}
+    return tables
 
 
 def _signature(stage: Stage) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from nasjax.supernets.checkpoints import load_weights, save_weights
 from nasjax.supernets.external import ExternalConfig, ExternalNet
 from nasjax.supernets.mobilenet_v3 import MobileNetV3Config
 from nasjax.supernets.own import OwnConfig
+from nasjax.supernets.resnet import ResNetConfig
 from nasjax.supernets.stage import Stage, SuperNet
 from nasjax.supernets.tabular import TabularConfig, TabularNet
 from nasjax.tables import record, settings
@@ -31,6 +32,29 @@ SUPERNETS: dict[str, Any] = {
         checkpoint="shipped",
     ),
     "ofa_mbv3_d234_e346_k357_w1.0": MobileNetV3Config(),
+    "ofa_mbv3_d234_e346_k357_w1.2": MobileNetV3Config(
+        stem_width=24,
+        first_width=24,
+        widths=(32, 48, 96, 136, 192),
+        final_expand=1152,
+        final_width=1536,
+    ),
+    "ofa_proxyless_d234_e346_k357_w1.3": MobileNetV3Config(
+        stem_width=40,
+        stem_activation="relu6",
+        first_width=24,
+        first_activation="relu6",
+        widths=(32, 56, 104, 128, 248, 416),
+        strides=(2, 2, 2, 1, 2, 1),
+        depths=((2, 3, 4),) * 5 + ((1,),),
+        activations=("relu6",) * 6,
+        squeeze_excite=(False,) * 6,
+        final_expand=1664,
+        final_width=0,
+        final_activation="relu6",
+        epsilon=1e-3,
+    ),
+    "ofa_resnet50": ResNetConfig(),
     "tabular": TabularConfig(),
     "external": ExternalConfig(),
     "own": OwnConfig(),

@@ -1,8 +1,8 @@
-"""Weights on disk: safetensors, one tensor a weight, named by its place in the network."""
+"""Weights on disk: safetensors, one tensor a weight, named by its place in the network; or as published for PyTorch."""
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,11 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from nasjax.supernets.ofa_weights import Published, published_names, shortened
 from nasjax.supernets.stage import SuperNet
+
+TORCH_FILES = (b"PK\x03\x04", b"\x80")
+"""How the files of torch.save begin (zip, and the older pickles); the published ones have no suffix to go by."""
 
 
 def tensors(net: SuperNet) -> dict[str, np.ndarray]:
@@ -31,36 +35,66 @@ def save_weights(net: SuperNet, path: Path, facts: dict[str, Any]) -> None:
 def load_weights(make: Callable[[], SuperNet], path: Path) -> SuperNet:
     """The network that `make` builds (its own weights are never computed) with the weights of a file.
 
+    The file: our safetensors, or a published state dict, as PyTorch wrote it or as safetensors under the published names.
     Raises ValueError for a file that cannot be read, or naming the first tensor that is missing, unexpected or misshapen.
     """
-    graph, state = nnx.split(nnx.eval_shape(make))
-    found = _read(path)
+    return fill(make, read_tensors(path), str(path))
+
+
+def fill(make: Callable[[], SuperNet], found: Mapping[str, np.ndarray], source: str) -> SuperNet:
+    """As `load_weights`, from tensors in memory; `source` is what messages call them."""
+    net = nnx.eval_shape(make)
+    graph, state = nnx.split(net)
     wanted = nnx.to_flat_state(state)
+    own = any(_name(place) in found for place, _ in wanted)
+    names = {} if own else published_names(net)
+    left = {name: (name, tensor) for name, tensor in found.items()} if own else shortened(dict(found))
+    mistake = f"{source} is a checkpoint of another super-network:"
     filled = []
     for place, variable in wanted:
-        name = _name(place)
-        if name not in found:
-            raise ValueError(f"{path} is a checkpoint of another super-network: it has no tensor {name!r}")
-        tensor = found.pop(name)
-        if tensor.shape != variable.shape:
-            raise ValueError(
-                f"{path} is a checkpoint of another super-network: tensor {name!r} has shape {tensor.shape}, "
-                f"{variable.shape} is wanted"
-            )
-        filled.append((place, variable.replace(jnp.asarray(tensor, variable.dtype))))
-    if found:
-        raise ValueError(f"{path} is a checkpoint of another super-network: tensor {min(found)!r} is not wanted")
+        there = names.get(_name(place), Published(_name(place)))
+        if there.name not in left:
+            raise ValueError(f"{mistake} it has no tensor {there.name!r}")
+        name, tensor = left.pop(there.name)
+        if tensor.shape != there.shape(variable.shape):
+            raise ValueError(f"{mistake} tensor {name!r} has shape {tensor.shape}, {there.shape(variable.shape)} is wanted")
+        filled.append((place, variable.replace(jnp.asarray(there.ours(tensor), variable.dtype))))
+    if left:
+        raise ValueError(f"{mistake} tensor {min(left.values())[0]!r} is not wanted")
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file or of a PyTorch state dict, under the names that stand there.
+
+    Raises ValueError, in one line, for a file that is missing or holds anything else.
+    """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}")
+    with path.open("rb") as file:
+        if file.read(4).startswith(TORCH_FILES):
+            return _read_torch(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        with safe_open(path, framework="numpy") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as safetensors ({error})") from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    """A state dict, alone or under "state_dict"; plain tensors only, no code of the file is run."""
+    try:
+        import torch
+    except ImportError:
+        raise ValueError(f"{path} was written by PyTorch: reading it needs torch, as in pip install nasjax[torch]") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever a damaged or hostile file leads to
+        raise ValueError(f"{path} cannot be read as a PyTorch state dict ({str(error).splitlines()[0]})") from error
+    content = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if content is None or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds no state dict, alone or under 'state_dict'")
+    return {name: value.float().numpy() for name, value in content.items()}
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -20,10 +20,14 @@ class MobileNetV3Config:
     """What a network of this family looks like; the defaults are Once-for-All's MobileNetV3 of width 1.0.
 
     One entry a stage in `widths`, `strides`, `depths`, `activations`, `squeeze_excite`; a `first_width`, `final_expand` or
-    `final_width` of 0 leaves that part out. `checkpoint`: a safetensors file, or `shipped` for weights inside the package.
+    `final_width` of 0 leaves that part out. `checkpoint`: a file of weights, ours or as published for PyTorch, or `shipped`
+    for those inside the package. The weights that Once-for-All publishes expect RGB pictures (batch, height, width,
+    channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225). `resolutions`, as in (160, 192,
+    224), makes the resolution a gene: pictures of `image_size` are scaled down to it.
     """
 
     image_size: int = 224
+    resolutions: tuple[int, ...] = ()
     channels: int = 3
     classes: int = 1000
     stem_width: int = 16
@@ -48,6 +52,8 @@ class MobileNetV3Config:
         for name in ("strides", "depths", "activations", "squeeze_excite"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
+        if max(self.resolutions, default=0) > self.image_size:
+            raise ValueError(f"resolutions has {max(self.resolutions)}, more than image_size={self.image_size}")
         for name in {self.stem_activation, self.first_activation, self.final_activation, *self.activations}:
             if name not in ACTIVATIONS:
                 raise ValueError(f"unknown activation {name!r}; allowed: {', '.join(ACTIVATIONS)}")
@@ -189,4 +195,4 @@ class MobileNetV3(SuperNet):
                 )
                 width = outputs
         stages.append(Head(width, config, rngs=rngs))
-        super().__init__(stages, (config.image_size, config.image_size, config.channels))
+        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.resolutions)

@@ -101,14 +101,17 @@ class SuperNet(nnx.Module):
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
     """How it was made: `name` and settings."""
 
-    def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...] = ()):
+    def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...] = (), resolutions: tuple[int, ...] = ()):
         self.stages = nnx.List(stages)
         self.input_shape = input_shape
+        self.resolutions = resolutions
 
     @property
     def space(self) -> SearchSpace:
-        """The genes of the gates, then all others, in the order of the stages."""
+        """The resolution where it is elastic, the genes of the gates, then all others, in the order of the stages."""
         genes: dict[str, Gene] = {}
+        if self.resolutions:
+            genes["resolution"] = Gene("resolution", self.resolutions, host=True)
         gates = [stage.gate[0] for stage in self.stages if stage.gate is not None]
         for gene in gates + [gene for stage in self.stages for gene in stage.genes]:
             if genes.setdefault(gene.name, gene) != gene:
@@ -120,9 +123,17 @@ class SuperNet(nnx.Module):
         space = self.space
         return tuple(space.columns(tuple(gene.name for gene in stage.reads)) for stage in self.stages)
 
-    def inputs(self, batch: int) -> PyTree[jax.ShapeDtypeStruct]:
+    def resolution(self, arch: Sequence[int] | np.ndarray) -> int | None:
+        """The side of the pictures that an architecture takes, in pixels; None where the resolution is not elastic.
+
+        Stages take pictures of any size: whoever calls the network scales them (`nasjax.evaluation.resolution`).
+        """
+        return self.resolutions[int(arch[0])] if self.resolutions else None
+
+    def inputs(self, batch: int, resolution: int | None = None) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes of what the first stage takes, for `batch` examples."""
-        return jax.ShapeDtypeStruct((batch, *self.input_shape), jnp.float32)
+        shape = self.input_shape if resolution is None else (resolution, resolution, *self.input_shape[2:])
+        return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
 
     def output(self, batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
         """Shape of what the largest sub-network answers."""

@@ -1,0 +1,87 @@
+"""Once-for-All's super-networks with the weights that the golden values of tests/golden/ were made with."""
+
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from nasjax import supernets
+from nasjax.evaluation.calibration import calibrate
+from nasjax.supernets.checkpoints import fill
+from nasjax.supernets.ofa_lists import from_ofa
+from nasjax.supernets.ofa_weights import published_names
+
+FOLDER = Path(__file__).parent / "golden"
+sys.path.insert(0, str(FOLDER))
+
+import seeded  # noqa: E402
+
+NAMES = tuple(seeded.FIRST_BLOCKS)
+SIZES = (80, 96)
+
+
+@cache
+def golden(name):
+    """The original's values, by name."""
+    with np.load(FOLDER / f"{name}.npz") as file:
+        return dict(file)
+
+
+def lists(name, row):
+    """The row-th architecture as OFA writes it."""
+    values = golden(name)
+    return {key: values[key][row].tolist() for key in ("ks", "d", "e", "w") if key in values}
+
+
+@cache
+def published(name):
+    """A seeded state dict in PyTorch's layout, under (short) published names."""
+    net = nnx.eval_shape(supernets.SUPERNETS[name].create)
+    shapes = {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(net))}
+    places = published_names(net)
+    return {there.name: seeded.tensor(name, there.name, there.shape(shapes[ours])) for ours, there in places.items()}
+
+
+def network(name, size, **changes):
+    """The super-network for pictures of that size, with those weights."""
+    return fill(replace(supernets.SUPERNETS[name], image_size=size, **changes).create, published(name), "seeded")
+
+
+def archs(name, net):
+    """All golden architectures as vectors (14, genes)."""
+    return np.stack([net.space.encode(from_ofa(net, lists(name, row))) for row in range(len(golden(name)["params"]))])
+
+
+def pictures(name, size):
+    """The original's pictures in the batches that re-calibrated it (batches, batch, size, size, 3)."""
+    number, batches = int(golden(name)["images"]), int(golden(name)["batches"])
+    return seeded.images(number, size).reshape(batches, number // batches, size, size, 3)
+
+
+def masked(net, population, batches):
+    """Logits of the first batch for every architecture, by masks: with stored and with re-calibrated statistics."""
+    graph, weights = nnx.split(net)
+
+    def run(weights, population, batches):
+        net = nnx.merge(graph, weights)
+
+        def one(arch):
+            return tuple(net.forward(batches[0], arch, used)[0] for used in (net.stored(), calibrate(net, arch, batches)))
+
+        return lax.map(one, population)
+
+    return dict(zip(("stored", "calibrated"), jax.jit(run)(weights, population, batches), strict=True))
+
+
+def deviation(name, size, kind, rows, logits):
+    """The largest difference from the original, of the scale of each architecture's logits."""
+    values = golden(name)
+    expected = values[f"{kind}_{size}"][rows]
+    found = np.asarray(logits)[..., :: int(values["class_step"])]
+    axes = tuple(range(1, expected.ndim))
+    return (np.abs(found - expected).max(axes) / np.abs(expected).max(axes)).max()

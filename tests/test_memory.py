@@ -1,0 +1,60 @@
+"""A stated budget of memory is kept: fewer sub-networks at once, pictures block by block."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import architectures, easy_task, tiny_network
+
+from nasjax.evaluation import MaskedConfig, masked
+
+CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)
+
+
+def holds(net, networks, config=CONFIG):
+    """Gigabytes that hold a number of sub-networks, and a little more."""
+    return 1.2 * networks * config.batch * masked.network_bytes(net) / (1 - 2 * masked.PICTURES) / 1e9
+
+
+def test_less_memory_means_smaller_chunks_and_blocks_and_the_same_scores(tiny_net, monkeypatch):
+    task = easy_task(sizes=(96, 90, 30))
+    archs = np.array(architectures(tiny_net.space, 1), np.int32)
+    whole = CONFIG.bind(tiny_net, task)
+    monkeypatch.setattr(masked, "PICTURES", 0.005)
+    small = replace(CONFIG, memory_gb=holds(tiny_net, 2)).bind(tiny_net, task)
+    assert (whole.chunk, len(whole._blocks)) == (3, 1)
+    assert small.chunk == 2
+    assert len(small._blocks) > 1
+    parts = [small(archs[:2]), small(archs[2:])]
+    for name, values in whole(archs).items():
+        np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, rtol=1e-5)
+
+
+def test_blocks_hold_every_picture_once_in_order():
+    images, labels = np.arange(70.0).reshape(70, 1, 1, 1).astype(np.float32), np.arange(70, dtype=np.int32)
+    for room in (1, 40, 200, 10**6):
+        blocks = masked._blocks(images, labels, 10, room)
+        kept = np.concatenate([np.asarray(count).ravel() for _, _, count in blocks]) == 1
+        for part, wanted in ((0, images.ravel()), (1, labels)):
+            np.testing.assert_array_equal(np.concatenate([np.asarray(b[part]).ravel() for b in blocks])[kept], wanted)
+        assert len({block[0].shape for block in blocks}) == 1
+        assert all(block[0].nbytes <= max(room, 40) for block in blocks)
+
+
+def test_memory_that_does_not_hold_one_network_is_refused(tiny_net, tiny_task):
+    with pytest.raises(ValueError, match=r"does not hold one network on evaluator\.batch=16 pictures"):
+        replace(CONFIG, memory_gb=holds(tiny_net, 0.5)).bind(tiny_net, tiny_task)
+
+
+def test_what_xla_reserves_stays_within_the_estimate():
+    net = tiny_network(image_size=24)
+    graph, weights = nnx.split(net)
+    archs = jnp.asarray(np.array(architectures(net.space, 1), np.int32))
+    pictures = jnp.zeros((2, 16, *net.input_shape))
+    run = jax.jit(masked._calibrations(graph), static_argnames="size").lower(weights, archs, pictures, size=None)
+    reserved = run.compile().memory_analysis().temp_size_in_bytes
+    estimated = len(archs) * 16 * masked.network_bytes(net)
+    assert 0.2 * estimated < reserved < estimated

@@ -1,0 +1,209 @@
+"""The original Once-for-All answers the same: against golden values made with its own code (tests/golden/make_ofa.py)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import ofa_golden as ofa
+import pytest
+from flax import nnx
+
+from nasjax.evaluation.calibration import calibrate
+from nasjax.extract import extract
+from nasjax.hardware.costs import cost_tables, jaxpr_macs
+from nasjax.supernets import convolution, elastic, resnet
+from nasjax.supernets.ofa_lists import from_ofa, to_ofa
+
+TOLERANCE = 5e-5
+"""Of the logits' scale; in PyTorch alone float32 and float64 differ by 1e-5."""
+
+MOBILENET, _, PROXYLESS, RESNET = ofa.NAMES
+
+
+def _static(arch):
+    return tuple(map(int, arch))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=() if size == 80 and name != ofa.NAMES[1] else pytest.mark.slow)
+        for name in ofa.NAMES
+        for size in ofa.SIZES
+    ],
+)
+def test_masked_logits_equal_the_original_s_with_stored_and_recalibrated_statistics(name, size):
+    net = ofa.network(name, size)
+    archs = ofa.archs(name, net)
+    for kind, logits in ofa.masked(net, archs, ofa.pictures(name, size)).items():
+        assert ofa.deviation(name, size, kind, slice(None), logits) < TOLERANCE, kind
+
+
+@pytest.mark.parametrize("name", [RESNET])
+def test_static_logits_equal_the_original_s(name, row=2, size=80):
+    _check_static(name, row, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", range(14))
+@pytest.mark.parametrize("name", ofa.NAMES)
+def test_static_logits_of_every_architecture_equal_the_original_s(name, row):
+    for size in ofa.SIZES:
+        _check_static(name, row, size)
+
+
+def _check_static(name, row, size):
+    net = ofa.network(name, size)
+    arch = _static(ofa.archs(name, net)[row])
+    batches = ofa.pictures(name, size)
+    statistics = calibrate(net, arch, batches)
+    for kind, used in (("stored", net.stored()), ("calibrated", statistics)):
+        logits = net.forward(batches[0], arch, used)[0]
+        assert ofa.deviation(name, size, kind, slice(row, row + 1), logits[None]) < TOLERANCE, kind
+    extracted = extract(net, arch, statistics)(batches[0])
+    assert ofa.deviation(name, size, "calibrated", slice(row, row + 1), extracted[None]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ofa.NAMES)
+def test_macs_and_params_equal_counts_on_the_original_s_extracted_networks(name):
+    for size in ofa.SIZES:
+        net = ofa.network(name, size)
+        archs = ofa.archs(name, net)
+        costs = {cost: table.exact(archs) for cost, table in cost_tables(net).items()}
+        np.testing.assert_array_equal(costs["macs"], ofa.golden(name)[f"macs_{size}"])
+        np.testing.assert_array_equal(costs["params"], ofa.golden(name)["params"])
+
+
+@pytest.mark.parametrize("name", ofa.NAMES)
+def test_macs_equal_a_walk_over_the_jaxpr_of_the_extracted_network(name, size=80):
+    net = ofa.network(name, size)
+    for row in (1, 2):
+        arch = _static(ofa.archs(name, net)[row])
+        small = nnx.eval_shape(lambda arch=arch: extract(net, arch))
+        graph, weights = nnx.split(small)
+
+        def run(weights, images, graph=graph):
+            return nnx.merge(graph, weights)(images)
+
+        jaxpr = jax.make_jaxpr(run)(weights, net.inputs(1)).jaxpr
+        assert jaxpr_macs(jaxpr) == ofa.golden(name)[f"macs_{size}"][row]
+
+
+@pytest.mark.parametrize("name", ofa.NAMES)
+def test_ofa_s_lists_turn_into_choices_and_back(name):
+    net = ofa.network(name, 80)
+    for row in range(14):
+        choices = from_ofa(net, ofa.lists(name, row))
+        again = to_ofa(net, choices)
+        assert {key: len(entries) for key, entries in again.items()} == {
+            key: len(entries) for key, entries in ofa.lists(name, row).items()
+        }
+        assert from_ofa(net, again) == choices
+        net.space.encode(choices)
+    with pytest.raises(ValueError, match="list 'd' has 2 entries"):
+        from_ofa(net, ofa.lists(name, 0) | {"d": [2, 2]})
+    with pytest.raises(ValueError, match="list 'e' cannot hold 17"):
+        from_ofa(net, ofa.lists(name, 0) | {"e": 17})
+
+
+# -- mistakes: each, made on purpose, must be seen --------------------------------------------------------------------------
+
+
+def _transposed_transforms(patch, net):
+    for stage in net.stages[2:-1]:
+        for matrix in stage.depthwise.conv.transforms.values():
+            matrix[...] = matrix[...].T
+
+
+def _plain_crops(patch, net):
+    for stage in net.stages[2:-1]:
+        for matrix in stage.depthwise.conv.transforms.values():
+            matrix[...] = np.eye(len(matrix[...]), dtype=np.float32)
+
+
+def _soft_sigmoid(patch, net):
+    patch.setitem(convolution.ACTIVATIONS, "h_sigmoid", jax.nn.sigmoid)
+
+
+def _full_excitation(patch, net):
+    def call(self, x, width):
+        middle = jax.nn.relu(self.reduce(x.mean((1, 2), keepdims=True)))
+        return x * convolution.ACTIVATIONS["h_sigmoid"](self.expand(middle, width))
+
+    patch.setattr(elastic.SqueezeExcite, "__call__", call)
+
+
+def _padding_at_the_end(patch, net):
+    shifted = convolution._shifted
+
+    def same(x, size, stride):
+        """As TensorFlow pads: windows of stride 2 begin one pixel later."""
+        if stride == 1:
+            return shifted(x, size, stride)
+        later = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]
+        return shifted(later, size, stride)
+
+    patch.setattr(convolution, "_shifted", same)
+
+
+def _other_epsilon(patch, net):
+    for stage in net.stages:
+        for norm in stage.norms().values():
+            norm.epsilon = 1e-5
+
+
+def _zero_padded_average(patch, net):
+    def pool(x, size):
+        if size == 1:
+            return x
+        x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+        return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2, x.shape[3]).mean((2, 4))
+
+    patch.setattr(resnet, "average_pool", pool)
+
+
+def _middle_width_of_the_input(patch, net):
+    def middles(self):
+        source = self.inputs.options(self.genes[0])
+        return tuple(elastic.make_divisible(round(w * e)) for w in source for e in self.genes[-1].options)
+
+    patch.setattr(resnet.Bottleneck, "middles", middles)
+
+
+def _stem_block_whatever_its_depth(patch, net):
+    patch.setattr(resnet.StemBlock, "skipped", lambda self, choice: False)
+
+
+MISTAKES = (
+    (MOBILENET, _transposed_transforms),
+    (MOBILENET, _plain_crops),
+    (MOBILENET, _soft_sigmoid),
+    (MOBILENET, _full_excitation),
+    (MOBILENET, _padding_at_the_end),
+    (PROXYLESS, _other_epsilon),
+    (RESNET, _zero_padded_average),
+    (RESNET, _middle_width_of_the_input),
+    (RESNET, _stem_block_whatever_its_depth),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "mistake"), MISTAKES)
+def test_golden_values_see_a_mistake(monkeypatch, name, mistake):
+    net = ofa.network(name, 80)
+    archs = ofa.archs(name, net)[:6]
+    mistake(monkeypatch, net)
+    for kind, logits in ofa.masked(net, archs, ofa.pictures(name, 80)).items():
+        found = ofa.deviation(name, 80, kind, slice(0, 6), logits)
+        print(f"{mistake.__name__} {kind}: {found:.1e}")
+        assert found > 10 * TOLERANCE, kind
+
+
+@pytest.mark.slow
+def test_golden_values_see_moments_that_are_pooled_over_batches():
+    net = ofa.network(MOBILENET, 80)
+    batches = ofa.pictures(MOBILENET, 80)
+    pooled = batches.reshape(1, -1, *batches.shape[2:])
+    arch = net.space.smallest()
+    statistics = jax.jit(lambda arch: calibrate(net, arch, pooled))(arch)
+    logits = jax.jit(lambda arch: net.forward(batches[0], arch, statistics)[0])(arch)
+    assert ofa.deviation(MOBILENET, 80, "calibrated", slice(1, 2), logits[None]) > 10 * TOLERANCE

@@ -1,0 +1,185 @@
+"""Published weights load under every name and form that they come in, and what does not fit is named."""
+
+import re
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import save_file
+
+from nasjax import supernets
+from nasjax.cli import main
+from nasjax.supernets.checkpoints import fill, tensors
+from nasjax.supernets.ofa_weights import published_names, short
+
+SMALL = {
+    "ofa_mbv3_d234_e346_k357_w1.0": {
+        "image_size": 16,
+        "classes": 3,
+        "widths": (16, 24),
+        "strides": (1, 2),
+        "depths": ((1, 2), (1, 2)),
+        "activations": ("relu", "h_swish"),
+        "squeeze_excite": (True, False),
+        "final_expand": 32,
+        "final_width": 40,
+    },
+    "ofa_proxyless_d234_e346_k357_w1.3": {
+        "image_size": 16,
+        "classes": 3,
+        "widths": (16, 24),
+        "strides": (1, 2),
+        "depths": ((1, 2), (1,)),
+        "activations": ("relu6", "relu6"),
+        "squeeze_excite": (False, False),
+        "final_expand": 32,
+    },
+    "ofa_resnet50": {
+        "image_size": 16,
+        "classes": 3,
+        "widths": (32, 48),
+        "strides": (1, 2),
+        "least_depths": (1, 1),
+        "depths": (0, 1),
+    },
+}
+"""The same families, small."""
+
+
+def in_full(name):
+    """The names that stand in a file: the original has wrappers around its elastic layers."""
+    if name.startswith(("blocks.0.conv.", "first_conv.", "final_expand", "feature_mix")):
+        return name
+    return name.replace(".bn.", ".bn.bn.").replace("conv.weight", "conv.conv.weight")
+
+
+def published(net, rename=in_full):
+    """The network's weights as PyTorch's state dict would hold them."""
+    ours = tensors(net)
+    found = {}
+    for name, there in published_names(net).items():
+        tensor = ours[name] if there.axes is None else ours[name].transpose(np.argsort(there.axes))
+        found[rename(there.name)] = np.ascontiguousarray(tensor)
+        if there.name.endswith("running_var"):
+            found[rename(there.name.replace("running_var", "num_batches_tracked"))] = np.zeros((), np.int64)
+    return found
+
+
+def drawn(name):
+    """A small network whose weights all differ, statistics included."""
+    make = replace(supernets.SUPERNETS[name], **SMALL[name]).create
+    rng = np.random.default_rng(0)
+    leaves = nnx.to_flat_state(nnx.state(nnx.eval_shape(make)))
+    found = {".".join(map(str, path)): rng.random(leaf.shape, np.float32) for path, leaf in leaves}
+    return fill(make, found, "drawn")
+
+
+def same(one, other):
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def in_old(name):
+    """The names in the files that were published first."""
+    return re.sub(r"^(blocks\.\d+)\.conv\.", r"\1.mobile_inverted_conv.", in_full(name))
+
+
+@pytest.mark.parametrize("rename", [in_full, in_old, short])
+@pytest.mark.parametrize("name", SMALL)
+def test_published_names_of_every_age_load(tmp_path, name, rename):
+    net = drawn(name)
+    save_file(published(net, rename), tmp_path / "weights.safetensors")
+    same(net, supernets.create(name, checkpoint=str(tmp_path / "weights.safetensors"), **SMALL[name]))
+
+
+def test_layouts_are_those_of_pytorch():
+    net = drawn("ofa_mbv3_d234_e346_k357_w1.0")
+    found, ours = published(net, short), tensors(net)
+    weight = found["blocks.1.conv.inverted_bottleneck.conv.weight"]
+    assert weight.shape == (96, 16, 1, 1)
+    assert weight[5, 3, 0, 0] == ours["stages.2.expand.conv.kernel"][0, 0, 3, 5]
+    assert found["blocks.1.conv.depth_conv.conv.weight"].shape == (96, 1, 7, 7)
+    assert found["blocks.1.conv.depth_conv.conv.7to5_matrix"].shape == (25, 25)
+    assert found["classifier.linear.weight"].shape == (3, 40)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda found: found.pop("classifier.linear.bias"), "has no tensor 'classifier.linear.bias'"),
+        (lambda found: found.update(extra=np.zeros(2)), "tensor 'extra' is not wanted"),
+        (
+            lambda found: found.update({"first_conv.conv.weight": np.zeros((8, 3, 3, 3), np.float32)}),
+            r"tensor 'first_conv.conv.weight' has shape \(8, 3, 3, 3\), \(16, 3, 3, 3\) is wanted",
+        ),
+        (lambda found: found.clear(), "has no tensor 'first_conv.conv.weight'"),
+    ],
+)
+def test_the_tensor_that_does_not_fit_is_named(tmp_path, change, words):
+    name = "ofa_mbv3_d234_e346_k357_w1.0"
+    found = published(drawn(name))
+    change(found)
+    save_file(found, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match=words):
+        supernets.create(name, checkpoint=str(tmp_path / "weights.safetensors"), **SMALL[name])
+
+
+def overrides(name):
+    def word(value):
+        return str(value).lower().replace("(", "[").replace(",)", "]").replace(")", "]").replace("'", "").replace(" ", "")
+
+    return [f"supernet={name}", *(f"supernet.{key}={word(value)}" for key, value in SMALL[name].items())]
+
+
+def test_import_converts_a_checkpoint_once(tmp_path, capsys):
+    name = "ofa_resnet50"
+    net = drawn(name)
+    save_file(published(net), tmp_path / "published.safetensors")
+    command = ["import", str(tmp_path / "published.safetensors"), *overrides(name), f"out={tmp_path / 'ours.safetensors'}"]
+    assert main(command) == 0
+    assert "ours.safetensors" in capsys.readouterr().out
+    same(net, supernets.create(name, checkpoint=str(tmp_path / "ours.safetensors"), **SMALL[name]))
+    assert main(command) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_import_names_a_wrong_tensor_in_one_line(tmp_path, capsys):
+    name = "ofa_resnet50"
+    save_file(published(drawn(name)), tmp_path / "published.safetensors")
+    words = [*overrides(name), "supernet.classes=4", f"out={tmp_path / 'ours.safetensors'}"]
+    assert main(["import", str(tmp_path / "published.safetensors"), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "'classifier.linear.bias' has shape (3,), (4,) is wanted" in error
+    assert not (tmp_path / "ours.safetensors").exists()
+
+
+def test_a_pytorch_file_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "weights.pth").write_bytes(b"PK\x03\x04 and so on")
+    with pytest.raises(ValueError, match=r"needs torch, as in pip install nasjax\[torch\]"):
+        supernets.create("ofa_resnet50", checkpoint=str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_pytorch_state_dicts_load(tmp_path, legacy, wrapped):
+    torch = pytest.importorskip("torch")
+    name = "ofa_mbv3_d234_e346_k357_w1.0"
+    net = drawn(name)
+    state = {key: torch.from_numpy(value.copy()) for key, value in published(net).items()}
+    path = tmp_path / "ofa_mbv3_d234_e346_k357_w1.0"
+    torch.save({"state_dict": state} if wrapped else state, path, _use_new_zipfile_serialization=not legacy)
+    same(net, supernets.create(name, checkpoint=str(path), **SMALL[name]))
+
+
+def test_a_pickle_with_code_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    torch.save({"state_dict": {"weight": pytest.approx}}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="cannot be read as a PyTorch state dict"):
+        supernets.create("ofa_resnet50", checkpoint=str(tmp_path / "weights.pth"))

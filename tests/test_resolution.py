@@ -1,0 +1,103 @@
+"""Elastic resolution: a gene that no stage reads, by which a population is grouped and pictures are scaled."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import CONFIG as NETWORK
+from tiny import architectures, close, tiny_network
+
+import nasjax
+from nasjax.evaluation import MaskedConfig
+from nasjax.evaluation.resolution import by_resolution, resized
+from nasjax.extract import extract, load, save_network
+from nasjax.hardware.costs import cost_tables
+from nasjax.tasks.classification import Split
+
+RESOLUTIONS = (5, 7)
+CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return tiny_network(resolutions=RESOLUTIONS)
+
+
+@pytest.fixture(scope="module")
+def archs(net):
+    """Three architectures at either resolution, mixed."""
+    drawn = np.array(architectures(net.space, 1), np.int32)
+    drawn = np.concatenate([drawn, drawn])
+    drawn[:, 0] = (0, 1, 0, 1, 0, 1)
+    return drawn
+
+
+def at(resolution, task):
+    """The task with its pictures scaled."""
+    parts = {name: getattr(task, name) for name in ("train", "validation", "test")}
+    return replace(task, **{n: Split(np.asarray(resized(s.images, resolution)), s.labels) for n, s in parts.items()})
+
+
+def test_the_gene_comes_first_and_says_that_it_is_the_host_s(net, tiny_net):
+    gene = net.space.genes[0]
+    assert (gene.name, gene.options, gene.host) == ("resolution", RESOLUTIONS, True)
+    assert net.space.size == 2 * tiny_net.space.size
+    assert net.resolution(net.space.smallest()) == 5
+    assert tiny_net.resolution(tiny_net.space.smallest()) is None
+
+
+def test_a_population_is_grouped_by_it(net, tiny_net, archs):
+    assert [(size, rows.tolist()) for size, rows in by_resolution(net, archs)] == [(5, [0, 2, 4]), (7, [1, 3, 5])]
+    assert [(size, len(rows)) for size, rows in by_resolution(tiny_net, archs[:, 1:])] == [(None, 6)]
+
+
+def test_scores_are_those_of_a_network_on_pictures_of_that_size(net, tiny_net, archs, tiny_task):
+    evaluator = CONFIG.bind(net, tiny_task)
+    rows = dict(by_resolution(net, archs))
+    found = {name: np.zeros(len(archs)) for name in evaluator.metrics}
+    for start in (0, 3):
+        for name in found:
+            found[name][start : start + 3] = evaluator(archs[start : start + 3])[name]
+    assert evaluator._score._cache_size() == len(RESOLUTIONS)
+    for size in RESOLUTIONS:
+        alone = CONFIG.bind(tiny_net, at(size, tiny_task))(archs[rows[size], 1:])
+        for name in found:
+            np.testing.assert_allclose(found[name][rows[size]], alone[name], rtol=1e-5)
+    assert abs(found["loss"][rows[5]] - found["loss"][rows[7]]).max() > 1e-2
+
+
+def test_costs_have_one_slice_a_resolution(net, archs):
+    tables = cost_tables(net)
+    for size, rows in by_resolution(net, archs):
+        alone = cost_tables(nnx.eval_shape(replace(NETWORK, image_size=size).create))
+        for name in ("macs", "params"):
+            np.testing.assert_array_equal(tables[name].exact(archs[rows]), alone[name].exact(archs[rows, 1:]))
+            np.testing.assert_allclose(tables[name].estimate(archs[rows]), alone[name].exact(archs[rows, 1:]), rtol=1e-6)
+    assert all(0 not in columns for columns in tables["params"].columns)
+
+
+def test_an_extracted_network_has_one_resolution(net, archs, tmp_path, tiny_task):
+    arch = tuple(map(int, archs[0]))
+    small = extract(net, arch)
+    assert small.input_shape == (5, 5, 3)
+    assert small.space.genes[0].options == (5,)
+    images = resized(tiny_task.test.images[:4], 5)
+    close(small(images), net(images, arch))
+    table = cost_tables(small)["macs"]
+    assert table.exact(np.zeros((1, len(small.space.genes)), np.int32)) == cost_tables(net)["macs"].exact(archs[:1])
+    nothing = replace(NETWORK, resolutions=RESOLUTIONS)
+    origin = {"name": "ofa_mbv3_d234_e346_k357_w1.0", **vars(nothing)}
+    save_network(small, origin, arch, tmp_path)
+    close(load(tmp_path)(images), small(images))
+
+
+def test_a_search_finds_resolutions_too(net, tiny_task):
+    front = nasjax.search(net, tiny_task, evaluator=CONFIG, evaluations=12, tactic="random")
+    assert {network["resolution"] for network in front.networks()} <= set(RESOLUTIONS)
+    assert len(front)
+
+
+def test_a_resolution_above_the_pictures_is_refused():
+    with pytest.raises(ValueError, match="resolutions has 9, more than image_size=7"):
+        replace(NETWORK, resolutions=(7, 9))
