@@ -120,7 +120,7 @@ VARIANTS = [
     {},
     {"stem_stride": 2, "first_width": 0, "final_expand": 0, "final_width": 0, "image_size": 10},
     {"first_width": 4, "final_width": 0, "squeeze_excite": (False, True), "kernels": (3,)},
-    {"final_expand": 0, "expands": (2.5, 4), "depths": ((1, 3), (2,)), "strides": (1, 2), "channels": 1},
+    {"final_expand": 0, "expands": (2, 4), "depths": ((1, 3), (2,)), "strides": (1, 2), "channels": 1},
 ]
 
 

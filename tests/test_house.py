@@ -33,6 +33,7 @@ FLOORS = {
     "report": 8,
     "deliver": 9,
     "cli": 10,
+    "__main__": 11,
 }
 """Rooms may import what lies on a lower floor, or their own; equal floors do not know each other, but for EQUALS."""
 
