@@ -44,6 +44,16 @@ class Evaluation:
     seconds: float
 
 
+def check_archive(path: Path) -> None:
+    """Raises ValueError for a path where no archive can be, before anything is written."""
+    if not path.parent.is_dir():
+        raise ValueError(f"archive={path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"archive={path} is a folder; name a file")
+    if path.is_file() and path.stat().st_size and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+        raise ValueError(f"{path} cannot be used as an archive (it is not a database)")
+
+
 def digest(description: Any) -> str:
     """A short name for plain JSON, equal for equal content."""
     return sha256(json.dumps(description, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nasjax import supernets, tasks
-from nasjax.archive import Archive
+from nasjax.archive import Archive, digest
 from nasjax.evaluation import EVALUATORS
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.resolution import resized
@@ -53,6 +53,8 @@ def deliver(run: Path, network: int | None = None, out: Path | None = None) -> D
     task = tasks.create(**config["task"])
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
     size = net.resolution(arch)
+    if digest(evaluator.bind(net, task).context) != json.loads((run / "run.json").read_text())["context"]:
+        raise ValueError(f"run={run} was measured with other weights or data than are there now: put those back")
     batches = jnp.asarray(resized(evaluator.calibration(task), size))
     traced = jnp.asarray(arch, jnp.int32)
     statistics = jax.jit(lambda: calibrate(net, traced, batches))()
@@ -84,8 +86,10 @@ def _chosen(run: Path, network: int | None) -> tuple[int, tuple[int, ...]]:
         if not finished.front:
             raise ValueError(f"run={run} has no front: every evaluation failed")
         network = finished.front[0].index
-    shared = read_settings(run)["archive"]
-    store = Archive(Path(shared or run / "archive.db"), json.loads((run / "run.json").read_text())["id"])
+    place = Path(read_settings(run)["archive"] or run / "archive.db")
+    if not place.is_file():
+        raise ValueError(f"run={run} has its measurements in {place}, which is not there")
+    store = Archive(place, json.loads((run / "run.json").read_text())["id"])
     try:
         rows = {row.position: row.arch for row in store.evaluations()}
     finally:

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from nasjax.algorithms import ALGORITHMS
-from nasjax.archive import Archive, digest
+from nasjax.archive import Archive, check_archive, digest
 from nasjax.objectives import Objective, parse_objectives, reference_point
 from nasjax.pareto import hypervolume_exact
 from nasjax.predictors import PREDICTORS
 from nasjax.results import Front, finish, objective_values
-from nasjax.runs import RunFolder, run_folder
+from nasjax.runs import RunFolder, check_seed, run_folder
 from nasjax.subject import Evaluator, Measurable, Subject, subject
 from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
@@ -74,6 +74,10 @@ def searching(
         raise ValueError(f"minutes must be at least 0, not {minutes}")
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, not {evaluations}")
+    check_seed(seed)
+    if archive is not None:
+        archive = Path(archive).absolute()
+        check_archive(archive)
     tactic = settings("tactic", TACTICS, tactic)
     algorithm = settings("algorithm", ALGORITHMS, algorithm)
     predictor = settings("predictor", PREDICTORS, predictor)
@@ -91,12 +95,12 @@ def searching(
         "archive": archive,
     }
     costs = tuple(_cost(about, goal) for goal in goals)
-    problem = Problem(about.space, evaluations, costs, algorithm, predictor, about.repair)
+    problem = Problem(about.space, evaluations, costs, algorithm, predictor, about.rows, about.repair)
     context = digest(about.evaluator.context)
     held = nullcontext(RunFolder(None, "run")) if run is None else run_folder(Path(run), written, context)
     with held as folder:
         path = folder.path
-        place = Path(archive) if archive is not None else path and path / "archive.db"
+        place = archive or (path and path / "archive.db")
         store = Archive(place, folder.id)
         try:
             began = time.monotonic()

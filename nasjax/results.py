@@ -79,7 +79,8 @@ def finish(
     metrics = {name: column[best] for name, column in metric_values(about, rows).items()} | _errors(rows, best)
     if test:
         metrics |= _test_metrics(about, store, archs)
-    front = Front(about.space, goals, best, archs, metrics, hypervolume_exact(values, reference_point(goals)), folder)
+    positions = np.array([rows[i].position for i in best], int)
+    front = Front(about.space, goals, positions, archs, metrics, hypervolume_exact(values, reference_point(goals)), folder)
     if folder is not None:
         _write_tables(about, goals, rows, values, front)
         times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,
@@ -132,11 +133,12 @@ def _write_tables(
     ]  # fmt: skip
     header = ["index", "step", "status", "source", *about.space.names, *columns, *errors, "seconds"]
     write_table(front.folder / "evaluations.csv", header, table)
+    at = {row.position: row for row in rows}
     names = [goal.name for goal in goals]
     shown = [*names, *(name for name in errors if name.removesuffix("_se") in names)]
     shown += [f"test_{name}" for name in shown if f"test_{name}" in front.metrics]
     table = [
-        [index, *words(rows[index]), *(front.metrics[name][i].item() for name in shown)]
+        [index, *words(at[index]), *(front.metrics[name][i].item() for name in shown)]
         for i, index in enumerate(front.indices.tolist())
     ]
     write_table(front.folder / "pareto.csv", ["index", *about.space.names, *shown], table)

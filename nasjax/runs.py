@@ -34,21 +34,27 @@ def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterato
     Raises ValueError for a folder that is in use, holds something else, or a run with other settings (the first is named)
     or of another `context` (a digest of weights and data).
     """
-    existed = path.exists()
-    if existed and not (path / "run.json").is_file() and any(path.iterdir() if path.is_dir() else [path]):
+    if path.exists() and not (path / "run.json").is_file() and not _only_begun(path):
         raise ValueError(f"run={path} exists and is not a run folder; name another")
     path.mkdir(parents=True, exist_ok=True)
     with _lock(path):
         if (path / "run.json").is_file():
             identity = json.loads((path / "run.json").read_text())
-            _same_settings(path, settings)
+            if (path / "config.yaml").is_file():  # Else it was killed before anything was measured.
+                _same_settings(path, settings)
             if identity["context"] != context:
                 raise ValueError(f"run={path} was measured with other weights, data or settings; name another run")
         else:
             identity = {"id": uuid.uuid4().hex, "context": context}
-        write_text(path / "config.yaml", yaml.safe_dump(plain(settings), sort_keys=False))
         write_text(path / "run.json", json.dumps(identity))
+        write_text(path / "config.yaml", yaml.safe_dump(plain(settings), sort_keys=False))
         yield RunFolder(path, identity["id"])
+
+
+def check_seed(seed: int) -> None:
+    """Raises ValueError for a seed that random keys cannot be made of."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
 
 
 def new_path(name: str) -> Path:
@@ -64,6 +70,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{path} is not a run folder: it has no config.yaml")
     return yaml.safe_load(file.read_text())
+
+
+def _only_begun(path: Path) -> bool:
+    """Whether a folder holds no more than what a run leaves that was killed at its very start."""
+    return path.is_dir() and all(inside.name.startswith((".lock", ".run.json.")) for inside in path.iterdir())
 
 
 @contextmanager
@@ -106,10 +117,18 @@ def plain(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a file (UTF-8) whole or not at all."""
+    replace_file(path, text.encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8", newline="")
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

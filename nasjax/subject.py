@@ -30,7 +30,8 @@ class Evaluator(Protocol):
 class Subject:
     """A super-network on a task: `evaluator` measures, `costs` compute, `ranges` bound every value before it is known.
 
-    `test` makes an evaluator on pictures that no search sees. `origin` records how all this was made.
+    `test` makes an evaluator on pictures that no search sees. `origin` records how all this was made. `rows` are the only
+    architectures that can be measured, and `repair` replaces others by those; None where all can.
     """
 
     space: SearchSpace
@@ -39,6 +40,7 @@ class Subject:
     ranges: Mapping[str, tuple[float, float]]
     origin: Mapping[str, Any]
     test: Callable[[], Evaluator] | None = None
+    rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
 
     def compute(self, archs: Population) -> dict[str, np.ndarray]:
@@ -55,8 +57,11 @@ class Measurable(Evaluator, Protocol):
     def ranges(self) -> Mapping[str, tuple[float, float]]:
         """Least and greatest value of every metric; NaN where that is not known."""
 
-    def repair(self) -> Callable[[Population], Population] | None:
-        """What replaces architectures that cannot be measured; None where all can."""
+    def rows(self) -> Population | None:
+        """The only architectures that can be measured; None where all can."""
+
+    def nearest(self, archs: Population) -> Population:
+        """Those of `rows` that are meant by any architectures."""
 
 
 def subject(net: SuperNet | Measurable, task: ImageClassification | None, evaluator: Any = "masked") -> Subject:
@@ -66,7 +71,9 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
     """
     if not isinstance(net, SuperNet):
         origin = {"supernet": net.origin, "task": None, "evaluator": None}
-        return Subject(net.space, net, {}, net.ranges(), origin, repair=net.repair())
+        rows = net.rows()
+        repair = None if rows is None else net.nearest
+        return Subject(net.space, net, {}, net.ranges(), origin, rows=rows, repair=repair)
     if task is None:
         raise ValueError("a super-network needs a task to be measured on")
     check_fit(net, task)

@@ -11,7 +11,7 @@ import numpy as np
 
 from nasjax import supernets, tasks
 from nasjax.evaluation import EVALUATORS
-from nasjax.runs import plain, write_text
+from nasjax.runs import check_seed, plain, write_text
 from nasjax.subject import check_fit
 from nasjax.tables import settings
 from nasjax.training import TRAINERS
@@ -27,6 +27,7 @@ def train_run(
     """
     if path.exists():
         raise ValueError(f"run={path} exists already; name another folder, or remove it")
+    check_seed(config["seed"])
     supernet = dict(config["supernet"])
     if supernet.get("checkpoint") == "shipped":  # Training makes what is shipped: it starts from nothing.
         supernet["checkpoint"] = None

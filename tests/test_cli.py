@@ -273,3 +273,31 @@ def test_the_digits_are_split_as_stated():
     again = tasks.create("digits")
     assert again.digest() == task.digest()
     assert tasks.create("digits", seed=1).digest() != task.digest()
+
+
+def test_networks_that_answer_differently_have_different_contexts():
+    task = tasks.create("digits")
+    contexts = set()
+    for changes in ({}, {"strides": (1, 1, 1)}, {"activations": ("h_swish", "relu", "relu")}, {"epsilon": 1e-3}):
+        net = supernets.create("digits", **changes)
+        contexts.add(json.dumps(MaskedConfig().bind(net, task).context, default=str))
+    assert len(contexts) == 4
+
+
+def test_extract_refuses_a_run_whose_weights_have_changed(here, capsys):
+    weights = supernets.SHIPPED / "digits.safetensors"
+    Path("mine.safetensors").write_bytes(weights.read_bytes())
+    words = ["supernet.checkpoint=mine.safetensors", "tactic=random", "evaluations=2", "run=run"]
+    assert main(["search", *words]) == 0
+    net = supernets.create("digits", checkpoint=None, seed=1)
+    supernets.save_weights(net, Path("mine.safetensors"), {})
+    assert main(["extract", "run=run"]) == 2
+    assert "measured with other weights" in capsys.readouterr().err
+    assert not Path("run/subnets").exists()
+
+
+@pytest.mark.parametrize("run", ["file/x", "/proc/x"])
+def test_a_folder_that_cannot_be_made_is_one_line(here, capsys, run):
+    Path("file").touch()
+    assert main(["search", f"run={run}", "evaluations=2"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

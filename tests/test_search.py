@@ -359,3 +359,61 @@ def test_no_time_left_measures_nothing_and_writes_what_is_known(net, tmp_path, c
     assert len(counted) == len(set(counted)) == 30
     with pytest.raises(ValueError, match="minutes must be at least 0"):
         search(net, minutes=-1)
+
+
+def test_a_run_killed_at_its_very_start_is_taken_up(net, tmp_path):
+    search(net, "random", run=tmp_path / "whole", evaluations=9)
+    for left in ([".lock"], [".lock", ".run.json.123"], [".lock", "run.json"]):
+        folder = tmp_path / f"begun-{len(left)}-{left[-1]}"
+        folder.mkdir()
+        for name in left:
+            shutil.copy(tmp_path / "whole" / name, folder) if name in (".lock", "run.json") else (folder / name).touch()
+        search(net, "random", run=folder, evaluations=9)
+        assert outcome(folder) == outcome(tmp_path / "whole")
+
+
+def test_a_run_stopped_among_known_measurements_reports_them_where_they_stand(net, tmp_path, counted):
+    net.chunk = 3
+    shared = tmp_path / "shared.db"
+    search(net, "random", run=tmp_path / "a", archive=shared, evaluations=4)
+    half = nasjax.searching(
+        net, objectives=GOALS, tactic=settings("random"), evaluations=20, run=tmp_path / "b", archive=shared
+    )
+    next(half)
+    half.close()
+    front = search(net, "random", run=tmp_path / "b", archive=shared, evaluations=20, minutes=0)
+    written = {row["index"]: row for row in rows(tmp_path / "b")}
+    for row in rows(tmp_path / "b", "pareto.csv"):
+        assert all(written[row["index"]][name] == row[name] for name in (*GENES, "acc", "cost"))
+    assert {str(index) for index in front.indices} <= set(written)
+
+
+def test_every_row_of_a_table_with_holes_is_found(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    archs = np.unique(rng.integers(0, 3, (120, 14)), axis=0)
+    with (tmp_path / "holes.csv").open("w", newline="") as file:
+        genes = [f"g{i}" for i in range(14)]
+        csv.writer(file).writerows([[*genes, "acc"], *[[*arch, i] for i, arch in enumerate(archs.tolist())]])
+    net = supernets.create("tabular", table=str(tmp_path / "holes.csv"), genes=genes)
+    front = nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=10_000, run=tmp_path / "run")
+    assert len(rows(tmp_path / "run")) == len(archs)
+    assert front.metrics["acc"].tolist() == [len(archs) - 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"seed": 2**40}, "seed must be from 0"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"archive": "nowhere/a.db"}, "there is no folder"),
+        ({"archive": "text.db"}, "cannot be used as an archive"),
+        ({"archive": "."}, "is a folder"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_before_the_folder_is_made(net, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.db").write_text("not a database")
+    with pytest.raises(ValueError) as caught:
+        search(net, run="run", **arguments)
+    assert words in str(caught.value)
+    assert not (tmp_path / "run").exists()

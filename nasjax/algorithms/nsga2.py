@@ -38,6 +38,13 @@ class NSGA2:
     crossover: float = 0.9
     mutation: float | None = None
 
+    def __post_init__(self):
+        if self.population < 2:
+            raise ValueError(f"algorithm.population must be at least 2, not {self.population}")
+        for name in ("crossover", "mutation"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
+                raise ValueError(f"algorithm.{name} must be from 0 to 1, not {getattr(self, name)}")
+
     @partial(jax.jit, static_argnums=(0, 2, 4))
     def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> NSGA2State:
         """The state whose first `ask` is `start`'s first distinct rows, topped up with samples; `objectives`: how many."""

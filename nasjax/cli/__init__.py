@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"nasjax: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"nasjax: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("nasjax: interrupted; the same command with run=FOLDER goes on from what is stored", file=sys.stderr)
         return 130

@@ -54,8 +54,11 @@ def run_search(config: dict[str, Any]) -> None:
         stopped = True
         print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
         _show(searching(net, task, **(rest | {"minutes": 0})))
-    page = write_report(rest["run"])
     run = read_run(rest["run"])
+    if not run.evaluations:
+        print(f"Nothing was measured; the same command with run={rest['run']} goes on.")
+        return
+    page = write_report(rest["run"])
     console = Console()
     console.print(front_table(run))
     done = run.summary["evaluations"]

@@ -84,7 +84,8 @@ def _composed(words: Sequence[str]) -> dict[str, Any]:
     except ConfigCompositionException as error:
         raise ValueError(_merge_mistake(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
+        raise ValueError(f"{key}: " * bool(key) + str(error).splitlines()[0]) from None
 
 
 def _merge_mistake(error: ConfigCompositionException) -> str:

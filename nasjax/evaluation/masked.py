@@ -74,7 +74,7 @@ class MaskedEvaluator:
         self._score = jax.jit(_scores(graph, task), static_argnames="size")
         self.context: Mapping[str, Any] = {
             "weights": _digest(nnx.to_flat_state(self._weights)),
-            "network": repr(net.space),
+            "network": [repr(net.space), *(stage.settings() for stage in net.stages)],
             "task": task.digest(),
             "split": split,
             "evaluator": {"kind": "masked", **asdict(config)},

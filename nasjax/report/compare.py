@@ -13,7 +13,8 @@ import yaml
 from jaxtyping import Float
 
 from nasjax.pareto import hypervolume_exact, hypervolumes
-from nasjax.report.run_folder import Run, number, read_run, replace_file
+from nasjax.report.run_folder import Run, number, read_run
+from nasjax.runs import replace_file
 
 SHARES = (0.90, 0.95, 0.99)
 """Shares of the best hypervolume whose price in evaluations is told."""

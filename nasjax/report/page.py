@@ -6,8 +6,9 @@ from pathlib import Path
 from string import Template
 
 from nasjax.report.plots import Panel, Point, Range, padded, panels, ticks
-from nasjax.report.run_folder import Network, Run, architecture, number, replace_file
+from nasjax.report.run_folder import Network, Run, architecture, number
 from nasjax.report.terminal import measured, titled
+from nasjax.runs import replace_file
 
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 46
 

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -209,16 +208,6 @@ def _network(row: dict[str, str], genes: list[str], metrics: list[str]) -> Netwo
     errors = numbers({name: f"{name}_se" for name in values})
     switched_on = {name: row[name] for name in genes if row[name] != ""}
     return Network(int(row["index"]), None, False, "", switched_on, values, errors)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def number(value: float, error: float | None = None) -> str:

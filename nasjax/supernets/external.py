@@ -76,8 +76,12 @@ class ExternalNet:
         """Nothing is known of the metrics: the references of a search must be given."""
         return {name: (float("nan"), float("nan")) for name in self.metrics}
 
-    def repair(self) -> None:
+    def rows(self) -> None:
         """Every architecture can be measured."""
+
+    def nearest(self, archs: Population) -> Population:
+        """The architectures themselves."""
+        return archs
 
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
         """Every metric of at most `batch` x `workers` architectures."""

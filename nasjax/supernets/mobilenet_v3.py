@@ -54,6 +54,8 @@ class MobileNetV3Config:
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
         if max(self.resolutions, default=0) > self.image_size:
             raise ValueError(f"resolutions has {max(self.resolutions)}, more than image_size={self.image_size}")
+        if not all(size > 0 and size % 2 for size in self.kernels):
+            raise ValueError(f"kernels must be odd, not {self.kernels}")
         for name in {self.stem_activation, self.first_activation, self.final_activation, *self.activations}:
             if name not in ACTIVATIONS:
                 raise ValueError(f"unknown activation {name!r}; allowed: {', '.join(ACTIVATIONS)}")

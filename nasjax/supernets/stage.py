@@ -62,6 +62,16 @@ class Stage(nnx.Module):
         for name, norm in self.norms().items():
             norm.mean[...], norm.variance[...] = statistics[name]
 
+    def settings(self) -> str:
+        """All that an answer depends on beside weights and genes: classes, strides, activations, epsilons, in words."""
+        plain = (bool, int, float, str, tuple)
+        return repr(
+            [
+                (path, type(module).__qualname__, sorted((k, v) for k, v in vars(module).items() if type(v) in plain))
+                for path, module in nnx.iter_modules(self)
+            ]
+        )
+
     def skipped(self, choice: Choice) -> bool | Bool[Array, ""]:
         """Whether the gate leaves the stage out."""
         return self.gate is not None and choice[0] < self.gate[0].level(self.gate[1])

@@ -1,7 +1,8 @@
 """A CSV of measured networks as the super-network: tactics are compared on it without a network."""
 
 import csv
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -59,15 +60,16 @@ class TabularNet:
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Least and greatest finite value of every metric in the table."""
-        finite = np.where(np.isfinite(self.values), self.values, np.nan)
+        columns = {name: column[np.isfinite(column)] for name, column in zip(self.metrics, self.values.T, strict=True)}
+        unknown = float("nan")
         return {
-            name: (float(np.nanmin(column)), float(np.nanmax(column)))
-            for name, column in zip(self.metrics, finite.T, strict=True)
+            name: (float(column.min()), float(column.max())) if len(column) else (unknown, unknown)
+            for name, column in columns.items()
         }
 
-    def repair(self) -> Callable[[Population], Population] | None:
-        """`nearest` where the table has holes."""
-        return None if len(self.archs) == self.space.size else self.nearest
+    def rows(self) -> Int[np.ndarray, "pop genes"] | None:
+        """The table's architectures where it has holes; None where it is complete."""
+        return None if len(self.archs) == self.space.size else self.archs
 
     def nearest(self, archs: Population) -> Int[np.ndarray, "pop genes"]:
         """The rows of the table with the smallest Hamming distance (the first of several)."""
@@ -114,7 +116,9 @@ def _passed_over(header: list[str], name: str) -> bool:
 
 def _options(path: Path, gene: str, cells: list[str]) -> list[Option | None]:
     """A gene's cells as whole numbers, else as numbers, else as words; None where empty."""
-    for kind in (int, float, str):
+    # `01` and `1` are two words, not one number.
+    words = any(re.fullmatch(r"-?0\d+", cell.strip()) for cell in cells)
+    for kind in (str,) if words else (int, float, str):
         try:
             return [kind(cell) if cell.strip() else None for cell in cells]
         except ValueError:

@@ -23,7 +23,8 @@ class Problem:
     """What is to be searched, as arrays and functions.
 
     `costs` has one entry an objective: a jittable function where it is computed exactly (minimised), None where it must be
-    measured. `repair` replaces architectures by those that can be measured (a table's rows).
+    measured. Where only some architectures can be measured (a table's), those are `rows`, and `repair` replaces others by
+    the ones that are meant.
     """
 
     space: SearchSpace
@@ -31,6 +32,7 @@ class Problem:
     costs: tuple[CostFunction | None, ...]
     algorithm: Algorithm
     predictor: Predictor
+    rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
 
     @property
@@ -110,7 +112,9 @@ def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndar
             yield problem.space.mutate(step, proposals, rate) if len(proposals) else proposals
         for i in range(8, 16):
             yield problem.space.sample(jax.random.fold_in(key, i), 2 * number)
-        if np.prod(np.array(problem.space.counts, np.float64)) <= ENUMERABLE:
+        if problem.rows is not None:
+            yield jax.random.permutation(jax.random.fold_in(key, 16), problem.rows)
+        elif np.prod(np.array(problem.space.counts, np.float64)) <= ENUMERABLE:
             yield jax.random.permutation(jax.random.fold_in(key, 16), problem.space.everything())
 
     for archs in attempts():

@@ -141,7 +141,8 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"task.path={path} cannot be read as an .npz file of plain arrays ({error})") from error
+        reason = str(error).split(".")[0].split(":")[0]
+        raise ValueError(f"task.path={path} cannot be read as an .npz file of plain arrays ({reason})") from error
     missing = sorted({"x", "y"} - set(arrays))
     if missing:
         raise ValueError(f"{path} has no array {missing[0]!r}; it holds {', '.join(sorted(arrays)) or 'none'}")

@@ -50,7 +50,7 @@ def _train(config: SandwichConfig, net: SuperNet, task: ImageClassification, key
     batch = min(config.batch, len(task.train))
     steps = len(task.train) // batch
     total = config.epochs * steps
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, max(1, total // 20), total)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, total // 20, total)
     optimiser = optax.adamw(schedule, weight_decay=config.weight_decay)
     graph, weights, rest = nnx.split(nnx.clone(net), nnx.Param, ...)  # type: ignore[misc]  # keep() below writes
     images, labels = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
