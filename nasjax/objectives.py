@@ -81,9 +81,7 @@ def parse_objectives(
     for objective in objectives:
         if not np.isfinite(objective.reference):
             name = objective.name
-            raise ValueError(
-                f"the worst useful {name} is not known: say it, for the hypervolume, as references.{name}=NUMBER"
-            )
+            raise ValueError(f"the worst useful {name} is not known: say it as references.{name}=NUMBER")
     return objectives
 
 

@@ -29,6 +29,7 @@ FLOORS = {
     "results": 7,
     "loop": 8,
     "train": 8,
+    "evaluate": 8,
     "report": 8,
     "deliver": 9,
     "cli": 10,
@@ -41,7 +42,7 @@ SEARCH = {"algorithms", "predictors", "tactics"}
 NETWORKS = {"supernets", "tasks", "extract", "evaluation", "training", "hardware"}
 
 HYDRA = {"cli"}
-DISK = {"archive", "cli", "deliver", "extract", "report", "runs", "supernets", "tasks", "train"}
+DISK = {"archive", "cli", "deliver", "evaluate", "extract", "report", "runs", "supernets", "tasks", "train"}
 
 
 def imports():

@@ -14,6 +14,7 @@ from nasjax.pareto import (
     crowding_distance,
     hypervolume,
     hypervolume_exact,
+    hypervolumes,
     non_dominated,
     non_dominated_exact,
     non_dominated_sort,
@@ -171,11 +172,21 @@ def test_neighbours_that_float32_merges_are_told_apart_by_the_exact_front():
     objectives = np.stack([np.array([-75.0, -75.0]), macs], axis=1)
     assert np.asarray(non_dominated(objectives.astype(np.float32))).all()
     np.testing.assert_array_equal(non_dominated_exact(objectives), [True, False])
-    assert hypervolume_exact(objectives, [-74.0, 244_945_106.0]) == 2.0
+    assert hypervolume_exact(objectives, np.array([-74.0, 244_945_106.0])) == 2.0
     assert not jax.config.jax_enable_x64
 
 
 def test_the_exact_functions_take_empty_and_failed_populations():
-    assert hypervolume_exact(np.zeros((0, 2)), [1.0, 1.0]) == 0.0
-    assert hypervolume_exact(np.full((3, 2), np.nan), [1.0, 1.0]) == 0.0
+    assert hypervolume_exact(np.zeros((0, 2)), np.array([1.0, 1.0])) == 0.0
+    assert hypervolume_exact(np.full((3, 2), np.nan), np.array([1.0, 1.0])) == 0.0
     assert non_dominated_exact(np.zeros((0, 2))).shape == (0,)
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_the_growing_hypervolume_is_that_of_every_beginning(objectives):
+    rng = np.random.default_rng(objectives)
+    values = rng.integers(0, 6, (25, objectives)).astype(np.float64)
+    values[3] = values[7] = np.nan
+    reference = np.full(objectives, 4.5)
+    wanted = [hypervolume_exact(values[: i + 1], reference) for i in range(len(values))]
+    np.testing.assert_allclose(hypervolumes(values, reference), wanted, rtol=1e-12)

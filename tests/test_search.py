@@ -343,3 +343,19 @@ def test_a_copied_run_folder_is_taken_up_again(net, tmp_path):
     assert len(rows(tmp_path / "moved")) == 18
     assert {row["source"] for row in rows(tmp_path / "moved")} == {"measured"}
     assert FILES[0] in {path.name for path in (tmp_path / "moved").iterdir()}
+
+
+def test_no_time_left_measures_nothing_and_writes_what_is_known(net, tmp_path, counted):
+    net.chunk = 3
+    half = nasjax.searching(net, objectives=GOALS, tactic=settings("random"), evaluations=30, run=tmp_path / "run")
+    for _ in range(3):
+        next(half)
+    half.close()
+    measured = len(counted)
+    front = search(net, "random", run=tmp_path / "run", minutes=0)
+    assert len(counted) == measured == len(rows(tmp_path / "run"))
+    assert len(front) > 0
+    search(net, "random", run=tmp_path / "run")
+    assert len(counted) == len(set(counted)) == 30
+    with pytest.raises(ValueError, match="minutes must be at least 0"):
+        search(net, minutes=-1)

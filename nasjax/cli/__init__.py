@@ -12,7 +12,9 @@ COMMANDS = {
     "train": "train a super-network and write its weights",
     "import": "convert published weights to a safetensors file",
     "extract": "slice one network of a finished run out, verified",
-    "report": "write a run's page, plots and table anew",
+    "evaluate": "measure given architectures",
+    "report": "write a run's page, plots and table anew; compare several runs",
+    "list": "every name that a setting may have, with a line on each",
 }
 
 
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from nasjax.cli import commands
 
-        return commands.COMMANDS[options.command](options)
+        return commands.HANDLERS[options.command](options)
     except ValueError as error:
         print(f"nasjax: {error}", file=sys.stderr)
         return 2
@@ -36,11 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, words in COMMANDS.items():
-        made = {"search": _settings, "train": _settings, "import": _import, "extract": _extract, "report": _report}[command]
         sub = subparsers.add_parser(
             command, help=words, description=words, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        made(sub)
+        PARSERS[command](sub)
     return parser
 
 
@@ -48,14 +49,15 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of listed values: seed=0,1,2")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as in tactic=random evaluations=64")
     parser.epilog = "groups and their names:\n" + "\n".join(
-        f"  {group}={'|'.join(names)}" for group, names in sorted(_groups().items())
+        f"  {group}={'|'.join(names)}" for group, names in groups().items()
     )
 
 
-def _groups() -> dict[str, list[str]]:
-    """The names that stand in conf/, without importing what they stand for."""
+def groups() -> dict[str, list[str]]:
+    """The names that stand in conf/, by group, without importing what they stand for."""
     folders = [folder for folder in files("nasjax.conf").iterdir() if folder.is_dir() and folder.name != "__pycache__"]
-    return {folder.name: sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")) for folder in folders}
+    names = {folder.name: sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")) for folder in folders}
+    return dict(sorted(names.items()))
 
 
 def _import(parser: argparse.ArgumentParser) -> None:
@@ -67,5 +69,23 @@ def _extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="run=FOLDER [network=INDEX] [out=FOLDER]")
 
 
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    words = "archs=FILE.csv and settings, or run=FOLDER; out=FILE.csv, split=validation|test"
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help=words)
+
+
 def _report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="a run folder")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several, or a folder of them, are compared")
+    parser.add_argument("--out", help="where a comparison is written (by default the first of the folders)")
+
+
+PARSERS = {
+    "search": _settings,
+    "train": _settings,
+    "import": _import,
+    "extract": _extract,
+    "evaluate": _evaluate,
+    "report": _report,
+    "list": lambda parser: None,
+}
+"""What adds each command's arguments."""

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from nasjax import supernets, tasks
+from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
 from nasjax.deliver import deliver
+from nasjax.evaluate import evaluate_table
 from nasjax.loop import Progress, searching
+from nasjax.objectives import OBJECTIVES
 from nasjax.report import read_run, write_report
-from nasjax.report.terminal import front_table
-from nasjax.runs import new_path
+from nasjax.report.compare import write_comparison
+from nasjax.report.terminal import front_table, words_table
+from nasjax.runs import new_path, read_settings, write_table
 from nasjax.train import train_run
 
 
@@ -117,15 +122,67 @@ def extract(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """`nasjax report`."""
-    page = write_report(Path(options.run))
-    Console().print(front_table(read_run(Path(options.run))))
+    """`nasjax report`: one run, or several compared."""
+    paths = [Path(run) for run in options.runs]
+    if len(paths) == 1 and not list(paths[0].glob("*/summary.json")):
+        page = write_report(paths[0])
+        Console().print(front_table(read_run(paths[0])))
+    else:
+        _prepare_jax()
+        page, rows = write_comparison(paths, Path(options.out) if options.out else paths[0])
+        Console().print(words_table(rows))
     print(f"Report: {page}")
     return 0
 
 
-COMMANDS = {"search": search, "train": train, "import": import_weights, "extract": extract, "report": report}
-"""What runs for each word."""
+def list_names(options: argparse.Namespace) -> int:
+    """`nasjax list`: every name that a setting may have, with the first line of its file in conf/."""
+    rows = [["setting", "what it is"]]
+    for group, names in groups().items():
+        for name in names:
+            text = files("nasjax.conf").joinpath(group, f"{name}.yaml").read_text()
+            lines = [line[2:] for line in text.splitlines() if line.startswith("# ") and not line.startswith("# @")]
+            rows.append([f"{group}={name}", lines[0]])
+    rows += [[f"objectives=[{goal.direction}:{goal.name}]", goal.unit] for goal in OBJECTIVES.values()]
+    Console().print(words_table(rows))
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """`nasjax evaluate`: measures the architectures of a CSV, or of a run's front."""
+    pairs = [word.partition("=")[::2] for word in options.overrides]
+    own = {key: value for key, value in pairs if key in ("archs", "out", "run", "split")}
+    words = rewritten([word for word in options.overrides if word.partition("=")[0] not in own])
+    if "run" in own:
+        if words:
+            raise ValueError(f"run={own['run']} says what is evaluated: {words[0]} cannot be given with it")
+        config = read_settings(Path(own["run"]))
+        own.setdefault("archs", str(Path(own["run"]) / "pareto.csv"))
+    else:
+        config = configuration("evaluate", words)
+    if "archs" not in own:
+        raise ValueError("nasjax evaluate needs archs=FILE.csv, with a column for each gene, or run=FOLDER")
+    _prepare_jax()
+    header, rows = evaluate_table(config, Path(own["archs"]), own.get("split", "validation"))
+    out = Path(own.get("out", "evaluated.csv"))
+    write_table(out, header, rows)
+    shown = [i for i, name in enumerate(header) if isinstance(rows[0][i], float) and not name.endswith("_se")]
+    table = [[str(number), *(f"{row[i]:.5g}" for i in shown)] for number, row in enumerate(rows)]
+    Console().print(words_table([["row", *(header[i] for i in shown)], *table]))
+    print(f"Written to {out}")
+    return 0
+
+
+HANDLERS = {
+    "search": search,
+    "train": train,
+    "import": import_weights,
+    "evaluate": evaluate,
+    "extract": extract,
+    "report": report,
+    "list": list_names,
+}
+"""What runs each command."""
 
 
 def _prepare_jax() -> None:

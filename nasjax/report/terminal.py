@@ -37,6 +37,20 @@ def front_table(run: Run) -> "Table":
     return table
 
 
+def words_table(rows: list[list[str]]) -> "Table":
+    """A header and rows of words as a plain table."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in rows[0]:
+        table.add_column(Text(head))
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def measured(metrics: dict[str, float], errors: dict[str, float], name: str) -> str:
     """A metric with its standard error in words; "–" where it was not measured."""
     return number(metrics[name], errors.get(name)) if name in metrics else "–"

@@ -1,0 +1,135 @@
+"""Runs compared: groups, the common reference point, and the price of a share of the best."""
+
+import csv
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tables import GENES, write_table
+
+import nasjax
+from nasjax import supernets
+from nasjax.cli import main
+from nasjax.cli.schemas import GROUPS
+from nasjax.pareto import hypervolume_exact
+from nasjax.report.compare import Group, groups, run_folders, write_comparison
+from nasjax.report.run_folder import read_run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    for tactic, budget in (("random", 20), ("full", 24)):
+        for seed in range(3):
+            folder = tmp_path / "sweep" / f"{tactic}-{seed}"
+            nasjax.search(net, objectives=["max:acc", "min:cost"], tactic=tactic, evaluations=budget, seed=seed, run=folder)
+    return tmp_path / "sweep"
+
+
+def test_seeds_are_grouped_and_settings_told_apart(runs):
+    made, best = groups([read_run(folder) for folder in run_folders([runs])])
+    assert {group.label: group.volumes.shape for group in made} == {"full": (3, 24), "random": (3, 20)}
+    every = []
+    for file in runs.glob("*/evaluations.csv"):
+        with file.open() as opened:
+            every += [(-float(row["acc"]), float(row["cost"])) for row in csv.DictReader(opened)]
+    goals = read_run(next(runs.iterdir())).objectives
+    reference = np.array([-goals[0].reference, goals[1].reference])
+    assert best == pytest.approx(hypervolume_exact(np.array(every), reference), rel=1e-12)
+    for group in made:
+        assert (np.diff(group.volumes, axis=1) >= 0).all()
+        assert (group.volumes[:, -1] <= best * (1 + 1e-12)).all()
+
+
+def test_the_reference_point_is_common(runs, tmp_path):
+    net = supernets.create("tabular", table=str(runs.parent / "table.csv"), genes=GENES)
+    worse = net.ranges()["acc"][0] - 10
+    nasjax.search(
+        net, objectives=["max:acc", "min:cost"], tactic="random", evaluations=20, seed=0, run=runs / "other",
+        references={"acc": worse},
+    )  # fmt: skip
+    made, _ = groups([read_run(folder) for folder in (runs / "other", runs / "random-0")])
+    volumes = np.concatenate([group.volumes for group in made])
+    np.testing.assert_array_equal(volumes[0], volumes[1])
+
+
+def test_the_price_is_the_first_evaluation_that_reaches_a_volume():
+    group = Group("a", np.array([[1.0, 2.0, 5.0, 5.0], [0.0, 0.0, 1.0, 4.0]]))
+    assert group.price(2.0).tolist() == [2.0, 4.0]
+    assert group.price(5.0).tolist() == [3.0, np.inf]
+    assert group.quartiles()[1].tolist() == [0.5, 1.0, 3.0, 4.5]
+
+
+class Cells(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.cells, self.outside = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.outside += [value for name, value in attrs if name in ("src", "href") and not value.startswith("#")]
+
+    def handle_data(self, data):
+        self.cells.append(data)
+
+
+def test_the_page_stands_alone_and_has_the_table(runs):
+    page, rows = write_comparison([runs], runs)
+    parser = Cells()
+    parser.feed(page.read_text())
+    assert parser.outside == []
+    assert {cell for row in rows for cell in row} <= set(parser.cells)
+    assert (runs / "comparison.png").stat().st_size > 1000
+    with (runs / "comparison.csv").open() as file:
+        assert list(csv.reader(file)) == rows
+
+
+def test_report_compares_folders(runs, capsys, tmp_path):
+    assert main(["report", str(runs)]) == 0
+    assert (runs / "comparison.html").is_file()
+    assert main(["report", str(runs / "full-0"), str(runs / "random-0"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "comparison.html").is_file()
+    assert main(["report", str(runs), str(tmp_path / "empty")]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_other_objectives_cannot_be_compared(runs):
+    net = supernets.create("tabular", table=str(runs.parent / "table.csv"), genes=GENES)
+    nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=5, run=runs / "one")
+    with pytest.raises(ValueError, match="other objectives"):
+        write_comparison([runs], runs)
+
+
+def test_evaluate_measures_what_a_csv_names(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", f"run={runs / 'full-0'}", "out=again.csv"]) == 0
+    with Path("again.csv").open() as again, (runs / "full-0" / "pareto.csv").open() as before:
+        for new, old in zip(csv.DictReader(again), csv.DictReader(before), strict=True):
+            assert all(new[name] == old[name] for name in (*GENES, "acc", "cost"))
+    words = ["supernet=tabular", f"supernet.table={runs.parent / 'table.csv'}", f"supernet.genes=[{','.join(GENES)}]"]
+    Path("mine.csv").write_text("d,a,b,c,e,note\n1,3,2,,,x\n3,7,6,5,4,y\n")
+    assert main(["evaluate", *words, "archs=mine.csv"]) == 0
+    with Path("evaluated.csv").open() as file:
+        assert [row["cost"] for row in csv.DictReader(file)] == ["16.0", str(30.0 + 42 + 15 + 20)]
+    for text, said in {
+        "d,a,b,c\n": "has no rows",
+        "d,a,b,c\n1,3,2,\n": "has no column 'e'",
+        "d,a,b,c,e\n1,4,2,,\n": "line 2: gene 'a' cannot be '4'",
+        "d,a,b,c,e\n2,3,2,,\n": "line 2: gene 'c' is missing",
+    }.items():
+        Path("wrong.csv").write_text(text)
+        assert main(["evaluate", *words, "archs=wrong.csv", "out=none.csv"]) == 2
+        assert said in capsys.readouterr().err
+    assert not Path("none.csv").exists()
+    assert main(["evaluate", *words]) == 2
+    assert main(["evaluate", *words, "archs=mine.csv", "split=test"]) == 2
+
+
+def test_list_has_a_line_for_every_name(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for group, names in GROUPS.items():
+        for name in names:
+            line = next(line for line in printed.splitlines() if line.strip().startswith(f"{group}={name} "))
+            assert len(line.split()) > 3

@@ -1,0 +1,156 @@
+"""Super-networks from outside the package: a class of stages, and a function, as a user would write them."""
+
+import csv
+import json
+import textwrap
+import time
+
+import pytest
+
+import nasjax
+from nasjax import supernets
+from nasjax.cli import main
+from nasjax.subject import subject
+
+DOCUMENT = "docs/own-super-network.md"
+
+EXTERNAL = '''
+import os
+import time
+
+def evaluate(archs):
+    """Fails in all the ways that a function can."""
+    found = []
+    for arch in archs:
+        k, w = arch["k"], arch["w"]
+        if (k, w) == (5, 2):
+            raise RuntimeError("as if")
+        if (k, w) == (7, 2):
+            os._exit(3)
+        if (k, w) == (7, 4):
+            time.sleep(1000)
+        if (k, w) == (3, 4):
+            found.append({"acc": "high"})
+        else:
+            found.append({"acc": k + w, "ms": w})
+    return found
+'''
+
+
+def code_of(document, heading):
+    """The first block of code under a heading."""
+    text = document.read_text()
+    return textwrap.dedent(text[text.index(heading) :].split("```python\n")[1].split("```")[0])
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_the_documented_class_goes_the_whole_way(here, request):
+    code = code_of(request.config.rootpath / DOCUMENT, "## A class of stages")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
+    (here / "mynet.py").write_text(code)
+    assert main(["train", "supernet=mynet:MyNet", "trainer.epochs=1", "run=trained"]) == 0
+    words = ["supernet=mynet:MyNet", "supernet.checkpoint=trained/supernet.safetensors", "evaluations=4", "tactic=random"]
+    assert main(["search", *words, "run=run"]) == 0
+    assert main(["extract", "run=run", "network=1"]) == 0
+    net = nasjax.load("run/subnets/1")
+    assert net.space.size == 1
+    with open("run/evaluations.csv") as file:
+        row = list(csv.DictReader(file))[1]
+    choices = json.loads((here / "run/subnets/1/config.json").read_text())["choices"]
+    assert {name: str(value) for name, value in choices.items()}.items() <= row.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nomodule:MyNet", "there is no module 'nomodule'"),
+        ("mistakes:Missing", "module 'mistakes' has no 'Missing'"),
+        ("mistakes:Wrong", "makes a Wrong, not a"),
+    ],
+)
+def test_a_class_that_is_not_there_is_one_line(here, capsys, name, words):
+    (here / "mistakes.py").write_text("class Wrong:\n    def __init__(self, rngs):\n        pass\n")
+    assert main(["search", f"supernet={name}"]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def external(**changes):
+    settings = {"evaluate": "mistaken:evaluate", "genes": {"k": [3, 5, 7], "w": [1, 2, 4]}, "metrics": ("acc", "ms")}
+    return supernets.create("external", **(settings | changes))
+
+
+def test_a_function_measures_and_its_failures_are_nan(here):
+    (here / "mistaken.py").write_text(EXTERNAL)
+    net = external(workers=2, timeout=15.0)
+    began = time.monotonic()
+    front = nasjax.search(
+        net, objectives=["max:acc", "min:ms"], tactic="random", evaluations=9, references={"acc": 0, "ms": 9}, run="run"
+    )
+    assert time.monotonic() - began < 200  # The sleeper was not waited for.
+    with open("run/evaluations.csv") as file:
+        rows = {(int(row["k"]), int(row["w"])): row for row in csv.DictReader(file)}
+    assert len(rows) == 9
+    failed = {key for key, row in rows.items() if row["status"] == "failed"}
+    assert failed == {(5, 2), (7, 2), (7, 4), (3, 4)}
+    for (k, w), row in rows.items():
+        if (k, w) not in failed:
+            assert (float(row["acc"]), float(row["ms"])) == (k + w, w)
+    assert {tuple(network.values()) for network in front.networks()} == {(7, 1), (5, 4)}
+
+
+def test_answers_come_back_in_order_whatever_the_batches(here):
+    (here / "plain.py").write_text("def evaluate(archs):\n    return [{'acc': 10 * a['k'] + a['w']} for a in archs]\n")
+    net = external(evaluate="plain:evaluate", metrics=("acc",), batch=2, workers=2)
+    archs = net.space.everything()[[8, 0, 4]]
+    assert net(archs)["acc"].tolist() == [74.0, 31.0, 52.0]
+    assert net(archs[:1])["acc"].tolist() == [74.0]
+
+
+def test_genes_may_need_others(here):
+    (here / "plain.py").write_text("def evaluate(archs):\n    return [{'acc': len(a)} for a in archs]\n")
+    net = external(evaluate="plain:evaluate", metrics=("acc",), genes={"d": [1, 2], "k": [3, 5]}, needs={"k": "d>=2"})
+    assert net.space.size == 3
+    assert net(net.space.smallest()[None])["acc"].tolist() == [1.0]
+    with pytest.raises(ValueError, match="is not of the form gene>=number"):
+        external(evaluate="plain:evaluate", metrics=("acc",), needs={"w": "k>two"})
+
+
+def test_a_changed_function_is_another_context(here):
+    (here / "changing.py").write_text("def evaluate(archs):\n    return [{'acc': 1}]\n")
+    before = dict(external(evaluate="changing:evaluate").context)
+    (here / "changing.py").write_text("def evaluate(archs):\n    return [{'acc': 2}]\n")
+    assert dict(external(evaluate="changing:evaluate").context) != before
+
+
+def test_the_worst_value_of_an_unknown_metric_must_be_said(here):
+    (here / "plain.py").write_text("def evaluate(archs):\n    return [{'acc': 1}]\n")
+    with pytest.raises(ValueError, match=r"say it as references\.acc=NUMBER"):
+        nasjax.search(external(evaluate="plain:evaluate", metrics=("acc",)), objectives=["max:acc"])
+    assert subject(external(evaluate="plain:evaluate", metrics=("acc",)), None).repair is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"evaluate": None}, "needs supernet.evaluate=module:function"),
+        ({"metrics": ()}, "supernet.metrics"),
+        ({"workers": 0}, "supernet.workers must be above 0"),
+        ({"genes": {"k": 3}}, "must be a list of options"),
+        ({"evaluate": "nowhere:f"}, "there is no module 'nowhere'"),
+        ({"evaluate": "json"}, "is not of the form module:name"),
+    ],
+)
+def test_mistakes_in_an_external_network_are_one_line(here, changes, words):
+    (here / "mistaken.py").write_text(EXTERNAL)
+    with pytest.raises(ValueError) as caught:
+        external(**changes)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
