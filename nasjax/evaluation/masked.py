@@ -162,7 +162,9 @@ def _chunk(config: MaskedConfig, net: SuperNet, batch: int, taken: int) -> int:
 
     Raises ValueError where not even one does: pictures that re-calibrate together cannot be cut apart.
     """
-    held = batch * network_bytes(net)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
+    # Masked weights are each sub-network's own, and the library's convolutions lay them out anew.
+    held = batch * network_bytes(net) + 2 * weights
     fit = int((config.memory_gb * 1e9 - taken) // held)
     if fit < 1:
         raise ValueError(
