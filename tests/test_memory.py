@@ -16,7 +16,9 @@ CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)
 
 def holds(net, networks, config=CONFIG):
     """Gigabytes that hold a number of sub-networks, and a little more."""
-    return 1.2 * networks * config.batch * masked.network_bytes(net) / (1 - 2 * masked.PICTURES) / 1e9
+    pictures = config.calibration_images * 4 * np.prod(net.input_shape)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
+    return 1.2 * (networks * (config.batch * masked.network_bytes(net) + 2 * weights) + pictures) / 1e9
 
 
 def test_less_memory_means_smaller_chunks_and_blocks_and_the_same_scores(tiny_net, monkeypatch):

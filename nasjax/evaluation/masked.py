@@ -20,7 +20,7 @@ from nasjax.tasks import ImageClassification
 from nasjax.types import Population
 
 PICTURES = 0.25
-"""The share of the memory that validation pictures may take at once, and that those for re-calibration may take."""
+"""The share of the memory that validation pictures may take at once."""
 
 ALIVE = 4
 """How many arrays as large as the widest may be alive at once; compiled for the CPU: 2.1 (ResNet50) to 2.7 (MobileNetV3)."""
@@ -69,7 +69,8 @@ class MaskedEvaluator:
         self._calibration = jnp.asarray(config.calibration(task))
         self._blocks = _blocks(pictures.images, pictures.labels, config.batch, PICTURES * config.memory_gb * 1e9)
         self._images = len(pictures)
-        self.chunk = _chunk(config, net, self._calibration.shape[1])
+        taken = self._calibration.nbytes + sum(part.nbytes for part in self._blocks[0])
+        self.chunk = _chunk(config, net, max(config.batch, self._calibration.shape[1]), taken)
         self._calibrate = jax.jit(_calibrations(graph), static_argnames="size")
         self._score = jax.jit(_scores(graph, task), static_argnames="size")
         self.context: Mapping[str, Any] = {
@@ -156,18 +157,19 @@ def _blocks(images: np.ndarray, labels: np.ndarray, size: int, room: float) -> l
     return [tuple(map(jnp.asarray, blocks[0]))] if len(blocks) == 1 else blocks  # type: ignore[list-item]
 
 
-def _chunk(config: MaskedConfig, net: SuperNet, calibrating: int) -> int:
-    """How many sub-networks fit the memory that pictures leave.
+def _chunk(config: MaskedConfig, net: SuperNet, batch: int, taken: int) -> int:
+    """How many sub-networks fit the memory that pictures, which take `taken` bytes, leave.
 
     Raises ValueError where not even one does: pictures that re-calibrate together cannot be cut apart.
     """
-    batch = max(config.batch, calibrating)
-    held = batch * network_bytes(net)
-    fit = int((1 - 2 * PICTURES) * config.memory_gb * 1e9 // held)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
+    # Masked weights are each sub-network's own, and the library's convolutions lay them out anew.
+    held = batch * network_bytes(net) + 2 * weights
+    fit = int((config.memory_gb * 1e9 - taken) // held)
     if fit < 1:
         raise ValueError(
             f"evaluator.memory_gb={config.memory_gb} does not hold one network on evaluator.batch={batch} pictures, which "
-            f"take {held / (1 - 2 * PICTURES) / 1e9:.2g}; a smaller batch does, or more memory"
+            f"take {(held + taken) / 1e9:.2g}; a smaller batch does, or more memory"
         )
     return min(config.chunk, fit)
 
