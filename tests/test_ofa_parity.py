@@ -26,7 +26,7 @@ def _static(arch):
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        pytest.param(name, size, marks=() if size == 80 and name != ofa.NAMES[1] else pytest.mark.slow)
+        pytest.param(name, size, marks=() if size == 80 and name in (ofa.NAMES[0], ofa.NAMES[3]) else pytest.mark.slow)
         for name in ofa.NAMES
         for size in ofa.SIZES
     ],

@@ -82,6 +82,7 @@ def test_costs_have_one_slice_a_resolution(net, archs, tables):
     assert all(0 not in columns for columns in tables["params"].columns)
 
 
+@pytest.mark.slow
 def test_an_extracted_network_has_one_resolution(net, archs, tables, tmp_path, tiny_task):
     arch = tuple(map(int, archs[0]))
     small = extract(net, arch)
@@ -99,6 +100,7 @@ def test_an_extracted_network_has_one_resolution(net, archs, tables, tmp_path, t
     close(jax.jit(lambda images: again(images))(images), answer)
 
 
+@pytest.mark.slow
 def test_a_search_finds_resolutions_too(net, tiny_task):
     front = nasjax.search(net, tiny_task, evaluator=CONFIG, evaluations=12, tactic="random")
     assert {network["resolution"] for network in front.networks()} <= set(RESOLUTIONS)
