@@ -206,7 +206,7 @@ def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
     words = [match[1], f"experiment={file.stem}", "debug=smoke", "run=run"]
     if "table:" in file.read_text():
         config = yaml.safe_load(file.read_text())
-        genes, metrics = config["supernet"]["genes"], [goal.split(":")[1] for goal in config["objectives"]]
+        genes, metrics = config["supernet"]["genes"], [goal.split(":")[-1] for goal in config["objectives"]]
         small = [[i % 3, i // 3 % 3, *[i % 2] * (len(genes) - 2), *[float(i)] * len(metrics)] for i in range(18)]
         with Path("small.csv").open("w") as opened:
             csv.writer(opened).writerows([[*genes, *metrics], *small])

@@ -72,7 +72,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}")
     with path.open("rb") as file:
-        if file.read(4).startswith(TORCH_FILES):
+        # Safetensors begin with eight bytes of length, which may be anything, then with JSON.
+        start = file.read(9)
+        if start.startswith(TORCH_FILES) and start[8:] != b"{":
             return _read_torch(path)
     try:
         with safe_open(path, framework="numpy") as tensors:
