@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jaxtyping import PyTree
 
 from nasjax.space import Gene
 from nasjax.supernets.convolution import Maps
@@ -166,7 +167,7 @@ class Head(Stage):
         self.genes = (inputs.gene,)
         self.classify = Dense(inputs.largest, classes, rngs=rngs)
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[PyTree, Statistics]:
         carry = cut(carry, -1, pick(self.inputs.options(self.genes[0]), choice[0]))
         return self.classify(carry.mean((1, 2))), {}
 
