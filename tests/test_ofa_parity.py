@@ -54,7 +54,7 @@ def test_static_logits_of_every_architecture_equal_the_original_s(name, row):
 def _check_static(name, row, size):
     net = ofa.network(name, size)
     arch = _static(ofa.archs(name, net)[row])
-    batches = ofa.pictures(name, size)
+    batches = jnp.asarray(ofa.pictures(name, size))
     statistics = calibrate(net, arch, batches)
     for kind, used in (("stored", net.stored()), ("calibrated", statistics)):
         logits = net.forward(batches[0], arch, used)[0]
