@@ -18,6 +18,8 @@ TOLERANCE = 5e-5
 
 MOBILENET, _, PROXYLESS, RESNET = ofa.NAMES
 
+pytestmark = pytest.mark.slow
+
 
 def _static(arch):
     return tuple(map(int, arch))
