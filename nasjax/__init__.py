@@ -1,4 +1,12 @@
-"""nasjax finds the Pareto-optimal sub-networks of a trained super-network, with few real evaluations."""
+"""nasjax finds the Pareto-optimal sub-networks of a trained super-network, with few real evaluations.
+
+>>> import nasjax
+>>> net = nasjax.supernets.create("digits")
+>>> net.space.size
+74088
+>>> net.space.names[:5]
+('depth_1', 'depth_2', 'depth_3', 'kernel_1_1', 'expand_1_1')
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

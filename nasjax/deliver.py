@@ -1,99 +1,119 @@
-"""Hands a network of a finished run over: sliced out, checked against the super-network, written."""
+"""Hands a sub-network over: sliced out, its batch norms re-calibrated, checked against the super-network, written."""
 
-import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from nasjax import supernets, tasks
-from nasjax.archive import Archive, digest
-from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.resolution import resized
+from nasjax.export import run_stablehlo, stablehlo
 from nasjax.extract import extract, load, save_network
-from nasjax.report import read_run
-from nasjax.runs import read_settings
-from nasjax.tables import settings
+from nasjax.space import Option
+from nasjax.supernets import SuperNet
+from nasjax.tasks import ImageClassification
 
 TOLERANCE = 1e-4
-"""The largest difference of logits between the masked super-network and the extracted network."""
+"""The largest difference of logits between the masked super-network and the network handed over.
+
+Of the largest logit's size where that is above 1: float32 knows no finer.
+"""
 
 PICTURES = 200
+"""On how many validation pictures that is checked."""
 
 
-@dataclass(frozen=True)
-class Delivered:
-    """What was handed over: index in the run, choices in words, how far its logits are from the super-network's."""
+@dataclass(frozen=True, eq=False)
+class Extracted:
+    """A sub-network as a network of its own: `network(images)` are its logits.
 
-    index: int
-    words: str
-    difference: float
-    images: int
-    folder: Path
-
-
-def deliver(run: Path, network: int | None = None, out: Path | None = None) -> Delivered:
-    """Extracts evaluation `network` of a run (None: the first of its front) into `out` (None: in the run's `subnets/`).
-
-    Its batch norms are re-calibrated as they were when it was measured. Raises ValueError for what a person can put right.
+    `arch` and `choices` say which it is, `difference` how far its logits were at most from the super-network's on the first
+    validation `pictures` (batch, height, width, channels), whose masked `logits` are kept to check what is written.
     """
-    index, arch = _chosen(run, network)
-    config = read_settings(run)
-    if config["task"] is None:
-        raise ValueError(f"run={run} searched a table: it has no networks to extract")
-    target = out or run / "subnets" / str(index)
-    if target.exists():
-        raise ValueError(f"out={target} exists already; name another folder, or remove it")
-    net = supernets.create(seed=config["seed"], **config["supernet"])
-    task = tasks.create(**config["task"])
-    evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
+
+    network: SuperNet
+    origin: Mapping[str, Any]
+    arch: tuple[int, ...]
+    choices: Mapping[str, Option]
+    difference: float
+    pictures: Float[np.ndarray, "batch height width channels"] = field(repr=False)
+    logits: Float[np.ndarray, "batch classes"] = field(repr=False)
+
+    def __call__(self, images: Float[np.ndarray | Array, "batch height width channels"]) -> Float[Array, "batch classes"]:
+        return self.network(images)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes `network.safetensors` and `config.json`, which `nasjax.load` reads; checked before the folder is there."""
+        target = Path(folder)
+        if target.exists():
+            raise ValueError(f"out={target} exists already; name another folder, or remove it")
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial.mkdir(parents=True)
+        try:
+            save_network(self.network, self.origin, self.arch, partial)
+            self._check(load(partial))
+            os.replace(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return target
+
+    def export(self, file: str | Path, batch: int | None = None) -> Path:
+        """Writes StableHLO for `batch` pictures at a time (None: any number); loaded again and checked before it is there.
+
+        Raises ValueError for a file of another kind than `.stablehlo`, one that exists, or a folder that does not.
+        """
+        target = Path(file)
+        if target.suffix != ".stablehlo":
+            raise ValueError(f"{target} is of no known kind; allowed: .stablehlo")
+        if target.exists():
+            raise ValueError(f"{target} exists already; name another file, or remove it")
+        if not target.parent.is_dir():
+            raise ValueError(f"{target}: there is no folder {target.parent}")
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            partial.write_bytes(stablehlo(self.network, batch))
+            self._check(lambda images: run_stablehlo(partial, images), batch)
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target
+
+    def _check(self, network: Callable[[Any], Any], batch: int | None = None) -> None:
+        """Raises RuntimeError where what was written does not answer as the super-network does."""
+        pictures = np.resize(self.pictures, (batch or len(self.pictures), *self.pictures.shape[1:]))
+        logits = np.resize(self.logits, (len(pictures), self.logits.shape[1]))
+        _difference(logits, network(pictures), self.choices)
+
+
+def deliver(net: SuperNet, task: ImageClassification, evaluator: MaskedConfig, arch: tuple[int, ...]) -> Extracted:
+    """The sub-network `arch`, its batch norms re-calibrated as when it was measured.
+
+    Raises RuntimeError where its logits are not within TOLERANCE of the masked super-network's.
+    """
     size = net.resolution(arch)
-    if digest(evaluator.bind(net, task).context) != json.loads((run / "run.json").read_text())["context"]:
-        raise ValueError(f"run={run} was measured with other weights or data than are there now: put those back")
     batches = jnp.asarray(resized(evaluator.calibration(task), size))
     traced = jnp.asarray(arch, jnp.int32)
     statistics = jax.jit(lambda: calibrate(net, traced, batches))()
-    extracted = extract(net, arch, statistics)
-
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        save_network(extracted, config["supernet"], arch, partial)
-        pictures = resized(task.validation.images[:PICTURES], size)
-        masked = jax.jit(lambda images: net.forward(images, traced, statistics)[0])(pictures)
-        difference = float(np.abs(masked - load(partial)(pictures)).max())
-        if not difference <= TOLERANCE:
-            raise RuntimeError(
-                f"network {index} answers differently once extracted (by {difference:.1e}): please report this"
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    words = ", ".join(f"{name}={value}" for name, value in net.space.decode(np.array(arch, np.int32)).items())
-    return Delivered(index, words, difference, len(pictures), target)
+    network = extract(net, arch, statistics)
+    pictures = np.asarray(resized(task.validation.images[:PICTURES], size))
+    logits = np.asarray(jax.jit(lambda images: net.forward(images, traced, statistics)[0])(pictures))
+    choices = net.space.decode(np.array(arch, np.int32))
+    difference = _difference(logits, jax.jit(network.__call__)(pictures), choices)
+    return Extracted(network, net.origin, arch, choices, difference, pictures, logits)
 
 
-def _chosen(run: Path, network: int | None) -> tuple[int, tuple[int, ...]]:
-    """Index and architecture of an evaluation of a finished run."""
-    finished = read_run(run)
-    if network is None:
-        if not finished.front:
-            raise ValueError(f"run={run} has no front: every evaluation failed")
-        network = finished.front[0].index
-    place = Path(read_settings(run)["archive"] or run / "archive.db")
-    if not place.is_file():
-        raise ValueError(f"run={run} has its measurements in {place}, which is not there")
-    store = Archive(place, json.loads((run / "run.json").read_text())["id"])
-    try:
-        rows = {row.position: row.arch for row in store.evaluations()}
-    finally:
-        store.close()
-    if network not in rows:
-        raise ValueError(f"network={network} is not in run={run}, which has evaluations 0 to {len(rows) - 1}")
-    return network, rows[network]
+def _difference(wanted: Float[np.ndarray, "batch classes"], found: Any, choices: Mapping[str, Option]) -> float:
+    """The largest difference. Raises RuntimeError where it is above TOLERANCE."""
+    difference = float(np.abs(wanted - found).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+        words = ", ".join(f"{name}={value}" for name, value in choices.items())
+        raise RuntimeError(f"network {words} answers differently once extracted (by {difference:.1e}): please report this")
+    return difference

@@ -1,11 +1,11 @@
 """Objectives: name, unit, direction, reference point. Here, and only here, a sign is flipped."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Ob
     """`name`, or `max:name` / `min:name`; the reference is the worse end of the name's range.
 
     `ranges` has least and greatest value of all that can be measured; any other name is a ValueError.
+
+    >>> parse_objective("max:f1", {"f1": (0.0, 1.0), "macs": (1e6, 2e6)})
+    Objective(name='f1', direction='max', unit='', reference=0.0)
     """
     match = re.fullmatch(r"(?:(max|min):)?(\w[\w.-]*)", words.strip())
     if match is None:
@@ -83,6 +86,37 @@ def parse_objectives(
             name = objective.name
             raise ValueError(f"the worst useful {name} is not known: say it as references.{name}=NUMBER")
     return objectives
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """`name<=bound`, or `name>=bound`, in the name's natural sign and unit."""
+
+    name: str
+    bound: float
+    least: bool
+
+    def holds(self, values: Mapping[str, Float[np.ndarray, " pop"]]) -> Bool[np.ndarray, " pop"]:
+        """Which networks keep within it; NaN does not."""
+        column = np.asarray(values[self.name], np.float64)
+        return column >= self.bound if self.least else column <= self.bound
+
+
+def parse_constraint(words: str, allowed: Iterable[str]) -> Constraint:
+    """`name<=number` or `name>=number`. Raises ValueError for anything else, and for a name that is not `allowed`.
+
+    >>> parse_constraint("latency<=5", ["latency", "macs"])
+    Constraint(name='latency', bound=5.0, least=False)
+    """
+    match = re.fullmatch(r"(\w[\w.-]*?)\s*(<=|>=)\s*(\S+)", words.strip())
+    try:
+        assert match is not None
+        name, sign, bound = match.group(1), match.group(2), float(match.group(3))
+    except (AssertionError, ValueError):
+        raise ValueError(f"constraint {words!r} is not of the form name<=number or name>=number") from None
+    if name not in allowed:
+        raise ValueError(f"constraint {words!r}: {name!r} is not known here; allowed: {', '.join(allowed)}")
+    return Constraint(name, bound, sign == ">=")
 
 
 def minimised(objectives: Sequence[Objective], values: Mapping[str, np.ndarray]) -> Float[np.ndarray, "pop obj"]:

@@ -2,6 +2,14 @@
 
 A row counts if its mask is True and none of its values is NaN. Under jit everything runs in the precision of its inputs;
 float32 merges near neighbours, so numbers that are kept must come from `non_dominated_exact` and `hypervolume_exact`.
+
+>>> error_and_latency = np.array([[3.0, 1.0], [1.0, 2.0], [3.0, 2.0], [np.nan, 0.0]])
+>>> non_dominated_exact(error_and_latency)
+array([ True,  True, False, False])
+>>> hypervolume_exact(error_and_latency, np.array([4.0, 4.0]))
+7.0
+>>> non_dominated_sort(error_and_latency).tolist()  # 4: it does not count
+[0, 0, 1, 4]
 """
 
 import jax

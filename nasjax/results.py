@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,30 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nasjax.archive import Archive, Evaluation
-from nasjax.objectives import Objective, minimised, reference_point
+from nasjax.deliver import Extracted
+from nasjax.objectives import Objective, minimised, parse_constraint, reference_point
 from nasjax.pareto import hypervolume_exact, hypervolumes, non_dominated_exact
 from nasjax.runs import plain, write_table, write_text
 from nasjax.space import Option, SearchSpace
 from nasjax.subject import Subject
 from nasjax.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """One network of a front: its place in the run's evaluations, what it is, its `metrics` in natural signs and units."""
+
+    index: int
+    arch: tuple[int, ...]
+    choices: Mapping[str, Option]
+    metrics: Mapping[str, float]
+    about: Subject = field(repr=False)
+
+    def extract(self) -> Extracted:
+        """The network on its own, re-calibrated and checked. Raises ValueError where a table was searched, not networks."""
+        if self.about.extract is None:
+            raise ValueError("a table was searched: it has no networks to extract")
+        return self.about.extract(self.arch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +52,32 @@ class Front:
     metrics: Mapping[str, Float[np.ndarray, " networks"]]
     hypervolume: float
     folder: Path | None
+    about: Subject = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.archs)
+
+    def __getitem__(self, i: int) -> Chosen:
+        arch = tuple(map(int, self.archs[i]))
+        metrics = {name: float(column[i]) for name, column in self.metrics.items()}
+        return Chosen(int(self.indices[i]), arch, self.space.decode(self.archs[i]), metrics, self.about)
+
+    def select(self, *constraints: str) -> Chosen:
+        """The best in the first objective of those that keep within all constraints: `front.select("macs<=2e5")`.
+
+        Raises ValueError for a constraint that cannot be read, or that no network of the front keeps.
+        """
+        kept = np.ones(len(self), bool)
+        for words in constraints:
+            kept &= parse_constraint(words, self.metrics).holds(self.metrics)
+        if not kept.any():
+            nearest = ", ".join(
+                f"{goal.name} {self.metrics[goal.name].min():.6g} to {self.metrics[goal.name].max():.6g}"
+                for goal in self.objectives
+                if len(self)
+            )
+            raise ValueError(f"no network of the front keeps {' and '.join(constraints)}; it has {nearest or 'none'}")
+        return self[int(np.flatnonzero(kept)[0])]
 
     def networks(self) -> list[dict[str, Option]]:
         """The named choices of every network."""
@@ -80,7 +121,8 @@ def finish(
     if test:
         metrics |= _test_metrics(about, store, archs)
     positions = np.array([rows[i].position for i in best], int)
-    front = Front(about.space, goals, positions, archs, metrics, hypervolume_exact(values, reference_point(goals)), folder)
+    volume = hypervolume_exact(values, reference_point(goals))
+    front = Front(about.space, goals, positions, archs, metrics, volume, folder, about)
     if folder is not None:
         _write_tables(about, goals, rows, values, front)
         times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,

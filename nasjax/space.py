@@ -54,7 +54,19 @@ class Gene:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A product of genes, some of which exist only where a depth gene switches them on."""
+    """A product of genes, some of which exist only where a depth gene switches them on.
+
+    >>> depth, first = Gene("depth", (1, 2)), Gene("kernel_1", (3, 5))
+    >>> space = SearchSpace((depth, first, Gene("kernel_2", (3, 5), needs=("depth", 2))))
+    >>> space.size
+    6
+    >>> space.encode({"depth": 1, "kernel_1": 5})
+    array([0, 1, 0], dtype=int32)
+    >>> space.decode(space.largest())
+    {'depth': 2, 'kernel_1': 5, 'kernel_2': 5}
+    >>> space.canonical(np.array([0, 1, 1]))  # the second block is not there
+    array([0, 1, 0], dtype=int32)
+    """
 
     genes: tuple[Gene, ...]
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from nasjax.deliver import Extracted, deliver
 from nasjax.evaluation import EVALUATORS
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.space import SearchSpace
@@ -30,8 +31,9 @@ class Evaluator(Protocol):
 class Subject:
     """A super-network on a task: `evaluator` measures, `costs` compute, `ranges` bound every value before it is known.
 
-    `test` makes an evaluator on pictures that no search sees. `origin` records how all this was made. `rows` are the only
-    architectures that can be measured, and `repair` replaces others by those; None where all can.
+    `test` makes an evaluator on pictures that no search sees; `extract` slices a sub-network out. `origin` records how all
+    this was made. `rows` are the only architectures that can be measured, and `repair` replaces others by those; None where
+    all can.
     """
 
     space: SearchSpace
@@ -40,6 +42,7 @@ class Subject:
     ranges: Mapping[str, tuple[float, float]]
     origin: Mapping[str, Any]
     test: Callable[[], Evaluator] | None = None
+    extract: Callable[[tuple[int, ...]], Extracted] | None = None
     rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
 
@@ -81,7 +84,15 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
     costs = cost_tables(net)
     ranges = task.ranges() | {name: (0.0, float(table.maximum())) for name, table in costs.items()}
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
-    return Subject(net.space, config.bind(net, task), costs, ranges, origin, test=lambda: config.bind(net, task, "test"))
+    return Subject(
+        net.space,
+        config.bind(net, task),
+        costs,
+        ranges,
+        origin,
+        test=lambda: config.bind(net, task, "test"),
+        extract=lambda arch: deliver(net, task, config, arch),
+    )
 
 
 def check_fit(net: SuperNet, task: ImageClassification) -> None:

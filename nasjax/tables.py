@@ -9,6 +9,10 @@ def settings(kind: str, table: Mapping[str, Any], words: Any) -> Any:
     """Settings as an instance: from a name, from a mapping with `name` and changed fields, or already one.
 
     A table's entry is a dataclass, or an instance of one. Raises ValueError for an unknown name or field.
+
+    >>> from nasjax.predictors import PREDICTORS
+    >>> settings("predictor", PREDICTORS, {"name": "ridge", "penalties": [1.0, 10.0]})
+    Ridge(penalties=(1.0, 10.0))
     """
     if is_dataclass(words) and not isinstance(words, type):
         return words

@@ -22,6 +22,8 @@ FLOORS = {
     "evaluation": 3,
     "training": 3,
     "hardware": 4,
+    "export": 4,
+    "deliver": 5,
     "objectives": 5,
     "archive": 5,
     "runs": 5,
@@ -31,7 +33,7 @@ FLOORS = {
     "train": 8,
     "evaluate": 8,
     "report": 8,
-    "deliver": 9,
+    "extract_run": 9,
     "cli": 10,
     "__main__": 11,
 }
@@ -43,7 +45,8 @@ SEARCH = {"algorithms", "predictors", "tactics"}
 NETWORKS = {"supernets", "tasks", "extract", "evaluation", "training", "hardware"}
 
 HYDRA = {"cli"}
-DISK = {"archive", "cli", "deliver", "evaluate", "extract", "report", "runs", "supernets", "tasks", "train"}
+DISK = {"archive", "cli", "deliver", "evaluate", "export", "extract", "extract_run"}
+DISK |= {"report", "runs", "supernets", "tasks", "train"}
 
 
 def imports():

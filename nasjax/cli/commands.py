@@ -17,8 +17,8 @@ from rich.progress import Progress as Bar
 from nasjax import supernets, tasks
 from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
-from nasjax.deliver import deliver
 from nasjax.evaluate import evaluate_table
+from nasjax.extract_run import extract_run
 from nasjax.loop import Progress, searching
 from nasjax.objectives import OBJECTIVES
 from nasjax.report import read_run, write_report
@@ -116,11 +116,12 @@ def extract(options: argparse.Namespace) -> int:
         raise ValueError(f"network={words['network']} is not an index of evaluations.csv")
     _prepare_jax()
     network = int(words["network"]) if "network" in words else None
-    done = deliver(Path(words["run"]), network, Path(words["out"]) if "out" in words else None)
-    print(f"Network {done.index}: {done.words}")
-    print(f"It answers as in the super-network: logits differ by at most {done.difference:.1e} on {done.images} pictures.")
-    print(f"Written to {done.folder}. To load it again:\n")
-    print(f'    import nasjax\n    net = nasjax.load("{done.folder}")\n    logits = net(images)')
+    index, done, folder = extract_run(Path(words["run"]), network, Path(words["out"]) if "out" in words else None)
+    print(f"Network {index}: " + ", ".join(f"{name}={value}" for name, value in done.choices.items()))
+    images = len(done.pictures)
+    print(f"It answers as in the super-network: logits differ by at most {done.difference:.1e} on {images} pictures.")
+    print(f"Written to {folder}. To load it again:\n")
+    print(f'    import nasjax\n    net = nasjax.load("{folder}")\n    logits = net(images)')
     return 0
 
 

@@ -1,0 +1,143 @@
+"""The front door from Python: a few lines from a super-network to a file that another program runs."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import nasjax
+from nasjax.objectives import parse_constraint
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def front():
+    net = nasjax.supernets.create("digits")
+    task = nasjax.tasks.create("digits")
+    return nasjax.search(net, task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=16)
+
+
+def test_select_is_the_best_of_those_that_keep_within(front):
+    macs, accuracy = front.metrics["macs"], front.metrics["accuracy_top1"]
+    assert len(front) > 1
+    for bound in macs:
+        chosen = front.select(f"macs<={bound:.0f}")
+        assert chosen.metrics["macs"] <= bound
+        assert chosen.metrics["accuracy_top1"] == accuracy[macs <= bound].max()
+    best = front.select()
+    assert best.metrics["accuracy_top1"] == accuracy.max()
+    both = front.select(f"accuracy_top1>={accuracy.min()}", f"macs<={macs.min():.0f}")
+    assert both.arch == tuple(front.archs[macs.argmin()]) and both.choices == front.networks()[macs.argmin()]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("macs<=1", r"no network of the front keeps macs<=1; it has accuracy_top1 .* to .*, macs .* to .*"),
+        ("mcas<=1", "'mcas' is not known here; allowed: accuracy_top1, loss, macs"),
+        ("macs<1", "'macs<1' is not of the form name<=number or name>=number"),
+        ("macs<=few", "is not of the form"),
+    ],
+)
+def test_a_constraint_that_cannot_be_kept_or_read(front, words, said):
+    with pytest.raises(ValueError, match=said):
+        front.select(words)
+
+
+def test_constraints_keep_what_is_within_and_never_what_failed():
+    values = {"latency": np.array([4.0, 5.0, 6.0, np.nan])}
+    assert parse_constraint("latency<=5", values).holds(values).tolist() == [True, True, False, False]
+    assert parse_constraint(" latency >= 5e0 ", values).holds(values).tolist() == [False, True, True, False]
+
+
+def test_what_was_selected_leaves_the_house(front, tmp_path):
+    """Extracted, exported, and run by a program that has never heard of this package."""
+    chosen = front.select(f"macs<={front.metrics['macs'].min():.0f}")
+    extracted = chosen.extract()
+    assert extracted.network.space.size == 1 and extracted.arch == chosen.arch
+    assert extracted.difference < 1e-4
+    file = extracted.export(tmp_path / "net.stablehlo")
+    images = nasjax.tasks.create("digits").test.images
+    np.save(tmp_path / "images.npy", images)
+    loader = """
+import sys
+import numpy as np
+from jax import export
+network = export.deserialize(bytearray(open("net.stablehlo", "rb").read()))
+np.save("logits.npy", network.call(np.load("images.npy")))
+assert "nasjax" not in sys.modules and "flax" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", loader], check=True, cwd=tmp_path)
+    logits = np.load(tmp_path / "logits.npy")
+    assert logits.shape == (297, 10)
+    np.testing.assert_allclose(logits, jax.jit(extracted.__call__)(images), rtol=0, atol=1e-4)
+    labels = nasjax.tasks.create("digits").test.labels
+    assert 100 * (logits.argmax(1) == labels).mean() == pytest.approx(chosen.metrics["test_accuracy_top1"], abs=0.4)
+
+    saved = nasjax.load(extracted.save(tmp_path / "net"))
+    np.testing.assert_allclose(jax.jit(saved.__call__)(images), logits, rtol=0, atol=1e-4)
+    for again in (lambda: extracted.export(file), lambda: extracted.save(tmp_path / "net")):
+        with pytest.raises(ValueError, match="exists already; name another"):
+            again()
+    with pytest.raises(ValueError, match=r"of no known kind; allowed: \.stablehlo"):
+        extracted.export(tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match="there is no folder"):
+        extracted.export(tmp_path / "nowhere" / "net.stablehlo")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.npy", "logits.npy", "net", "net.stablehlo"]
+
+
+def test_a_table_has_no_networks(tmp_path):
+    (tmp_path / "t.csv").write_text("width,accuracy_top1\n1,70\n2,80\n")
+    net = nasjax.supernets.create("tabular", table=str(tmp_path / "t.csv"), genes=("width",))
+    front = nasjax.search(net, objectives=["accuracy_top1"], tactic="random", evaluations=2)
+    assert front[0].choices == {"width": 2}
+    with pytest.raises(ValueError, match="a table was searched"):
+        front.select().extract()
+
+
+def python_of(page):
+    """The Python blocks of a page, in order."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme(tmp_path, monkeypatch):
+    """Once-for-All at full size on a folder of pictures, as the README has it; only paths and sizes are this test's."""
+    rng = np.random.default_rng(0)
+    for part, number in (("train", 8), ("val", 4)):
+        for name in ("cat", "dog"):
+            (tmp_path / "pictures" / part / name).mkdir(parents=True)
+            for i in range(number):
+                picture = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(picture).save(tmp_path / "pictures" / part / name / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    name = "ofa_mbv3_d234_e346_k357_w1.0"
+    nasjax.supernets.save_weights(nasjax.supernets.create(name), Path("ofa_mbv3.safetensors"), {})
+    (lines,) = [block for block in python_of("README.md") if "ofa_mbv3" in block]
+    assert "evaluations=250" in lines
+    lines = lines.replace('"/data/imagenet"', '"pictures", image_size=32').replace("evaluations=250", "evaluations=6")
+    lines = lines.replace('"concurrent"', 'dict(name="concurrent", population=3, generations=2)')
+    lines = lines.replace('.safetensors"', '.safetensors", image_size=32').replace("macs<=300e6", "macs<=1e9")
+    exec(lines, {})
+    assert Path("net.stablehlo").stat().st_size > 1e6
+
+
+def test_the_examples_of_docstrings():
+    tried = 0
+    for found in pkgutil.walk_packages(nasjax.__path__, "nasjax."):
+        if found.name == "nasjax.__main__":
+            continue
+        result = doctest.testmod(importlib.import_module(found.name))
+        assert result.failed == 0, found.name
+        tried += result.attempted
+    assert doctest.testmod(nasjax).failed == 0
+    assert tried >= 10
