@@ -31,6 +31,7 @@ FLOORS = {
     "results": 7,
     "loop": 8,
     "train": 8,
+    "dynast": 8,
     "evaluate": 8,
     "report": 8,
     "extract_run": 9,
@@ -45,7 +46,7 @@ SEARCH = {"algorithms", "predictors", "tactics"}
 NETWORKS = {"supernets", "tasks", "extract", "evaluation", "training", "hardware"}
 
 HYDRA = {"cli"}
-DISK = {"archive", "cli", "deliver", "evaluate", "export", "extract", "extract_run"}
+DISK = {"archive", "cli", "deliver", "dynast", "evaluate", "export", "extract", "extract_run"}
 DISK |= {"report", "runs", "supernets", "tasks", "train"}
 
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "search": "find the Pareto front of a super-network's sub-networks",
     "train": "train a super-network and write its weights",
     "import": "convert published weights to a safetensors file",
+    "import-results": "convert result tables of DyNAS-T to a table that can be searched",
     "extract": "slice one network of a finished run out, verified",
     "evaluate": "measure given architectures",
     "report": "write a run's page, plots and table anew; compare several runs",
@@ -68,6 +69,11 @@ def _import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="supernet=NAME [supernet.KEY=VALUE] [out=FILE]")
 
 
+def _import_results(parser: argparse.ArgumentParser) -> None:
+    words = "result tables, together one table; supernet=NAME for architectures of Once-for-All, out=TABLE.csv"
+    parser.add_argument("words", nargs="+", metavar="FILE.csv | KEY=VALUE", help=words)
+
+
 def _extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="run=FOLDER [network=INDEX] [out=FOLDER]")
 
@@ -86,6 +92,7 @@ PARSERS = {
     "search": _settings,
     "train": _settings,
     "import": _import,
+    "import-results": _import_results,
     "extract": _extract,
     "evaluate": _evaluate,
     "report": _report,

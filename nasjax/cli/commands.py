@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
@@ -17,6 +18,7 @@ from rich.progress import Progress as Bar
 from nasjax import supernets, tasks
 from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
+from nasjax.dynast import import_results
 from nasjax.evaluate import evaluate_table
 from nasjax.extract_run import extract_run
 from nasjax.loop import Progress, searching
@@ -106,6 +108,29 @@ def import_weights(options: argparse.Namespace) -> int:
     return 0
 
 
+def import_table(options: argparse.Namespace) -> int:
+    """`nasjax import-results`."""
+    files = [Path(word) for word in options.words if "=" not in word or Path(word).is_file()]
+    overrides = [word for word in options.words if Path(word) not in files]
+    named = [word.removeprefix("out=") for word in overrides if word.startswith("out=")]
+    words = [word for word in overrides if not word.startswith("out=")]
+    out = Path(named[-1] if named else "imported.csv")
+    if not files:
+        raise ValueError("nasjax import-results needs at least one result table of DyNAS-T")
+    if out.exists():
+        raise ValueError(f"out={out} exists already; name another file, or remove it")
+    if not out.parent.is_dir():
+        raise ValueError(f"out={out}: there is no folder {out.parent}")
+    table = import_results(files, supernets.outline(**configuration("import", words)["supernet"]) if words else None)
+    write_table(out, table.header, table.rows)
+    for remark in table.remarks:
+        print(remark[0].upper() + remark[1:] + ".")
+    print(f"{table.evaluations} evaluations of {len(table.rows)} networks, {len(table.genes)} genes.")
+    patterns = ",".join(dict.fromkeys(re.sub(r"(?<=_)\d+(_\d+)?$", "*", gene) for gene in table.genes))
+    print(f"Table: {out}. To search it: supernet=tabular supernet.table={out} supernet.genes=[{patterns}]")
+    return 0
+
+
 def extract(options: argparse.Namespace) -> int:
     """`nasjax extract`."""
     words = dict(word.partition("=")[::2] for word in options.overrides)
@@ -181,6 +206,7 @@ HANDLERS = {
     "search": search,
     "train": train,
     "import": import_weights,
+    "import-results": import_table,
     "evaluate": evaluate,
     "extract": extract,
     "report": report,

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from flax import nnx
+
 from nasjax.supernets.checkpoints import load_weights, save_weights
 from nasjax.supernets.external import ExternalConfig, ExternalNet
 from nasjax.supernets.mobilenet_v3 import MobileNetV3Config
@@ -84,6 +86,17 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     return net
 
 
+def outline(name: str, **changes: Any) -> SuperNet:
+    """The named super-network of ours without weights: its genes, shapes and costs, at once.
+
+    Raises ValueError for an unknown name or field, and for one that is a table or somebody else's function.
+    """
+    config = settings("supernet", SUPERNETS, {"name": name, **changes})
+    if not isinstance(config, MobileNetV3Config | ResNetConfig):
+        raise ValueError(f"supernet={name} is not one of Once-for-All's")
+    return nnx.eval_shape(config.create)
+
+
 __all__ = [
     "SHIPPED",
     "SUPERNETS",
@@ -93,5 +106,6 @@ __all__ = [
     "TabularNet",
     "create",
     "load_weights",
+    "outline",
     "save_weights",
 ]

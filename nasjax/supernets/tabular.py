@@ -1,6 +1,7 @@
 """A CSV of measured networks as the super-network: tactics are compared on it without a network."""
 
 import csv
+import fnmatch
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jaxtyping import Float, Int
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.types import Population
 
-BOOKKEEPING = ("index", "step", "status", "source", "seconds")
+BOOKKEEPING = ("index", "step", "status", "source", "count", "seconds")
 """Columns of a run's own evaluations.csv that are neither genes nor metrics; `<metric>_se` is passed over too."""
 
 
@@ -23,8 +24,8 @@ BOOKKEEPING = ("index", "step", "status", "source", "seconds")
 class TabularConfig:
     """A table: `table` is a CSV file, `genes` the columns that make an architecture; all others are numeric metrics.
 
-    Gene columns may be numbers or words. An empty cell says that the gene does not exist there; another gene must explain it
-    (a depth below some value). A run's `evaluations.csv` is such a table.
+    `kernel_*` names all columns of that form. Gene columns may be numbers or words. An empty cell says that the gene does not
+    exist there; another gene must explain it (a depth below some value). A run's `evaluations.csv` is such a table.
     """
 
     table: str | None = None
@@ -43,7 +44,8 @@ class TabularNet:
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
 
     def __init__(self, path: Path, genes: tuple[str, ...]):
-        header, rows = _read(path, genes)
+        header, rows = _read(path)
+        genes = _columns(path, header, genes)
         values = {gene: _options(path, gene, [row[header.index(gene)] for row in rows]) for gene in genes}
         self.space = _space(path, values)
         self.chunk = 1024
@@ -84,7 +86,18 @@ class TabularNet:
         return {name: self.values[rows, i] for i, name in enumerate(self.metrics)}
 
 
-def _read(path: Path, genes: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
+def _columns(path: Path, header: list[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The gene columns that names and patterns mean, each once."""
+    columns = []
+    for pattern in patterns:
+        meant = [pattern] if pattern in header else fnmatch.filter(header, pattern)
+        if not meant:
+            raise ValueError(f"{path} has no column {pattern!r}; it has {', '.join(header)}")
+        columns += meant
+    return tuple(dict.fromkeys(columns))
+
+
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     if not path.is_file():
         raise ValueError(f"supernet.table={path} is not a file")
     try:
@@ -97,9 +110,6 @@ def _read(path: Path, genes: tuple[str, ...]) -> tuple[list[str], list[list[str]
     header = rows[0]
     if len(set(header)) != len(header):
         raise ValueError(f"{path} names column {max(header, key=header.count)!r} twice")
-    for gene in genes:
-        if gene not in header:
-            raise ValueError(f"{path} has no column {gene!r}; it has {', '.join(header)}")
     for line, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
             raise ValueError(f"{path}, line {line} has {len(row)} cells where the header has {len(header)}")
