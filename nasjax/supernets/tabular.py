@@ -24,7 +24,7 @@ BOOKKEEPING = ("index", "step", "status", "source", "count", "seconds")
 class TabularConfig:
     """A table: `table` is a CSV file, `genes` the columns that make an architecture; all others are numeric metrics.
 
-    `kernel_*` names all columns of that form. Gene columns may be numbers or words. An empty cell says that the gene does not
+    `kernel_*` names all columns of that form. Gene columns may be numbers or words. An empty cell says the gene does not
     exist there; another gene must explain it (a depth below some value). A run's `evaluations.csv` is such a table.
     """
 
