@@ -15,7 +15,7 @@ from nasjax.algorithms import ALGORITHMS
 from nasjax.archive import Archive, check_archive, digest
 from nasjax.objectives import Objective, parse_objectives, reference_point
 from nasjax.pareto import hypervolume_exact
-from nasjax.predictors import PREDICTORS
+from nasjax.predictors import PREDICTORS, Inputs
 from nasjax.results import Front, finish, objective_values
 from nasjax.runs import RunFolder, check_seed, run_folder
 from nasjax.subject import Evaluator, Measurable, Subject, subject
@@ -95,7 +95,10 @@ def searching(
         "archive": archive,
     }
     costs = tuple(_cost(about, goal) for goal in goals)
-    problem = Problem(about.space, evaluations, costs, algorithm, predictor, about.rows, about.repair)
+    inputs = Inputs(about.space, about.costs["macs"].by_unit if "macs" in about.costs else None)
+    problem = Problem(
+        about.space, evaluations, costs, algorithm, predictor, reference_point(goals), inputs, about.rows, about.repair
+    )
     context = digest(about.evaluator.context)
     held = nullcontext(RunFolder(None, "run")) if run is None else run_folder(Path(run), written, context)
     with held as folder:

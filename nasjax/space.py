@@ -4,6 +4,7 @@ An architecture is a vector of option indices, one a gene. A gene may exist only
 enough; where it does not exist its index is 0. Vectors of that form are *canonical*: equal architectures are equal vectors.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -248,6 +249,13 @@ class SearchSpace:
         wanted = _rows(options, chosen)
         lit = jnp.where(_rows(alone, chosen), chosen == wanted, chosen >= wanted)
         return (lit & self.active(archs)[:, genes]).astype(jnp.float32)
+
+    @cached_property
+    def families(self) -> tuple[int, ...]:
+        """Per feature: the number of its gene's family, genes whose names differ in their digits alone."""
+        stems = [re.sub(r"[\W_]*\d+", "", gene.name) for gene in self.genes]
+        known = list(dict.fromkeys(stems))
+        return tuple(known.index(stems[gene]) for gene in self._feature_columns[0])
 
     # -- particular architectures and spaces --------------------------------------------------------------------------
 

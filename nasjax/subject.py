@@ -56,6 +56,8 @@ class Measurable(Evaluator, Protocol):
 
     space: SearchSpace
     origin: Mapping[str, Any]
+    costs: Mapping[str, CostTable]
+    """What is known exactly without measuring."""
 
     def ranges(self) -> Mapping[str, tuple[float, float]]:
         """Least and greatest value of every metric; NaN where that is not known."""
@@ -76,13 +78,14 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
         origin = {"supernet": net.origin, "task": None, "evaluator": None}
         rows = net.rows()
         repair = None if rows is None else net.nearest
-        return Subject(net.space, net, {}, net.ranges(), origin, rows=rows, repair=repair)
+        ranges = {**net.ranges(), **_ranges(net.costs)}
+        return Subject(net.space, net, net.costs, ranges, origin, rows=rows, repair=repair)
     if task is None:
         raise ValueError("a super-network needs a task to be measured on")
     check_fit(net, task)
     config = settings("evaluator", EVALUATORS, evaluator)
     costs = cost_tables(net)
-    ranges = task.ranges() | {name: (0.0, float(table.maximum())) for name, table in costs.items()}
+    ranges = task.ranges() | _ranges(costs)
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
     return Subject(
         net.space,
@@ -93,6 +96,10 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
         test=lambda: config.bind(net, task, "test"),
         extract=lambda arch: deliver(net, task, config, arch),
     )
+
+
+def _ranges(costs: Mapping[str, CostTable]) -> dict[str, tuple[float, float]]:
+    return {name: (0.0, float(table.maximum())) for name, table in costs.items()}
 
 
 def check_fit(net: SuperNet, task: ImageClassification) -> None:

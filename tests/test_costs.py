@@ -239,3 +239,17 @@ def test_every_network_of_dynast_logs(once_for_all):
     assert len(archs) == 2373
     found = [tables[name].exact(np.array(archs)) for name in ("macs", "params")]
     np.testing.assert_array_equal(np.stack(found, axis=1), wanted)
+
+
+def test_units_are_runs_of_stages_of_one_shape_and_share_out_the_whole(tiny_net, tables, archs):
+    """Stem, first block, two units of two blocks (the first of each strided or wider), the final convolution, the head."""
+    assert tables["macs"].units == (0, 0, 1, 1, 2, 2, 3)
+    by_unit = np.asarray(tables["macs"].by_unit(np.array(archs)), np.float64)
+    np.testing.assert_allclose(by_unit.sum(1), tables["macs"].exact(np.array(archs)), rtol=1e-6)
+    words = [tiny_net.space.decode(np.array(arch)) for arch in archs]
+    for unit, depth in ((1, "depth_1"), (2, "depth_2")):
+        for i, one in enumerate(words):
+            for j, other in enumerate(words):
+                alike = all(one.get(g) == other.get(g) for g in tiny_net.space.names if g[-3:-1] == f"_{unit}" or g == depth)
+                if alike:
+                    assert by_unit[i, unit] == by_unit[j, unit]

@@ -24,10 +24,14 @@ from nasjax.types import Population
 
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """One cost of every sub-network: per stage the columns of its genes and an int64 array with one axis a gene."""
+    """One cost of every sub-network: per stage the columns of its genes and an int64 array with one axis a gene.
+
+    `units` numbers the part of the network that each stage belongs to: stages that hand on what has the same shape.
+    """
 
     columns: tuple[tuple[int, ...], ...]
     tables: tuple[Int[np.ndarray, "..."], ...]
+    units: tuple[int, ...] = ()
 
     def exact(self, archs: Population) -> Int[np.ndarray, " pop"]:
         """Exact costs of canonical architectures, on the host."""
@@ -45,6 +49,14 @@ class CostTable:
             total += jnp.asarray(table, jnp.float32)[tuple(archs[:, column] for column in columns)]
         return total
 
+    def by_unit(self, archs: Population) -> Float[Array, "pop units"]:
+        """Costs of each unit in float32, for use inside jit: what a predictor reads."""
+        archs = jnp.asarray(archs)
+        totals = [jnp.zeros(len(archs), jnp.float32)] * (max(self.units, default=-1) + 1)
+        for unit, columns, table in zip(self.units, self.columns, self.tables, strict=True):
+            totals[unit] += jnp.asarray(table, jnp.float32)[tuple(archs[:, column] for column in columns)]
+        return jnp.stack(totals, axis=1)
+
     def maximum(self) -> int:
         """An upper bound over the space: every stage at its dearest."""
         return sum(int(table.max()) for table in self.tables)
@@ -57,7 +69,8 @@ def cost_tables(net: SuperNet) -> dict[str, CostTable]:
     stage's table has it as its first axis, unless the cost is the same at all of them.
     """
     if not net.resolutions:
-        return {name: CostTable(net.columns(), tuple(tables)) for name, tables in _tables(net, None).items()}
+        units = _units(net)
+        return {name: CostTable(net.columns(), tuple(tables), units) for name, tables in _tables(net, None).items()}
     slices = [_tables(net, resolution) for resolution in net.resolutions]
     return {name: _stacked(net, [tables[name] for tables in slices]) for name in COSTS}
 
@@ -68,7 +81,19 @@ def _stacked(net: SuperNet, slices: list[list[np.ndarray]]) -> CostTable:
     for i, rows in enumerate(zip(*slices, strict=True)):
         if not all(np.array_equal(row, rows[0]) for row in rows):
             columns[i], tables[i] = (0, *columns[i]), np.stack(rows)
-    return CostTable(tuple(columns), tuple(tables))
+    return CostTable(tuple(columns), tuple(tables), _units(net))
+
+
+def _units(net: SuperNet) -> tuple[int, ...]:
+    """The unit of every stage: a stage that hands on another shape than it was given begins a new one."""
+    carry: PyTree = net.inputs(1)
+    units: list[int] = []
+    for stage, choice in zip(net.stages, net.choices(tuple(map(int, net.space.largest()))), strict=True):
+        handed_on = _with_weights(stage, carry_after, choice, carry)
+        same = str(handed_on) == str(carry)
+        units.append(units[-1] + (not same) if units else 0)
+        carry = handed_on
+    return tuple(units)
 
 
 def _tables(net: SuperNet, resolution: int | None) -> dict[str, list[np.ndarray]]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.predictors.inputs import Inputs
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
 
@@ -41,21 +42,25 @@ class Ridge:
 
     @partial(jax.jit, static_argnums=(0, 1))
     def fit(
-        self, space: SearchSpace, archs: Population, values: Float[Array | ndarray, " pop"], mask: Mask | None = None
+        self,
+        inputs: SearchSpace | Inputs,
+        archs: Population,
+        values: Float[Array | ndarray, " pop"],
+        mask: Mask | None = None,
     ) -> RidgeModel:
         """The model of the rows that count: mask True (None: all) and value not NaN; of no rows at all, zero."""
         with jax.default_matmul_precision("highest"):
-            return self._fit(space.features(archs), jnp.asarray(values, jnp.float32), mask)
+            return self._fit(inputs.features(archs), jnp.asarray(values, jnp.float32), mask)
 
     @partial(jax.jit, static_argnums=(0, 1))
     def predict(
-        self, space: SearchSpace, model: RidgeModel, archs: Population
+        self, inputs: SearchSpace | Inputs, model: RidgeModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:
         """Mean and standard deviation of a new measurement (its noise included) of each architecture."""
         with jax.default_matmul_precision("highest"):
-            inputs = (space.features(archs) - model.centre[None]) / model.scale[None]
-            spread = ((inputs @ model.root) ** 2).sum(axis=1)
-            return model.mean + inputs @ model.weights, model.noise * jnp.sqrt(1 + 1 / model.rows + spread)
+            features = (inputs.features(archs) - model.centre[None]) / model.scale[None]
+            spread = ((features @ model.root) ** 2).sum(axis=1)
+            return model.mean + features @ model.weights, model.noise * jnp.sqrt(1 + 1 / model.rows + spread)
 
     def _fit(self, features: Float[Array, "pop features"], values: Float[Array, " pop"], mask: Mask | None) -> RidgeModel:
         counts = ~jnp.isnan(values) if mask is None else ~jnp.isnan(values) & mask

@@ -56,6 +56,7 @@ class ExternalNet:
     """Measures by the function; what fails is NaN."""
 
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
+    costs: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, config: ExternalConfig):
         assert config.evaluate is not None

@@ -42,6 +42,7 @@ class TabularNet:
     """Looks metrics up. Its space is every combination of the options seen; outside the rows the nearest one is meant."""
 
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
+    costs: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, path: Path, genes: tuple[str, ...]):
         header, rows = _read(path)

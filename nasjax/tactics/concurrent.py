@@ -15,9 +15,8 @@ import numpy as np
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.pareto import crowding_distance, non_dominated_sort
-from nasjax.predictors import Predictor
-from nasjax.space import SearchSpace
-from nasjax.tactics.problem import CostFunction, Measured, Problem, fresh
+from nasjax.predictors import Inputs, Predictor
+from nasjax.tactics.problem import CostFunction, Measured, Problem, fresh, padded
 from nasjax.types import Objectives, Population, PRNGKey
 
 
@@ -43,11 +42,11 @@ class Concurrent:
         problem, key = state.problem, state.key_of_step()
         if np.isfinite(state.objectives).all(1).sum() < 2:
             return fresh(state, np.asarray(problem.space.sample(key, self.population)), self.population), state
-        guess = _guess(problem.space, problem.costs, problem.predictor)  # type: ignore[arg-type]
-        archs, values = _padded(state)
+        guess = _guess(problem.inputs, problem.costs, problem.predictor)  # type: ignore[arg-type]
+        archs, values = padded(state)
         counts = np.asarray(np.isfinite(values).all(1))
         models = tuple(
-            None if cost is not None else problem.predictor.fit(problem.space, archs, values[:, i], counts)
+            None if cost is not None else problem.predictor.fit(problem.inputs, archs, values[:, i], counts)
             for i, cost in enumerate(problem.costs)
         )
         # As many as the algorithm's population, again and again where there are fewer: one shape, one compilation.
@@ -62,7 +61,7 @@ class Concurrent:
 
 @lru_cache(maxsize=8)
 def _guess(
-    space: SearchSpace, costs: tuple[CostFunction | None, ...], predictor: Predictor
+    inputs: Inputs, costs: tuple[CostFunction | None, ...], predictor: Predictor
 ) -> Callable[[Any, Population], Objectives]:
     """The objectives of a population: exact ones computed, the others predicted by the models.
 
@@ -72,21 +71,12 @@ def _guess(
     @jax.jit
     def guess(models: tuple[Any, ...], archs: Population) -> Objectives:
         columns = [
-            predictor.predict(space, model, archs)[0] if cost is None else cost(archs)
+            predictor.predict(inputs, model, archs)[0] if cost is None else cost(archs)
             for cost, model in zip(costs, models, strict=True)
         ]
         return jnp.stack(columns, axis=1)
 
     return guess
-
-
-def _padded(state: Measured) -> tuple[Population, Objectives]:
-    """What was told, padded with NaN to the budget's capacity, so that nothing compiles again."""
-    told, capacity = len(state.archs), state.problem.capacity
-    archs = np.zeros((capacity, state.archs.shape[1]), np.int32)
-    values = np.full((capacity, state.objectives.shape[1]), np.nan, np.float32)
-    archs[:told], values[:told] = state.archs[:capacity], state.objectives[:capacity]
-    return archs, values
 
 
 def _best(archs: Population, values: Objectives) -> Population:

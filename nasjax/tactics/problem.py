@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms import Algorithm
-from nasjax.predictors import Predictor
+from nasjax.predictors import Inputs, Predictor
 from nasjax.space import SearchSpace
 from nasjax.types import Objectives, Population, PRNGKey
 
@@ -23,8 +23,8 @@ class Problem:
     """What is to be searched, as arrays and functions.
 
     `costs` has one entry an objective: a jittable function where it is computed exactly (minimised), None where it must be
-    measured. Where only some architectures can be measured (a table's), those are `rows`, and `repair` replaces others by
-    the ones that are meant.
+    measured. `reference` is the hypervolume's, minimised; `inputs` what predictors read. Where only some architectures can
+    be measured (a table's), those are `rows`, and `repair` replaces others by the ones that are meant.
     """
 
     space: SearchSpace
@@ -32,6 +32,8 @@ class Problem:
     costs: tuple[CostFunction | None, ...]
     algorithm: Algorithm
     predictor: Predictor
+    reference: Float[np.ndarray, " obj"]
+    inputs: Inputs
     rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
 
@@ -84,6 +86,15 @@ class Measured:
             archs=np.concatenate([self.archs, np.asarray(archs, np.int32)]),
             objectives=np.concatenate([self.objectives, np.asarray(objectives, np.float64)]),
         )
+
+
+def padded(state: Measured) -> tuple[Population, Objectives]:
+    """What was told, padded with NaN to the budget's capacity, so that nothing compiles again."""
+    told, capacity = len(state.archs), state.problem.capacity
+    archs = np.zeros((capacity, state.archs.shape[1]), np.int32)
+    values = np.full((capacity, state.objectives.shape[1]), np.nan, np.float32)
+    archs[:told], values[:told] = state.archs[:capacity], state.objectives[:capacity]
+    return archs, values
 
 
 def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndarray, "pop genes"]:

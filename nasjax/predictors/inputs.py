@@ -1,0 +1,41 @@
+"""What predictors read of architectures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nasjax.space import SearchSpace
+from nasjax.types import Population
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A space's features, and the logarithm of an exact cost in all and by part of the network (`parts`, jittable).
+
+    Offers what a `SearchSpace` offers a predictor: `features`, and their `families`, which share a length scale.
+    """
+
+    space: SearchSpace
+    parts: Callable[[Population], Float[Array, "pop parts"]] | None = None
+
+    def features(self, archs: Population) -> Float[Array, "pop features"]:
+        """The space's features, then log(cost), then log(1 + cost) of every part."""
+        features = self.space.features(archs)
+        if self.parts is None:
+            return features
+        costs = self.parts(archs)
+        return jnp.concatenate([features, jnp.log(costs.sum(1, keepdims=True)), jnp.log1p(costs)], axis=1)
+
+    @cached_property
+    def families(self) -> tuple[int, ...]:
+        """Per feature the number of its family."""
+        families = self.space.families
+        if self.parts is None:
+            return families
+        first = max(families, default=-1) + 1
+        number = jax.eval_shape(self.parts, jax.ShapeDtypeStruct((1, len(self.space.genes)), jnp.int32)).shape[1]
+        return (*families, first, *([first + 1] * number))

@@ -1,0 +1,124 @@
+"""The Gaussian process against its formulas in float64, and what families and exact costs bring."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_ridge import SPACE, data
+
+from nasjax.predictors import GaussianProcess, Inputs, Ridge
+
+PROCESS = GaussianProcess(steps=30)
+
+
+@pytest.fixture(autouse=True)
+def strict_dtypes():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def by_formula(model, inputs, archs, new):
+    """Posterior mean and deviation of the model's hyperparameters, entry by entry, by inversion."""
+    families = np.array(inputs.families)
+    linear, length = (np.exp(np.asarray(part, np.float64)) for part in (model.scales.linear, model.scales.length))
+    smooth, noise = np.exp(float(model.scales.smooth)), np.exp(float(model.scales.noise)) + 1e-4
+
+    def prepared(archs):
+        centred = np.asarray(inputs.features(archs), np.float64) - np.asarray(model.centre, np.float64)
+        return centred / np.asarray(model.scale, np.float64)
+
+    def kernel(one, other):
+        return sum(linear[f] * a * b for f, a, b in zip(families, one, other, strict=True)) + smooth * np.exp(
+            -sum(((a - b) / length[f]) ** 2 for f, a, b in zip(families, one, other, strict=True)) / 2
+        )
+
+    rows, columns = prepared(archs), prepared(new)
+    inverse = np.linalg.inv([[kernel(a, b) for b in rows] for a in rows] + noise * np.eye(len(rows)))
+    across = np.array([[kernel(a, b) for b in rows] for a in columns])
+    alone = np.array([kernel(a, a) for a in columns])
+    return across, inverse, np.sqrt(alone - ((across @ inverse) * across).sum(1))
+
+
+def test_predictions_are_those_of_the_formulas():
+    archs, values = data(25)
+    new, _ = data(12, seed=1)
+    model = PROCESS.fit(SPACE, archs, values)
+    mean, deviation = PROCESS.predict(SPACE, model, new)
+    across, inverse, expected = by_formula(model, SPACE, archs, new)
+    unit = values.astype(np.float64).std()
+    np.testing.assert_allclose(mean, values.mean() + across @ inverse @ (values - values.mean()), rtol=1e-4)
+    np.testing.assert_allclose(deviation, unit * expected, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("number", [3, 30])
+def test_padding_changes_nothing(number):
+    archs, values = data(number)
+    alone = PROCESS.fit(SPACE, archs, values)
+    junk, wrong = data(64 - number, seed=7)
+    wrong = np.where(np.arange(64 - number) % 2, np.float32(np.nan), wrong * 100)
+    mask = np.concatenate([np.ones(number, bool), np.isnan(wrong)])
+    padded = PROCESS.fit(SPACE, np.concatenate([archs, junk]), np.concatenate([values, wrong]), mask)
+    new, _ = data(30, seed=1)
+    for one, other in zip(PROCESS.predict(SPACE, padded, new), PROCESS.predict(SPACE, alone, new), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-2)
+
+
+def test_what_is_known_is_certain_and_what_is_far_is_not():
+    archs, values = data(60, noise=0.0)
+    model = PROCESS.fit(SPACE, archs, values)
+    mean, known = PROCESS.predict(SPACE, model, archs)
+    _, unknown = PROCESS.predict(SPACE, model, data(60, seed=3)[0])
+    np.testing.assert_allclose(mean, values, atol=0.2)
+    assert np.median(known) < np.median(unknown)
+
+
+def test_errors_are_about_as_large_as_the_deviation_says():
+    archs, values = data(100, noise=0.5)
+    new, truth = data(1000, seed=1, noise=0.0)
+    mean, deviation = GaussianProcess().predict(SPACE, GaussianProcess().fit(SPACE, archs, values), new)
+    assert 0.5 < np.std((truth - mean) / deviation) < 2
+
+
+def test_it_bends_where_ridge_cannot():
+    """Values that depend on a product of genes."""
+    archs, new = data(150)[0], data(300, seed=1)[0]
+
+    def product(archs):
+        words = [SPACE.decode(arch) for arch in archs]
+        return np.array([word["depth"] * word["width0"] + 3 * (word["kernel0"] == word["kernel1"]) for word in words], float)
+
+    errors = {}
+    for predictor in (GaussianProcess(), Ridge()):
+        mean, _ = predictor.predict(SPACE, predictor.fit(SPACE, archs, product(archs)), new)
+        errors[type(predictor)] = np.abs(np.asarray(mean) - product(new)).mean()
+    assert errors[GaussianProcess] < 0.7 * errors[Ridge]
+
+
+def test_exact_costs_are_read_as_logarithms_in_all_and_by_part():
+    def parts(archs):
+        return 1.0 + jnp.asarray(archs)[:, :2].astype(jnp.float32)
+
+    inputs = Inputs(SPACE, parts)
+    archs, _ = data(5)
+    found = np.asarray(inputs.features(archs))
+    number = SPACE.features(archs).shape[1]
+    np.testing.assert_array_equal(found[:, :number], SPACE.features(archs))
+    np.testing.assert_allclose(found[:, number], np.log(2.0 + archs[:, :2].sum(1)), rtol=1e-6)
+    np.testing.assert_allclose(found[:, number + 1 :], np.log(2.0 + archs[:, :2]), rtol=1e-6)
+    first = max(SPACE.families) + 1
+    assert inputs.families == (*SPACE.families, first, first + 1, first + 1)
+
+
+def test_families_are_genes_whose_names_differ_in_digits_alone():
+    columns = SPACE._feature_columns[0]
+    stems = [SPACE.names[i].rstrip("0123456789") for i in columns]
+    assert [sorted(set(stems), key=stems.index).index(stem) for stem in stems] == list(SPACE.families)
+    assert max(SPACE.families) == 3
+
+
+def test_many_rows_are_all_conditioned_on():
+    """Hyperparameters come from a part of the rows, predictions from all."""
+    archs, values = data(400, noise=0.0)
+    few = GaussianProcess(steps=30, rows=64)
+    mean, _ = few.predict(SPACE, few.fit(SPACE, archs, values), archs)
+    assert np.abs(np.asarray(mean) - values).mean() < 0.1
