@@ -57,7 +57,7 @@ def groups(runs: Sequence[Run]) -> tuple[list[Group], float]:
     for run in runs:
         if [(goal.name, goal.direction) for goal in run.objectives] != goals:
             raise ValueError(f"{run.folder} and {runs[0].folder} have other objectives: they cannot be compared")
-    signs = np.array([-1.0 if direction == "max" else 1.0 for _, direction in goals])
+    signs = np.array([goal.sign for goal in runs[0].objectives], np.float64)
     reference = np.max([signs * [goal.reference for goal in run.objectives] for run in runs], axis=0)
     values = [_values(run, signs) for run in runs]
     labels = _labels(runs)

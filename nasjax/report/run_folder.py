@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nasjax.objectives import Objective
+
 RESUME = "run the same command again"
 SUMMARY_TYPES: dict[str, Any] = {
     "supernet": str,
@@ -28,26 +30,6 @@ SUMMARY_TYPES: dict[str, Any] = {
     "seconds": dict,
     "version": str,
 }
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One objective as the summary states it: values carry their natural sign and `unit`; `direction` is "max" or "min"."""
-
-    name: str
-    direction: str
-    unit: str
-    reference: float
-
-    @property
-    def label(self) -> str:
-        """The axis label: name, unit, and which way is better."""
-        better = "higher is better" if self.direction == "max" else "lower is better"
-        return f"{self.name} ({self.unit + ', ' if self.unit else ''}{better})"
-
-    def beats(self, value: float, other: float) -> bool:
-        """Whether `value` is strictly better than `other`."""
-        return value > other if self.direction == "max" else value < other
 
 
 @dataclass(frozen=True)
@@ -118,8 +100,7 @@ def read_run(folder: Path) -> Run:
             front.append(
                 Network(known.index, known.step, False, known.source, network.genes, network.metrics, network.errors)
             )
-    sign = -1 if objectives[0].direction == "max" else 1
-    front.sort(key=lambda network: (sign * network.metrics[names[0]], network.index))
+    front.sort(key=lambda network: (objectives[0].sign * network.metrics[names[0]], network.index))
     config = _read_text(folder, "config.yaml")
     return Run(folder, summary, objectives, tuple(rows.values()), tuple(front), tests, hypervolume, config)
 
