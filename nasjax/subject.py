@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from nasjax.evaluation import EVALUATORS
 from nasjax.hardware.costs import CostTable, cost_tables
+from nasjax.outline import Block, outline
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
@@ -31,7 +32,8 @@ class Subject:
     """A super-network on a task: `evaluator` measures, `costs` compute, `ranges` bound every value before it is known.
 
     `test` makes an evaluator on pictures that no search sees. `origin` records how all this was made. `rows` are the only
-    architectures that can be measured, and `repair` replaces others by those; None where all can.
+    architectures that can be measured, and `repair` replaces others by those; None where all can. `blocks` are what a
+    network is drawn as; none where only its genes are known.
     """
 
     space: SearchSpace
@@ -42,6 +44,7 @@ class Subject:
     test: Callable[[], Evaluator] | None = None
     rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
+    blocks: tuple[Block, ...] = ()
 
     def compute(self, archs: Population) -> dict[str, np.ndarray]:
         """Every exact cost, as int64."""
@@ -81,7 +84,15 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
     costs = cost_tables(net)
     ranges = task.ranges() | {name: (0.0, float(table.maximum())) for name, table in costs.items()}
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
-    return Subject(net.space, config.bind(net, task), costs, ranges, origin, test=lambda: config.bind(net, task, "test"))
+    return Subject(
+        net.space,
+        config.bind(net, task),
+        costs,
+        ranges,
+        origin,
+        test=lambda: config.bind(net, task, "test"),
+        blocks=outline(net.stages),
+    )
 
 
 def check_fit(net: SuperNet, task: ImageClassification) -> None:
