@@ -91,22 +91,25 @@ def test_a_block_without_a_kernel_is_coloured_by_its_words():
     assert loose(space) == ["resolution"]
 
 
-@pytest.fixture(scope="module")
-def run(tiny_net, tiny_task, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("blocks") / "run"
-    nasjax.search(tiny_net, tiny_task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=8, run=folder)
-    return folder
+def test_the_legend_says_what_height_and_colour_are():
+    for name, words in (
+        ("digits", "Colour: kernel 3 5. Height: expand, of the largest. Outlines: layers switched off."),
+        ("ofa_resnet50", "Height: width or width × expand, of the largest. Outlines: layers switched off."),
+    ):
+        net = abstract(name)
+        space = Space({gene.name: tuple(map(str, gene.options)) for gene in net.space.genes}, outline(net.stages))
+        assert " ".join(re.sub("<.*?>", "", legend(space, look(space))).split()) == words
 
 
-def test_a_search_writes_what_the_drawing_needs(run, tiny_net):
-    summary = json.loads((run / "summary.json").read_text())
+def test_a_search_writes_what_the_drawing_needs(tiny_run, tiny_net):
+    summary = json.loads((tiny_run / "summary.json").read_text())
     assert summary["options"] == {gene.name: list(gene.options) for gene in tiny_net.space.genes}
     assert len(summary["blocks"]) == 4
     largest = tiny_net.space.largest()
     assert summary["largest"]["genes"] == tiny_net.space.decode(largest)
     costs = {name: table.exact(largest[None]).item() for name, table in cost_tables(tiny_net).items()}
     assert summary["largest"]["costs"] == costs and set(costs) == {"macs", "params"}
-    found = read_run(run)
+    found = read_run(tiny_run)
     assert found.space == read_space(summary, []) and len(found.space.blocks) == 4
 
 
@@ -123,8 +126,8 @@ def test_a_space_of_words_or_with_holes_has_no_largest_network(tmp_path):
         assert ("Largest network" in page(read_run(tmp_path / name))) == known
 
 
-def test_the_largest_network_is_told_as_far_as_it_is_known(run, tmp_path):
-    found = read_run(run)
+def test_the_largest_network_is_told_as_far_as_it_is_known(tiny_run, tmp_path):
+    found = read_run(tiny_run)
     assert against(found, "macs", 0.41 * found.space.costs["macs"], found.space.costs["macs"]) == "41 % of the largest"
     assert against(found, "macs", 3.0, 1000.0) == "0.3 % of the largest"
     assert against(found, "accuracy_top1", 79.2, 80.0) == "−0.8 points against the largest"
@@ -132,9 +135,9 @@ def test_the_largest_network_is_told_as_far_as_it_is_known(run, tmp_path):
     assert against(found, "accuracy_top1", 80.0, None) == "largest: not measured in this run"
     assert "accuracy_top1 not measured in this run" in page(found)
     # The same run with the largest network among its evaluations.
-    for file in run.glob("*.[cjy]*"):
+    for file in tiny_run.glob("*.[cjy]*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    with (run / "evaluations.csv").open() as opened:
+    with (tiny_run / "evaluations.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     beaten = next(i for i, row in enumerate(rows) if int(row["index"]) not in [network.index for network in found.front])
     rows[beaten] |= dict(found.space.largest) | {"accuracy_top1": "12.5"}
@@ -159,10 +162,10 @@ def test_the_largest_network_is_told_as_far_as_it_is_known(run, tmp_path):
         (lambda s: s["options"].update(kernel_1_1=[1]), "not among its options"),
     ],
 )
-def test_a_damaged_summary_is_named_in_one_line(run, tmp_path, change, words):
-    for file in run.glob("*.[cjy]*"):
+def test_a_damaged_summary_is_named_in_one_line(tiny_run, tmp_path, change, words):
+    for file in tiny_run.glob("*.[cjy]*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    summary = json.loads((run / "summary.json").read_text())
+    summary = json.loads((tiny_run / "summary.json").read_text())
     change(summary)
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(ValueError) as caught:

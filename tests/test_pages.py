@@ -9,6 +9,7 @@ import browser
 import numpy as np
 import pytest
 from tables import GENES, write_table
+from test_report import EVIL, SEARCHES, write_run
 
 import nasjax
 from nasjax import supernets
@@ -28,11 +29,9 @@ def tab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_net, tiny_task, tmp_path_factory):
+def run(tiny_run):
     """A finished run of a super-network of stages, with its page."""
-    folder = tmp_path_factory.mktemp("pages") / "run"
-    nasjax.search(tiny_net, tiny_task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=24, run=folder)
-    return written(folder)
+    return written(tiny_run)
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +208,26 @@ def test_a_run_from_before_drawings_has_its_page(tab, run, tmp_path):
     tab.point(f".point.front[data-index='{network.index}']")
     assert shown(tab) == [network.index]
     assert count(tab, f".card[data-index='{network.index}'] .block:not(.off)") == len(network.genes)
+    assert quiet(tab, address)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_any_objectives_and_any_words_make_a_quiet_page(tab, tmp_path, name):
+    found = written(write_run(tmp_path / "run", SEARCHES[name], supernet=EVIL))
+    address = opened(tab, found.folder / "report.html")
+    tab.point(f"tr[data-index='{found.front[-1].index}']")
+    assert shown(tab) == [found.front[-1].index]
+    assert text(tab, "h1") == EVIL
+    assert count(tab, ".point.front.shown") == (3 if len(found.objectives) > 2 else 1)
+    assert quiet(tab, address)
+
+
+def test_a_run_in_which_all_failed_has_no_networks_to_show(tab, tmp_path):
+    found = written(write_run(tmp_path / "run", SEARCHES["two"], count=4, failed=range(4)))
+    address = opened(tab, found.folder / "report.html")
+    tab.point("h1", press=True)
+    tab.key("Escape")
+    assert shown(tab) == [] and count(tab, ".about") == 0
     assert quiet(tab, address)
 
 

@@ -16,6 +16,8 @@ from nasjax.report.space import Space, ordered, value
 LEVELS = 4
 """Colours run from k0 to k4."""
 
+WORDS = ("kernel", "expand", "width", "heads", "hidden")
+
 
 @dataclass(frozen=True)
 class Look:
@@ -54,9 +56,9 @@ def legend(space: Space, style: Look) -> str:
         name = stem(next(iter(style.colours.values())))
         keys = " ".join(f'<span class="swatch k{level}"></span> {escape(o)}' for o, level in style.levels.items())
         parts.append(f"Colour: {escape(name)} {keys}.")
-    sizes = dict.fromkeys(stem(gene) for block in space.blocks for gene in _sizes(space, style, block))
-    if sizes:
-        parts.append(f"Height: {escape(' × '.join(sizes))}, of the largest.")
+    sizes = dict.fromkeys(" × ".join(map(stem, _sizes(space, style, block))) for block in space.blocks)
+    if any(sizes):
+        parts.append(f"Height: {escape(' or '.join(filter(None, sizes)))}, of the largest.")
     if any(block.gate for block in space.blocks):
         parts.append("Outlines: layers switched off.")
     return " ".join(parts)
@@ -69,8 +71,9 @@ def loose(space: Space) -> list[str]:
 
 
 def stem(name: str) -> str:
-    """A gene's name without its numbers."""
-    return re.sub(r"[._-]?\d+", "", name) or name
+    """What a gene chooses: the word of the field in its name, else the name without its numbers."""
+    known = next((word for word in WORDS if word in name.lower()), "")
+    return known or re.sub(r"[._-]?\d+", "", name) or name
 
 
 def _layer(space: Space, style: Look, block: Block, genes: Mapping[str, str]) -> str:
