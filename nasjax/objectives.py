@@ -22,6 +22,16 @@ class Objective:
         """What its values are multiplied by below the surface, where everything is minimised."""
         return -1 if self.direction == "max" else 1
 
+    @property
+    def label(self) -> str:
+        """What an axis is labelled with: name, unit, and which way is better."""
+        better = "higher is better" if self.direction == "max" else "lower is better"
+        return f"{self.name} ({self.unit + ', ' if self.unit else ''}{better})"
+
+    def beats(self, value: float, other: float) -> bool:
+        """Whether `value`, in natural sign, is strictly better than `other`."""
+        return self.sign * value < self.sign * other
+
 
 OBJECTIVES = {
     objective.name: objective

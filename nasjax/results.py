@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,9 @@ def _write_summary(
         "from_archive": sum(row.source == "archive" for row in rows),
         "space_size": str(about.space.size),
         "genes": list(about.space.names),
+        "options": {gene.name: gene.options for gene in about.space.genes},
+        "blocks": [asdict(block) for block in about.blocks],
+        "largest": _largest(about),
         "metrics": list(metric_values(about, rows)),
         "objectives": [
             {"name": goal.name, "direction": goal.direction, "unit": goal.unit, "reference": goal.sign * value}
@@ -217,3 +220,13 @@ def _write_summary(
         "version": __version__,
     }
     write_text(folder / "summary.json", json.dumps(plain(summary), indent=1))
+
+
+def _largest(about: Subject) -> dict[str, Any] | None:
+    """The largest network's choices and exact costs; None where options have no order, or where it cannot be measured."""
+    arch = about.space.largest()
+    known = about.rows is None or bool((np.asarray(about.rows) == arch).all(1).any())
+    if not known or not all(gene.ordered for gene in about.space.genes):
+        return None
+    costs = {name: column.item() for name, column in about.compute(arch[None]).items()}
+    return {"genes": about.space.decode(arch), "costs": costs}

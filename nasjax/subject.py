@@ -10,6 +10,7 @@ from jaxtyping import Float
 from nasjax.deliver import Extracted, deliver
 from nasjax.evaluation import EVALUATORS
 from nasjax.hardware.costs import CostTable, cost_tables
+from nasjax.outline import Block, outline
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
@@ -33,7 +34,7 @@ class Subject:
 
     `test` makes an evaluator on pictures that no search sees; `extract` slices a sub-network out. `origin` records how all
     this was made. `rows` are the only architectures that can be measured, and `repair` replaces others by those; None where
-    all can.
+    all can. `blocks` are what a network is drawn as; none where only its genes are known.
     """
 
     space: SearchSpace
@@ -45,6 +46,7 @@ class Subject:
     extract: Callable[[tuple[int, ...]], Extracted] | None = None
     rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
+    blocks: tuple[Block, ...] = ()
 
     def compute(self, archs: Population) -> dict[str, np.ndarray]:
         """Every exact cost, as int64."""
@@ -95,6 +97,7 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
         origin,
         test=lambda: config.bind(net, task, "test"),
         extract=lambda arch: deliver(net, task, config, arch),
+        blocks=outline(net.stages),
     )
 
 

@@ -40,3 +40,13 @@ def tiny_task():
     from tiny import easy_task
 
     return easy_task()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_net, tiny_task, tmp_path_factory):
+    """The folder of a finished search of `tiny_net`; not to be changed."""
+    import nasjax
+
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    nasjax.search(tiny_net, tiny_task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=24, run=folder)
+    return folder

@@ -13,7 +13,7 @@ from nasjax import supernets
 from nasjax.cli import main
 from nasjax.cli.schemas import GROUPS
 from nasjax.pareto import hypervolume_exact
-from nasjax.report.compare import Group, groups, run_folders, write_comparison
+from nasjax.report.compare import Group, groups, run_folders, table, write_comparison
 from nasjax.report.run_folder import read_run
 
 
@@ -61,12 +61,20 @@ def test_the_price_is_the_first_evaluation_that_reaches_a_volume():
     assert group.quartiles()[1].tolist() == [0.5, 1.0, 3.0, 4.5]
 
 
+def test_the_table_has_medians_and_quartiles_and_a_dash_where_they_were_not_reached():
+    volumes = np.array([[1.0, 2.0, 5.0, 10.0], [0.0, 0.0, 10.0, 10.0], [0.0, 9.0, 9.0, 9.0], [0.0, 0.0, 0.0, 9.2]])
+    _, row = table([Group("a", volumes)], 10.0)
+    assert row == ["a", "4", "4", "96 [91.50, 100]", "3.5 [2.75, 4]", "– [3.75, –]", "– [3.75, –]"]
+    assert table([Group("a", volumes[:1])], 10.0)[1] == ["a", "1", "4", "100", "4", "4", "4"]
+
+
 class Cells(HTMLParser):
     def __init__(self):
         super().__init__()
         self.cells, self.outside = [], []
 
     def handle_starttag(self, tag, attrs):
+        assert tag != "script"
         self.outside += [value for name, value in attrs if name in ("src", "href") and not value.startswith("#")]
 
     def handle_data(self, data):

@@ -18,7 +18,7 @@ SMALLEST = {"wid": None, "ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": [224]
 
 @pytest.fixture(scope="module")
 def mbv3():
-    return supernets.outline(MBV3)
+    return supernets.abstract(MBV3)
 
 
 def write(path, rows, header=HEADER):
@@ -42,7 +42,7 @@ def test_repeats_become_their_mean_and_count_whatever_switched_off_blocks_say(tm
     deeper = {**smallest, "d": [1, 1, 2]}
     one = write(tmp_path / "a.csv", [row(smallest, 70.0), row(deeper, 72.5, 110), row(other, 70.2)])
     two = write(tmp_path / "b.csv", [row(smallest, 70.4)])
-    table = import_results([one, two], supernets.outline("digits"))
+    table = import_results([one, two], supernets.abstract("digits"))
     found = columns(table)
     assert found["count"] == [3, 1] and table.evaluations == 4
     assert found["accuracy_top1"] == [pytest.approx(70.2), 72.5]
@@ -101,7 +101,7 @@ def test_architectures_of_once_for_all_need_its_name(tmp_path):
 
 def test_the_command_writes_a_table_that_can_be_searched(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    net = supernets.outline("digits")
+    net = supernets.abstract("digits")
     kernels = net.space.smallest()
     kernels[net.space.names.index("kernel_1_1")] = 1
     lists = [to_ofa(net, net.space.decode(arch)) for arch in (net.space.smallest(), net.space.largest(), kernels)]

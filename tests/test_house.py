@@ -19,6 +19,7 @@ FLOORS = {
     "supernets": 2,
     "tasks": 2,
     "extract": 3,
+    "outline": 3,
     "evaluation": 3,
     "training": 3,
     "hardware": 4,

@@ -28,7 +28,7 @@ NOISE = 0.02
 
 def networks(folder):
     """Space, exact costs, architectures and accuracies of the logs in `folder`."""
-    net = supernets.outline(NAME)
+    net = supernets.abstract(NAME)
     table = import_results(sorted(Path(folder).glob("mbnv3w10_*.csv")), net)
     columns = {name: [row[i] for row in table.rows] for i, name in enumerate(table.header)}
     rows = [{gene: columns[gene][i] for gene in table.genes if columns[gene][i] != ""} for i in range(len(table.rows))]

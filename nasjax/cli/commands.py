@@ -121,7 +121,7 @@ def import_table(options: argparse.Namespace) -> int:
         raise ValueError(f"out={out} exists already; name another file, or remove it")
     if not out.parent.is_dir():
         raise ValueError(f"out={out}: there is no folder {out.parent}")
-    table = import_results(files, supernets.outline(**configuration("import", words)["supernet"]) if words else None)
+    table = import_results(files, supernets.abstract(**configuration("import", words)["supernet"]) if words else None)
     write_table(out, table.header, table.rows)
     for remark in table.remarks:
         print(remark[0].upper() + remark[1:] + ".")

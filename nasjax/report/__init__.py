@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nasjax.report.run_folder import Network, Objective, Run, read_run
+from nasjax.report.run_folder import Network, Run, read_run
 
-__all__ = ["Network", "Objective", "Run", "read_run", "write_report"]
+__all__ = ["Network", "Run", "read_run", "write_report"]
 
 
 def write_report(folder: Path) -> Path:

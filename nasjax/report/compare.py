@@ -1,7 +1,7 @@
 """Several runs beside each other: the same settings under different seeds are one curve with quartiles."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,11 +13,17 @@ import yaml
 from jaxtyping import Float
 
 from nasjax.pareto import hypervolume_exact, hypervolumes
+from nasjax.report import svg
+from nasjax.report.plots import padded
 from nasjax.report.run_folder import Run, number, read_run
 from nasjax.runs import replace_file
+from nasjax.version import __version__
 
 SHARES = (0.90, 0.95, 0.99)
 """Shares of the best hypervolume whose price in evaluations is told."""
+
+SERIES = ("#2f74b5", "#c2410c", "#2a8c6e", "#8250c4", "#b8860b", "#c2397a", "#59636e", "#1b9aaa")
+"""Colours of curves, the page's s0 to s7; a ninth curve takes the first again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,7 @@ def groups(runs: Sequence[Run]) -> tuple[list[Group], float]:
     for run in runs:
         if [(goal.name, goal.direction) for goal in run.objectives] != goals:
             raise ValueError(f"{run.folder} and {runs[0].folder} have other objectives: they cannot be compared")
-    signs = np.array([-1.0 if direction == "max" else 1.0 for _, direction in goals])
+    signs = np.array([goal.sign for goal in runs[0].objectives], np.float64)
     reference = np.max([signs * [goal.reference for goal in run.objectives] for run in runs], axis=0)
     values = [_values(run, signs) for run in runs]
     labels = _labels(runs)
@@ -96,16 +102,17 @@ def table(made: Sequence[Group], best: float) -> list[list[str]]:
     rows = [heads]
     for group in made:
         final = 100 * group.volumes[:, -1] / best if best else group.volumes[:, -1]
-        prices = [_spread(group.price(share * best)) for share in SHARES]
+        prices = [_spread(group.price(share * best), "{:.4g}".format) for share in SHARES]
         rows.append([group.label, str(len(group.volumes)), str(group.volumes.shape[1]), _spread(final), *prices])
     return rows
 
 
-def _spread(values: Float[np.ndarray, " runs"]) -> str:
+def _spread(values: Float[np.ndarray, " runs"], words: Callable[[float], str] = number) -> str:
     """Median [lower quartile, upper quartile]; a dash where it was not reached."""
-    low, middle, high = (np.sort(values)[round(q * (len(values) - 1))] for q in (0.25, 0.5, 0.75))
-    words = ["–" if np.isinf(value) else number(float(value)) for value in (middle, low, high)]
-    return words[0] if len(values) == 1 else f"{words[0]} [{words[1]}, {words[2]}]"
+    with np.errstate(invalid="ignore"):  # Between two infinite values NumPy finds NaN.
+        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    told = ["–" if not np.isfinite(value) else words(float(value)) for value in (middle, low, high)]
+    return told[0] if len(values) == 1 else f"{told[0]} [{told[1]}, {told[2]}]"
 
 
 def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[list[str]]]:
@@ -113,18 +120,21 @@ def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[li
     runs = [read_run(folder) for folder in run_folders(paths)]
     made, best = groups(runs)
     rows = table(made, best)
-    figure = comparison_figure(made, best, ", ".join(goal.label for goal in runs[0].objectives))
+    objectives = ", ".join(goal.label for goal in runs[0].objectives)
+    figure = comparison_figure(made, best, objectives)
     target.mkdir(parents=True, exist_ok=True)
     partial = target / f".comparison.{os.getpid()}.png"
     figure.savefig(partial, dpi=150)
     os.replace(partial, target / "comparison.png")
     replace_file(target / "comparison.csv", "\n".join(",".join(f'"{c}"' for c in row) for row in rows).encode() + b"\n")
-    cells = "".join(
-        "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>\n"
-        for row, tag in zip(rows, ["th"] + ["td"] * len(made), strict=True)
-    )
-    page = Template((Path(__file__).parent / "comparison.html").read_text(encoding="utf-8")).substitute(
-        table=cells, svg=_svg(figure), runs=len(runs)
+    here = Path(__file__).parent
+    page = Template((here / "comparison.html").read_text(encoding="utf-8")).substitute(
+        style=(here / "style.css").read_text(encoding="utf-8"),
+        objectives=escape(objectives),
+        table=_cells(rows),
+        curves=_curves(made, best, objectives),
+        runs=len(runs),
+        version=escape(__version__),
     )
     replace_file(target / "comparison.html", page.encode())
     return target / "comparison.html", rows
@@ -136,11 +146,12 @@ def comparison_figure(made: Sequence[Group], best: float, objectives: str) -> An
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    for group in made:
+    for i, group in enumerate(made):
         low, middle, high = 100 * group.quartiles() / (best or 1.0)
         steps = np.arange(1, len(middle) + 1)
-        (line,) = axes.plot(steps, middle, label=f"{group.label} ({len(group.volumes)} runs)", linewidth=1.8)
-        axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
+        colour = SERIES[i % len(SERIES)]
+        axes.plot(steps, middle, label=f"{group.label} ({len(group.volumes)} runs)", color=colour, linewidth=1.8)
+        axes.fill_between(steps, low, high, alpha=0.16, color=colour, linewidth=0)
     axes.set_xlabel("validations")
     axes.set_ylabel("hypervolume, % of best (median, quartiles)")
     axes.set_title(objectives, fontsize=10)
@@ -150,11 +161,27 @@ def comparison_figure(made: Sequence[Group], best: float, objectives: str) -> An
     return figure
 
 
-def _svg(figure: Any) -> str:
-    """The figure as SVG without its XML head, to stand inside a page."""
-    import io
+def _curves(made: Sequence[Group], best: float, objectives: str) -> str:
+    """The same figure as SVG, in the colours of the page."""
+    width, height = 760, 440
+    curves = [100 * group.quartiles() / (best or 1.0) for group in made]
+    x_range = padded(1, max(curve.shape[1] for curve in curves))
+    y_range = padded(min(float(curve.min()) for curve in curves), max(float(curve.max()) for curve in curves))
+    x_of, y_of = svg.scales(width, height, x_range, y_range)
+    drawn = [svg.frame(width, height, x_range, y_range, "validations", "hypervolume, % of best", True)]
+    for i, (group, curve) in enumerate(zip(made, curves, strict=True)):
+        low, middle, high = ([(float(x), float(y)) for x, y in enumerate(line, 1)] for line in curve)
+        title = f"<title>{escape(group.label)}</title>"
+        drawn.append(f'<path class="band s{i % len(SERIES)}" d="{svg.path(low + high[::-1], x_of, y_of)}Z">{title}</path>')
+        drawn.append(f'<path class="line s{i % len(SERIES)}" d="{svg.path(middle, x_of, y_of)}">{title}</path>')
+    words = escape(f"hypervolume for {objectives} against validations: median and quartiles")
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{words}">{"".join(drawn)}</svg>'
 
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    whole = text.getvalue()
-    return whole[whole.index("<svg") :]
+
+def _cells(rows: Sequence[Sequence[str]]) -> str:
+    """The table as HTML, each row with the key of its curve."""
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in rows[0])]
+    for i, (label, *cells) in enumerate(rows[1:]):
+        key = f'<span class="key s{i % len(SERIES)}"></span> '
+        lines.append(f"<td>{key}<span>{escape(label)}</span></td>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells))
+    return "".join(f"<tr>{line}</tr>\n" for line in lines)

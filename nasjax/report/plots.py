@@ -7,7 +7,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasjax.report.run_folder import Network, Objective, Run
+from nasjax.objectives import Objective
+from nasjax.report.run_folder import Network, Run
 from nasjax.runs import replace_file
 
 # matplotlib takes longer to import than the rest of nasjax together: only those who draw pay for it.

@@ -7,9 +7,12 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from nasjax.objectives import Objective
+from nasjax.report.space import Space, read_space, stray
 
 RESUME = "run the same command again"
 SUMMARY_TYPES: dict[str, Any] = {
@@ -31,26 +34,6 @@ SUMMARY_TYPES: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Objective:
-    """One objective as the summary states it: values carry their natural sign and `unit`; `direction` is "max" or "min"."""
-
-    name: str
-    direction: str
-    unit: str
-    reference: float
-
-    @property
-    def label(self) -> str:
-        """The axis label: name, unit, and which way is better."""
-        better = "higher is better" if self.direction == "max" else "lower is better"
-        return f"{self.name} ({self.unit + ', ' if self.unit else ''}{better})"
-
-    def beats(self, value: float, other: float) -> bool:
-        """Whether `value` is strictly better than `other`."""
-        return value > other if self.direction == "max" else value < other
-
-
-@dataclass(frozen=True)
 class Network:
     """One row of a run: `genes` has those switched on, as text; `errors` the standard errors, in the metrics' units."""
 
@@ -66,7 +49,7 @@ class Network:
 @dataclass(frozen=True)
 class Run:
     """A finished run: `evaluations` in order of validation, `front` best first objective first, `tests` the front's columns
-    that the search never saw, `config` as text; `hypervolume` has one number an evaluation."""
+    that the search never saw, `config` as text; `hypervolume` has one number an evaluation, `space` what drawings need."""
 
     folder: Path
     summary: dict[str, Any]
@@ -76,6 +59,7 @@ class Run:
     tests: tuple[str, ...]
     hypervolume: tuple[float, ...]
     config: str
+    space: Space
 
 
 def read_run(folder: Path) -> Run:
@@ -105,6 +89,12 @@ def read_run(folder: Path) -> Run:
             raise ValueError(f"it has {len(rows)} rows where summary.json counts {summary['evaluations']} evaluations")
 
     front = []
+    with _damage(folder, "summary.json"):
+        space = read_space(summary, [network.genes for network in rows.values()])
+    with _damage(folder, "evaluations.csv"):
+        for network in rows.values():
+            if (name := stray(space, network.genes)) is not None:
+                raise ValueError(f"network {network.index} has {name}={network.genes[name]!r:.60}, which is not an option")
     header, table = _read_table(folder, "pareto.csv", ["index", *genes, *names])
     tests = tuple(n for n in header if n.startswith("test_") and n not in (*genes, *names) and n.removesuffix("_se") == n)
     for line, row in table:
@@ -115,13 +105,10 @@ def read_run(folder: Path) -> Run:
             if lacking := [name for name in names if name not in network.metrics]:
                 raise ValueError(f"{lacking[0]} is empty")
             known = rows[network.index]
-            front.append(
-                Network(known.index, known.step, False, known.source, network.genes, network.metrics, network.errors)
-            )
-    sign = -1 if objectives[0].direction == "max" else 1
-    front.sort(key=lambda network: (sign * network.metrics[names[0]], network.index))
+            front.append(replace(known, metrics=known.metrics | network.metrics, errors=known.errors | network.errors))
+    front.sort(key=lambda network: (objectives[0].sign * network.metrics[names[0]], network.index))
     config = _read_text(folder, "config.yaml")
-    return Run(folder, summary, objectives, tuple(rows.values()), tuple(front), tests, hypervolume, config)
+    return Run(folder, summary, objectives, tuple(rows.values()), tuple(front), tests, hypervolume, config, space)
 
 
 def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], tuple[float, ...]]:

@@ -86,7 +86,7 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     return net
 
 
-def outline(name: str, **changes: Any) -> SuperNet:
+def abstract(name: str, **changes: Any) -> SuperNet:
     """The named super-network of ours without weights: its genes, shapes and costs, at once.
 
     Raises ValueError for an unknown name or field, and for one that is a table or somebody else's function.
@@ -104,8 +104,8 @@ __all__ = [
     "Stage",
     "SuperNet",
     "TabularNet",
+    "abstract",
     "create",
     "load_weights",
-    "outline",
     "save_weights",
 ]

@@ -1,0 +1,248 @@
+"""The pages as a reader's browser shows them: what pointing, keys and fingers do, and that nothing is fetched or amiss."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import browser
+import numpy as np
+import pytest
+from tables import GENES, write_table
+from test_report import EVIL, SEARCHES, write_run
+
+import nasjax
+from nasjax import supernets
+from nasjax.hardware.costs import cost_tables
+from nasjax.report.compare import write_comparison
+from nasjax.report.run_folder import read_run
+
+pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chromium here (apt-get install chromium)")
+
+SHOWN = "[...document.querySelectorAll('.card')].filter(c => c.checkVisibility({visibilityProperty: true}))"
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    with browser.tab(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run):
+    """A finished run of a super-network of stages, with its page."""
+    return written(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A super-network that is a table: only its genes are known."""
+    return supernets.create("tabular", table=write_table(tmp_path_factory.mktemp("table") / "table.csv"), genes=GENES)
+
+
+def written(folder):
+    """The run in a folder, once its page is written."""
+    nasjax.report.write_report(folder)
+    return read_run(folder)
+
+
+def opened(tab, page, **how):
+    """Opens a file."""
+    tab.open(page.as_uri(), **how)
+    return page.as_uri()
+
+
+def shown(tab):
+    """Indices of the networks whose cards can be seen."""
+    return tab.value(f"{SHOWN}.map(c => Number(c.dataset.index))")
+
+
+def text(tab, selector):
+    return tab.value(f"document.querySelector({json.dumps(selector)}).innerText")
+
+
+def count(tab, selector):
+    """How many elements of that kind are seen and have a size."""
+    return tab.value(
+        f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.checkVisibility({{visibilityProperty: true}})"
+        " && e.getBoundingClientRect().width > 2 && e.getBoundingClientRect().height > 2).length"
+    )
+
+
+def quiet(tab, address):
+    """Whether the page said nothing to the console and asked for nothing but itself."""
+    return tab.complaints == [] and set(tab.addresses) == {address}
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_pointing_at_a_point_shows_that_network_beside_the_largest(tab, run, tiny_net, dark):
+    address = opened(tab, run.folder / "report.html", dark=dark)
+    macs = cost_tables(tiny_net)["macs"]
+    largest = macs.exact(tiny_net.space.largest()[None]).item()
+    assert len(run.front) > 1
+    for network in reversed(run.front):
+        tab.point(f".point.front[data-index='{network.index}']")
+        assert shown(tab) == [network.index]
+        card = f".card[data-index='{network.index}']"
+        depths = int(network.genes["depth_1"]) + int(network.genes["depth_2"])
+        assert count(tab, f"{card} .block:not(.off)") == depths
+        assert count(tab, f"{card} .block") == count(tab, ".largest .block:not(.off)") == 4
+        assert f"{100 * network.metrics['macs'] / largest:.0f} % of the largest" in text(tab, card)
+        assert f"{network.metrics['accuracy_top1']:.1f}" in text(tab, card)
+        kernels = [option for name, option in network.genes.items() if name.startswith("kernel")]
+        assert tab.value(f'[...document.querySelectorAll("{card} .block b")].map(b => b.innerText)') == kernels
+    assert "not measured in this run" in text(tab, ".largest")
+    assert quiet(tab, address)
+
+
+def test_blocks_are_as_high_as_their_expand_ratio(tab, run):
+    opened(tab, run.folder / "report.html")
+    for network in run.front:
+        heights = tab.value(
+            f"[...document.querySelectorAll(\".card[data-index='{network.index}'] .block:not(.off)\")]"
+            ".map(b => b.getBoundingClientRect().height / b.parentElement.clientHeight)"
+        )
+        ratios = [int(option) / 6 for name, option in network.genes.items() if name.startswith("expand")]
+        np.testing.assert_allclose(heights, ratios, atol=0.02)
+
+
+def test_keys_do_what_the_mouse_does(tab, run):
+    address = opened(tab, run.folder / "report.html")
+    seen = []
+    for _ in run.front:
+        tab.key("Tab")
+        focused = tab.value("Number(document.activeElement.dataset.index)")
+        assert shown(tab) == [focused]
+        seen.append(focused)
+    assert sorted(seen) == sorted(network.index for network in run.front)
+    tab.key("Enter")
+    assert count(tab, f".card.kept[data-index='{seen[-1]}']") == 1
+    assert quiet(tab, address)
+
+
+def test_a_row_shows_its_network_and_a_click_keeps_it(tab, run):
+    address = opened(tab, run.folder / "report.html")
+    first, second = run.front[0].index, run.front[-1].index
+    tab.point(f"tr[data-index='{second}'] .network")
+    assert shown(tab) == [second]
+    tab.point(f"tr[data-index='{second}'] .network", press=True)
+    tab.point(f".point.front[data-index='{first}']")
+    assert shown(tab) == [first]
+    tab.point("h1")
+    assert shown(tab) == [second]
+    tab.key("Escape")
+    tab.point(f".point.front[data-index='{first}']")
+    tab.point("h1")
+    assert shown(tab) == [first]
+    assert count(tab, ".kept") == 0
+    assert quiet(tab, address)
+
+
+def test_a_finger_on_a_telephone(tab, run):
+    address = opened(tab, run.folder / "report.html", width=390, height=844)
+    network = run.front[-1].index
+    tab.tap(f".point.front[data-index='{network}']")
+    tab.until(f"document.querySelector(\".card.kept[data-index='{network}']\") !== null")
+    assert shown(tab) == [network]
+    box = tab.value(f"document.querySelector(\".card[data-index='{network}']\").getBoundingClientRect().toJSON()")
+    assert box["top"] >= 0 and box["bottom"] <= 844
+    assert tab.value("document.documentElement.scrollWidth") == 390
+    assert quiet(tab, address)
+
+
+def test_a_link_to_a_network_shows_it(tab, run):
+    network = run.front[-1].index
+    tab.open((run.folder / "report.html").as_uri() + f"#card-{network}")
+    assert shown(tab) == [network]
+
+
+def test_without_scripts_the_first_network_is_seen_and_links_lead_to_the_others(tab, run):
+    address = (run.folder / "report.html").as_uri()
+    tab.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        tab.open(address)
+        assert shown(tab) == [run.front[0].index]
+        tab.open(f"{address}#card-{run.front[-1].index}")
+        assert shown(tab) == [run.front[-1].index]
+    finally:
+        tab.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_the_page_can_neither_fetch_nor_run_another_script(tab, run):
+    opened(tab, run.folder / "report.html")
+    assert (run.folder / "front.png").is_file()
+    picture = (
+        "new Promise(done => { const i = document.createElement('img'); i.src = 'front.png';"
+        " i.onload = () => done('loaded'); i.onerror = () => done('refused'); document.body.append(i); })"
+    )
+    assert tab.value(picture) == "refused"
+    assert tab.value("fetch('summary.json').then(() => 'fetched', () => 'refused')") == "refused"
+    tab.value("(s => { s.textContent = 'window.broken = 1'; document.body.append(s) })(document.createElement('script'))")
+    assert tab.value("window.broken === undefined")
+    assert any(about["params"].get("blockedReason") == "csp" for about in tab.complaints)
+
+
+def test_genes_alone_are_drawn_as_a_strip(tab, table, tmp_path):
+    nasjax.search(table, objectives=["max:acc", "min:cost"], tactic="random", evaluations=30, run=tmp_path / "run")
+    found = written(tmp_path / "run")
+    address = opened(tab, found.folder / "report.html")
+    for network in found.front:
+        # Points of a table may lie upon each other; rows do not.
+        tab.point(f"tr[data-index='{network.index}']")
+        assert shown(tab) == [network.index]
+        card = f".card[data-index='{network.index}']"
+        assert count(tab, f"{card} .block:not(.off)") == len(network.genes)
+        assert count(tab, f"{card} .block") == len(GENES)
+    assert quiet(tab, address)
+
+
+def test_a_run_from_before_drawings_has_its_page(tab, run, tmp_path):
+    folder = Path(shutil.copytree(run.folder, tmp_path / "old"))
+    summary = json.loads((folder / "summary.json").read_text())
+    for name in ("options", "blocks", "largest"):
+        del summary[name]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    written(folder)
+    address = opened(tab, folder / "report.html")
+    network = run.front[-1]
+    tab.point(f".point.front[data-index='{network.index}']")
+    assert shown(tab) == [network.index]
+    assert count(tab, f".card[data-index='{network.index}'] .block:not(.off)") == len(network.genes)
+    assert quiet(tab, address)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_any_objectives_and_any_words_make_a_quiet_page(tab, tmp_path, name):
+    found = written(write_run(tmp_path / "run", SEARCHES[name], supernet=EVIL))
+    address = opened(tab, found.folder / "report.html")
+    tab.point(f"tr[data-index='{found.front[-1].index}']")
+    assert shown(tab) == [found.front[-1].index]
+    assert text(tab, "h1") == EVIL
+    assert count(tab, ".point.front.shown") == (3 if len(found.objectives) > 2 else 1)
+    assert quiet(tab, address)
+
+
+def test_a_run_in_which_all_failed_has_no_networks_to_show(tab, tmp_path):
+    found = written(write_run(tmp_path / "run", SEARCHES["two"], count=4, failed=range(4)))
+    address = opened(tab, found.folder / "report.html")
+    tab.point("h1", press=True)
+    tab.key("Escape")
+    assert shown(tab) == [] and count(tab, ".about") == 0
+    assert quiet(tab, address)
+
+
+def test_the_comparison_page(tab, table, tmp_path):
+    for tactic in ("random", "full"):
+        for seed in range(2):
+            folder = tmp_path / f"{tactic}-{seed}"
+            nasjax.search(table, objectives=["max:acc", "min:cost"], tactic=tactic, evaluations=20, seed=seed, run=folder)
+    page, rows = write_comparison([tmp_path], tmp_path)
+    for width, dark in ((1280, False), (390, True)):
+        address = opened(tab, page, width=width, dark=dark)
+        assert count(tab, "path.line") == count(tab, "path.band") == 2
+        assert count(tab, "table.prices td .key") == 2
+        assert text(tab, "table.prices tr:last-child").split("\t")[0].strip() == rows[-1][0]
+        assert tab.value("document.documentElement.scrollWidth") <= width
+        assert quiet(tab, address)
+    with (tmp_path / "comparison.csv").open() as file:
+        assert list(csv.reader(file)) == rows
