@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -241,4 +242,6 @@ def _bar(things: str, value: str) -> Iterator[tuple[Bar, Any]]:
 def _advance(bar: Bar, line: Any, done: int, planned: int, value: float) -> None:
     bar.update(line, completed=done, total=planned, value=f"{value:.5g}")
     if bar.disable:
-        print(f"{done}/{planned} {value:.5g}", file=sys.stderr, flush=True)
+        left = bar.tasks[0].time_remaining
+        words = "" if left is None else f", {timedelta(seconds=round(left))} left"
+        print(f"{done}/{planned} {value:.5g}{words}", file=sys.stderr, flush=True)

@@ -3,7 +3,9 @@
 The function runs in processes of its own, so that it may use another framework, take too long, or crash.
 """
 
+import contextlib
 import multiprocessing
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -142,16 +144,17 @@ class _Worker:
 
 def _answer(evaluate: str, pipe: Connection) -> None:
     """The process: answers lists until its parent is gone; an exception is sent as words."""
+    # Ctrl-C reaches every process of a terminal; the parent decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     function = found(evaluate, "supernet.evaluate")
-    while True:
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
             named = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(list(function(named)))
-        except Exception as error:
-            pipe.send(f"{type(error).__name__}: {error}")
+            try:
+                answers: Any = list(function(named))
+            except Exception as error:
+                answers = f"{type(error).__name__}: {error}"
+            pipe.send(answers)
 
 
 def _gene(name: str, options: Any, needs: Mapping[str, str]) -> Gene:
