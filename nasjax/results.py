@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nasjax.archive import Archive, Evaluation
+from nasjax.measure import measuring
 from nasjax.objectives import Objective, minimised, reference_point
 from nasjax.pareto import hypervolume_exact, hypervolumes, non_dominated_exact
 from nasjax.runs import plain, write_table, write_text
@@ -100,11 +101,8 @@ def _test_metrics(about: Subject, store: Archive, archs: Int[np.ndarray, "networ
         return {}
     evaluator = about.test()
     context = store.describe(evaluator.context)
-    missing = archs[[known is None for known in store.find(context, archs)]]
-    for start in range(0, len(missing), evaluator.chunk):
-        began = time.monotonic()
-        chunk = missing[start : start + evaluator.chunk]
-        store.measured(context, chunk, evaluator(chunk), time.monotonic() - began)
+    for _ in measuring(evaluator, store, context, archs):
+        pass
     found = [known for known in store.find(context, archs) if known is not None]
     return {f"test_{name}": np.array([row[name] for row in found]) for name in found[0]}
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import signal
 import subprocess
 import sys
 from importlib.resources import files
@@ -223,26 +222,6 @@ def test_help_is_quick_to_import_and_names_the_groups(capsys):
     )  # fmt: skip
     assert done.stdout.rstrip().endswith("[]")
     assert "tactic=concurrent|full|random" in done.stdout
-
-
-@pytest.mark.slow
-def test_a_killed_search_ends_as_one_that_was_not(here):
-    command = [sys.executable, "-m", "nasjax", "search", "evaluations=24", "tactic.population=6", "evaluator.chunk=3"]
-    subprocess.run([*command, "run=whole"], check=True, capture_output=True)
-    kills = 0
-    for delay in np.linspace(4, 9, 6):
-        process = subprocess.Popen([*command, "run=killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    subprocess.run([*command, "run=killed"], check=True, capture_output=True)
-    assert kills > 0
-    assert (here / "killed" / "pareto.csv").read_bytes() == (here / "whole" / "pareto.csv").read_bytes()
-    for a, b in zip(rows(here / "killed" / "evaluations.csv"), rows(here / "whole" / "evaluations.csv"), strict=True):
-        assert a | {"seconds": ""} == b | {"seconds": ""}
 
 
 @pytest.mark.slow

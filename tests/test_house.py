@@ -22,18 +22,20 @@ FLOORS = {
     "evaluation": 3,
     "training": 3,
     "hardware": 4,
+    "claims": 4,
     "objectives": 5,
     "archive": 5,
     "runs": 5,
     "subject": 6,
-    "results": 7,
-    "loop": 8,
-    "train": 8,
-    "evaluate": 8,
-    "report": 8,
-    "deliver": 9,
-    "cli": 10,
-    "__main__": 11,
+    "measure": 7,
+    "results": 8,
+    "loop": 9,
+    "train": 9,
+    "evaluate": 9,
+    "report": 9,
+    "deliver": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 """Rooms may import what lies on a lower floor, or their own; equal floors do not know each other, but for EQUALS."""
 
@@ -43,7 +45,7 @@ SEARCH = {"algorithms", "predictors", "tactics"}
 NETWORKS = {"supernets", "tasks", "extract", "evaluation", "training", "hardware"}
 
 HYDRA = {"cli"}
-DISK = {"archive", "cli", "deliver", "evaluate", "extract", "report", "runs", "supernets", "tasks", "train"}
+DISK = {"archive", "claims", "cli", "deliver", "evaluate", "extract", "report", "runs", "supernets", "tasks", "train"}
 
 
 def imports():

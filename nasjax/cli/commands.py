@@ -198,9 +198,14 @@ def _prepare_jax() -> None:
 
 def _show(steps: Iterator[Progress]) -> None:
     """Runs a search to its end under a progress bar; plain lines where the output is not a terminal."""
+    waiting = 0
     with _bar("evaluations", "hypervolume") as (bar, line):
         for now in steps:
-            _advance(bar, line, now.done, now.planned, now.hypervolume)
+            if now.waiting and now.waiting != waiting:
+                bar.console.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
+            elif not now.waiting:
+                _advance(bar, line, now.done, now.planned, now.hypervolume)
+            waiting = now.waiting
 
 
 @contextlib.contextmanager
