@@ -21,7 +21,7 @@ class Claimant:
         self._held: IO[str] | None = None
 
     def appear(self) -> None:
-        """Takes the lock, where it is not held yet; the locks of those that were killed are removed."""
+        """Takes the lock, where it is not held yet."""
         while self._held is None:
             self._folder.mkdir(exist_ok=True)
             try:
@@ -34,8 +34,6 @@ class Claimant:
                 self._held = file
             else:
                 file.close()
-            for other in self._folder.iterdir():
-                self.lives(other.name)
 
     def lives(self, name: str) -> bool:
         """Whether the claimant of that name is still at work; if not, what is left of it is removed."""
@@ -51,13 +49,14 @@ class Claimant:
         return False
 
     def leave(self) -> None:
-        """Lets go of the lock; the last one takes the folder away."""
-        if self._held is None:
-            return
-        (self._folder / self.name).unlink(missing_ok=True)
-        self._held.close()
-        self._held = None
+        """Lets go of the lock, and removes those of processes that were killed; the last one takes the folder away."""
+        if self._held is not None:
+            (self._folder / self.name).unlink(missing_ok=True)
+            self._held.close()
+            self._held = None
         try:
+            for other in self._folder.iterdir():
+                self.lives(other.name)
             self._folder.rmdir()
-        except OSError:  # Others are still at work, or another one was quicker.
+        except OSError:  # There is none, others are still at work, or another one was quicker.
             return

@@ -62,9 +62,9 @@ ROWS = [[1, 1, 5], [2, 1, 6]]
     ("header", "rows", "genes", "words"),
     [
         (HEADER, ROWS, "ax", "has no column 'x'; it has a, b, acc"),
-        (HEADER, [[1, 1, 5], [2, 1, "high"]], "ab", "row 2: column 'acc' holds 'high', which is not a number"),
-        (HEADER, [[1, 1, 5], [2, 1, ""]], "ab", "row 2: column 'acc' holds '', which is not a number"),
-        (HEADER, [[1, 1, 5], [2, 2, 6], [1, 1, 7]], "ab", "rows 1 and 3 are the same network"),
+        (HEADER, [[1, 1, 5], [2, 1, "high"]], "ab", "line 3: column 'acc' holds 'high', which is not a number"),
+        (HEADER, [[1, 1, 5], [2, 1, ""]], "ab", "line 3: column 'acc' holds '', which is not a number"),
+        (HEADER, [[1, 1, 5], [2, 2, 6], [1, 1, 7]], "ab", "lines 2 and 4 are the same network"),
         (HEADER, [], "ab", "has no rows"),
         (HEADER, [[1, 1, 5], [2, 1]], "ab", "line 3 has 2 cells where the header has 3"),
         (["a", "a", "acc"], ROWS, "a", "names column 'a' twice"),

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -40,13 +41,30 @@ def search(options: argparse.Namespace) -> int:
     return 0
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where no more can be written."""
+
+
 def run_search(config: dict[str, Any]) -> None:
-    """Searches as configured, shows progress, prints the front and writes the report."""
+    """Searches as configured, shows progress, prints the front and writes the report.
+
+    Raises ValueError, with the command that goes on, where the disk is full: nothing is then half-written.
+    """
+    run = Path(config["run"] or new_path(config["supernet"]["name"]))
+    try:
+        _run_search(config | {"run": run})
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        what = f"disk full while writing {error.filename or 'to it'}"
+        raise ValueError(f"{what}: make room; the same command with run={run} goes on from what is stored") from error
+
+
+def _run_search(config: dict[str, Any]) -> None:
     _prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
-    rest["run"] = Path(rest["run"] or new_path(config["supernet"]["name"]))
     stopped = False
     try:
         _show(searching(net, task, **rest))
