@@ -1,9 +1,11 @@
 """The command line: `nasjax search | train | import | extract | report`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from nasjax.version import __version__
 
@@ -20,7 +22,12 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a person's mistake is one line on the error output and exit code 2."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # The shell asks what may follow; this answers and exits.
+        import argcomplete
+
+        argcomplete.autocomplete(parser, default_completer=_completions)  # type: ignore[arg-type]
+    options = parser.parse_args(arguments)
     try:
         from nasjax.cli import commands
 
@@ -46,6 +53,15 @@ def _parser() -> argparse.ArgumentParser:
         )
         PARSERS[command](sub)
     return parser
+
+
+def _completions(prefix: str, action: argparse.Action, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    from nasjax.cli.complete import completions, paths
+    from nasjax.cli.keys import KEYS
+
+    if action.dest != "overrides":
+        return list(paths(prefix))
+    return completions(parsed_args.command, prefix, KEYS.get(parsed_args.command, ()), groups())
 
 
 def _settings(parser: argparse.ArgumentParser) -> None:
