@@ -2,12 +2,15 @@
 
 A measurement's key is the digest of what was measured (super-network, weights, data, settings: the *context*) and the
 canonical architecture. Beside the measurements, which runs share, each run keeps the order of its evaluations and its
-tactic's state; all that belongs together is written in one transaction.
+tactic's state; all that belongs together is written in one transaction. Several processes may use one file: before a run
+measures, it claims the architectures, and leaves to another living process what that one has claimed.
 """
 
+import errno
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,9 +19,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from nasjax.claims import Claimant
 from nasjax.types import Population
 
-VERSION = 1
+VERSION = 2
+"""Of the file's format; 2 brought the claims."""
+
+LOCKED = 60.0
+"""Seconds to wait for another process's transaction."""
 
 TABLES = """
 create table if not exists contexts (digest text primary key, description text not null);
@@ -29,6 +37,7 @@ create table if not exists evaluations (
     primary key (run, position));
 create table if not exists states (
     run text primary key, step integer not null, told integer not null, state blob not null);
+create table if not exists claims (key text primary key, holder text not null);
 """
 
 
@@ -50,8 +59,19 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"archive={path}: there is no folder {path.parent}")
     if path.is_dir():
         raise ValueError(f"archive={path} is a folder; name a file")
-    if path.is_file() and path.stat().st_size and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        head = file.read(100)
+    if head and not head.startswith(b"SQLite format 3"):
         raise ValueError(f"{path} cannot be used as an archive (it is not a database)")
+    # SQLite keeps `pragma user_version` there: https://www.sqlite.org/fileformat.html, section 1.3.
+    _check_version(path, int.from_bytes(head[60:64], "big"))
+
+
+def _check_version(path: Path | None, version: int) -> None:
+    if version > VERSION:
+        raise ValueError(f"{path} was written by a newer nasjax (format {version}; this one reads {VERSION}): upgrade")
 
 
 def digest(description: Any) -> str:
@@ -64,22 +84,38 @@ class Archive:
 
     def __init__(self, path: Path | None, run: str):
         self._run = run
+        self._path = path
+        self._claimant = None if path is None else Claimant(path)
         try:
-            self._base = sqlite3.connect(":memory:" if path is None else path, timeout=60.0)
+            self._base = sqlite3.connect(":memory:" if path is None else path, timeout=LOCKED)
             self._base.execute("pragma synchronous = full")
             version = self._base.execute("pragma user_version").fetchone()[0]
-            if version > VERSION:
-                raise ValueError(
-                    f"{path} was written by a newer nasjax (format {version}; this one reads {VERSION}): upgrade"
-                )
-            with self._base:
-                self._base.executescript(TABLES)
-                self._base.execute(f"pragma user_version = {VERSION}")
+            _check_version(path, version)
+            if version < VERSION:
+                with self._writing():
+                    for table in TABLES.split(";"):
+                        self._base.execute(table)
+                    self._base.execute(f"pragma user_version = {VERSION}")
         except sqlite3.Error as error:
             raise ValueError(f"{path} cannot be used as an archive ({error})") from error
 
     def close(self) -> None:
+        if self._claimant is not None:
+            self._claimant.leave()
         self._base.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction. Raises OSError, with the file's name, where it cannot be written."""
+        try:
+            with self._base:
+                self._base.execute("begin immediate")
+                yield
+        except sqlite3.OperationalError as error:
+            reason = {sqlite3.SQLITE_FULL: (errno.ENOSPC, "disk full"),
+                      sqlite3.SQLITE_BUSY: (errno.EBUSY, f"locked by another process for {LOCKED:g} s")}  # fmt: skip
+            number, words = reason.get(error.sqlite_errorcode & 0xFF, (errno.EIO, str(error)))
+            raise OSError(number, words, str(self._path)) from error
 
     # -- measurements -------------------------------------------------------------------------------------------------
 
@@ -91,10 +127,40 @@ class Archive:
             found.append(None if row is None else json.loads(row[0]))
         return found
 
+    def claim(self, context: str, archs: Population, most: int) -> tuple[list[int], list[int]]:
+        """Claims the first `most` architectures that are neither measured nor being measured by another living process.
+
+        Returns their rows, and the rows still to come: others' claims, and those beyond `most`.
+        """
+        mine: list[int] = []
+        left: list[int] = []
+        if self._claimant is not None:
+            self._claimant.appear()
+        with self._writing():
+            taken = self._taken()
+            for i, arch in enumerate(np.asarray(archs)):
+                key = _key(context, arch)
+                if len(mine) == most or key in taken:
+                    left.append(i)
+                elif not self._base.execute("select 1 from measurements where key = ?", (key,)).fetchone():
+                    if self._claimant is not None:
+                        self._base.execute("insert into claims values (?, ?)", (key, self._claimant.name))
+                    mine.append(i)
+        return mine, left
+
+    def _taken(self) -> set[str]:
+        """The keys that other living processes have claimed; all other claims are dropped."""
+        claims = self._base.execute("select key, holder from claims").fetchall()
+        gone = {
+            name for _, name in claims if self._claimant and (name == self._claimant.name or not self._claimant.lives(name))
+        }
+        self._base.executemany("delete from claims where holder = ?", [(name,) for name in gone])
+        return {key for key, name in claims if name not in gone}
+
     def describe(self, context: Mapping[str, Any]) -> str:
         """The digest of a context, whose description is kept beside the measurements."""
         name = digest(context)
-        with self._base:
+        with self._writing():
             self._base.execute(
                 "insert or ignore into contexts values (?, ?)", (name, json.dumps(context, sort_keys=True, default=str))
             )
@@ -109,17 +175,21 @@ class Archive:
         positions: Sequence[int] = (),
         step: int = 0,
     ) -> None:
-        """Stores measurements made in `seconds` together, and that they were the run's evaluations at `positions`."""
-        with self._base:
+        """Stores measurements made in `seconds` together, and that they were the run's evaluations at `positions`.
+
+        Claims on them have then served their purpose.
+        """
+        with self._writing():
             for i, arch in enumerate(np.asarray(archs)):
                 values = {name: float(column[i]) for name, column in metrics.items()}
                 row = (_key(context, arch), context, json.dumps(arch.tolist()), json.dumps(values), seconds / len(archs))
                 self._base.execute("insert or ignore into measurements values (?, ?, ?, ?, ?)", row)
+                self._base.execute("delete from claims where key = ?", row[:1])
             self._log(context, archs, positions, step, "measured")
 
     def reused(self, context: str, archs: Population, positions: Sequence[int], step: int) -> None:
         """Stores that known measurements were the run's evaluations at `positions`."""
-        with self._base:
+        with self._writing():
             self._log(context, archs, positions, step, "archive")
 
     def _log(self, context: str, archs: Population, positions: Sequence[int], step: int, source: str) -> None:
@@ -151,12 +221,12 @@ class Archive:
         ).fetchall()
         keys = [_key(context, arch) for arch in np.asarray(archs)]
         if any(position - first >= len(keys) or keys[position - first] != key for position, key in logged):
-            with self._base:
+            with self._writing():
                 self._base.execute("delete from evaluations where run = ? and position >= ?", (self._run, first))
 
     def save_state(self, step: int, told: int, state: bytes) -> None:
         """Keeps the tactic's state after a step, and how many evaluations it was told of."""
-        with self._base:
+        with self._writing():
             self._base.execute("insert or replace into states values (?, ?, ?, ?)", (self._run, step, told, state))
 
     def state(self) -> tuple[int, int, bytes] | None:

@@ -13,28 +13,33 @@ import numpy as np
 
 from nasjax.algorithms import ALGORITHMS
 from nasjax.archive import Archive, check_archive, digest
+from nasjax.measure import measuring
 from nasjax.objectives import Objective, parse_objectives, reference_point
 from nasjax.pareto import hypervolume_exact
 from nasjax.predictors import PREDICTORS, Inputs
 from nasjax.results import Front, finish, objective_values
 from nasjax.runs import RunFolder, check_seed, run_folder
-from nasjax.subject import Evaluator, Measurable, Subject, subject
+from nasjax.subject import Measurable, Subject, subject
 from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
 from nasjax.tactics import TACTICS, Problem, Tactic
 from nasjax.tasks import ImageClassification
-from nasjax.types import Population, PRNGKey
+from nasjax.types import PRNGKey
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search is: evaluations made, planned and failed, the hypervolume so far, and where it is written."""
+    """How far a search is: evaluations made, planned and failed, the hypervolume so far, and where it is written.
+
+    `waiting` networks are being measured by other runs on the same archive, and nothing else is left to do until they are.
+    """
 
     done: int
     planned: int
     failed: int
     hypervolume: float
     folder: Path | None
+    waiting: int = 0
 
 
 def search(net: SuperNet | Measurable, task: ImageClassification | None = None, **arguments: Any) -> Front:
@@ -149,36 +154,16 @@ def _steps(
         archs = np.asarray(archs)[: problem.evaluations - told]
         if not len(archs):
             return
-        for _ in _measure(about.evaluator, store, context, archs, told, step):
+        store.forget(told, context, archs)
+        for waiting in measuring(about.evaluator, store, context, archs, range(told, told + len(archs)), step):
             new = objective_values(about, goals, store.evaluations(told))
             values = np.concatenate([known, new])
             failed = int(np.isnan(values).any(1).sum())
-            yield Progress(len(values), problem.evaluations, failed, hypervolume_exact(values, reference), folder)
+            volume = hypervolume_exact(values, reference)
+            yield Progress(len(values), problem.evaluations, failed, volume, folder, waiting)
         state = tactic.tell(state, archs, new)
         step, told, known = step + 1, told + len(archs), values
         store.save_state(step, told, _dumped(state))
-
-
-def _measure(evaluator: Evaluator, store: Archive, context: str, archs: Population, first: int, step: int) -> Iterator[None]:
-    """Makes every architecture the run's evaluation at `first`, `first + 1`, …: found, or measured and stored by chunks."""
-    store.forget(first, context, archs)
-    known = store.find(context, archs)
-    missing: list[int] = []
-    again: list[int] = []
-    for i, arch in enumerate(archs):
-        if known[i] is None and not any((arch == archs[j]).all() for j in missing):
-            missing.append(i)
-        else:
-            again.append(i)
-    for start in range(0, len(missing), evaluator.chunk):
-        rows = missing[start : start + evaluator.chunk]
-        began = time.monotonic()
-        metrics = evaluator(archs[rows])
-        store.measured(context, archs[rows], metrics, time.monotonic() - began, [first + i for i in rows], step)
-        yield
-    store.reused(context, archs[again], [first + i for i in again], step)
-    if again:
-        yield
 
 
 def _dumped(state: Any) -> bytes:

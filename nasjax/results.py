@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from nasjax.archive import Archive, Evaluation
 from nasjax.deliver import Extracted
+from nasjax.measure import measuring
 from nasjax.objectives import Objective, minimised, parse_constraint, reference_point
 from nasjax.pareto import hypervolume_exact, hypervolumes, non_dominated_exact
 from nasjax.runs import plain, write_table, write_text
@@ -142,11 +143,8 @@ def _test_metrics(about: Subject, store: Archive, archs: Int[np.ndarray, "networ
         return {}
     evaluator = about.test()
     context = store.describe(evaluator.context)
-    missing = archs[[known is None for known in store.find(context, archs)]]
-    for start in range(0, len(missing), evaluator.chunk):
-        began = time.monotonic()
-        chunk = missing[start : start + evaluator.chunk]
-        store.measured(context, chunk, evaluator(chunk), time.monotonic() - began)
+    for _ in measuring(evaluator, store, context, archs):
+        pass
     found = [known for known in store.find(context, archs) if known is not None]
     return {f"test_{name}": np.array([row[name] for row in found]) for name in found[0]}
 

@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,12 +39,15 @@ def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterato
         raise ValueError(f"run={path} exists and is not a run folder; name another")
     path.mkdir(parents=True, exist_ok=True)
     with _lock(path):
+        _remove_partial(path)
         if (path / "run.json").is_file():
             identity = json.loads((path / "run.json").read_text())
             if (path / "config.yaml").is_file():  # Else it was killed before anything was measured.
                 _same_settings(path, settings)
             if identity["context"] != context:
-                raise ValueError(f"run={path} was measured with other weights, data or settings; name another run")
+                raise ValueError(
+                    f"run={path} was measured with other weights, data or settings; name another run, or remove it"
+                )
         else:
             identity = {"id": uuid.uuid4().hex, "context": context}
         write_text(path / "run.json", json.dumps(identity))
@@ -77,12 +81,19 @@ def _only_begun(path: Path) -> bool:
     return path.is_dir() and all(inside.name.startswith((".lock", ".run.json.")) for inside in path.iterdir())
 
 
+def _remove_partial(path: Path) -> None:
+    """Removes what writes of a killed process have left, see `replace_file`."""
+    for inside in path.iterdir():
+        if re.fullmatch(r"\..+\.\d+", inside.name):
+            inside.unlink(missing_ok=True)
+
+
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with (path / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ValueError(f"run={path} is in use by another process; wait for it, or name another") from None
         yield
 
@@ -122,11 +133,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all. Raises OSError with the file's name, which Python leaves out of a full disk's."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 

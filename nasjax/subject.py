@@ -115,4 +115,10 @@ def check_fit(net: SuperNet, task: ImageClassification) -> None:
         )
     classes = net.output().shape[-1]
     if classes < task.classes:
-        raise ValueError(f"the task has {task.classes} classes, the super-network {classes}: change supernet.classes")
+        raise ValueError(
+            f"the task has {task.classes} classes, the super-network {classes}: change supernet.classes, or the labels"
+        )
+    for split in (task.train, task.validation, task.test):
+        outside = split.labels[(split.labels < 0) | (split.labels >= task.classes)]
+        if len(outside):
+            raise ValueError(f"the task has {task.classes} classes, from 0, and a picture of class {outside[0]}")

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import signal
 import subprocess
 import sys
 from importlib.resources import files
@@ -134,6 +133,12 @@ def test_report_writes_the_page_anew(run, capsys):
         (["supernet.classes=5", "supernet.checkpoint=null"], "the task has 10 classes, the super-network 5"),
         (["task=arrays"], "task.path=FILE.npz"),
         (["task=arrays", "task.path=none.npz"], "is not a file"),
+        (["task.seed=x"], "task.seed=x: Value 'x'"),
+        (["task=arrays", "task.classes=ten"], "task.classes=ten: Value 'ten'"),
+        (["task=image_folder", "task.skip_broken=perhaps"], "is not a valid bool"),
+        (["minutes=soon"], "minutes=soon: Value 'soon'"),
+        (["objectives=macs"], "is not a ListConfig, list or tuple"),
+        (["references.macs=far"], "references.macs=far: Value 'far'"),
         (["supernet=tabular"], "supernet.table=FILE.csv"),
         (["evaluator.batch=0"], "evaluator.batch must be above 0"),
         (["-m", "tactic=random,foo"], "unknown tactic 'foo'"),
@@ -163,6 +168,26 @@ def test_own_pictures(here, capsys):
     words = ["task=arrays", "task.path=own.npz", "supernet.checkpoint=null", "evaluations=2", "run=run", "tactic=random"]
     assert main(["search", *words, "evaluator.batch=20"]) == 0
     assert len(rows(here / "run" / "evaluations.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "words", "said"),
+    [
+        ({17: 255}, [], "the task has 256 classes, the super-network 10"),
+        ({17: 255}, ["task.classes=10"], "y[17] is 255, outside the 10 classes 0 to 9"),
+        ({5: -1}, [], "y[5] is -1: classes are whole numbers from 0"),
+    ],
+)
+def test_a_label_outside_the_classes_is_named(here, capsys, labels, words, said):
+    classes = np.arange(40) % 10
+    for place, label in labels.items():
+        classes[place] = label
+    np.savez("own.npz", x=np.zeros((40, 8, 8), np.uint8), y=classes)
+    assert main(["search", "task=arrays", "task.path=own.npz", "supernet.checkpoint=null", "run=run", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert [path.name for path in here.iterdir()] == ["own.npz"]
 
 
 def test_a_sweep_runs_every_combination_once(here, capsys):
@@ -223,26 +248,6 @@ def test_help_is_quick_to_import_and_names_the_groups(capsys):
     )  # fmt: skip
     assert done.stdout.rstrip().endswith("[]")
     assert "tactic=concurrent|full|random" in done.stdout
-
-
-@pytest.mark.slow
-def test_a_killed_search_ends_as_one_that_was_not(here):
-    command = [sys.executable, "-m", "nasjax", "search", "evaluations=24", "tactic.population=6", "evaluator.chunk=3"]
-    subprocess.run([*command, "run=whole"], check=True, capture_output=True)
-    kills = 0
-    for delay in np.linspace(4, 9, 6):
-        process = subprocess.Popen([*command, "run=killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    subprocess.run([*command, "run=killed"], check=True, capture_output=True)
-    assert kills > 0
-    assert (here / "killed" / "pareto.csv").read_bytes() == (here / "whole" / "pareto.csv").read_bytes()
-    for a, b in zip(rows(here / "killed" / "evaluations.csv"), rows(here / "whole" / "evaluations.csv"), strict=True):
-        assert a | {"seconds": ""} == b | {"seconds": ""}
 
 
 @pytest.mark.slow

@@ -25,19 +25,21 @@ FLOORS = {
     "hardware": 4,
     "export": 4,
     "deliver": 5,
+    "claims": 4,
     "objectives": 5,
     "archive": 5,
     "runs": 5,
     "subject": 6,
-    "results": 7,
-    "loop": 8,
-    "train": 8,
-    "dynast": 8,
-    "evaluate": 8,
-    "report": 8,
-    "extract_run": 9,
-    "cli": 10,
-    "__main__": 11,
+    "measure": 7,
+    "results": 8,
+    "loop": 9,
+    "train": 9,
+    "dynast": 9,
+    "evaluate": 9,
+    "report": 9,
+    "extract_run": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 """Rooms may import what lies on a lower floor, or their own; equal floors do not know each other, but for EQUALS."""
 
@@ -47,7 +49,7 @@ SEARCH = {"algorithms", "predictors", "tactics"}
 NETWORKS = {"supernets", "tasks", "extract", "evaluation", "training", "hardware"}
 
 HYDRA = {"cli"}
-DISK = {"archive", "cli", "deliver", "dynast", "evaluate", "export", "extract", "extract_run"}
+DISK = {"archive", "claims", "cli", "deliver", "dynast", "evaluate", "export", "extract", "extract_run"}
 DISK |= {"report", "runs", "supernets", "tasks", "train"}
 
 

@@ -103,6 +103,16 @@ def test_a_broken_picture_is_named_or_passed_over(folder):
     assert sum(len(split) for split in (task.train, task.validation, task.test)) == 19
 
 
+def test_pictures_passed_over_are_counted_and_the_others_keep_their_classes(folder, capsys):
+    for name in ("0.png", "4.png"):
+        (folder / "cat" / name).write_bytes(b"")
+    (folder / "dog" / "5.PNG").write_bytes((folder / "dog" / "5.PNG").read_bytes()[:60])
+    task = create(folder, skip_broken=True, validation=0.3, test=0.3)
+    assert "passed over" in capsys.readouterr().err
+    for split in (task.train, task.validation, task.test):
+        assert [blue > 0 for _, blue in colours(split)] == [label == 1 for label in split.labels]
+
+
 def test_shares_that_leave_a_split_empty_are_refused(folder):
     with pytest.raises(ValueError, match="leave a split of 20 pictures empty"):
         create(folder, validation=0.01)

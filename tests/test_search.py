@@ -292,7 +292,8 @@ def test_an_archive_of_a_newer_version_or_of_something_else_is_refused(net, tmp_
     base.execute("pragma user_version = 99")
     base.commit()
     with pytest.raises(ValueError, match="newer nasjax"):
-        search(net, archive=tmp_path / "newer.db")
+        search(net, archive=tmp_path / "newer.db", run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     (tmp_path / "text.db").write_text("not a database, but long enough to look like one" * 50)
     with pytest.raises(ValueError, match="cannot be used as an archive"):
         search(net, archive=tmp_path / "text.db")

@@ -62,9 +62,9 @@ ROWS = [[1, 1, 5], [2, 1, 6]]
     ("header", "rows", "genes", "words"),
     [
         (HEADER, ROWS, "ax", "has no column 'x'; it has a, b, acc"),
-        (HEADER, [[1, 1, 5], [2, 1, "high"]], "ab", "row 2: column 'acc' holds 'high', which is not a number"),
-        (HEADER, [[1, 1, 5], [2, 1, ""]], "ab", "row 2: column 'acc' holds '', which is not a number"),
-        (HEADER, [[1, 1, 5], [2, 2, 6], [1, 1, 7]], "ab", "rows 1 and 3 are the same network"),
+        (HEADER, [[1, 1, 5], [2, 1, "high"]], "ab", "line 3: column 'acc' holds 'high', which is not a number"),
+        (HEADER, [[1, 1, 5], [2, 1, ""]], "ab", "line 3: column 'acc' holds '', which is not a number"),
+        (HEADER, [[1, 1, 5], [2, 2, 6], [1, 1, 7]], "ab", "lines 2 and 4 are the same network"),
         (HEADER, [], "ab", "has no rows"),
         (HEADER, [[1, 1, 5], [2, 1]], "ab", "line 3 has 2 cells where the header has 3"),
         (["a", "a", "acc"], ROWS, "a", "names column 'a' twice"),
@@ -85,3 +85,30 @@ def test_a_missing_table_is_refused(tmp_path):
         tabular(str(tmp_path / "none.csv"), "a")
     with pytest.raises(ValueError, match=r"needs supernet\.table"):
         supernets.create("tabular")
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path):
+    (tmp_path / "t.csv").write_text('a,acc\n1,5\n\n"2\n",6\n3,high\n')
+    with pytest.raises(ValueError, match="line 6: column 'acc' holds 'high'"):
+        tabular(str(tmp_path / "t.csv"), "a")
+
+
+@pytest.mark.slow
+def test_a_table_of_ten_million_cells_is_looked_up_row_by_row(tmp_path):
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(6**8)[:1_000_000]
+    archs = np.stack([chosen // 6**k % 6 for k in range(8)], axis=1)
+    values = np.stack([archs.sum(1) + rng.random(len(archs)), rng.random(len(archs))], axis=1)
+    names = [f"g{i}" for i in range(8)]
+    cells = [[*arch, *value] for arch, value in zip((10 * archs).tolist(), values.tolist(), strict=True)]
+    net = tabular(write(tmp_path / "t.csv", [*names, "acc", "cost"], cells), *names)
+    assert len(net.archs) == 1_000_000
+    few = rng.choice(len(archs), 1024, replace=False)
+    found = net(archs[few].astype(np.int32))
+    assert (np.stack([found["acc"], found["cost"]], axis=1) == values[few]).all()
+    known = np.zeros(6**8, bool)
+    known[chosen] = True
+    for missing in rng.choice(np.flatnonzero(~known), 20, replace=False):
+        arch = np.array([missing // 6**k % 6 for k in range(8)], np.int32)
+        distances = (net.archs != arch).sum(1)
+        assert (net.nearest(arch[None])[0] == net.archs[distances.argmin()]).all()

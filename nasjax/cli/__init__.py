@@ -1,9 +1,11 @@
 """The command line: `nasjax search | train | import | extract | report`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from nasjax.version import __version__
 
@@ -21,7 +23,12 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a person's mistake is one line on the error output and exit code 2."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # The shell asks what may follow; this answers and exits.
+        import argcomplete
+
+        argcomplete.autocomplete(parser, default_completer=_completions)  # type: ignore[arg-type]
+    options = parser.parse_args(arguments)
     try:
         from nasjax.cli import commands
 
@@ -49,6 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _completions(prefix: str, action: argparse.Action, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    from nasjax.cli.complete import completions, paths
+    from nasjax.cli.keys import KEYS
+
+    if action.dest != "overrides":
+        return list(paths(prefix))
+    return completions(parsed_args.command, prefix, KEYS.get(parsed_args.command, ()), groups())
+
+
 def _settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of listed values: seed=0,1,2")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as in tactic=random evaluations=64")
@@ -71,7 +87,7 @@ def _import(parser: argparse.ArgumentParser) -> None:
 
 def _import_results(parser: argparse.ArgumentParser) -> None:
     words = "result tables, together one table; supernet=NAME for architectures of Once-for-All, out=TABLE.csv"
-    parser.add_argument("words", nargs="+", metavar="FILE.csv | KEY=VALUE", help=words)
+    parser.add_argument("overrides", nargs="+", metavar="FILE.csv | KEY=VALUE", help=words)
 
 
 def _extract(parser: argparse.ArgumentParser) -> None:

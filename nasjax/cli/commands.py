@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -43,28 +44,49 @@ def search(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_search(config: dict[str, Any]) -> None:
-    """Searches as configured, shows progress, prints the front and writes the report."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where no more can be written."""
+
+
+def run_search(config: dict[str, Any], label: str = "") -> None:
+    """Searches as configured, shows progress, prints the front and writes the report.
+
+    With a `label`, as a job beside others: plain lines that begin with it, and no table.
+    Raises ValueError, with the command that goes on, where the disk is full: nothing is then half-written.
+    """
+    run = Path(config["run"] or new_path(config["supernet"]["name"]))
+    try:
+        _run_search(config | {"run": run}, label)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        what = f"disk full while writing {error.filename or 'to it'}"
+        raise ValueError(f"{what}: make room; the same command with run={run} goes on from what is stored") from error
+
+
+def _run_search(config: dict[str, Any], label: str) -> None:
     _prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
-    rest["run"] = Path(rest["run"] or new_path(config["supernet"]["name"]))
     stopped = False
     try:
-        _show(searching(net, task, **rest))
+        _show(searching(net, task, **rest), label)
     except KeyboardInterrupt:
         stopped = True
         print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
-        _show(searching(net, task, **(rest | {"minutes": 0})))
+        _show(searching(net, task, **(rest | {"minutes": 0})), label)
     run = read_run(rest["run"])
     if not run.evaluations:
         print(f"Nothing was measured; the same command with run={rest['run']} goes on.")
         return
     page = write_report(rest["run"])
     console = Console()
-    console.print(front_table(run))
     done = run.summary["evaluations"]
+    if label:
+        print(f"{label}: done, {done} evaluations, hypervolume {run.summary['hypervolume'][-1]:.5g}, {page}", flush=True)
+        return
+    console.print(front_table(run))
     if stopped or (config["minutes"] is not None and done < config["evaluations"]):
         console.print(f"{done} of {config['evaluations']} evaluations; the same command with run={rest['run']} goes on.")
     elif done < config["evaluations"]:
@@ -111,8 +133,8 @@ def import_weights(options: argparse.Namespace) -> int:
 
 def import_table(options: argparse.Namespace) -> int:
     """`nasjax import-results`."""
-    files = [Path(word) for word in options.words if "=" not in word or Path(word).is_file()]
-    overrides = [word for word in options.words if Path(word) not in files]
+    files = [Path(word) for word in options.overrides if "=" not in word or Path(word).is_file()]
+    overrides = [word for word in options.overrides if Path(word) not in files]
     named = [word.removeprefix("out=") for word in overrides if word.startswith("out=")]
     words = [word for word in overrides if not word.startswith("out=")]
     out = Path(named[-1] if named else "imported.csv")
@@ -122,7 +144,9 @@ def import_table(options: argparse.Namespace) -> int:
         raise ValueError(f"out={out} exists already; name another file, or remove it")
     if not out.parent.is_dir():
         raise ValueError(f"out={out}: there is no folder {out.parent}")
-    table = import_results(files, supernets.abstract(**configuration("import", words)["supernet"]) if words else None)
+    table = import_results(
+        files, supernets.abstract(**configuration("import-results", words)["supernet"]) if words else None
+    )
     write_table(out, table.header, table.rows)
     for remark in table.remarks:
         print(remark[0].upper() + remark[1:] + ".")
@@ -224,24 +248,31 @@ def _prepare_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _show(steps: Iterator[Progress]) -> None:
-    """Runs a search to its end under a progress bar; plain lines where the output is not a terminal."""
-    with _bar("evaluations", "hypervolume") as (bar, line):
+def _show(steps: Iterator[Progress], label: str = "") -> None:
+    """Runs a search to its end under a progress bar; plain lines where the output is not a terminal, or with a label."""
+    waiting = 0
+    start = label and f"{label}: "
+    with _bar("evaluations", "hypervolume", plain=bool(label)) as (bar, line):
         for now in steps:
-            _advance(bar, line, now.done, now.planned, now.hypervolume)
+            if now.waiting and now.waiting != waiting:
+                words = f"{start}waiting for {now.waiting} networks that other runs on this archive are measuring"
+                bar.console.print(words, markup=False, highlight=False, soft_wrap=True)
+            elif not now.waiting:
+                _advance(bar, line, now.done, now.planned, now.hypervolume, start)
+            waiting = now.waiting
 
 
 @contextlib.contextmanager
-def _bar(things: str, value: str) -> Iterator[tuple[Bar, Any]]:
+def _bar(things: str, value: str, plain: bool = False) -> Iterator[tuple[Bar, Any]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TextColumn(value + " {task.fields[value]}"), TimeRemainingColumn())  # fmt: skip
-    with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with Bar(*columns, console=Console(stderr=True), disable=plain or not sys.stderr.isatty()) as bar:
         yield bar, bar.add_task(things, total=None, value="")
 
 
-def _advance(bar: Bar, line: Any, done: int, planned: int, value: float) -> None:
+def _advance(bar: Bar, line: Any, done: int, planned: int, value: float, start: str = "") -> None:
     bar.update(line, completed=done, total=planned, value=f"{value:.5g}")
     if bar.disable:
         left = bar.tasks[0].time_remaining
         words = "" if left is None else f", {timedelta(seconds=round(left))} left"
-        print(f"{done}/{planned} {value:.5g}{words}", file=sys.stderr, flush=True)
+        print(f"{start}{done}/{planned} {value:.5g}{words}", file=sys.stderr, flush=True)

@@ -11,7 +11,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nasjax.cli.schemas import KEYS, register
+from nasjax.cli.keys import KEYS
+from nasjax.cli.schemas import register
 
 FREE = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.")
 """Tables to which a person may add keys."""
@@ -60,7 +61,7 @@ def rewritten(words: Sequence[str]) -> list[str]:
 
 def check_key(command: str, override: Override) -> None:
     key = override.key_or_group.split(".")[0]
-    if key not in KEYS[command] and key != "hydra":
+    if key not in KEYS[command] and key.split("/")[0] != "hydra":
         raise ValueError(f"nasjax {command} has no setting {key!r}; allowed: {', '.join(KEYS[command])}")
 
 

@@ -48,16 +48,6 @@ class Schema:
     minutes: float | None = None
 
 
-KEYS = {
-    "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "objectives", "references",
-               "evaluations", "minutes", "seed", "run", "archive", "experiment", "debug"),
-    "evaluate": ("supernet", "task", "evaluator", "seed", "experiment", "debug"),
-    "import": ("supernet",),
-    "train": ("supernet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
-}  # fmt: skip
-"""What each command reads."""
-
-
 def register() -> None:
     """Puts every table into Hydra's store: group `tactic`, name `concurrent_schema`, and so on."""
     store = ConfigStore.instance()

@@ -106,11 +106,13 @@ class DigitsConfig:
 class ArraysConfig:
     """Your own pictures: an .npz file with `x` (n, height, width[, channels]; uint8 or float) and `y` (n,), classes from 0.
 
-    `validation` and `test` are shares of all pictures. Every channel is normalised by the mean and deviation of the training
-    pictures; uint8 and float alike.
+    `classes` is how many there are (0: as the labels show); a label outside them is refused. `validation` and `test` are
+    shares of all pictures. Every channel is normalised by the mean and deviation of the training pictures; uint8 and float
+    alike.
     """
 
     path: str | None = None
+    classes: int = 0
     validation: float = 0.3
     test: float = 0.2
     seed: int = 0
@@ -120,6 +122,13 @@ class ArraysConfig:
         if self.path is None:
             raise ValueError("task=arrays needs task.path=FILE.npz, a file with arrays x (pictures) and y (classes)")
         images, labels = _read_arrays(Path(self.path))
+        classes = self.classes or int(labels.max()) + 1
+        outside = np.flatnonzero(labels >= classes)
+        if len(outside):
+            raise ValueError(
+                f"{self.path}: y[{outside[0]}] is {labels[outside[0]]}, outside the {classes} classes 0 to {classes - 1} "
+                f"({len(outside)} such labels): correct or remove it, or change task.classes"
+            )
         if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
             raise ValueError(
                 f"task.validation={self.validation} and task.test={self.test} must be shares that leave some to train"
@@ -131,7 +140,7 @@ class ArraysConfig:
         train, held, unseen = (
             Split((split.images - mean) / deviation, split.labels) for split in (task.train, task.validation, task.test)
         )
-        return ImageClassification(train, held, unseen, task.classes, {"name": "arrays", **asdict(self)})
+        return ImageClassification(train, held, unseen, classes, {"name": "arrays", **asdict(self)})
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -155,8 +164,10 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     if len(labels) < 10:
         raise ValueError(f"{path} has {len(labels)} pictures; at least 10 are needed to train, validate and test")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise ValueError(f"{path}: y must be whole numbers from 0, not {labels.dtype} from {labels.min()}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{path}: y must be whole numbers from 0, not {labels.dtype}")
+    if labels.min() < 0:
+        raise ValueError(f"{path}: y[{labels.argmin()}] is {labels.min()}: classes are whole numbers from 0")
     if not np.isfinite(images.astype(np.float32)).all():
         raise ValueError(f"{path}: x holds values that are not finite")
     return images.astype(np.float32), labels

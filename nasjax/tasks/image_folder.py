@@ -1,12 +1,13 @@
 """Image classification from folders of pictures, in ImageNet's layout."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nasjax.tasks.classification import ImageClassification, Split
 
@@ -68,16 +69,20 @@ class ImageFolderConfig:
         return ImageClassification(train_split, validation_split, test_split, len(classes), origin)
 
     def _read(self, listed: Listed) -> Split:
-        images, labels = [], []
+        images, labels, broken = [], [], []
         for path, label in listed:
             try:
                 images.append(read_image(path, self.image_size, self.crop))
-            except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError) as error:
+            except Exception as error:  # Decoders of broken pictures raise whatever they stumble over.
                 if self.skip_broken:
+                    broken.append(path)
                     continue
-                reason = f"{path} cannot be read as a picture ({error})"
+                words = str(error).splitlines() or [type(error).__name__]
+                reason = f"{path} cannot be read as a picture ({words[0]})"
                 raise ValueError(f"{reason}; task.skip_broken=true passes over it") from None
             labels.append(label)
+        if broken:
+            print(f"nasjax: passed over {len(broken)} pictures that cannot be read, {broken[0]} first", file=sys.stderr)
         if not images:
             raise ValueError(f"task.path={self.path}: no picture of a split could be read")
         pixels = np.stack(images)

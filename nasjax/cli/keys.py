@@ -1,0 +1,10 @@
+"""The settings that each command reads."""
+
+KEYS = {
+    "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "objectives", "references",
+               "evaluations", "minutes", "seed", "run", "archive", "experiment", "debug"),
+    "evaluate": ("supernet", "task", "evaluator", "seed", "experiment", "debug"),
+    "import": ("supernet",),
+    "import-results": ("supernet",),
+    "train": ("supernet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
+}  # fmt: skip

@@ -1,0 +1,131 @@
+"""Several runs on one archive at once: nothing is measured twice, and nothing of the dead is waited for."""
+
+import csv
+from collections import Counter
+
+import numpy as np
+import pytest
+from measured import lines, start, wait_for
+
+from nasjax import supernets, tasks
+from nasjax.archive import Archive
+from nasjax.evaluation import MaskedConfig
+
+ARCHS = np.arange(12, dtype=np.int32).reshape(6, 2)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two runs' views of one archive."""
+    bases = [Archive(tmp_path / "shared.db", name) for name in ("a", "b")]
+    yield bases
+    for base in bases:
+        base.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["shared.db"]
+
+
+def test_what_one_has_claimed_the_other_leaves(pair):
+    a, b = pair
+    assert a.claim("c", ARCHS, 2) == ([0, 1], [2, 3, 4, 5])
+    assert b.claim("c", ARCHS, 3) == ([2, 3, 4], [0, 1, 5])
+    assert b.claim("another", ARCHS, 9) == ([0, 1, 2, 3, 4, 5], [])
+    a.measured("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
+    assert b.claim("c", ARCHS, 9)[1] == []
+    assert a.find("c", ARCHS)[:3] == [{"acc": 1.0}, {"acc": 1.0}, None]
+
+
+def test_the_claims_of_one_that_is_gone_are_free(pair):
+    a, b = pair
+    a.claim("c", ARCHS, 4)
+    assert b.claim("c", ARCHS[:4], 9) == ([], [0, 1, 2, 3])
+    a.close()
+    assert b.claim("c", ARCHS, 9) == ([0, 1, 2, 3, 4, 5], [])
+
+
+def test_claims_of_its_own_do_not_hold_a_run_up(pair):
+    assert pair[0].claim("c", ARCHS, 4)[0] == [0, 1, 2, 3]
+    assert pair[0].claim("c", ARCHS, 4)[0] == [0, 1, 2, 3]
+
+
+def test_an_archive_of_the_first_format_is_brought_up_to_date(tmp_path):
+    old = Archive(tmp_path / "old.db", "a")
+    old.measured("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
+    old._base.execute("drop table claims")
+    old._base.execute("pragma user_version = 1")
+    old.close()
+    new = Archive(tmp_path / "old.db", "b")
+    assert new.claim("c", ARCHS, 9)[0] == [2, 3, 4, 5]
+    new.close()
+
+
+def networks(log):
+    """How often each network was measured."""
+    return Counter(line.split(maxsplit=1)[1] for line in lines(log))
+
+
+def table(folder):
+    """evaluations.csv without what may differ: who measured it, and how long it took."""
+    with (folder / "evaluations.csv").open() as file:
+        return [row | {"source": "", "seconds": ""} for row in csv.DictReader(file)]
+
+
+def sources(folder):
+    with (folder / "evaluations.csv").open() as file:
+        return Counter(row["source"] for row in csv.DictReader(file))
+
+
+def test_two_runs_at_once_measure_every_network_once(tmp_path):
+    words = ["archive=shared.db", "evaluations=30"]
+    runs = [start(tmp_path, *words, f"run={name}", TOGETHER="2") for name in ("a", "b")]
+    assert [(run.communicate()[1], run.returncode)[1] for run in runs] == [0, 0]
+    assert set(networks(tmp_path / "measured.log").values()) == {1}
+    assert len(networks(tmp_path / "measured.log")) == 30
+    assert table(tmp_path / "a") == table(tmp_path / "b")
+    assert len(table(tmp_path / "a")) == 30
+    assert (tmp_path / "a" / "pareto.csv").read_bytes() == (tmp_path / "b" / "pareto.csv").read_bytes()
+    found = [sources(tmp_path / name) for name in ("a", "b")]
+    assert sum(count["measured"] for count in found) == 30
+    assert min(count["measured"] for count in found) > 0
+    assert not (tmp_path / "shared.db.claims").exists()
+
+
+def test_a_run_goes_on_where_another_was_killed_while_measuring(tmp_path):
+    log, gate = tmp_path / "measured.log", tmp_path / "gate"
+    gate.touch()
+    words = ["archive=shared.db", "evaluations=18"]
+    killed = start(tmp_path, *words, "run=killed", GATE=str(gate))
+    wait_for(lambda: len(lines(log)) == 1)
+    other = start(tmp_path, *words, "run=other")
+    assert other.stderr is not None
+    said = next(line for line in other.stderr if "waiting" in line)
+    assert said == "waiting for 1 networks that other runs on this archive are measuring\n"
+    assert len(lines(log)) == 6
+    killed.kill()
+    killed.wait()
+    other.communicate()
+    assert other.returncode == 0
+    assert len(table(tmp_path / "other")) == 18
+    begun = lines(log)[0].split(maxsplit=1)[1]
+    assert networks(log) == Counter({name: 1 + (name == begun) for name in networks(log)})
+    resumed = start(tmp_path, *words, "run=killed")
+    resumed.communicate()
+    assert resumed.returncode == 0
+    assert len(lines(log)) == 19
+    assert table(tmp_path / "killed") == table(tmp_path / "other")
+    gate.unlink()
+
+
+def test_a_network_scores_the_same_to_the_bit_whatever_it_is_measured_with():
+    net, task = supernets.create("digits"), tasks.create("digits")
+    evaluator = MaskedConfig(chunk=4).bind(net, task)
+    rng = np.random.default_rng(0)
+    drawn = net.space.canonical(rng.integers(0, net.space.counts, (14, len(net.space.genes))).astype(np.int32))
+    alone = {name: np.concatenate([evaluator(arch[None])[name] for arch in drawn[:4]]) for name in ("accuracy_top1", "loss")}
+    for _ in range(3):
+        order = rng.permutation(len(drawn))
+        for start_ in range(0, 12, 4):
+            rows = order[start_ : start_ + 4]
+            found = evaluator(drawn[rows])
+            for place, row in enumerate(rows):
+                if row < 4:
+                    assert all(found[name][place] == alone[name][row] for name in alone)
