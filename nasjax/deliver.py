@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from nasjax import supernets, tasks
 from nasjax.archive import Archive, digest
@@ -21,9 +22,7 @@ from nasjax.runs import read_settings
 from nasjax.tables import settings
 
 TOLERANCE = 1e-4
-"""The largest difference of logits between the masked super-network and the extracted network."""
-
-PICTURES = 200
+"""The largest difference between the masked super-network and the extracted network, of the largest logit (at least 1)."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,21 @@ def deliver(run: Path, network: int | None = None, out: Path | None = None) -> D
     size = net.resolution(arch)
     if digest(evaluator.bind(net, task).context) != json.loads((run / "run.json").read_text())["context"]:
         raise ValueError(f"run={run} was measured with other weights or data than are there now: put those back")
-    batches = jnp.asarray(resized(evaluator.calibration(task), size))
+    graph, weights = nnx.split(net)
     traced = jnp.asarray(arch, jnp.int32)
-    statistics = jax.jit(lambda: calibrate(net, traced, batches))()
+    calibrated = jax.jit(lambda weights, batches: calibrate(nnx.merge(graph, weights), traced, batches, size))
+    statistics = calibrated(weights, evaluator.calibration(task))
     extracted = extract(net, arch, statistics)
 
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     try:
         save_network(extracted, config["supernet"], arch, partial)
-        pictures = resized(task.validation.images[:PICTURES], size)
-        masked = jax.jit(lambda images: net.forward(images, traced, statistics)[0])(pictures)
-        difference = float(np.abs(masked - load(partial)(pictures)).max())
-        if not difference <= TOLERANCE:
+        pictures = resized(task.validation.images[: evaluator.batch], size)
+        masked = jax.jit(lambda weights, images: nnx.merge(graph, weights).forward(images, traced, statistics)[0])
+        wanted = np.asarray(masked(weights, pictures))
+        difference = float(np.abs(wanted - load(partial)(pictures)).max())
+        if not difference <= TOLERANCE * max(1.0, np.abs(wanted).max()):
             raise RuntimeError(
                 f"network {index} answers differently once extracted (by {difference:.1e}): please report this"
             )

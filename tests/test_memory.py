@@ -51,6 +51,20 @@ def test_memory_that_does_not_hold_one_network_is_refused(tiny_net, tiny_task):
         replace(CONFIG, memory_gb=holds(tiny_net, 0.5)).bind(tiny_net, tiny_task)
 
 
+def test_the_batch_that_fits_is_named_and_fits(tiny_net, tiny_task):
+    little = replace(CONFIG, memory_gb=holds(tiny_net, 0.6))
+    with pytest.raises(ValueError, match=r"evaluator\.batch=\d+ does, or more memory") as refused:
+        little.bind(tiny_net, tiny_task)
+    fits = int(str(refused.value).split("evaluator.batch=")[2].split()[0])
+    assert 0 < fits < CONFIG.batch
+    assert replace(little, batch=fits).bind(tiny_net, tiny_task).chunk == 1
+
+
+def test_memory_too_small_for_one_picture_is_refused_in_one_line(tiny_net, tiny_task):
+    with pytest.raises(ValueError, match=r"does not hold .* nor on one; more memory does$"):
+        replace(CONFIG, memory_gb=1e-5).bind(tiny_net, tiny_task)
+
+
 def test_what_xla_reserves_stays_within_the_estimate():
     net = tiny_network(image_size=24)
     graph, weights = nnx.split(net)

@@ -140,10 +140,15 @@ class SuperNet(nnx.Module):
         """
         return self.resolutions[int(arch[0])] if self.resolutions else None
 
-    def inputs(self, batch: int, resolution: int | None = None) -> PyTree[jax.ShapeDtypeStruct]:
+    def inputs(self, batch: int) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes of what the first stage takes, for `batch` examples."""
-        shape = self.input_shape if resolution is None else (resolution, resolution, *self.input_shape[2:])
-        return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+        return jax.ShapeDtypeStruct((batch, *self.input_shape), jnp.float32)
+
+    def example(self, resolution: int | None = None) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes of one example; of a picture of that resolution where it is elastic."""
+        if resolution is None:
+            return self.inputs(1)
+        return jax.ShapeDtypeStruct((1, resolution, resolution, *self.input_shape[2:]), jnp.float32)
 
     def output(self, batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
         """Shape of what the largest sub-network answers."""
