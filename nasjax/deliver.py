@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from flax import nnx
 from nasjax import supernets, tasks
 from nasjax.archive import Archive, digest
 from nasjax.evaluation import EVALUATORS
-from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.resolution import resized
 from nasjax.extract import extract, load, save_network
 from nasjax.report import read_run
 from nasjax.runs import read_settings
+from nasjax.supernets import SuperNet
 from nasjax.tables import settings
 
 TOLERANCE = 1e-4
@@ -50,24 +51,21 @@ def deliver(run: Path, network: int | None = None, out: Path | None = None) -> D
         raise ValueError(f"out={target} exists already; name another folder, or remove it")
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"])
-    evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
-    size = net.resolution(arch)
-    if digest(evaluator.bind(net, task).context) != json.loads((run / "run.json").read_text())["context"]:
+    evaluator_config = settings("evaluator", EVALUATORS, config["evaluator"])
+    evaluator = evaluator_config.bind(net, task)
+    if digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
         raise ValueError(f"run={run} was measured with other weights or data than are there now: put those back")
-    graph, weights = nnx.split(net)
-    traced = jnp.asarray(arch, jnp.int32)
-    calibrated = jax.jit(lambda weights, batches: calibrate(nnx.merge(graph, weights), traced, batches, size))
-    statistics = calibrated(weights, evaluator.calibration(task))
+    statistics = evaluator.statistics(arch)
     extracted = extract(net, arch, statistics)
 
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     try:
         save_network(extracted, config["supernet"], arch, partial)
-        pictures = resized(task.validation.images[: evaluator.batch], size)
-        masked = jax.jit(lambda weights, images: nnx.merge(graph, weights).forward(images, traced, statistics)[0])
-        wanted = np.asarray(masked(weights, pictures))
-        difference = float(np.abs(wanted - load(partial)(pictures)).max())
+        pictures = resized(task.validation.images[: evaluator_config.batch], net.resolution(arch))
+        traced = jnp.asarray(arch, jnp.int32)
+        wanted = _answers(net, lambda net: net.forward(pictures, traced, statistics)[0])
+        difference = float(np.abs(wanted - _answers(load(partial), lambda net: net(pictures))).max())
         if not difference <= TOLERANCE * max(1.0, np.abs(wanted).max()):
             raise RuntimeError(
                 f"network {index} answers differently once extracted (by {difference:.1e}): please report this"
@@ -78,6 +76,12 @@ def deliver(run: Path, network: int | None = None, out: Path | None = None) -> D
         shutil.rmtree(partial, ignore_errors=True)
     words = ", ".join(f"{name}={value}" for name, value in net.space.decode(np.array(arch, np.int32)).items())
     return Delivered(index, words, difference, len(pictures), target)
+
+
+def _answers(net: SuperNet, forward: Callable[[SuperNet], jax.Array]) -> np.ndarray:
+    """What a network answers, compiled, its weights no constants of the program."""
+    graph, weights = nnx.split(net)
+    return np.asarray(jax.jit(lambda weights: forward(nnx.merge(graph, weights)))(weights))
 
 
 def _chosen(run: Path, network: int | None) -> tuple[int, tuple[int, ...]]:

@@ -65,8 +65,12 @@ def test_macs_and_params_equal_counts_on_the_original_s_extracted_networks(name)
 
 
 @pytest.mark.parametrize("name", ofa.NAMES)
-def test_macs_equal_a_walk_over_the_jaxpr_of_the_extracted_network(name, size=80):
+def test_macs_equal_a_walk_over_the_jaxpr_of_the_extracted_network_built_of_xla_s_convolutions(name, monkeypatch, size=80):
     net = ofa.network(name, size)
+    library = convolution.library_convolution
+    monkeypatch.setattr(elastic, "convolve", library)
+    monkeypatch.setattr(elastic, "pointwise", lambda x, weight: library(x, weight, 1))
+    monkeypatch.setattr(elastic, "depthwise", lambda x, weight, stride: library(x, weight, stride, groups=x.shape[-1]))
     for row in (1, 2):
         arch = _static(ofa.archs(name, net)[row])
         small = nnx.eval_shape(lambda arch=arch: extract(net, arch))
@@ -76,6 +80,7 @@ def test_macs_equal_a_walk_over_the_jaxpr_of_the_extracted_network(name, size=80
             return nnx.merge(graph, weights)(images)
 
         jaxpr = jax.make_jaxpr(run)(weights, net.inputs(1)).jaxpr
+        assert "conv_general_dilated" in str(jaxpr) and str(jaxpr).count("dot_general[") == 1  # the classifier
         assert jaxpr_macs(jaxpr) == ofa.golden(name)[f"macs_{size}"][row]
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.resolution import by_resolution, resized
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.stage import Choice, Statistics, SuperNet
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population
 
@@ -85,6 +85,12 @@ class MaskedEvaluator:
             "split": split,
             "evaluator": {"kind": "masked", **asdict(config)},
         }
+
+    def statistics(self, arch: Choice) -> tuple[Statistics, ...]:
+        """The batch-norm statistics that an architecture is measured with, full width, stage by stage."""
+        full = np.tile(np.asarray(arch, np.int32), (self.chunk, 1))
+        found = self._calibrate(self._weights, full, self._calibration, size=self._net.resolution(full[0]))
+        return jax.tree.map(lambda moment: moment[0], found)
 
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
         """Metrics, and `<metric>_se`, of at most `chunk` canonical architectures.

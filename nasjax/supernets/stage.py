@@ -99,6 +99,15 @@ def check_choice(choice: Any, genes: int) -> None:
     )
 
 
+def check_resolutions(resolutions: tuple[int, ...], image_size: int) -> None:
+    """Raises ValueError unless pictures of `image_size` pixels can be scaled down to all of `resolutions`."""
+    for size in (image_size, *resolutions):
+        if size < 1:
+            raise ValueError(f"a picture has at least one pixel a side, not {size}: change image_size or resolutions")
+        if size > image_size:
+            raise ValueError(f"resolutions has {size}, more than image_size={image_size}")
+
+
 class SuperNet(nnx.Module):
     """A sequence of stages; its search space is made of the genes that they read.
 
