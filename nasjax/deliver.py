@@ -10,16 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float
 
-from nasjax.evaluation import MaskedConfig
-from nasjax.evaluation.calibration import calibrate
+from nasjax.evaluation import MaskedEvaluator
 from nasjax.evaluation.resolution import resized
 from nasjax.export import run_stablehlo, stablehlo
 from nasjax.extract import extract, load, save_network
 from nasjax.space import Option
 from nasjax.supernets import SuperNet
-from nasjax.tasks import ImageClassification
 
 TOLERANCE = 1e-4
 """The largest difference of logits between the masked super-network and the network handed over.
@@ -27,15 +26,12 @@ TOLERANCE = 1e-4
 Of the largest logit's size where that is above 1: float32 knows no finer.
 """
 
-PICTURES = 200
-"""On how many validation pictures that is checked."""
-
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
     """A sub-network as a network of its own: `network(images)` are its logits.
 
-    `arch` and `choices` say which it is, `difference` how far its logits were at most from the super-network's on the first
+    `arch` and `choices` say which it is, `difference` how far its logits were at most from the super-network's on
     validation `pictures` (batch, height, width, channels), whose masked `logits` are kept to check what is written.
     """
 
@@ -59,7 +55,8 @@ class Extracted:
         partial.mkdir(parents=True)
         try:
             save_network(self.network, self.origin, self.arch, partial)
-            self._check(load(partial))
+            saved = load(partial)
+            self._check(lambda pictures: _answers(saved, lambda network: network(pictures)))
             os.replace(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -93,21 +90,30 @@ class Extracted:
         _difference(logits, network(pictures), self.choices)
 
 
-def deliver(net: SuperNet, task: ImageClassification, evaluator: MaskedConfig, arch: tuple[int, ...]) -> Extracted:
-    """The sub-network `arch`, its batch norms re-calibrated as when it was measured.
+def deliver(
+    net: SuperNet,
+    evaluator: MaskedEvaluator,
+    arch: tuple[int, ...],
+    pictures: Float[np.ndarray, "batch height width channels"],
+) -> Extracted:
+    """The sub-network `arch`, its batch norms re-calibrated as when it was measured; checked on `pictures`.
 
     Raises RuntimeError where its logits are not within TOLERANCE of the masked super-network's.
     """
-    size = net.resolution(arch)
-    batches = jnp.asarray(resized(evaluator.calibration(task), size))
-    traced = jnp.asarray(arch, jnp.int32)
-    statistics = jax.jit(lambda: calibrate(net, traced, batches))()
+    statistics = evaluator.statistics(arch)
     network = extract(net, arch, statistics)
-    pictures = np.asarray(resized(task.validation.images[:PICTURES], size))
-    logits = np.asarray(jax.jit(lambda images: net.forward(images, traced, statistics)[0])(pictures))
+    pictures = np.asarray(resized(pictures, net.resolution(arch)))
+    traced = jnp.asarray(arch, jnp.int32)
+    logits = _answers(net, lambda net: net.forward(pictures, traced, statistics)[0])
     choices = net.space.decode(np.array(arch, np.int32))
-    difference = _difference(logits, jax.jit(network.__call__)(pictures), choices)
+    difference = _difference(logits, _answers(network, lambda network: network(pictures)), choices)
     return Extracted(network, net.origin, arch, choices, difference, pictures, logits)
+
+
+def _answers(net: SuperNet, forward: Callable[[SuperNet], Any]) -> Float[np.ndarray, "batch classes"]:
+    """What a network answers, compiled, its weights no constants of the program."""
+    graph, weights = nnx.split(net)
+    return np.asarray(jax.jit(lambda weights: forward(nnx.merge(graph, weights)))(weights))
 
 
 def _difference(wanted: Float[np.ndarray, "batch classes"], found: Any, choices: Mapping[str, Option]) -> float:

@@ -42,7 +42,7 @@ def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, 
     `statistics`: the batch-norm statistics to keep, full width, stage by stage; by default the stored ones.
     """
     resolution = net.resolution(arch)
-    carry: PyTree = net.inputs(1, resolution)
+    carry: PyTree = net.example(resolution)
     stages = []
     for i, (stage, choice) in enumerate(zip(net.stages, net.choices(arch), strict=True)):
         assert isinstance(choice, tuple)

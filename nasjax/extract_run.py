@@ -26,10 +26,11 @@ def extract_run(run: Path, network: int | None = None, out: Path | None = None) 
         raise ValueError(f"out={target} exists already; name another folder, or remove it")
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"])
-    evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
-    if digest(evaluator.bind(net, task).context) != json.loads((run / "run.json").read_text())["context"]:
+    evaluation = settings("evaluator", EVALUATORS, config["evaluator"])
+    evaluator = evaluation.bind(net, task)
+    if digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
         raise ValueError(f"run={run} was measured with other weights or data than are there now: put those back")
-    extracted = deliver(net, task, evaluator, arch)
+    extracted = deliver(net, evaluator, arch, task.validation.images[: evaluation.batch])
     return index, extracted, extracted.save(target)
 
 

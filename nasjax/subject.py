@@ -89,14 +89,15 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
     costs = cost_tables(net)
     ranges = task.ranges() | _ranges(costs)
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
+    evaluator = config.bind(net, task)
     return Subject(
         net.space,
-        config.bind(net, task),
+        evaluator,
         costs,
         ranges,
         origin,
         test=lambda: config.bind(net, task, "test"),
-        extract=lambda arch: deliver(net, task, config, arch),
+        extract=lambda arch: deliver(net, evaluator, arch, task.validation.images[: config.batch]),
         blocks=outline(net.stages),
     )
 

@@ -17,6 +17,7 @@ from nasjax.supernets.elastic import (
     Moments,
     SqueezeExcite,
     make_divisible,
+    normal,
     pick,
     recording,
 )
@@ -291,3 +292,11 @@ def test_narrowing_keeps_what_the_call_reads():
     layer.narrow(width=7, kernel=3, inputs=4)
     assert layer.kernel.shape == (3, 3, 4, 7) and layer.bias.shape == (7,) and not layer.transforms
     assert (layer(x) == wanted).all()
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 3, 5, 7), (2**16 + 1,)])
+def test_first_weights_are_the_normal_draws_of_their_key(shape):
+    key = jax.random.key(4)
+    wanted = jax.random.normal(key, shape) * 0.3
+    np.testing.assert_allclose(normal(key, shape, 0.3), wanted, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(lambda key: normal(key, shape, 0.3))(key), wanted, rtol=1e-6)

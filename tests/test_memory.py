@@ -1,10 +1,14 @@
 """A stated budget of memory is kept: fewer sub-networks at once, pictures block by block."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ofa_golden as ofa
 import pytest
 from flax import nnx
 from tiny import architectures, easy_task, tiny_network
@@ -12,6 +16,9 @@ from tiny import architectures, easy_task, tiny_network
 from nasjax.evaluation import MaskedConfig, masked
 
 CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)
+
+COMPILER = 0.5
+"""Gigabytes that compiling takes beside, at most: as docs/once-for-all.md says."""
 
 
 def holds(net, networks, config=CONFIG):
@@ -51,6 +58,20 @@ def test_memory_that_does_not_hold_one_network_is_refused(tiny_net, tiny_task):
         replace(CONFIG, memory_gb=holds(tiny_net, 0.5)).bind(tiny_net, tiny_task)
 
 
+def test_the_batch_that_fits_is_named_and_fits(tiny_net, tiny_task):
+    little = replace(CONFIG, memory_gb=holds(tiny_net, 0.6))
+    with pytest.raises(ValueError, match=r"evaluator\.batch=\d+ does, or more memory") as refused:
+        little.bind(tiny_net, tiny_task)
+    fits = int(str(refused.value).split("evaluator.batch=")[2].split()[0])
+    assert 0 < fits < CONFIG.batch
+    assert replace(little, batch=fits).bind(tiny_net, tiny_task).chunk == 1
+
+
+def test_memory_too_small_for_one_picture_is_refused_in_one_line(tiny_net, tiny_task):
+    with pytest.raises(ValueError, match=r"does not hold .* nor on one; more memory does$"):
+        replace(CONFIG, memory_gb=1e-5).bind(tiny_net, tiny_task)
+
+
 def test_what_xla_reserves_stays_within_the_estimate():
     net = tiny_network(image_size=24)
     graph, weights = nnx.split(net)
@@ -60,3 +81,40 @@ def test_what_xla_reserves_stays_within_the_estimate():
     reserved = run.compile().memory_analysis().temp_size_in_bytes
     estimated = len(archs) * 16 * masked.network_bytes(net)
     assert 0.2 * estimated < reserved < estimated
+
+
+MEASURED = """
+import sys
+import jax
+import numpy as np
+from nasjax import supernets
+from nasjax.evaluation import MaskedConfig
+from nasjax.tasks import ImageClassification
+from nasjax.tasks.classification import Split
+
+def kilobytes(line):
+    return next(int(words.split()[1]) for words in open("/proc/self/status") if words.startswith(line))
+
+def split(number):
+    return Split(rng.standard_normal((number, 224, 224, 3), np.float32), np.zeros(number, np.int32))
+
+rng = np.random.default_rng(0)
+net = supernets.create(sys.argv[1])
+task = ImageClassification(split(32), split(32), split(1), 1000)
+before = kilobytes("VmRSS:")
+evaluator = MaskedConfig(batch=16, calibration_images=32, memory_gb=float(sys.argv[2])).bind(net, task)
+evaluator(np.asarray(net.space.largest())[None])
+evaluator(np.asarray(net.space.smallest())[None])
+print((kilobytes("VmHWM:") - before) * 1024 / 1e9)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read from /proc")
+@pytest.mark.parametrize(("name", "budget"), list(zip(ofa.NAMES, (0.5, 0.6, 0.6, 1.7), strict=True)))
+def test_a_process_that_evaluates_full_size_networks_grows_by_no_more_than_the_budget_and_the_compiler(name, budget):
+    done = subprocess.run([sys.executable, "-c", MEASURED, name, str(budget)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    grown = float(done.stdout)
+    print(f"{name}: {grown:.2f} GB with {budget} GB stated")
+    assert grown < budget + COMPILER

@@ -4,6 +4,7 @@ import re
 import sys
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -126,6 +127,18 @@ def test_the_tensor_that_does_not_fit_is_named(tmp_path, change, words):
     save_file(found, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=words):
         supernets.create(name, checkpoint=str(tmp_path / "weights.safetensors"), **SMALL[name])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_class_counts_channels_and_input_sizes_are_free(name):
+    net = nnx.eval_shape(replace(supernets.SUPERNETS[name], classes=7, image_size=45, channels=1).create)
+    graph, weights = nnx.split(net)
+    largest = tuple(map(int, net.space.largest()))
+    pictures = net.inputs(2)
+    assert pictures.shape == (2, 45, 45, 1)
+    logits = jax.eval_shape(lambda weights, pictures: nnx.merge(graph, weights)(pictures, largest), weights, pictures)
+    assert logits.shape == (2, 7)
+    assert net.space.size == nnx.eval_shape(supernets.SUPERNETS[name].create).space.size
 
 
 def overrides(name):

@@ -14,6 +14,7 @@ from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.resolution import by_resolution, resized
 from nasjax.extract import extract, load, save_network
 from nasjax.hardware.costs import cost_tables
+from nasjax.supernets.resnet import ResNetConfig
 from nasjax.tasks.classification import Split
 
 RESOLUTIONS = (5, 7)
@@ -60,7 +61,7 @@ def test_scores_are_those_of_a_network_on_pictures_of_that_size(net, tiny_net, a
     for start in (0, 3):
         for name in found:
             found[name][start : start + 3] = evaluator(archs[start : start + 3])[name]
-    assert evaluator._score._cache_size() == len(RESOLUTIONS)
+    assert evaluator._score._cache_size() == evaluator._calibrate._cache_size() == len(RESOLUTIONS)
     for size in RESOLUTIONS:
         alone = CONFIG.bind(tiny_net, at(size, tiny_task))(archs[rows[size], 1:])
         for name in found:
@@ -107,6 +108,15 @@ def test_a_search_finds_resolutions_too(net, tiny_task):
     assert len(front)
 
 
-def test_a_resolution_above_the_pictures_is_refused():
-    with pytest.raises(ValueError, match="resolutions has 9, more than image_size=7"):
-        replace(NETWORK, resolutions=(7, 9))
+def test_a_resolution_above_the_pictures_or_of_nothing_is_refused():
+    for config in (NETWORK, ResNetConfig(image_size=7)):
+        with pytest.raises(ValueError, match="resolutions has 9, more than image_size=7"):
+            replace(config, resolutions=(7, 9))
+        with pytest.raises(ValueError, match="at least one pixel a side, not 0"):
+            replace(config, resolutions=(0, 7))
+
+
+def test_a_resolution_that_is_not_in_the_list_is_named(net):
+    named = net.space.decode(net.space.largest())
+    with pytest.raises(ValueError, match=r"resolution.*6.*5, 7"):
+        net.space.encode(named | {"resolution": 6})

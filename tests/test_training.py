@@ -11,8 +11,9 @@ from tiny import CONFIG, close, easy_task
 
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
+from nasjax.evaluation.resolution import resized
 from nasjax.supernets.checkpoints import tensors
-from nasjax.training import SandwichConfig
+from nasjax.training import SandwichConfig, sandwich
 from nasjax.training.sandwich import _sandwich_loss, shift_images
 
 SMALL = replace(
@@ -73,6 +74,24 @@ def test_the_same_seed_gives_the_same_weights(fresh, trained, task):
 
 def test_training_leaves_the_network_given_alone(fresh, trained):
     close(nnx.to_pure_dict(nnx.state(fresh)), nnx.to_pure_dict(nnx.state(nnx.jit(lambda: SMALL.create(0))())), 0)
+
+
+@pytest.mark.slow
+def test_every_resolution_is_trained(task, monkeypatch):
+    seen = set()
+
+    def noted(images, size):
+        seen.add(size)
+        return resized(images, size)
+
+    monkeypatch.setattr(sandwich, "resized", noted)
+    net = nnx.jit(lambda: replace(SMALL, resolutions=(4, 6)).create(0))()
+    trained = TRAINER.train(net, task, jax.random.key(3), lambda *facts: None)
+    assert seen == {4, 6}
+    archs = np.stack([net.space.largest(), net.space.smallest()])
+    before, after = (MaskedConfig(batch=30, calibration_images=120, chunk=2).bind(n, task)(archs) for n in (net, trained))
+    assert (after["loss"] < 0.6 * before["loss"]).all()
+    assert [net.resolution(arch) for arch in archs] == [6, 4]
 
 
 def test_stored_statistics_are_the_largest_networks(trained, task):

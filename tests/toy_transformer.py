@@ -173,7 +173,7 @@ class ToyTransformer(SuperNet):
         stages += [DecoderEmbed(rngs=rngs), DecoderLayer(1, rngs=rngs), DecoderLayer(2, rngs=rngs), Output(rngs=rngs)]
         super().__init__(stages)
 
-    def inputs(self, batch, resolution=None):
+    def inputs(self, batch):
         return {
             "source": jax.ShapeDtypeStruct((batch, SOURCE), jnp.int32),
             "target": jax.ShapeDtypeStruct((batch, TARGET), jnp.int32),

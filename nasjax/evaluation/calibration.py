@@ -5,21 +5,28 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from nasjax.evaluation.resolution import resized
 from nasjax.supernets.stage import Choice, Statistics, SuperNet
 
 
 def calibrate(
-    net: SuperNet, arch: Choice, batches: Float[Array, "batches batch height width channels"]
+    net: SuperNet, arch: Choice, batches: Float[Array, "batches batch height width channels"], size: int | None = None
 ) -> tuple[Statistics, ...]:
     """Averages, over batches, of each batch norm's batch mean and biased batch variance; every norm uses the batch's own.
 
+    With `size` every batch is scaled to so many pixels when its turn comes.
+
     Source: `set_running_statistics` of Once-for-All (arXiv:1908.09791).
     """
-    first = jax.eval_shape(lambda images: net.forward(images, arch, None)[1], batches[0])
+
+    def moments(images):
+        return net.forward(resized(images, size), arch, None)[1]
+
+    first = jax.eval_shape(moments, batches[0])
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
 
     def add(total, images):
-        return jax.tree.map(jnp.add, total, net.forward(images, arch, None)[1]), None
+        return jax.tree.map(jnp.add, total, moments(images)), None
 
     total, _ = lax.scan(add, zero, batches)
     return jax.tree.map(lambda moment: moment / len(batches), total)

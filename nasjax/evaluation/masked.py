@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.resolution import by_resolution, resized
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.stage import Choice, Statistics, SuperNet
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population
 
@@ -25,13 +25,17 @@ PICTURES = 0.25
 ALIVE = 4
 """How many arrays as large as the widest may be alive at once; compiled for the CPU: 2.1 (ResNet50) to 2.7 (MobileNetV3)."""
 
+CPU_BYTES = 3.2e7
+"""What the activations of a chunk may take on a CPU: more leave its caches, and kernels that differ are slow there."""
+
 
 @dataclass(frozen=True)
 class MaskedConfig:
     """Settings of the masked evaluator.
 
     `batch` pictures at a time; `calibration_images` of the training pictures re-calibrate the batch norms of every
-    sub-network, drawn with `seed`. At most `chunk` sub-networks at once, fewer where `memory_gb` does not hold them.
+    sub-network, drawn with `seed`. At most `chunk` sub-networks at once, fewer where `memory_gb` does not hold them or
+    where fewer are quicker: full-size ones on a CPU run one by one.
     """
 
     batch: int = 100
@@ -67,10 +71,11 @@ class MaskedEvaluator:
         self._net = nnx.eval_shape(lambda: net)
         graph, self._weights = nnx.split(net)
         self._calibration = jnp.asarray(config.calibration(task))
-        self._blocks = _blocks(pictures.images, pictures.labels, config.batch, PICTURES * config.memory_gb * 1e9)
+        size = min(config.batch, len(pictures))
+        self._blocks = _blocks(pictures.images, pictures.labels, size, PICTURES * config.memory_gb * 1e9)
         self._images = len(pictures)
         taken = self._calibration.nbytes + sum(part.nbytes for part in self._blocks[0])
-        self.chunk = _chunk(config, net, max(config.batch, self._calibration.shape[1]), taken)
+        self.chunk = _chunk(config, net, max(size, self._calibration.shape[1]), taken)
         self._calibrate = jax.jit(_calibrations(graph), static_argnames="size")
         self._score = jax.jit(_scores(graph, task), static_argnames="size")
         self.context: Mapping[str, Any] = {
@@ -80,6 +85,12 @@ class MaskedEvaluator:
             "split": split,
             "evaluator": {"kind": "masked", **asdict(config)},
         }
+
+    def statistics(self, arch: Choice) -> tuple[Statistics, ...]:
+        """The batch-norm statistics that an architecture is measured with, full width, stage by stage."""
+        full = np.tile(np.asarray(arch, np.int32), (self.chunk, 1))
+        found = self._calibrate(self._weights, full, self._calibration, size=self._net.resolution(full[0]))
+        return jax.tree.map(lambda moment: moment[0], found)
 
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
         """Metrics, and `<metric>_se`, of at most `chunk` canonical architectures.
@@ -106,8 +117,8 @@ def _calibrations(graph: nnx.GraphDef) -> Any:
     """(weights, archs, calibration pictures, size) -> statistics with the population in front."""
 
     def run(weights, archs, calibration, size):
-        net, pictures = nnx.merge(graph, weights), resized(calibration, size)
-        return jax.vmap(lambda arch: calibrate(net, arch, pictures))(archs)
+        net = nnx.merge(graph, weights)
+        return jax.vmap(lambda arch: calibrate(net, arch, calibration, size))(archs)
 
     return run
 
@@ -164,20 +175,24 @@ def _chunk(config: MaskedConfig, net: SuperNet, batch: int, taken: int) -> int:
     """
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
     # Masked weights are each sub-network's own, and the library's convolutions lay them out anew.
-    held = batch * network_bytes(net) + 2 * weights
+    activations = batch * network_bytes(net)
+    held = activations + 2 * weights
     fit = int((config.memory_gb * 1e9 - taken) // held)
     if fit < 1:
+        pictures = int((config.memory_gb * 1e9 - taken - 2 * weights) * batch // activations)
+        advice = f"evaluator.batch={pictures} does, or more memory" if pictures > 0 else "nor on one; more memory does"
         raise ValueError(
             f"evaluator.memory_gb={config.memory_gb} does not hold one network on evaluator.batch={batch} pictures, which "
-            f"take {(held + taken) / 1e9:.2g}; a smaller batch does, or more memory"
+            f"take {(held + taken) / 1e9:.2g}; {advice}"
         )
-    return min(config.chunk, fit)
+    quick = int(max(1, CPU_BYTES // activations)) if jax.default_backend() == "cpu" else fit
+    return min(config.chunk, fit, quick)
 
 
 def network_bytes(net: SuperNet) -> int:
     """Memory of the largest network for one picture: ALIVE times its widest step."""
     largest = jnp.asarray(net.space.largest())
-    jaxpr = jax.make_jaxpr(lambda x: net.forward(x, largest, net.stored())[0])(net.inputs(1)).jaxpr
+    jaxpr = jax.make_jaxpr(lambda x: net.forward(x, largest, net.stored())[0])(net.example()).jaxpr
     return ALIVE * max(map(_bytes, jaxpr.eqns))
 
 

@@ -98,7 +98,7 @@ def _units(net: SuperNet) -> tuple[int, ...]:
 
 def _tables(net: SuperNet, resolution: int | None) -> dict[str, list[np.ndarray]]:
     """Every cost at one resolution, stage by stage."""
-    carry: PyTree = net.inputs(1, resolution)
+    carry: PyTree = net.example(resolution)
     tables: dict[str, list[np.ndarray]] = {name: [] for name in COSTS}
     known: list[tuple[Any, PyTree, dict[str, np.ndarray]]] = []
     for stage in net.stages:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
@@ -58,7 +58,7 @@ def fill(make: Callable[[], SuperNet], found: Mapping[str, np.ndarray], source: 
         name, tensor = left.pop(there.name)
         if tensor.shape != there.shape(variable.shape):
             raise ValueError(f"{mistake} tensor {name!r} has shape {tensor.shape}, {there.shape(variable.shape)} is wanted")
-        filled.append((place, variable.replace(jnp.asarray(there.ours(tensor), variable.dtype))))
+        filled.append((place, variable.replace(jax.device_put(there.ours(tensor).astype(variable.dtype)))))
     if left:
         raise ValueError(f"{mistake} tensor {min(left.values())[0]!r} is not wanted")
     return nnx.merge(graph, nnx.from_flat_state(filled))

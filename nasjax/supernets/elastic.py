@@ -10,15 +10,19 @@ that those sizes read, which is extraction.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nasjax.supernets.convolution import ACTIVATIONS, Maps, convolve, depthwise, pointwise
+from nasjax.types import PRNGKey
 
 Size = int | Int[Array, ""]
 """A width or kernel size: static (int) or traced (int32 scalar)."""
@@ -61,6 +65,33 @@ def make_divisible(value: Size, divisor: int = 8) -> Size:
     if isinstance(short, bool):
         return rounded + divisor * short
     return jnp.where(short, rounded + divisor, rounded)
+
+
+# -- first weights: compiled for few sizes, since a network has a hundred shapes ------------------------------------------
+
+
+def normal(key: PRNGKey, shape: tuple[int, ...], deviation: float) -> Float[Array, "..."]:
+    """Normal draws around 0: those of `jax.random.normal`, made by programs for powers of two."""
+    number = prod(shape)
+    drawn = _normal(key, max(2**16, 1 << (number - 1).bit_length()))
+    # What is drawn at a place does not depend on how many are. NumPy cuts without compiling; a traced key has no values.
+    cuttable = drawn if isinstance(drawn, jax.core.Tracer) else np.asarray(drawn)
+    return jax.device_put(cuttable[:number].reshape(shape) * deviation)
+
+
+@partial(jax.jit, static_argnums=1)
+def _normal(key: PRNGKey, number: int) -> Float[Array, " number"]:
+    return jax.random.normal(key, (number,))
+
+
+def full(width: int, value: float) -> Float[Array, " width"]:
+    """A vector of one value."""
+    return jax.device_put(np.full(width, value, np.float32))
+
+
+def identity(size: int) -> Float[Array, "size size"]:
+    """The identity matrix."""
+    return jax.device_put(np.eye(size, dtype=np.float32))
 
 
 # -- extraction: which sizes a layer was called with -----------------------------------------------------------------------
@@ -120,10 +151,10 @@ class Conv(Layer):
         size = self.kernels[-1]
         shape = (size, size, 1 if depthwise else inputs, outputs)
         fan_out = size * size * (1 if depthwise else outputs)
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), shape) * (2 / fan_out) ** 0.5)
-        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.kernel = nnx.Param(normal(rngs.params(), shape, (2 / fan_out) ** 0.5))
+        self.bias = nnx.Param(full(outputs, 0)) if bias else None
         self.transforms = nnx.Dict(
-            {f"to_{small}": nnx.Param(jnp.eye(small * small)) for small in reversed(self.kernels[:-1])}
+            {f"to_{small}": nnx.Param(identity(small * small)) for small in reversed(self.kernels[:-1])}
         )
 
     def weights(self, width: Size, kernel: Size, inputs: int) -> Float[Array, "size size inputs outputs"]:
@@ -172,7 +203,7 @@ class Dense(Layer):
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         bound = inputs**-0.5
         self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (inputs, outputs), minval=-bound, maxval=bound))
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.bias = nnx.Param(full(outputs, 0))
 
     def __call__(self, x: Float[Array, "*batch inputs"], width: Size | None = None) -> Float[Array, "*batch outputs"]:
         width = self.kernel.shape[1] if width is None else width
@@ -195,10 +226,10 @@ class BatchNorm(Layer):
 
     def __init__(self, width: int, *, epsilon: float = 1e-5):
         self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
-        self.mean = nnx.BatchStat(jnp.zeros(width))
-        self.variance = nnx.BatchStat(jnp.ones(width))
+        self.scale = nnx.Param(full(width, 1))
+        self.bias = nnx.Param(full(width, 0))
+        self.mean = nnx.BatchStat(full(width, 0))
+        self.variance = nnx.BatchStat(full(width, 1))
 
     def stored(self) -> Moments:
         """The statistics kept with the weights."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from nasjax.space import Gene
 from nasjax.supernets.convolution import ACTIVATIONS, Maps
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, make_divisible, pick
-from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
+from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet, check_resolutions
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class MobileNetV3Config:
         for name in ("strides", "depths", "activations", "squeeze_excite"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
-        if max(self.resolutions, default=0) > self.image_size:
-            raise ValueError(f"resolutions has {max(self.resolutions)}, more than image_size={self.image_size}")
+        check_resolutions(self.resolutions, self.image_size)
         if not all(size > 0 and size % 2 for size in self.kernels):
             raise ValueError(f"kernels must be odd, not {self.kernels}")
         for name in {self.stem_activation, self.first_activation, self.final_activation, *self.activations}:

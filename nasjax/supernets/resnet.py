@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from nasjax.space import Gene
 from nasjax.supernets.convolution import Maps
 from nasjax.supernets.elastic import ConvNorm, Dense, Size, cut, make_divisible, pick
-from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
+from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet, check_resolutions
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class ResNetConfig:
         for name in ("strides", "least_depths"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
-        if max(self.resolutions, default=0) > self.image_size:
-            raise ValueError(f"resolutions has {max(self.resolutions)}, more than image_size={self.image_size}")
+        check_resolutions(self.resolutions, self.image_size)
 
     def create(self, seed: int = 0) -> "ResNet":
         """The super-network with weights drawn from `seed`."""

@@ -99,6 +99,15 @@ def check_choice(choice: Any, genes: int) -> None:
     )
 
 
+def check_resolutions(resolutions: tuple[int, ...], image_size: int) -> None:
+    """Raises ValueError unless pictures of `image_size` pixels can be scaled down to all of `resolutions`."""
+    for size in (image_size, *resolutions):
+        if size < 1:
+            raise ValueError(f"a picture has at least one pixel a side, not {size}: change image_size or resolutions")
+        if size > image_size:
+            raise ValueError(f"resolutions has {size}, more than image_size={image_size}")
+
+
 class SuperNet(nnx.Module):
     """A sequence of stages; its search space is made of the genes that they read.
 
@@ -140,10 +149,15 @@ class SuperNet(nnx.Module):
         """
         return self.resolutions[int(arch[0])] if self.resolutions else None
 
-    def inputs(self, batch: int, resolution: int | None = None) -> PyTree[jax.ShapeDtypeStruct]:
+    def inputs(self, batch: int) -> PyTree[jax.ShapeDtypeStruct]:
         """Shapes of what the first stage takes, for `batch` examples."""
-        shape = self.input_shape if resolution is None else (resolution, resolution, *self.input_shape[2:])
-        return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+        return jax.ShapeDtypeStruct((batch, *self.input_shape), jnp.float32)
+
+    def example(self, resolution: int | None = None) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes of one example; of a picture of that resolution where it is elastic."""
+        if resolution is None:
+            return self.inputs(1)
+        return jax.ShapeDtypeStruct((1, resolution, resolution, *self.input_shape[2:]), jnp.float32)
 
     def output(self, batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
         """Shape of what the largest sub-network answers."""

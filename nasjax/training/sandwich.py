@@ -15,6 +15,7 @@ from flax import nnx
 from jax import lax
 
 from nasjax.evaluation.calibration import calibrate
+from nasjax.evaluation.resolution import resized
 from nasjax.supernets.stage import SuperNet
 from nasjax.tasks import ImageClassification
 from nasjax.types import Images, PRNGKey
@@ -22,7 +23,10 @@ from nasjax.types import Images, PRNGKey
 
 @dataclass(frozen=True)
 class SandwichConfig:
-    """Settings: AdamW under a cosine schedule with warm-up; pictures are shifted by up to `shift` pixels."""
+    """Settings: AdamW under a cosine schedule with warm-up; pictures are shifted by up to `shift` pixels.
+
+    Where the resolution is elastic, every step draws one for all its sub-networks.
+    """
 
     epochs: int = 60
     batch: int = 90
@@ -55,9 +59,13 @@ def _train(config: SandwichConfig, net: SuperNet, task: ImageClassification, key
     graph, weights, rest = nnx.split(nnx.clone(net), nnx.Param, ...)  # type: ignore[misc]  # keep() below writes
     images, labels = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
 
-    def loss(weights, images, labels, archs):
-        net = nnx.merge(graph, weights, rest)
-        return _sandwich_loss(net, task, images, labels, archs)
+    def gradient_at(size):
+        def loss(weights, images, labels, archs):
+            return _sandwich_loss(nnx.merge(graph, weights, rest), task, resized(images, size), labels, archs)
+
+        return jax.value_and_grad(loss)
+
+    gradients = [gradient_at(size) for size in net.resolutions or (None,)]
 
     def step(carry, inputs):
         weights, moments = carry
@@ -65,7 +73,8 @@ def _train(config: SandwichConfig, net: SuperNet, task: ImageClassification, key
         shift, sample = jax.random.split(key)
         archs = net.space.sample_raw(sample, config.random_subnets)
         shifted = shift_images(shift, images[rows], config.shift)
-        value, gradient = jax.value_and_grad(loss)(weights, shifted, labels[rows], archs)
+        size = jax.random.randint(jax.random.fold_in(sample, 0), (), 0, len(gradients))
+        value, gradient = lax.switch(size, gradients, weights, shifted, labels[rows], archs)
         updates, moments = optimiser.update(gradient, moments, weights)
         return (optax.apply_updates(weights, updates), moments), value
 
@@ -113,5 +122,7 @@ def store_statistics(net: SuperNet, task: ImageClassification, batch: int) -> No
     """Keeps with the weights the statistics of the largest sub-network on the training pictures; in place."""
     number = len(task.train) // batch
     batches = jnp.asarray(task.train.images[: number * batch]).reshape(number, batch, *task.train.images.shape[1:])
-    for stage, statistics in zip(net.stages, calibrate(net, jnp.asarray(net.space.largest()), batches), strict=True):
+    largest = np.asarray(net.space.largest())
+    found = calibrate(net, jnp.asarray(largest), batches, net.resolution(largest))
+    for stage, statistics in zip(net.stages, found, strict=True):
         stage.keep(statistics)
