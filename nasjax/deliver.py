@@ -62,7 +62,7 @@ def deliver(run: Path, network: int | None = None, out: Path | None = None) -> D
     partial.mkdir(parents=True)
     try:
         save_network(extracted, config["supernet"], arch, partial)
-        pictures = resized(task.validation.images[: evaluator_config.batch], net.resolution(arch))
+        pictures = resized(jnp.asarray(task.validation.images[: evaluator_config.batch]), net.resolution(arch))
         traced = jnp.asarray(arch, jnp.int32)
         wanted = _answers(net, lambda net: net.forward(pictures, traced, statistics)[0])
         difference = float(np.abs(wanted - _answers(load(partial), lambda net: net(pictures))).max())
