@@ -98,6 +98,10 @@ class MaskedEvaluator:
         The chunk is always filled up, for each resolution: results then do not depend on how many are asked for.
         """
         archs = np.asarray(archs, np.int32)
+        if len(archs) > self.chunk:
+            raise ValueError(
+                f"at most {self.chunk} architectures at once, not {len(archs)}; nasjax.subject.measure takes more"
+            )
         sums, squares = (np.zeros((len(archs), len(self.metrics))) for _ in range(2))
         for size, rows in by_resolution(self._net, archs):
             full = np.concatenate([archs[rows], np.repeat(archs[rows[-1:]], self.chunk - len(rows), axis=0)])
