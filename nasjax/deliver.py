@@ -102,9 +102,9 @@ def deliver(
     """
     statistics = evaluator.statistics(arch)
     network = extract(net, arch, statistics)
-    pictures = np.asarray(resized(pictures, net.resolution(arch)))
+    pictures = np.asarray(resized(jnp.asarray(pictures), net.resolution(arch)))
     traced = jnp.asarray(arch, jnp.int32)
-    logits = _answers(net, lambda net: net.forward(pictures, traced, statistics)[0])
+    logits = _answers(net, lambda net: net.forward(jnp.asarray(pictures), traced, statistics)[0])
     choices = net.space.decode(np.array(arch, np.int32))
     difference = _difference(logits, _answers(network, lambda network: network(pictures)), choices)
     return Extracted(network, net.origin, arch, choices, difference, pictures, logits)

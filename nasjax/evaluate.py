@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from nasjax import supernets, tasks
 from nasjax.space import SearchSpace
-from nasjax.subject import subject
+from nasjax.subject import measure, subject
 
 
 def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[list[str], list[list[Any]]]:
@@ -26,8 +26,7 @@ def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[
         raise ValueError(f"split={split} cannot be measured here; allowed: validation{', test' if about.test else ''}")
     evaluator = about.test() if split == "test" and about.test is not None else about.evaluator
     population = population if about.repair is None else np.asarray(about.repair(population))
-    parts = [evaluator(population[i : i + evaluator.chunk]) for i in range(0, len(population), evaluator.chunk)]
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} | about.compute(population)
+    found = measure(evaluator, population) | about.compute(population)
     words = [about.space.decode(arch) for arch in population]
     rows = [
         [*(chosen.get(name, "") for name in about.space.names), *(column[i].item() for column in found.values())]

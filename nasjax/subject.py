@@ -28,6 +28,12 @@ class Evaluator(Protocol):
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]: ...
 
 
+def measure(evaluator: Evaluator, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
+    """Every metric of a population of any size, chunk by chunk."""
+    parts = [evaluator(archs[i : i + evaluator.chunk]) for i in range(0, len(archs), evaluator.chunk)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A super-network on a task: `evaluator` measures, `costs` compute, `ranges` bound every value before it is known.

@@ -12,7 +12,7 @@ import numpy as np
 from nasjax import supernets, tasks
 from nasjax.evaluation import EVALUATORS
 from nasjax.runs import check_seed, plain, write_text
-from nasjax.subject import check_fit
+from nasjax.subject import check_fit, measure
 from nasjax.tables import settings
 from nasjax.training import TRAINERS
 from nasjax.version import __version__
@@ -43,7 +43,7 @@ def train_run(
     except FloatingPointError as error:
         raise ValueError(str(error)) from None
     ends = np.stack([net.space.largest(), net.space.smallest()])
-    found = {split: evaluator.bind(trained, task, split)(ends)["accuracy_top1"] for split in ("validation", "test")}
+    found = {s: measure(evaluator.bind(trained, task, s), ends)["accuracy_top1"] for s in ("validation", "test")}
     accuracies = {
         name: {split: round(float(values[i]), 2) for split, values in found.items()}
         for i, name in enumerate(("largest", "smallest"))

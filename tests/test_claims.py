@@ -89,6 +89,7 @@ def test_two_runs_at_once_measure_every_network_once(tmp_path):
     assert not (tmp_path / "shared.db.claims").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_another_was_killed_while_measuring(tmp_path):
     log, gate = tmp_path / "measured.log", tmp_path / "gate"
     gate.touch()
@@ -118,13 +119,15 @@ def test_a_run_goes_on_where_another_was_killed_while_measuring(tmp_path):
 def test_a_network_scores_the_same_to_the_bit_whatever_it_is_measured_with():
     net, task = supernets.create("digits"), tasks.create("digits")
     evaluator = MaskedConfig(chunk=4).bind(net, task)
+    size = evaluator.chunk
+    assert size > 1
     rng = np.random.default_rng(0)
     drawn = net.space.canonical(rng.integers(0, net.space.counts, (14, len(net.space.genes))).astype(np.int32))
     alone = {name: np.concatenate([evaluator(arch[None])[name] for arch in drawn[:4]]) for name in ("accuracy_top1", "loss")}
     for _ in range(3):
         order = rng.permutation(len(drawn))
-        for start_ in range(0, 12, 4):
-            rows = order[start_ : start_ + 4]
+        for first in range(0, len(drawn), size):
+            rows = order[first : first + size]
             found = evaluator(drawn[rows])
             for place, row in enumerate(rows):
                 if row < 4:

@@ -110,7 +110,7 @@ def test_report_writes_the_page_anew(run, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["tactic=foo"], "unknown tactic 'foo'; allowed: concurrent, full, random"),
+        (["tactic=foo"], "unknown tactic 'foo'; allowed: concurrent, ehvi, full, random"),
         (["supernet=foo"], "unknown supernet 'foo'; allowed: digits"),
         (["experiment=foo"], "unknown experiment 'foo'; allowed: digits"),
         (["speed=3"], "no setting 'speed'; allowed: supernet, task"),
@@ -224,7 +224,13 @@ def test_conf_has_a_file_for_every_name_of_every_table():
 EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+TRAINED = [file for file in EXPERIMENTS if "nasjax train" in file.read_text()]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(f, marks=[pytest.mark.slow] if f in TRAINED else [], id=f.stem) for f in EXPERIMENTS],
+)
 def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
     match = re.search(r"nasjax (train|search) (\S.*)?experiment=\S+", file.read_text())
     assert match, f"{file.name} does not say its command"
@@ -247,7 +253,7 @@ def test_help_is_quick_to_import_and_names_the_groups(capsys):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.rstrip().endswith("[]")
-    assert "tactic=concurrent|full|random" in done.stdout
+    assert "tactic=concurrent|ehvi|full|random" in done.stdout
 
 
 @pytest.mark.slow

@@ -22,6 +22,9 @@ from nasjax.types import Population
 PICTURES = 0.25
 """The share of the memory that validation pictures may take at once."""
 
+COMPILER = 50_000
+"""Bytes that compiling a step takes; measured for full-size networks: 35,000 at most."""
+
 ALIVE = 4
 """How many arrays as large as the widest may be alive at once; compiled for the CPU: 2.1 (ResNet50) to 2.7 (MobileNetV3)."""
 
@@ -98,6 +101,10 @@ class MaskedEvaluator:
         The chunk is always filled up, for each resolution: results then do not depend on how many are asked for.
         """
         archs = np.asarray(archs, np.int32)
+        if len(archs) > self.chunk:
+            raise ValueError(
+                f"at most {self.chunk} architectures at once, not {len(archs)}; nasjax.subject.measure takes more"
+            )
         sums, squares = (np.zeros((len(archs), len(self.metrics))) for _ in range(2))
         for size, rows in by_resolution(self._net, archs):
             full = np.concatenate([archs[rows], np.repeat(archs[rows[-1:]], self.chunk - len(rows), axis=0)])
@@ -177,6 +184,7 @@ def _chunk(config: MaskedConfig, net: SuperNet, batch: int, taken: int) -> int:
     # Masked weights are each sub-network's own, and the library's convolutions lay them out anew.
     activations = batch * network_bytes(net)
     held = activations + 2 * weights
+    taken += compiler_bytes(net)
     fit = int((config.memory_gb * 1e9 - taken) // held)
     if fit < 1:
         pictures = int((config.memory_gb * 1e9 - taken - 2 * weights) * batch // activations)
@@ -191,9 +199,22 @@ def _chunk(config: MaskedConfig, net: SuperNet, batch: int, taken: int) -> int:
 
 def network_bytes(net: SuperNet) -> int:
     """Memory of the largest network for one picture: ALIVE times its widest step."""
+    return ALIVE * max(map(_bytes, _jaxpr(net).eqns))
+
+
+def compiler_bytes(net: SuperNet) -> int:
+    """What compiling takes beside: so much for every step, those within others included."""
+    return COMPILER * _steps(_jaxpr(net))
+
+
+def _jaxpr(net: SuperNet) -> Any:
     largest = jnp.asarray(net.space.largest())
-    jaxpr = jax.make_jaxpr(lambda x: net.forward(x, largest, net.stored())[0])(net.example()).jaxpr
-    return ALIVE * max(map(_bytes, jaxpr.eqns))
+    return jax.make_jaxpr(lambda x: net.forward(x, largest, net.stored())[0])(net.example()).jaxpr
+
+
+def _steps(jaxpr: Any) -> int:
+    inner = [getattr(v, "jaxpr", v) for e in jaxpr.eqns for p in e.params.values() for v in (p if type(p) is tuple else [p])]
+    return len(jaxpr.eqns) + sum(_steps(part) for part in inner if hasattr(part, "eqns"))
 
 
 def _bytes(equation: Any) -> int:
