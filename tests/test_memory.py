@@ -30,7 +30,7 @@ def test_less_memory_means_smaller_chunks_and_blocks_and_the_same_scores(tiny_ne
     task = easy_task(sizes=(96, 90, 30))
     archs = np.array(architectures(tiny_net.space, 1), np.int32)
     whole = CONFIG.bind(tiny_net, task)
-    monkeypatch.setattr(masked, "PICTURES", 0.005)
+    monkeypatch.setattr(masked, "PICTURES", 0.0005)
     small = replace(CONFIG, memory_gb=holds(tiny_net, 2)).bind(tiny_net, task)
     assert (whole.chunk, len(whole._blocks)) == (3, 1)
     assert small.chunk == 2
