@@ -18,7 +18,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 from numpy import ndarray
 
-from nasjax.predictors.inputs import Inputs
+from nasjax.predictors.inputs import Inputs, targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
 
@@ -71,15 +71,7 @@ class GaussianProcess:
     ) -> GaussianProcessModel:
         """The model of the rows that count: mask True (None: all) and value not NaN."""
         with jax.default_matmul_precision("highest"):
-            values = jnp.asarray(values, jnp.float32)
-            counts = (~jnp.isnan(values) if mask is None else ~jnp.isnan(values) & mask).astype(jnp.float32)
-            rows = jnp.maximum(counts.sum(), 1)
-            mean = jnp.where(counts > 0, values, 0).sum() / rows
-            targets = jnp.where(counts > 0, values - mean, 0)
-            unit = jnp.sqrt((targets**2).sum() / rows)
-            unit = jnp.where(unit > 0, unit, 1)
-            targets = targets / unit
-
+            counts, rows, mean, unit, known = targets(values, mask)
             families = _membership(inputs)
             features = inputs.features(archs)
             centre = (features * counts[:, None]).sum(0) / rows
@@ -89,9 +81,9 @@ class GaussianProcess:
             scale = families @ jnp.where(spread > 1e-6, spread, 1)
             features = features / scale[None]
 
-            scales = self._scales(features, targets, counts, families)
+            scales = self._scales(features, known, counts, families)
             cholesky = jnp.linalg.cholesky(_covariance(scales, features, counts, families))
-            weights = cho_solve((cholesky, True), targets)
+            weights = cho_solve((cholesky, True), known)
             return GaussianProcessModel(centre, scale, mean, unit, features, counts, scales, cholesky, weights)
 
     @partial(jax.jit, static_argnums=(0, 1))
@@ -111,22 +103,22 @@ class GaussianProcess:
     def _scales(
         self,
         features: Float[Array, "pop features"],
-        targets: Float[Array, " pop"],
+        values: Float[Array, " pop"],
         counts: Float[Array, " pop"],
         families: Float[Array, "features families"],
     ) -> Scales:
-        if len(targets) > self.rows:
+        if len(values) > self.rows:
             # Evenly over the values, from best to worst: rows that do not count come last.
-            order = jnp.argsort(jnp.where(counts > 0, targets, jnp.inf))
+            order = jnp.argsort(jnp.where(counts > 0, values, jnp.inf))
             places = jnp.arange(self.rows, dtype=jnp.float32) * jnp.maximum(counts.sum(), self.rows) / self.rows
             kept = order[places.astype(jnp.int32)]
-            features, targets, counts = features[kept], targets[kept], counts[kept]
+            features, values, counts = features[kept], values[kept], counts[kept]
         number = families.shape[1]
         start = Scales(jnp.full(number, -2.0), jnp.full(number, 0.5), jnp.array(-0.5), jnp.array(-5.0))
 
         def loss(scales: Scales) -> Float[Array, ""]:
             cholesky = jnp.linalg.cholesky(_covariance(scales, features, counts, families))
-            fit = targets @ cho_solve((cholesky, True), targets) / 2 + jnp.log(jnp.diag(cholesky)).sum()
+            fit = values @ cho_solve((cholesky, True), values) / 2 + jnp.log(jnp.diag(cholesky)).sum()
             prior = jax.tree.map(lambda value, first: ((value - first) ** 2).sum() / 8, scales, start)
             return fit + sum(jax.tree.leaves(prior))
 

@@ -3,13 +3,37 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from numpy import ndarray
 
 from nasjax.space import SearchSpace
-from nasjax.types import Population
+from nasjax.types import Mask, Population
+
+
+class Targets(NamedTuple):
+    """Measurements as a predictor fits them: `mean + unit * values`, with variance 1; rows that do not count are 0."""
+
+    counts: Float[Array, " pop"]
+    rows: Float[Array, ""]
+    mean: Float[Array, ""]
+    unit: Float[Array, ""]
+    values: Float[Array, " pop"]
+
+
+def targets(values: Float[Array | ndarray, " pop"], mask: Mask | None) -> Targets:
+    """The rows that count have mask True (None: all) and a value that is not NaN; `rows` is their number, at least 1."""
+    values = jnp.asarray(values, jnp.float32)
+    counts = ~jnp.isnan(values) if mask is None else ~jnp.isnan(values) & mask
+    rows = jnp.maximum(counts.astype(jnp.float32).sum(), 1)
+    mean = jnp.where(counts, values, 0).sum() / rows
+    centred = jnp.where(counts, values - mean, 0)
+    unit = jnp.sqrt((centred**2).sum() / rows)
+    unit = jnp.where(unit > 0, unit, 1)
+    return Targets(counts.astype(jnp.float32), rows, mean, unit, centred / unit)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpy import ndarray
 
-from nasjax.predictors.inputs import Inputs
+from nasjax.predictors.inputs import Inputs, targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
 
@@ -50,7 +50,7 @@ class Ridge:
     ) -> RidgeModel:
         """The model of the rows that count: mask True (None: all) and value not NaN; of no rows at all, zero."""
         with jax.default_matmul_precision("highest"):
-            return self._fit(inputs.features(archs), jnp.asarray(values, jnp.float32), mask)
+            return self._fit(inputs.features(archs), values, mask)
 
     @partial(jax.jit, static_argnums=(0, 1))
     def predict(
@@ -62,16 +62,11 @@ class Ridge:
             spread = ((features @ model.root) ** 2).sum(axis=1)
             return model.mean + features @ model.weights, model.noise * jnp.sqrt(1 + 1 / model.rows + spread)
 
-    def _fit(self, features: Float[Array, "pop features"], values: Float[Array, " pop"], mask: Mask | None) -> RidgeModel:
-        counts = ~jnp.isnan(values) if mask is None else ~jnp.isnan(values) & mask
-        weight = counts.astype(jnp.float32)
-        rows = jnp.maximum(weight.sum(), 1)
-
-        mean = jnp.where(counts, values, 0).sum() / rows
-        targets = jnp.where(counts, values - mean, 0)
-        unit = jnp.sqrt((targets**2).sum() / rows)
-        unit = jnp.where(unit > 0, unit, 1)
-        targets = targets / unit
+    def _fit(
+        self, features: Float[Array, "pop features"], values: Float[Array | ndarray, " pop"], mask: Mask | None
+    ) -> RidgeModel:
+        weight, rows, mean, unit, known = targets(values, mask)
+        counts = weight > 0
 
         centre = (features * weight[:, None]).sum(axis=0) / rows
         inputs = (features - centre[None]) * weight[:, None]
@@ -83,12 +78,12 @@ class Ridge:
         wide = inputs.shape[1]
         left, singular, right = jnp.linalg.svd(jnp.concatenate([inputs, jnp.zeros((wide, wide))]), full_matrices=False)
         left = left[: len(inputs)]
-        along = left.T @ targets
+        along = left.T @ known
 
         def remain(penalty: Float[Array, ""]) -> tuple[Float[Array, " pop"], Float[Array, ""]]:
             """Residuals, and the leave-one-out mean squared error: each residual over one minus its leverage."""
             shrunk = singular**2 / (singular**2 + penalty)
-            residuals = targets - left @ (shrunk * along)
+            residuals = known - left @ (shrunk * along)
             leverage = 1 / rows + left**2 @ shrunk
             return residuals, (jnp.where(counts, residuals / jnp.maximum(1 - leverage, 1e-6), 0) ** 2).sum() / rows
 
@@ -98,7 +93,7 @@ class Ridge:
         penalty = penalties[jnp.argmin(errors)]
         weights = right.T @ (singular * along / (singular**2 + penalty))
         # The noise that makes the values most probable, weights having the prior variance noise^2 / penalty.
-        squares = jnp.where(counts, remain(penalty)[0], 0) @ targets
+        squares = jnp.where(counts, remain(penalty)[0], 0) @ known
         noise = jnp.sqrt(jnp.maximum(squares, 0) / jnp.maximum(rows - 1, 1))
         return RidgeModel(
             centre=centre,
