@@ -113,12 +113,15 @@ def searching(
         try:
             began = time.monotonic()
             steps = _steps(about, goals, problem, tactic, store, jax.random.key(seed), path)
+            complete = False
             while minutes is None or time.monotonic() - began < 60 * minutes:
                 now = next(steps, None)
+                complete = now is None
                 if now is None:
                     break
                 yield now
-            return finish(about, goals, store, path, written, time.monotonic() - began, test=minutes != 0)
+            spent = time.monotonic() - began
+            return finish(about, goals, store, path, written, spent, complete, test=minutes != 0)
         finally:
             store.close()
 

@@ -97,8 +97,10 @@ def metric_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.nd
 
 
 def objective_values(about: Subject, goals: Sequence[Objective], rows: Sequence[Evaluation]) -> Float[np.ndarray, "pop obj"]:
-    """The objectives of a run's evaluations, minimised; NaN where an evaluation failed."""
-    return minimised(goals, metric_values(about, rows))
+    """The objectives of a run's evaluations, minimised; NaN where an evaluation failed: where any metric is not finite."""
+    values = minimised(goals, metric_values(about, rows))
+    failed = [not all(np.isfinite(row.metrics[name]) for name in about.evaluator.metrics) for row in rows]
+    return np.where(np.array(failed, bool).reshape(-1, 1), np.nan, values)
 
 
 def finish(
@@ -108,9 +110,13 @@ def finish(
     folder: Path | None,
     settings: Mapping[str, Any],
     seconds: float,
+    complete: bool,
     test: bool = True,
 ) -> Front:
-    """The front, with `test` measured on the test data if there are some; with a folder, tables and summary are written."""
+    """The front, with `test` measured on the test data if there are some; with a folder, tables and summary are written.
+
+    `complete`: the budget was spent, or the space exhausted.
+    """
     rows = store.evaluations()
     values = objective_values(about, goals, rows)
     best = np.flatnonzero(non_dominated_exact(values)) if len(rows) else np.zeros(0, int)
@@ -128,7 +134,7 @@ def finish(
         _write_tables(about, goals, rows, values, front)
         times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,
                  "evaluation": sum(row.seconds for row in rows if row.source == "measured")}  # fmt: skip
-        _write_summary(about, goals, rows, values, settings, times, folder)
+        _write_summary(about, goals, rows, values, settings, times, complete, folder)
     return front
 
 
@@ -191,6 +197,7 @@ def _write_summary(
     values: Float[np.ndarray, "pop obj"],
     settings: Mapping[str, Any],
     times: Mapping[str, float],
+    complete: bool,
     folder: Path,
 ) -> None:
     """`summary.json`."""
@@ -201,6 +208,7 @@ def _write_summary(
         "tactic": settings["tactic"]["name"],
         "seed": settings["seed"],
         "evaluations": len(rows),
+        "complete": complete,
         "failed": int(np.isnan(values).any(1).sum()),
         "from_archive": sum(row.source == "archive" for row in rows),
         "space_size": str(about.space.size),

@@ -137,7 +137,7 @@ def test_report_writes_the_page_anew(run, capsys):
         (["task=arrays", "task.classes=ten"], "task.classes=ten: Value 'ten'"),
         (["task=image_folder", "task.skip_broken=perhaps"], "is not a valid bool"),
         (["minutes=soon"], "minutes=soon: Value 'soon'"),
-        (["objectives=macs"], "is not a ListConfig, list or tuple"),
+        (["objectives=macs"], "objectives=macs is not a list: say key=[value,…]"),
         (["references.macs=far"], "references.macs=far: Value 'far'"),
         (["supernet=tabular"], "supernet.table=FILE.csv"),
         (["evaluator.batch=0"], "evaluator.batch must be above 0"),

@@ -141,3 +141,18 @@ def test_list_has_a_line_for_every_name(capsys, monkeypatch):
         for name in names:
             line = next(line for line in printed.splitlines() if line.strip().startswith(f"{group}={name} "))
             assert len(line.split()) > 3
+
+
+def test_settings_of_one_tactic_are_told_apart(tmp_path):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    for tactic, population, seed in (("random", 2, 0), ("random", 5, 0), ("random", 5, 1), ("full", 4, 0)):
+        nasjax.search(
+            net, objectives=["max:acc", "min:cost"], tactic={"name": tactic, "population": population}, evaluations=9,
+            seed=seed, run=tmp_path / "runs" / f"{tactic}{population}{seed}",
+        )  # fmt: skip
+    made, _ = groups([read_run(folder) for folder in run_folders([tmp_path / "runs"])])
+    assert {group.label: len(group.volumes) for group in made} == {
+        "full": 1,
+        "random, tactic.population=2": 1,
+        "random, tactic.population=5": 2,
+    }

@@ -46,7 +46,7 @@ FLOORS = {
 EQUALS = {("algorithms", "predictors"), ("evaluation", "extract"), ("training", "evaluation")}
 
 SEARCH = {"algorithms", "predictors", "tactics"}
-NETWORKS = {"supernets", "tasks", "extract", "evaluation", "training", "hardware"}
+NETWORKS = {"supernets", "tasks", "extract", "export", "outline", "evaluation", "training", "hardware"}
 
 HYDRA = {"cli"}
 DISK = {"archive", "claims", "cli", "deliver", "dynast", "evaluate", "export", "extract", "extract_run"}

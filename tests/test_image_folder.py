@@ -116,3 +116,11 @@ def test_pictures_passed_over_are_counted_and_the_others_keep_their_classes(fold
 def test_shares_that_leave_a_split_empty_are_refused(folder):
     with pytest.raises(ValueError, match="leave a split of 20 pictures empty"):
         create(folder, validation=0.01)
+
+
+def test_more_pictures_than_memory_are_refused_before_they_are_read(folder, monkeypatch):
+    monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 8000)
+    with pytest.raises(ValueError, match=r"20 pictures of 8 x 8 take 0 GB, this machine has 0; task\.limit=2 reads"):
+        create(folder, validation=0.3, test=0.2)
+    monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 20000)
+    assert len(create(folder, validation=0.3, test=0.2).train) == 10

@@ -7,6 +7,9 @@ import sys
 import pytest
 from tables import GENES, write_table
 
+from nasjax.cli.multirun import finished
+from nasjax.version import __version__
+
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 
@@ -34,7 +37,7 @@ def test_jobs_run_elsewhere_a_failed_one_loses_no_other_and_done_ones_are_skippe
     assert [json.loads(path.read_text())["evaluations"] for path in summaries] == [9, 9]
     times = [path.stat().st_mtime_ns for path in summaries]
     if launcher == "joblib":
-        said = [line for line in first.stderr.splitlines() if "/9 " in line]
+        said = [line for line in first.stderr.splitlines() if "/9, hypervolume " in line]
         assert said
         assert all(line.startswith("seed=") for line in said)
         again = sweep(tmp_path, "seed=range(2)", "tactic.population=0,4")
@@ -51,3 +54,29 @@ def test_a_finished_job_is_not_skipped_where_its_table_has_changed(tmp_path):
     assert changed.returncode == 2
     assert changed.stdout.count("is done already") == 0
     assert changed.stderr.count("measured with other weights, data or settings; name another run, or remove it") == 4
+
+
+def test_a_job_that_was_stopped_is_not_done(tmp_path):
+    """`minutes` and Ctrl-C leave a summary too."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    for complete in (False, True):
+        (folder / "summary.json").write_text(json.dumps({"version": __version__, "complete": complete}))
+        assert finished(folder, {"supernet": {}, "task": None}) == complete
+
+
+EXTERNAL = """
+def evaluate(archs):
+    return [{"acc": 10.0 * arch["width"]} for arch in archs]
+"""
+
+
+def test_functions_are_measured_in_jobs_of_joblib(tmp_path):
+    (tmp_path / "mine.py").write_text(EXTERNAL)
+    words = ["supernet=external", "supernet.evaluate=mine:evaluate", "supernet.genes.width=[1,2,3]",
+             "supernet.metrics=[acc]",
+             "objectives=[max:acc]", "references.acc=0", "tactic=random", "evaluations=3", "seed=0,1"]  # fmt: skip
+    command = [sys.executable, "-m", "nasjax", "search", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *words]
+    done = subprocess.run(command, cwd=tmp_path, text=True, check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 jobs are done" in done.stdout

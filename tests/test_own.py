@@ -72,10 +72,14 @@ def test_the_documented_class_goes_the_whole_way(here, request):
         ("nomodule:MyNet", "there is no module 'nomodule'"),
         ("mistakes:Missing", "module 'mistakes' has no 'Missing'"),
         ("mistakes:Wrong", "makes a Wrong, not a"),
+        ("broken:Net", "importing 'broken' failed (SyntaxError"),
+        ("raises:Net", "importing 'raises' failed (RuntimeError: no weights here)"),
     ],
 )
 def test_a_class_that_is_not_there_is_one_line(here, capsys, name, words):
     (here / "mistakes.py").write_text("class Wrong:\n    def __init__(self, rngs):\n        pass\n")
+    (here / "broken.py").write_text("class Net(:\n")
+    (here / "raises.py").write_text("raise RuntimeError('no weights here')\n")
     assert main(["search", f"supernet={name}"]) == 2
     error = capsys.readouterr().err
     assert words in error
@@ -154,3 +158,54 @@ def test_mistakes_in_an_external_network_are_one_line(here, changes, words):
         external(**changes)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+TAKEN = """
+class Net:
+    def __init__(self, classes=2, *, rngs):
+        self.classes = int(classes)
+"""
+
+
+def test_arguments_that_a_class_does_not_take_are_one_line(here, capsys):
+    (here / "taken.py").write_text(
+        "class Net:\n    def __init__(self, classes=2, *, rngs):\n        self.classes = int(classes)\n"
+    )
+    for word, said in (("clases=3", "unexpected keyword argument 'clases'"), ("classes=abc", "invalid literal for int")):
+        assert main(["search", "supernet=taken:Net", f"supernet.arguments.{word}"]) == 2
+        error = capsys.readouterr().err
+        assert "supernet=taken:Net cannot be made" in error and said in error and error.count("\n") == 1
+
+
+ANSWERS = """
+def evaluate(archs):
+    return [{"accuracy": 1.0} if arch["k"] == 3 else 0.5 for arch in archs]
+"""
+
+
+def test_answers_that_are_not_the_metrics_stated_are_named_and_leave_exit_code_two(here, capfd):
+    (here / "answers.py").write_text(ANSWERS)
+    words = ["search", "supernet=external", "supernet.evaluate=answers:evaluate", "supernet.genes.k=[3,5]",
+             "supernet.genes.depth=[1,2]", "supernet.genes.late=[3,5]", "supernet.needs.late=depth>=2",
+             "objectives=[max:acc]",
+             "references.acc=0", "tactic=random", "evaluations=6"]  # fmt: skip
+    assert main([*words, "supernet.metrics=[acc]", "run=run"]) == 2
+    said = capfd.readouterr().err
+    assert "answers:evaluate gave accuracy, not acc" in said and "every evaluation failed" in said
+    with open("run/evaluations.csv") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == 6 and all((row["late"] == "") == (row["depth"] == "1") for row in found)
+    assert main([*words, "supernet.metrics=[acc,k]", "run=other"]) == 2
+    assert "names 'k', which is a gene or a column of evaluations.csv" in capfd.readouterr().err
+    assert not (here / "other").exists()
+
+
+def test_the_documented_torch_function(here, request):
+    pytest.importorskip("torch")
+    code = code_of(request.config.rootpath / DOCUMENT, "With PyTorch")
+    (here / "withtorch.py").write_text(code)
+    net = external(evaluate="withtorch:evaluate", genes={"width": [8, 32, 64]}, metrics=("acc", "weights"), workers=2)
+    front = nasjax.search(
+        net, objectives=["max:acc", "min:weights"], tactic="random", evaluations=3, references={"acc": 0, "weights": 999}
+    )
+    assert set(front.metrics["weights"]) <= {48.0, 192.0, 384.0} and (front.metrics["acc"] > 0).all()

@@ -123,7 +123,9 @@ def test_the_lines_of_the_readme(tmp_path, monkeypatch):
     name = "ofa_mbv3_d234_e346_k357_w1.0"
     nasjax.supernets.save_weights(nasjax.supernets.create(name), Path("ofa_mbv3.safetensors"), {})
     (lines,) = [block for block in python_of("README.md") if "evaluations=250" in block]
-    lines = lines.replace('"/data/imagenet"', '"pictures", image_size=32').replace("evaluations=250", "evaluations=6")
+    lines = lines.replace('"/data/imagenet", limit=5000', '"pictures", image_size=32').replace(
+        "evaluations=250", "evaluations=6"
+    )
     lines = lines.replace('"concurrent"', 'dict(name="concurrent", population=3, generations=2)')
     lines = lines.replace('.safetensors"', '.safetensors", image_size=32').replace("macs<=300e6", "macs<=1e9")
     exec(lines, {})

@@ -199,6 +199,16 @@ def test_failed_networks_are_counted_and_passed_over(tmp_path):
         assert np.isfinite(front.metrics["acc"]).all()
 
 
+def test_any_metric_that_is_not_finite_marks_the_network_failed(tmp_path):
+    """Also one that is no objective: a network whose loss is NaN has an accuracy all the same."""
+    (tmp_path / "t.csv").write_text("k,acc,loss\n1,70,0.5\n2,90,nan\n3,80,inf\n4,60,0.1\n")
+    net = supernets.create("tabular", table=str(tmp_path / "t.csv"), genes=("k",))
+    front = nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=4, run=tmp_path / "run")
+    assert front.networks() == [{"k": 1}]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["failed"] == 2
+    assert {row["k"] for row in rows(tmp_path / "run") if row["status"] == "failed"} == {"2", "3"}
+
+
 def test_the_run_folder_agrees_with_the_table(net, tmp_path):
     front = search(net, run=tmp_path / "run")
     known = {tuple(map(int, arch)): values for arch, values in zip(net.archs, net.values, strict=True)}

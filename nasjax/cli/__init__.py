@@ -1,4 +1,4 @@
-"""The command line: `nasjax search | train | import | extract | report`."""
+"""Searches super-networks for their Pareto-optimal sub-networks."""
 
 import argparse
 import os
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nasjax: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("nasjax: interrupted; the same command with run=FOLDER goes on from what is stored", file=sys.stderr)
+        print("nasjax: interrupted", file=sys.stderr)
         return 130
 
 

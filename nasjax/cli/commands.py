@@ -48,54 +48,58 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where no more can be written."""
 
 
-def run_search(config: dict[str, Any], label: str = "") -> None:
-    """Searches as configured, shows progress, prints the front and writes the report.
+def run_search(config: dict[str, Any], label: str = "", again: str | None = None) -> bool:
+    """Searches as configured, shows progress, prints the front and writes the report; whether the search is complete.
 
-    With a `label`, as a job beside others: plain lines that begin with it, and no table.
+    With a `label`, as a job beside others: plain lines that begin with it, and no table. `again`: the command that goes on.
     Raises ValueError, with the command that goes on, where the disk is full: nothing is then half-written.
     """
     run = Path(config["run"] or new_path(config["supernet"]["name"]))
+    again = again or f"the same command with run={run}"
     try:
-        _run_search(config | {"run": run}, label)
+        return _run_search(config | {"run": run}, label, again)
     except OSError as error:
         if error.errno not in FULL:
             raise
         what = f"disk full while writing {error.filename or 'to it'}"
-        raise ValueError(f"{what}: make room; the same command with run={run} goes on from what is stored") from error
+        raise ValueError(f"{what}: make room; {again} goes on from what is stored") from error
 
 
-def _run_search(config: dict[str, Any], label: str) -> None:
+def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
     _prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
     stopped = False
     try:
-        _show(searching(net, task, **rest), label)
+        _show(searching(net, task, **rest), rest["evaluations"], label)
     except KeyboardInterrupt:
         stopped = True
         print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
-        _show(searching(net, task, **(rest | {"minutes": 0})), label)
+        _show(searching(net, task, **(rest | {"minutes": 0})), rest["evaluations"], label)
     run = read_run(rest["run"])
     if not run.evaluations:
-        print(f"Nothing was measured; the same command with run={rest['run']} goes on.")
-        return
+        print(f"Nothing was measured; {again} goes on.")
+        return False
     page = write_report(rest["run"])
     console = Console()
     done = run.summary["evaluations"]
     if label:
         print(f"{label}: done, {done} evaluations, hypervolume {run.summary['hypervolume'][-1]:.5g}, {page}", flush=True)
-        return
+        return run.summary["complete"]
     console.print(front_table(run))
     if stopped or (config["minutes"] is not None and done < config["evaluations"]):
-        console.print(f"{done} of {config['evaluations']} evaluations; the same command with run={rest['run']} goes on.")
+        console.print(f"{done} of {config['evaluations']} evaluations; {again} goes on.")
     elif done < config["evaluations"]:
         console.print(f"The space holds no more than these {done} networks.")
-    if run.summary["failed"]:
-        console.print(f"{run.summary['failed']} evaluations failed: a metric was not finite.")
+    if failed := run.summary["failed"]:
+        console.print(f"{failed} evaluation{'s' * (failed > 1)} failed: a metric was not finite.")
     console.print(f"Report: {page}", soft_wrap=True)
     if stopped:
         raise SystemExit(130)
+    if failed == done:
+        raise ValueError("every evaluation failed; what is wrong is above, or in evaluations.csv")
+    return run.summary["complete"]
 
 
 def train(options: argparse.Namespace) -> int:
@@ -248,11 +252,11 @@ def _prepare_jax() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _show(steps: Iterator[Progress], label: str = "") -> None:
+def _show(steps: Iterator[Progress], planned: int, label: str = "") -> None:
     """Runs a search to its end under a progress bar; plain lines where the output is not a terminal, or with a label."""
     waiting = 0
     start = label and f"{label}: "
-    with _bar("evaluations", "hypervolume", plain=bool(label)) as (bar, line):
+    with _bar("evaluations", "hypervolume", planned, plain=bool(label)) as (bar, line):
         for now in steps:
             if now.waiting and now.waiting != waiting:
                 words = f"{start}waiting for {now.waiting} networks that other runs on this archive are measuring"
@@ -263,16 +267,17 @@ def _show(steps: Iterator[Progress], label: str = "") -> None:
 
 
 @contextlib.contextmanager
-def _bar(things: str, value: str, plain: bool = False) -> Iterator[tuple[Bar, Any]]:
+def _bar(things: str, value: str, planned: int | None = None, plain: bool = False) -> Iterator[tuple[Bar, Any]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TextColumn(value + " {task.fields[value]}"), TimeRemainingColumn())  # fmt: skip
+               TextColumn("{task.fields[name]} {task.fields[value]}"), TimeRemainingColumn())  # fmt: skip
     with Bar(*columns, console=Console(stderr=True), disable=plain or not sys.stderr.isatty()) as bar:
-        yield bar, bar.add_task(things, total=None, value="")
+        yield bar, bar.add_task(things, total=planned, name=value, value="…")
 
 
 def _advance(bar: Bar, line: Any, done: int, planned: int, value: float, start: str = "") -> None:
     bar.update(line, completed=done, total=planned, value=f"{value:.5g}")
     if bar.disable:
-        left = bar.tasks[0].time_remaining
+        task = bar.tasks[0]
+        left = task.time_remaining
         words = "" if left is None else f", {timedelta(seconds=round(left))} left"
-        print(f"{start}{done}/{planned} {value:.5g}{words}", file=sys.stderr, flush=True)
+        print(f"{start}{done}/{planned}, {task.fields['name']} {value:.5g}{words}", file=sys.stderr, flush=True)

@@ -55,7 +55,9 @@ def rewritten(words: Sequence[str]) -> list[str]:
         if re.fullmatch(r"supernet=[\w.]+:\w+", word):
             rewritten += ["supernet=own", f"supernet.target='{word.partition('=')[2]}'"]
         else:
-            rewritten.append(f"+{word}" if word.startswith(FREE) else word)
+            key, _, value = word.partition("=")
+            value = f"'{value}'" if key.startswith("supernet.needs.") and value[:1] not in ("'", '"') else value
+            rewritten.append(f"+{key}={value}" if word.startswith(FREE) else word)
     return rewritten
 
 
@@ -93,6 +95,8 @@ def _merge_mistake(error: ConfigCompositionException) -> str:
     """One line for an override that does not fit, naming the key and what is allowed."""
     first = str(error).splitlines()[0]
     cause = str(error.__cause__ or "").splitlines()
+    if cause and "is not a ListConfig" in cause[0]:
+        return f"{first.rpartition(' ')[2].rstrip(':')} is not a list: say key=[value,…]"
     if not first.startswith("Could not override '"):
         return " ".join([first + (":" if cause else ""), *cause[:1]])
     key = first.split("'")[1]

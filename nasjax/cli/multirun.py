@@ -4,6 +4,7 @@ Jobs run one after another, or in other processes by one of Hydra's launchers (`
 """
 
 import json
+import multiprocessing
 import re
 import sys
 import traceback
@@ -52,17 +53,17 @@ def sweep(words: Sequence[str]) -> int:
             )
             return 1
     ended = [job_return.return_value for job_return in chain.from_iterable(batches or ())]
-    failed = [(code, line) for code, line in ended if code]
-    print(f"{len(ended) - len(failed)} of {len(ended)} jobs are done; nasjax report {SWEEPS} compares them")
-    if failed:
+    left = [(code, line) for code, line in ended if line]
+    print(f"{len(ended) - len(left)} of {len(ended)} jobs are done; nasjax report {SWEEPS} compares them")
+    if left:
         # Said again: some launchers keep what a job prints in files of their own.
-        print("nasjax: jobs that failed (the same command runs them again):", file=sys.stderr)
-        print(*(f"  {line}" for _, line in failed), sep="\n", file=sys.stderr)
-    return max((code for code, _ in failed), default=0)
+        print("nasjax: jobs that failed or stopped (the same command goes on with them):", file=sys.stderr)
+        print(*(f"  {line}" for _, line in left), sep="\n", file=sys.stderr)
+    return max((code for code, _ in left), default=0)
 
 
 def job(composed: Any) -> tuple[int, str]:
-    """One search of a sweep; its exit code and why. Never raises for a failed search: the other jobs go on."""
+    """One search of a sweep; its exit code, and why it is not done. A failed search raises nothing: the other jobs go on."""
     from nasjax.cli.commands import run_search
     from nasjax.cli.keys import KEYS
 
@@ -77,14 +78,16 @@ def job(composed: Any) -> tuple[int, str]:
     print(folder, flush=True)
     try:
         arguments = {key: value for key, value in config.items() if key in KEYS["search"]} | {"run": str(folder)}
-        run_search(arguments, label="" if alone else folder.name)
+        # A launcher's own way to start processes is none that a process of ours could go on with.
+        multiprocessing.set_start_method("spawn", force=True)
+        complete = run_search(arguments, label="" if alone else folder.name, again="the same command")
     except (ValueError, OSError) as error:
         code, line = 2, f"{folder}: {error}"
     except Exception as error:
         traceback.print_exc()
         code, line = 1, f"{folder}: {type(error).__name__}: {error}"
     else:
-        return 0, ""
+        return 0, "" if complete else f"{folder}: stopped after minutes={config['minutes']}"
     print(f"nasjax: {line}", file=sys.stderr, flush=True)
     return code, line
 
@@ -95,7 +98,10 @@ def finished(folder: Path, config: Mapping[str, Any]) -> bool:
     Equal folder names mean equal overrides.
     """
     summary = folder / "summary.json"
-    if not summary.is_file() or json.loads(summary.read_text())["version"] != __version__:
+    if not summary.is_file():
+        return False
+    facts = json.loads(summary.read_text())
+    if facts["version"] != __version__ or not facts["complete"]:
         return False
     named = [Path((config[group] or {}).get(key) or "") for group, key in INPUTS]
     return all(path.stat().st_mtime_ns <= summary.stat().st_mtime_ns for path in named if path.is_file())

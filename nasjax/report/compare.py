@@ -82,12 +82,28 @@ def _values(run: Run, signs: Float[np.ndarray, " obj"]) -> Float[np.ndarray, "po
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Per run, the settings in which the runs differ, but for seed and budget."""
+    """Per run, the settings in which the runs differ, but for seed and budget.
+
+    The names of tactics and the like come first; their settings follow where runs of the same names differ in them.
+    """
     flat = [_flat(yaml.safe_load(run.config) or {}) for run in runs]
-    keys = dict.fromkeys(key for settings in flat for key in settings)
-    differing = [k for k in keys if k not in ("seed", "evaluations") and len({str(s.get(k)) for s in flat}) > 1]
-    names = [key for key in differing if key.endswith(".name")] or differing
-    return [", ".join(str(settings.get(key)) for key in names) or settings["tactic.name"] for settings in flat]
+    keys = dict.fromkeys(key for settings in flat for key in settings if key.partition(".")[0] not in IGNORED)
+    names = [key for key in keys if key.endswith(".name") and _differ(flat, key)]
+    labels = []
+    for own in flat:
+        alike = [other for other in flat if all(other.get(name) == own.get(name) for name in names)]
+        more = [key for key in keys if not key.endswith(".name") and _differ(alike, key)]
+        words = [str(own.get(key)) for key in names] + [f"{key}={own.get(key)}" for key in more]
+        labels.append(", ".join(words) or own["tactic.name"])
+    return labels
+
+
+IGNORED = ("seed", "evaluations", "archive", "references")
+"""Settings that make no other search."""
+
+
+def _differ(flat: Sequence[dict[str, Any]], key: str) -> bool:
+    return len({str(settings.get(key)) for settings in flat}) > 1
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

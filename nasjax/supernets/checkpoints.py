@@ -70,7 +70,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     Raises ValueError, in one line, for a file that is missing or holds anything else.
     """
     if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}")
+        raise ValueError(f"supernet.checkpoint={path}: there is no checkpoint {path}")
     with path.open("rb") as file:
         # Safetensors begin with eight bytes of length, which may be anything, then with JSON.
         start = file.read(9)

@@ -6,6 +6,7 @@ The function runs in processes of its own, so that it may use another framework,
 import contextlib
 import multiprocessing
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from jaxtyping import Float
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets.own import found
 from nasjax.types import Population
+
+RESERVED = ("index", "step", "status", "source", "seconds")
+"""Columns that a run's table has beside genes and metrics."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class ExternalConfig:
         for name in ("batch", "workers", "timeout"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"supernet.{name} must be above 0, not {getattr(self, name)}")
+        taken = sorted(set(self.metrics) & {*self.genes, *RESERVED})
+        if taken:
+            raise ValueError(
+                f"supernet.metrics names {taken[0]!r}, which is a gene or a column of evaluations.csv: rename it"
+            )
         return ExternalNet(self)
 
 
@@ -101,6 +110,13 @@ class ExternalNet:
             for worker, part in zip(self._workers, parts, strict=False)
             for answer in worker.receive(len(part), deadline)
         ]
+        for answer in answers:
+            missing = [name for name in self.metrics if isinstance(answer, Mapping) and answer and name not in answer]
+            if missing:
+                print(
+                    f"nasjax: {self._config.evaluate} gave {', '.join(map(str, answer))}, not {missing[0]}", file=sys.stderr
+                )
+                break
         return {name: np.array([_number(answer, name) for answer in answers]) for name in self.metrics}
 
 
@@ -122,7 +138,7 @@ class _Worker:
         assert self._pipe is not None
         self._pipe.send([dict(choices) for choices in part])
 
-    def receive(self, number: int, deadline: float) -> list[Mapping[str, Any]]:
+    def receive(self, number: int, deadline: float) -> list[Any]:
         """The answers; empty ones where the process failed or did not answer in time."""
         assert self._pipe is not None
         if wait([self._pipe], max(0.0, deadline - time.monotonic())):
@@ -130,12 +146,13 @@ class _Worker:
                 answers = self._pipe.recv()
                 if isinstance(answers, list) and len(answers) == number:
                     return answers
-                print(f"nasjax: {self._evaluate} failed: {answers}", flush=True)
+                words = " ".join(str(answers).split())[:200]
+                print(f"nasjax: {self._evaluate} failed ({words})", file=sys.stderr, flush=True)
                 return [{}] * number
             except EOFError:
-                print(f"nasjax: the process of {self._evaluate} ended", flush=True)
+                print(f"nasjax: the process of {self._evaluate} ended", file=sys.stderr, flush=True)
         else:
-            print(f"nasjax: {self._evaluate} took longer than supernet.timeout", flush=True)
+            print(f"nasjax: {self._evaluate} took longer than supernet.timeout", file=sys.stderr, flush=True)
         self._process.kill()
         self._process.join()
         self._process = None
@@ -170,8 +187,8 @@ def _gene(name: str, options: Any, needs: Mapping[str, str]) -> Gene:
         raise ValueError(f"supernet.needs.{name}={words!r} is not of the form gene>=number") from None
 
 
-def _number(answer: Mapping[str, Any], name: str) -> float:
+def _number(answer: Any, name: str) -> float:
     try:
         return float(answer.get(name, np.nan))
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return float("nan")

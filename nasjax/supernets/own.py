@@ -26,7 +26,11 @@ class OwnConfig:
         """Raises ValueError, in one line, where there is no such class or it makes something else."""
         if self.target is None:
             raise ValueError("supernet=own needs supernet.target=module:Class; supernet=module:Class says the same")
-        made = found(self.target, "supernet")(**self.arguments, rngs=nnx.Rngs(seed))
+        maker = found(self.target, "supernet")
+        try:
+            made = maker(**self.arguments, rngs=nnx.Rngs(seed))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"supernet={self.target} cannot be made ({_line(error)})") from error
         if not isinstance(made, SuperNet):
             raise ValueError(f"supernet={self.target} makes a {type(made).__name__}, not a nasjax.supernets.SuperNet")
         return made
@@ -45,3 +49,10 @@ def found(place: str, kind: str) -> Any:
         raise ValueError(f"{kind}={place}: there is no module {error.name!r} here or on Python's path") from None
     except AttributeError:
         raise ValueError(f"{kind}={place}: module {module!r} has no {name!r}") from None
+    except Exception as error:  # Whatever a person's module does while it is imported.
+        raise ValueError(f"{kind}={place}: importing {module!r} failed ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,5 +1,6 @@
 """Image classification from folders of pictures, in ImageNet's layout."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -62,17 +63,30 @@ class ImageFolderConfig:
         validation, test = held[: sizes[0]], held[sizes[0] : sum(sizes)]
         if train is held:
             train = held[sum(sizes) :] or validation
-        train_split, validation_split, test_split = (
-            self._read(part[: self.limit or None]) for part in (train, validation, test)
-        )
+        parts = [part[: self.limit or None] for part in (train, validation, test)]
+        self._check_memory(sum(map(len, parts)))
+        train_split, validation_split, test_split = map(self._read, parts)
         origin = {"name": "image_folder", **asdict(self)}
         return ImageClassification(train_split, validation_split, test_split, len(classes), origin)
 
+    def _check_memory(self, pictures: int) -> None:
+        """Raises ValueError, before anything is read, where the pictures do not fit into this machine's memory."""
+        wanted = pictures * self.image_size**2 * 3 * 4 / 1e9
+        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        if wanted > 0.8 * here:
+            fit = max(1, int(0.2 * here / wanted * pictures))
+            raise ValueError(
+                f"task.path={self.path}: {pictures} pictures of {self.image_size} x {self.image_size} take {wanted:.0f} GB, "
+                f"this machine has {here:.0f}; task.limit={fit} reads so many a split"
+            )
+
     def _read(self, listed: Listed) -> Split:
-        images, labels, broken = [], [], []
+        pixels = np.empty((len(listed), self.image_size, self.image_size, 3), np.float32)
+        labels: list[int] = []
+        broken = []
         for path, label in listed:
             try:
-                images.append(read_image(path, self.image_size, self.crop))
+                pixels[len(labels)] = read_image(path, self.image_size, self.crop)
             except Exception as error:  # Decoders of broken pictures raise whatever they stumble over.
                 if self.skip_broken:
                     broken.append(path)
@@ -83,9 +97,9 @@ class ImageFolderConfig:
             labels.append(label)
         if broken:
             print(f"nasjax: passed over {len(broken)} pictures that cannot be read, {broken[0]} first", file=sys.stderr)
-        if not images:
+        if not labels:
             raise ValueError(f"task.path={self.path}: no picture of a split could be read")
-        pixels = np.stack(images)
+        pixels = pixels[: len(labels)]
         for channel, (mean, deviation) in enumerate(zip(self.mean, self.deviation, strict=True)):
             pixels[..., channel] = (pixels[..., channel] / 255 - mean) / deviation
         return Split(pixels, np.array(labels, np.int32))
