@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,6 +16,7 @@ class Objective:
     direction: str
     unit: str = ""
     reference: float = float("nan")
+    about: str = field(default="", compare=False, repr=False)
 
     @property
     def sign(self) -> int:
@@ -36,14 +37,23 @@ class Objective:
 OBJECTIVES = {
     objective.name: objective
     for objective in (
-        Objective("accuracy_top1", "max", "%", 0.0),
-        Objective("loss", "min", "nats"),
-        Objective("bleu", "max", "", 0.0),
-        Objective("macs", "min"),
-        Objective("params", "min"),
-        Objective("latency", "min", "ms"),
-        Objective("memory", "min", "bytes"),
-        Objective("model_size", "min", "bytes"),
+        Objective(
+            "accuracy_top1", "max", "%", 0.0, about="share of pictures whose class comes first, % (image classification)"
+        ),
+        Objective("loss", "min", "nats", about="cross-entropy, nats (image classification)"),
+        Objective(
+            "bleu", "max", "", 0.0, about="translation quality, 0 to 100 (a column of a table or a function's metric)"
+        ),
+        Objective("macs", "min", about="multiply-accumulates of one example, exact"),
+        Objective("params", "min", about="weights without batch-norm statistics, exact"),
+        Objective(
+            "latency",
+            "min",
+            "ms",
+            about="milliseconds (a column of a table or a function's metric; measuring it comes later)",
+        ),
+        Objective("memory", "min", "bytes", about="bytes (a column of a table or a function's metric)"),
+        Objective("model_size", "min", "bytes", about="bytes (a column of a table or a function's metric)"),
     )
 }
 """Objectives whose direction and unit are known by name; others say theirs, as in `max:f1`."""

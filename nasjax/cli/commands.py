@@ -195,14 +195,17 @@ def report(options: argparse.Namespace) -> int:
 
 def list_names(options: argparse.Namespace) -> int:
     """`nasjax list`: every name that a setting may have, with the first line of its file in conf/."""
-    rows = [["setting", "what it is"]]
+    rows = []
     for group, names in groups().items():
         for name in names:
             text = files("nasjax.conf").joinpath(group, f"{name}.yaml").read_text()
             lines = [line[2:] for line in text.splitlines() if line.startswith("# ") and not line.startswith("# @")]
-            rows.append([f"{group}={name}", lines[0]])
-    rows += [[f"objectives=[{goal.direction}:{goal.name}]", goal.unit] for goal in OBJECTIVES.values()]
-    Console().print(words_table(rows))
+            rows.append((f"{group}={name}", lines[0]))
+    rows += [(f"objectives=[{goal.direction}:{goal.name}]", goal.about) for goal in OBJECTIVES.values()]
+    width = max(len(name) for name, _ in rows)
+    # Plain lines: a name that is cut or wrapped cannot be copied.
+    for name, words in rows:
+        print(f"{name:<{width}}  {words}")
     return 0
 
 
