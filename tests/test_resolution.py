@@ -10,6 +10,7 @@ from tiny import CONFIG as NETWORK
 from tiny import architectures, close, tiny_network
 
 import nasjax
+from nasjax import supernets
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.resolution import by_resolution, resized
 from nasjax.extract import extract, load, save_network
@@ -106,6 +107,14 @@ def test_a_search_finds_resolutions_too(net, tiny_task):
     front = nasjax.search(net, tiny_task, evaluator=CONFIG, evaluations=12, tactic="random")
     assert {network["resolution"] for network in front.networks()} <= set(RESOLUTIONS)
     assert len(front)
+
+
+@pytest.mark.parametrize("name", ["ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50"])
+def test_the_resolution_may_be_switched_on(name):
+    assert "resolution" not in supernets.abstract(name).space.names
+    gene = supernets.abstract(name, elastic_resolution=True).space.genes[0]
+    assert gene.name == "resolution" and gene.options == (160, 192, 224) and gene.host
+    assert supernets.abstract(name, resolutions=(128, 192)).space.genes[0].options == (128, 192)
 
 
 def test_a_resolution_above_the_pictures_or_of_nothing_is_refused():

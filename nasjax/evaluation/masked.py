@@ -184,7 +184,8 @@ def _chunk(config: MaskedConfig, net: SuperNet, batch: int, taken: int) -> int:
     # Masked weights are each sub-network's own, and the library's convolutions lay them out anew.
     activations = batch * network_bytes(net)
     held = activations + 2 * weights
-    taken += compiler_bytes(net)
+    # What is compiled for one resolution stays while the others are.
+    taken += compiler_bytes(net) * max(1, len(net.resolutions))
     fit = int((config.memory_gb * 1e9 - taken) // held)
     if fit < 1:
         pictures = int((config.memory_gb * 1e9 - taken - 2 * weights) * batch // activations)

@@ -92,7 +92,10 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever a damaged or hostile file leads to
-        raise ValueError(f"{path} cannot be read as a PyTorch state dict ({str(error).splitlines()[0]})") from error
+        raise ValueError(
+            f"{path} cannot be read as a PyTorch state dict of plain tensors ({type(error).__name__}): "
+            f"nothing else is loaded; save its state_dict alone"
+        ) from error
     content = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if content is None or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no state dict, alone or under 'state_dict'")

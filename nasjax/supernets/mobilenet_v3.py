@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from nasjax.space import Gene
 from nasjax.supernets.convolution import ACTIVATIONS, Maps
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, make_divisible, pick
-from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet, check_resolutions
+from nasjax.supernets.stage import RESOLUTIONS, Choice, Stage, Statistics, SuperNet, check_resolutions
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class MobileNetV3Config:
     One entry a stage in `widths`, `strides`, `depths`, `activations`, `squeeze_excite`; a `first_width`, `final_expand` or
     `final_width` of 0 leaves that part out. `checkpoint`: a file of weights, ours or as published for PyTorch, or `shipped`
     for those inside the package. The weights that Once-for-All publishes expect RGB pictures (batch, height, width,
-    channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225). `resolutions`, as in (160, 192,
-    224), makes the resolution a gene: pictures of `image_size` are scaled down to it.
+    channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225). `elastic_resolution`
+    makes the resolution a gene of 160, 192 and 224 pixels, `resolutions` one of others: pictures of `image_size` are scaled
+    down to it.
     """
 
     image_size: int = 224
+    elastic_resolution: bool = False
     resolutions: tuple[int, ...] = ()
     channels: int = 3
     classes: int = 1000
@@ -48,11 +50,16 @@ class MobileNetV3Config:
     epsilon: float = 1e-5
     checkpoint: str | None = None
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The resolutions to choose from; none where the resolution is no gene."""
+        return self.resolutions or (RESOLUTIONS if self.elastic_resolution else ())
+
     def __post_init__(self):
         for name in ("strides", "depths", "activations", "squeeze_excite"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
-        check_resolutions(self.resolutions, self.image_size)
+        check_resolutions(self.sizes, self.image_size)
         if not all(size > 0 and size % 2 for size in self.kernels):
             raise ValueError(f"kernels must be odd, not {self.kernels}")
         for name in {self.stem_activation, self.first_activation, self.final_activation, *self.activations}:
@@ -196,4 +203,4 @@ class MobileNetV3(SuperNet):
                 )
                 width = outputs
         stages.append(Head(width, config, rngs=rngs))
-        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.resolutions)
+        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.sizes)

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from nasjax.space import Gene
 from nasjax.supernets.convolution import Maps
 from nasjax.supernets.elastic import ConvNorm, Dense, Size, cut, make_divisible, pick
-from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet, check_resolutions
+from nasjax.supernets.stage import RESOLUTIONS, Choice, Stage, Statistics, SuperNet, check_resolutions
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,12 @@ class ResNetConfig:
     One entry a stage in `widths` (at multiplier 1), `strides` and `least_depths`, to which an option of `depths` is added.
     `checkpoint`: a file of weights, ours or as published for PyTorch (None: drawn). The published weights expect RGB
     pictures (batch, height, width, channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225).
-    `resolutions`, as in (160, 192, 224), makes the resolution a gene: pictures of `image_size` are scaled down to it.
+    `elastic_resolution` makes the resolution a gene of 160, 192 and 224 pixels, `resolutions` one of others: pictures of
+    `image_size` are scaled down to it.
     """
 
     image_size: int = 224
+    elastic_resolution: bool = False
     resolutions: tuple[int, ...] = ()
     channels: int = 3
     classes: int = 1000
@@ -42,11 +44,16 @@ class ResNetConfig:
     epsilon: float = 1e-5
     checkpoint: str | None = None
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The resolutions to choose from; none where the resolution is no gene."""
+        return self.resolutions or (RESOLUTIONS if self.elastic_resolution else ())
+
     def __post_init__(self):
         for name in ("strides", "least_depths"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
-        check_resolutions(self.resolutions, self.image_size)
+        check_resolutions(self.sizes, self.image_size)
 
     def create(self, seed: int = 0) -> "ResNet":
         """The super-network with weights drawn from `seed`."""
@@ -216,7 +223,7 @@ class ResNet(SuperNet):
                 stages.append(Bottleneck(width, outputs, expand, stride, gate, **options))
                 width = outputs
         stages.append(Head(width, config.classes, rngs=rngs))
-        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.resolutions)
+        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.sizes)
 
     def middle_multiplier(self, multiplier: float) -> float:
         """The least multiplier of the same middle width in the stem: .65 and .8 both give 24, so they are one option."""

@@ -99,6 +99,10 @@ def check_choice(choice: Any, genes: int) -> None:
     )
 
 
+RESOLUTIONS = (160, 192, 224)
+"""Pixels a side to choose from where the resolution is elastic and no list is given."""
+
+
 def check_resolutions(resolutions: tuple[int, ...], image_size: int) -> None:
     """Raises ValueError unless pictures of `image_size` pixels can be scaled down to all of `resolutions`."""
     for size in (image_size, *resolutions):
