@@ -218,6 +218,26 @@ def hypervolume_improvement(
     return jnp.maximum(lax.map(added, points, batch_size=64), 0)
 
 
+INFEASIBLE = 1e30
+"""More than any objective: what one unit of violation counts."""
+
+
+@jax.jit
+def penalised(objectives: Objectives, violations: Float[Array | ndarray, " pop"] | None = None) -> Float[Array, "pop obj"]:
+    """Objectives whose infeasible rows are worse, in each, than every feasible one, and the worse the more they violate.
+
+    `violations` are 0 where all constraints hold, None where there are none; NaN is a failed row. Whatever then compares
+    rows follows the constrained domination of Deb et al. 2002.
+    """
+    objectives = jnp.asarray(objectives)
+    if violations is None:
+        return objectives
+    violations = jnp.asarray(violations, objectives.dtype)[:, None]
+    beyond = jnp.clip(INFEASIBLE * violations, 1e20, 3e38)
+    failed = jnp.isnan(objectives).any(1, keepdims=True) | jnp.isnan(violations)
+    return jnp.where(failed, jnp.nan, jnp.where(violations > 0, beyond, objectives))
+
+
 # -- in float64, on the host ----------------------------------------------------------------------------------------------
 
 

@@ -294,3 +294,22 @@ def test_vmap_over_keys_equals_a_loop():
     many = jax.vmap(lambda key: evolve(algorithm, ELASTIC, trade, weights(), key, 12))(keys)
     for i in range(3):
         np.testing.assert_array_equal(many.archs[i], evolve(algorithm, ELASTIC, trade, weights(), keys[i], 12).archs)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_constraints_are_kept_and_the_best_within_them_is_found(name):
+    """The cheapest architectures are forbidden, which the unconstrained front is full of."""
+
+    def bounded(parameters, archs):
+        values = trade(parameters, archs)
+        return values, jnp.maximum(60 - values[:, 1], 0)
+
+    everything = np.asarray(trade(weights(), ELASTIC.everything()))
+    within = everything[everything[:, 1] >= 60]
+    best = hypervolume_exact(within, np.array([0.0, 200.0]))
+    assert best < hypervolume_exact(everything, np.array([0.0, 200.0]))
+    state = run(ALGORITHMS[name](population=50), generations=40, objective=bounded)
+    values = np.asarray(trade(weights(), state.archs))
+    found = hypervolume_exact(values[values[:, 1] >= 60], np.array([0.0, 200.0]))
+    assert found >= 0.99 * best
+    assert (values[:, 1] >= 60).sum() >= (values[:, 1] < 60).sum()

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms.nsga2 import NSGA2
 from nasjax.space import SearchSpace
@@ -21,8 +21,10 @@ class Algorithm(Protocol):
     def ask(self, state: Any) -> tuple[Int[Array, "pop genes"], Any]:
         """`population` canonical architectures to be scored."""
 
-    def tell(self, state: Any, archs: Population, objectives: Objectives) -> Any:
-        """The state that knows these values; NaN rows have failed."""
+    def tell(
+        self, state: Any, archs: Population, objectives: Objectives, violations: Float[Array, " pop"] | None = None
+    ) -> Any:
+        """The state that knows these values; NaN rows have failed, `violations` above 0 break a constraint."""
 
 
 ALGORITHMS: dict[str, Any] = {"nsga2": NSGA2}

@@ -9,14 +9,14 @@ from jax import lax
 
 from nasjax.algorithms import Algorithm
 from nasjax.space import SearchSpace
-from nasjax.types import Objectives, Population, PRNGKey
+from nasjax.types import Population, PRNGKey
 
 
 @partial(jax.jit, static_argnames=("algorithm", "space", "objective", "generations", "objectives"))
 def evolve(
     algorithm: Algorithm,
     space: SearchSpace,
-    objective: Callable[[Any, Population], Objectives],
+    objective: Callable[[Any, Population], Any],
     parameters: Any,
     key: PRNGKey,
     generations: int,
@@ -25,12 +25,14 @@ def evolve(
 ) -> Any:
     """The algorithm's state after `generations` rounds of ask, `objective(parameters, archs)`, tell.
 
-    `objective` is compiled in: pass the same function object, and a refitted predictor as `parameters`, to compile once.
+    `objective` gives objectives (pop, obj), or a pair of them and violations (pop).
+    It is compiled in: pass the same function object, and a refitted predictor as `parameters`, to compile once.
     """
 
     def generation(state, _):
         archs, state = algorithm.ask(state)
-        return algorithm.tell(state, archs, objective(parameters, archs)), None
+        values = objective(parameters, archs)
+        return algorithm.tell(state, archs, *(values if isinstance(values, tuple) else (values,))), None
 
     state = algorithm.init(key, space, start, objectives)
     return lax.scan(generation, state, length=generations)[0]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from nasjax.pareto import crowding_distance, non_dominated_sort
+from nasjax.pareto import crowding_distance, non_dominated_sort, penalised
 from nasjax.space import SearchSpace, duplicates
 from nasjax.types import Objectives, Population, PRNGKey
 
@@ -21,7 +21,10 @@ from nasjax.types import Objectives, Population, PRNGKey
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class NSGA2State:
-    """The survivors, best first (by front, then by crowding distance); objectives are NaN before the first `tell`."""
+    """The survivors, best first (by front, then by crowding distance).
+
+    Objectives are penalised where constraints are broken, and NaN before the first `tell`.
+    """
 
     space: SearchSpace = field(metadata={"static": True})
     key: PRNGKey
@@ -65,10 +68,17 @@ class NSGA2:
         return archs, replace(state, step=state.step + 1)
 
     @partial(jax.jit, static_argnums=0)
-    def tell(self, state: NSGA2State, archs: Population, objectives: Objectives) -> NSGA2State:
+    def tell(
+        self,
+        state: NSGA2State,
+        archs: Population,
+        objectives: Objectives,
+        violations: Float[Array, " pop"] | None = None,
+    ) -> NSGA2State:
         """The best of the survivors and `archs` (any number): by front, then crowding; duplicates, then NaN, last."""
         archs = jnp.concatenate([state.archs, state.space.canonical(archs)])
-        values = jnp.concatenate([state.objectives, jnp.asarray(objectives, state.objectives.dtype)])
+        told = penalised(jnp.asarray(objectives, state.objectives.dtype), violations)
+        values = jnp.concatenate([state.objectives, told])
         failed = jnp.isnan(values).any(axis=1)
         # Failed rows go last first, so that of two equal rows the one with a value is kept.
         order = jnp.argsort(failed)
