@@ -22,8 +22,8 @@ from jaxtyping import Float
 from nasjax.claims import Claimant
 from nasjax.types import Population
 
-VERSION = 2
-"""Of the file's format; 2 brought the claims."""
+VERSION = 3
+"""Of the file's format; 2 brought the claims, 3 predictors' errors and reductions."""
 
 LOCKED = 60.0
 """Seconds to wait for another process's transaction."""
@@ -37,6 +37,10 @@ create table if not exists evaluations (
     primary key (run, position));
 create table if not exists states (
     run text primary key, step integer not null, told integer not null, state blob not null);
+create table if not exists fits (
+    run text not null, step integer not null, objective text not null, rows integer not null,
+    mape real, rmse real, tau real, primary key (run, step, objective));
+create table if not exists reductions (run text primary key, options text not null);
 create table if not exists claims (key text primary key, holder text not null);
 """
 
@@ -223,6 +227,27 @@ class Archive:
         if any(position - first >= len(keys) or keys[position - first] != key for position, key in logged):
             with self._writing():
                 self._base.execute("delete from evaluations where run = ? and position >= ?", (self._run, first))
+
+    def fitted(self, step: int, errors: Sequence[tuple[str, int, float, float, float]]) -> None:
+        """Keeps how good the predictors of a step were: objective, rows, mape, rmse, tau."""
+        with self._writing():
+            for row in errors:
+                self._base.execute("insert or replace into fits values (?, ?, ?, ?, ?, ?, ?)", (self._run, step, *row))
+
+    def fits(self) -> list[tuple[int, str, int, float, float, float]]:
+        """Step, objective, rows, mape, rmse and tau of every predictor that the run fitted."""
+        columns = "step, objective, rows, mape, rmse, tau"
+        return self._base.execute(f"select {columns} from fits where run = ? order by step, rowid", (self._run,)).fetchall()
+
+    def save_reduction(self, options: Sequence[Sequence[int]]) -> None:
+        """Keeps which options of every gene the run's search space was reduced to."""
+        with self._writing():
+            self._base.execute("insert or replace into reductions values (?, ?)", (self._run, json.dumps(options)))
+
+    def reduction(self) -> tuple[tuple[int, ...], ...] | None:
+        """What `save_reduction` kept."""
+        row = self._base.execute("select options from reductions where run = ?", (self._run,)).fetchone()
+        return row and tuple(map(tuple, json.loads(row[0])))
 
     def save_state(self, step: int, told: int, state: bytes) -> None:
         """Keeps the tactic's state after a step, and how many evaluations it was told of."""

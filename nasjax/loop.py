@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +10,24 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from nasjax.algorithms import ALGORITHMS
 from nasjax.archive import Archive, check_archive, digest
+from nasjax.hardware.costs import CostTable
 from nasjax.measure import measuring
-from nasjax.objectives import Objective, parse_objectives, reference_point
+from nasjax.objectives import Goals, Objective, parse_constraints, parse_objectives
 from nasjax.pareto import hypervolume_exact
 from nasjax.predictors import PREDICTORS, Inputs
-from nasjax.results import Front, finish, objective_values
+from nasjax.results import Front, architectures, finish, goal_values
 from nasjax.runs import RunFolder, check_seed, run_folder
 from nasjax.subject import Measurable, Subject, subject
 from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
-from nasjax.tactics import TACTICS, Problem, Tactic
+from nasjax.tactics import REDUCTIONS, TACTICS, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, within
 from nasjax.tasks import ImageClassification
-from nasjax.types import PRNGKey
+from nasjax.types import Population, PRNGKey
+from nasjax.warm import warm_start as start_from
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def searching(
     task: ImageClassification | None = None,
     *,
     objectives: Sequence[str] = ("accuracy_top1", "macs"),
+    constraints: Sequence[str] = (),
     tactic: Any = "concurrent",
     algorithm: Any = "nsga2",
     predictor: Any = "ridge",
@@ -66,14 +70,19 @@ def searching(
     references: Mapping[str, float] | None = None,
     run: str | Path | None = None,
     archive: str | Path | None = None,
+    warm_start: str | Path | None = None,
+    space_reduction: Any = None,
     minutes: float | None = None,
 ) -> Generator[Progress, None, Front]:
     """Searches step by step: yields after every chunk of measurements, returns the `Front`.
 
-    `tactic`, `algorithm`, `predictor`, `evaluator`: a name, a mapping with `name` and settings, or settings. `references`
-    replaces the hypervolume's reference of objectives. `run` is the folder to write or to take up again (None: nothing is
-    written); `archive` a file of measurements shared with other runs (None: the run's own). After `minutes` nothing more is
-    begun (0: only what is known is written, nothing measured). Raises ValueError for what a person can put right.
+    `tactic`, `algorithm`, `predictor`, `evaluator`: a name, a mapping with `name` and settings, or settings. `constraints`
+    (`macs<=2e5`) are kept by every network of the front. `references` replaces the hypervolume's reference of objectives.
+    `run` is the folder to write or to take up again (None: nothing is written); `archive` a file of measurements shared with
+    other runs (None: the run's own). `warm_start` is an earlier search to begin from (a run folder, a table, an archive);
+    `space_reduction` (`popdb`, a mapping or settings) makes the space smaller before the tactic begins. After `minutes`
+    nothing more is begun (0: only what is known is written, nothing measured). Raises ValueError for what a person can put
+    right.
     """
     if minutes is not None and minutes < 0:
         raise ValueError(f"minutes must be at least 0, not {minutes}")
@@ -86,10 +95,12 @@ def searching(
     tactic = settings("tactic", TACTICS, tactic)
     algorithm = settings("algorithm", ALGORITHMS, algorithm)
     predictor = settings("predictor", PREDICTORS, predictor)
+    reduction = None if space_reduction is None else settings("space_reduction", REDUCTIONS, space_reduction)
     about = subject(net, task, evaluator)
-    goals = parse_objectives(objectives, about.ranges, references or {})
+    goals = Goals(parse_objectives(objectives, about.ranges, references or {}), parse_constraints(constraints, about.ranges))
     written = {
         "objectives": list(objectives),
+        "constraints": list(constraints),
         "references": dict(references or {}),
         "evaluations": evaluations,
         "seed": seed,
@@ -98,12 +109,16 @@ def searching(
         "predictor": record(PREDICTORS, predictor),
         **about.origin,
         "archive": archive,
+        "warm_start": None if warm_start is None else Path(warm_start).absolute(),
+        "space_reduction": reduction and record(REDUCTIONS, reduction),
     }
-    costs = tuple(_cost(about, goal) for goal in goals)
+    costs = tuple(_cost(about, column) for column in goals.columns)
     inputs = Inputs(about.space, about.costs["macs"].by_unit if "macs" in about.costs else None)
-    problem = Problem(
-        about.space, evaluations, costs, algorithm, predictor, reference_point(goals), inputs, about.rows, about.repair
-    )
+    warm = None if warm_start is None else start_from(Path(warm_start), about, goals, net)
+    problem = Problem(about.space, evaluations, costs, algorithm, predictor, goals.reference, goals.limits, inputs,
+                      about.rows, about.repair, warm, about.proxies)  # fmt: skip
+    # What a tactic refuses it refuses here, before anything is written.
+    state = tactic.init(jax.random.key(seed), problem)
     context = digest(about.evaluator.context)
     held = nullcontext(RunFolder(None, "run")) if run is None else run_folder(Path(run), written, context)
     with held as folder:
@@ -112,7 +127,11 @@ def searching(
         store = Archive(place, folder.id)
         try:
             began = time.monotonic()
-            steps = _steps(about, goals, problem, tactic, store, jax.random.key(seed), path)
+            search = _Search(about, goals, problem, store, path)
+            if reduction is None:
+                steps = _steps(search, tactic, state, evaluations)
+            else:
+                steps = _reduced_steps(search, tactic, reduction, jax.random.key(seed))
             complete = False
             while minutes is None or time.monotonic() - began < 60 * minutes:
                 now = next(steps, None)
@@ -126,47 +145,103 @@ def searching(
             store.close()
 
 
+@dataclass(frozen=True)
+class Cost:
+    """An exact cost as what is minimised, jittable; equal ones are one function, so that nothing compiles twice."""
+
+    table: CostTable
+    sign: int
+
+    def __call__(self, archs: Population) -> Float[Array, " pop"]:
+        return self.sign * self.table.estimate(archs)
+
+
 def _cost(about: Subject, goal: Objective) -> Any:
     """The jittable function of an objective that is computed, minimised; None where it is measured."""
     if goal.name not in about.costs:
         return None
-    return lambda archs: goal.sign * about.costs[goal.name].estimate(archs)
+    return Cost(about.costs[goal.name], goal.sign)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What all steps of one search share."""
+
+    about: Subject
+    goals: Goals
+    problem: Problem
+    store: Archive
+    folder: Path | None
+
+    def values(self, first: int = 0) -> Float[np.ndarray, "told columns"]:
+        """The goals' columns of the evaluations from `first` on."""
+        return goal_values(self.about, self.goals, self.store.evaluations(first))
 
 
 def _steps(
-    about: Subject,
-    goals: Sequence[Objective],
-    problem: Problem,
+    search: _Search,
     tactic: Tactic,
-    store: Archive,
-    key: PRNGKey,
-    folder: Path | None,
+    state: Any,
+    evaluations: int,
+    first: int = 0,
+    lift: Callable[[Population], Population] = np.asarray,
 ) -> Iterator[Progress]:
-    """Asks, measures and tells until the budget is spent or the space exhausted; every chunk and every state is stored."""
-    state = tactic.init(key, problem)
+    """Asks, measures and tells until `evaluations` are made or the space is exhausted; every chunk and state is stored.
+
+    The tactic begins after the `first` evaluations; `lift` turns its architectures into the super-network's.
+    """
+    goals, store, budget = search.goals, search.store, search.problem.evaluations
+    step, told = 0, first
     saved = store.state()
-    step, told = 0, 0
-    if saved is not None:
+    if saved is not None and saved[1] >= evaluations and evaluations < budget:
+        return  # The tactic of an earlier part, which has ended.
+    if saved is not None and saved[1] > first:
         step, told = saved[0], saved[1]
         state = _restored(state, saved[2])
-    context = store.describe(about.evaluator.context)
-    reference = reference_point(goals)
-    known = objective_values(about, goals, store.evaluations()[:told])
-    while told < problem.evaluations:
+    context = store.describe(search.about.evaluator.context)
+    known = search.values()[:told]
+    while told < evaluations:
         archs, state = tactic.ask(state)
-        archs = np.asarray(archs)[: problem.evaluations - told]
+        archs = np.asarray(archs)[: evaluations - told]
         if not len(archs):
             return
-        store.forget(told, context, archs)
-        for waiting in measuring(about.evaluator, store, context, archs, range(told, told + len(archs)), step):
-            new = objective_values(about, goals, store.evaluations(told))
+        names = [column.name for column in goals.columns]
+        store.fitted(step, [(names[fit.column], *fit[1:]) for fit in getattr(state, "fits", ())])
+        lifted = np.asarray(lift(archs))
+        store.forget(told, context, lifted)
+        for waiting in measuring(search.about.evaluator, store, context, lifted, range(told, told + len(archs)), step):
+            new = search.values(told)
             values = np.concatenate([known, new])
             failed = int(np.isnan(values).any(1).sum())
-            volume = hypervolume_exact(values, reference)
-            yield Progress(len(values), problem.evaluations, failed, volume, folder, waiting)
+            volume = hypervolume_exact(goals.feasible(values), goals.reference)
+            yield Progress(len(values), budget, failed, volume, search.folder, waiting)
         state = tactic.tell(state, archs, new)
         step, told, known = step + 1, told + len(archs), values
         store.save_state(step, told, _dumped(state))
+
+
+def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress]:
+    """A random sample (none where a warm start has values), the reduction, then the tactic on what is left of the space."""
+    problem, store = search.problem, search.store
+    measured = Measured.nothing(jax.random.fold_in(key, 1), problem)
+    first = 0
+    if problem.warm is not None and np.isfinite(problem.warm.values).all(1).sum() >= reduction.sample:
+        known = problem.warm
+    else:
+        first = min(reduction.sample, problem.evaluations)
+        yield from _steps(search, Random(first), measured, first)
+        rows = store.evaluations()[:first]
+        known = Warm(architectures(search.about, rows), goal_values(search.about, search.goals, rows))
+    options = store.reduction()
+    if options is None:
+        options = reduction.reduce(key, measured.add(*known)).options
+        store.save_reduction(options)
+    reduced = Reduced(problem.space, options)
+    state = tactic.init(key, within(problem, reduced))
+    archs, inside = reduced.lower(known.archs)
+    if inside.any() and first:
+        state = tactic.tell(state, archs[inside], known.values[inside])
+    yield from _steps(search, tactic, state, problem.evaluations, first, reduced.lift)
 
 
 def _dumped(state: Any) -> bytes:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -139,12 +140,58 @@ def parse_constraint(words: str, allowed: Iterable[str]) -> Constraint:
     return Constraint(name, bound, sign == ">=")
 
 
-def minimised(objectives: Sequence[Objective], values: Mapping[str, np.ndarray]) -> Float[np.ndarray, "pop obj"]:
-    """Values in natural signs -> what is minimised; a row with a value that is not finite becomes NaN."""
-    matrix = np.stack([o.sign * np.asarray(values[o.name], np.float64) for o in objectives], axis=1)
-    return np.where(np.isfinite(matrix).all(1, keepdims=True), matrix, np.nan)
+def parse_constraints(words: Sequence[str], allowed: Iterable[str]) -> tuple[Constraint, ...]:
+    """All constraints of a search. Raises ValueError as `parse_constraint` does, and for bounds that exclude each other."""
+    constraints = tuple(parse_constraint(word, allowed) for word in words)
+    for least in constraints:
+        for most in constraints:
+            if least.name == most.name and least.least and not most.least and least.bound > most.bound:
+                raise ValueError(
+                    f"no {least.name} is at least {least.bound:g} and at most {most.bound:g}: change constraints"
+                )
+    return constraints
 
 
-def reference_point(objectives: Sequence[Objective]) -> Float[np.ndarray, " obj"]:
-    """The hypervolume's reference, minimised. It is fixed before anything is measured."""
-    return np.array([objective.sign * objective.reference for objective in objectives], np.float64)
+@dataclass(frozen=True)
+class Goals:
+    """What a search is after: its objectives, and constraints that whatever it returns must keep."""
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...] = ()
+
+    @cached_property
+    def columns(self) -> tuple[Objective, ...]:
+        """All that a tactic is told of: the objectives, then what only a constraint names."""
+        names = dict.fromkeys(c.name for c in self.constraints)
+        more = [name for name in names if name not in [goal.name for goal in self.objectives]]
+        return (*self.objectives, *(OBJECTIVES.get(name, Objective(name, "min")) for name in more))
+
+    @cached_property
+    def limits(self) -> tuple[tuple[float, float], ...]:
+        """The least and greatest minimised value of each column; infinite where no constraint names it."""
+        limits = []
+        for column in self.columns:
+            least = [c.bound for c in self.constraints if c.name == column.name and c.least]
+            most = [c.bound for c in self.constraints if c.name == column.name and not c.least]
+            low, high = max(least, default=-np.inf), min(most, default=np.inf)
+            limits.append((low, high) if column.sign > 0 else (-high, -low))
+        return tuple(limits)
+
+    @property
+    def reference(self) -> Float[np.ndarray, " obj"]:
+        """The hypervolume's reference, minimised. It is fixed before anything is measured."""
+        return np.array([goal.sign * goal.reference for goal in self.objectives], np.float64)
+
+    def minimised(self, values: Mapping[str, np.ndarray]) -> Float[np.ndarray, "pop columns"]:
+        """Values in natural signs -> what is minimised or bounded; a row with a value that is not finite becomes NaN."""
+        matrix = np.stack([c.sign * np.asarray(values[c.name], np.float64) for c in self.columns], axis=1)
+        return np.where(np.isfinite(matrix).all(1, keepdims=True), matrix, np.nan)
+
+    def kept(self, values: Float[np.ndarray, "pop columns"]) -> Bool[np.ndarray, " pop"]:
+        """Which rows keep every constraint; failed ones do not."""
+        low, high = np.array(self.limits, np.float64).T
+        return ((values >= low) & (values <= high)).all(1)
+
+    def feasible(self, values: Float[np.ndarray, "pop columns"]) -> Float[np.ndarray, "pop obj"]:
+        """The objectives of what `minimised` returned; NaN where a constraint is broken."""
+        return np.where(self.kept(values)[:, None], values[:, : len(self.objectives)], np.nan)

@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 from numpy import ndarray
 
-from nasjax.types import Mask, Objectives
+from nasjax.types import Mask, Objectives, Violations
 
 
 def _counting(objectives: Objectives, mask: Mask | None) -> Bool[Array, " pop"]:
@@ -218,12 +218,29 @@ def hypervolume_improvement(
     return jnp.maximum(lax.map(added, points, batch_size=64), 0)
 
 
+def violations(values: Float[Array | ndarray, "pop columns"], limits: tuple[tuple[float, float], ...]) -> Violations:
+    """How far each row is outside the least and greatest value of its columns, relative to them, in all; NaN if a value is.
+
+    NumPy for NumPy's arrays, JAX for its own.
+
+    >>> violations(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]]), ((-np.inf, 2.0), (-np.inf, np.inf)))
+    array([0. , 0.5, nan])
+    """
+    library = np if isinstance(values, ndarray) else jnp
+    total = 0 * values.sum(1)
+    for column, (low, high) in zip(values.T, limits, strict=True):
+        for limit, excess in ((low, low - column), (high, column - high)):
+            if np.isfinite(limit):
+                total = total + library.maximum(excess, 0) / (abs(limit) or 1.0)
+    return total
+
+
 INFEASIBLE = 1e30
 """More than any objective: what one unit of violation counts."""
 
 
 @jax.jit
-def penalised(objectives: Objectives, violations: Float[Array | ndarray, " pop"] | None = None) -> Float[Array, "pop obj"]:
+def penalised(objectives: Objectives, violations: Violations | None = None) -> Float[Array, "pop obj"]:
     """Objectives whose infeasible rows are worse, in each, than every feasible one, and the worse the more they violate.
 
     `violations` are 0 where all constraints hold, None where there are none; NaN is a failed row. Whatever then compares

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nasjax.archive import Archive, Evaluation
 from nasjax.deliver import Extracted
 from nasjax.measure import measuring
-from nasjax.objectives import Objective, minimised, parse_constraint, reference_point
+from nasjax.objectives import Goals, Objective, parse_constraint
 from nasjax.pareto import hypervolume_exact, hypervolumes, non_dominated_exact
 from nasjax.runs import plain, write_table, write_text
 from nasjax.space import Option, SearchSpace
 from nasjax.subject import Subject
+from nasjax.tactics import Reduced
 from nasjax.version import __version__
 
 
@@ -96,16 +97,16 @@ def metric_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.nd
     return measured | about.compute(architectures(about, rows))
 
 
-def objective_values(about: Subject, goals: Sequence[Objective], rows: Sequence[Evaluation]) -> Float[np.ndarray, "pop obj"]:
-    """The objectives of a run's evaluations, minimised; NaN where an evaluation failed: where any metric is not finite."""
-    values = minimised(goals, metric_values(about, rows))
+def goal_values(about: Subject, goals: Goals, rows: Sequence[Evaluation]) -> Float[np.ndarray, "pop columns"]:
+    """The goals' columns of a run's evaluations, minimised; NaN where one failed: where any metric is not finite."""
+    values = goals.minimised(metric_values(about, rows))
     failed = [not all(np.isfinite(row.metrics[name]) for name in about.evaluator.metrics) for row in rows]
     return np.where(np.array(failed, bool).reshape(-1, 1), np.nan, values)
 
 
 def finish(
     about: Subject,
-    goals: Sequence[Objective],
+    goals: Goals,
     store: Archive,
     folder: Path | None,
     settings: Mapping[str, Any],
@@ -118,7 +119,9 @@ def finish(
     `complete`: the budget was spent, or the space exhausted.
     """
     rows = store.evaluations()
-    values = objective_values(about, goals, rows)
+    values = goal_values(about, goals, rows)
+    failed = np.isnan(values).any(1)
+    values = goals.feasible(values)
     best = np.flatnonzero(non_dominated_exact(values)) if len(rows) else np.zeros(0, int)
     best = best[np.lexsort(values[best].T[::-1])]
     best = best[np.sort(np.unique(architectures(about, rows)[best], axis=0, return_index=True)[1])]
@@ -128,14 +131,23 @@ def finish(
     if test:
         metrics |= _test_metrics(about, store, archs)
     positions = np.array([rows[i].position for i in best], int)
-    volume = hypervolume_exact(values, reference_point(goals))
-    front = Front(about.space, goals, positions, archs, metrics, volume, folder, about)
+    volume = hypervolume_exact(values, goals.reference)
+    front = Front(about.space, goals.objectives, positions, archs, metrics, volume, folder, about)
     if folder is not None:
-        _write_tables(about, goals, rows, values, front)
+        _write_tables(about, rows, failed, np.isnan(values).any(1), front)
         times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,
                  "evaluation": sum(row.seconds for row in rows if row.source == "measured")}  # fmt: skip
-        _write_summary(about, goals, rows, values, settings, times, complete, folder)
+        fits = store.fits()
+        write_table(folder / "predictors.csv", ["step", "objective", "rows", "mape", "rmse", "tau"], fits)
+        options = store.reduction()
+        reduced = None if options is None else _reduction(Reduced(about.space, options))
+        _write_summary(about, goals, rows, values, failed, settings, times, complete, reduced, folder)
     return front
+
+
+def _reduction(reduced: Reduced) -> dict[str, Any]:
+    """What the search space was reduced to, in words."""
+    return {"size": str(reduced.space.size), "dropped": reduced.dropped()}
 
 
 def _errors(rows: Sequence[Evaluation], best: Int[np.ndarray, " networks"]) -> dict[str, np.ndarray]:
@@ -157,30 +169,30 @@ def _test_metrics(about: Subject, store: Archive, archs: Int[np.ndarray, "networ
 
 def _write_tables(
     about: Subject,
-    goals: Sequence[Objective],
     rows: Sequence[Evaluation],
-    values: Float[np.ndarray, "pop obj"],
+    failed: Bool[np.ndarray, " pop"],
+    out: Bool[np.ndarray, " pop"],
     front: Front,
 ) -> None:
-    """`evaluations.csv` and `pareto.csv`."""
+    """`evaluations.csv` and `pareto.csv`; rows that are `out` count nothing: `failed`, or breaking a constraint."""
     assert front.folder is not None
     columns = metric_values(about, rows)
     errors = [name for name in rows[0].metrics if name.endswith("_se")] if rows else []
-    failed = np.isnan(values).any(1)
+    status = np.where(failed, "failed", np.where(out, "infeasible", "ok")).tolist()
 
     def words(row: Evaluation) -> list[Any]:
         chosen = about.space.decode(np.array(row.arch, np.int32))
         return [chosen.get(name, "") for name in about.space.names]
 
     table = [
-        [row.position, row.step, "failed" if failed[i] else "ok", row.source, *words(row),
+        [row.position, row.step, status[i], row.source, *words(row),
          *(column[i].item() for column in columns.values()), *(row.metrics[name] for name in errors), row.seconds]
         for i, row in enumerate(rows)
     ]  # fmt: skip
     header = ["index", "step", "status", "source", *about.space.names, *columns, *errors, "seconds"]
     write_table(front.folder / "evaluations.csv", header, table)
     at = {row.position: row for row in rows}
-    names = [goal.name for goal in goals]
+    names = [goal.name for goal in front.objectives]
     shown = [*names, *(name for name in errors if name.removesuffix("_se") in names)]
     shown += [f"test_{name}" for name in shown if f"test_{name}" in front.metrics]
     table = [
@@ -192,16 +204,17 @@ def _write_tables(
 
 def _write_summary(
     about: Subject,
-    goals: Sequence[Objective],
+    goals: Goals,
     rows: Sequence[Evaluation],
     values: Float[np.ndarray, "pop obj"],
+    failed: Bool[np.ndarray, " pop"],
     settings: Mapping[str, Any],
     times: Mapping[str, float],
     complete: bool,
+    reduced: Mapping[str, Any] | None,
     folder: Path,
 ) -> None:
     """`summary.json`."""
-    reference = reference_point(goals)
     summary = {
         "supernet": settings["supernet"]["name"],
         "task": settings["task"] and settings["task"]["name"],
@@ -209,9 +222,12 @@ def _write_summary(
         "seed": settings["seed"],
         "evaluations": len(rows),
         "complete": complete,
-        "failed": int(np.isnan(values).any(1).sum()),
+        "failed": int(failed.sum()),
+        "infeasible": int(np.isnan(values).any(1).sum() - failed.sum()),
+        "constraints": [f"{c.name}{'>=' if c.least else '<='}{c.bound:.10g}" for c in goals.constraints],
         "from_archive": sum(row.source == "archive" for row in rows),
         "space_size": str(about.space.size),
+        "reduced": reduced,
         "genes": list(about.space.names),
         "options": {gene.name: gene.options for gene in about.space.genes},
         "blocks": [asdict(block) for block in about.blocks],
@@ -219,9 +235,9 @@ def _write_summary(
         "metrics": list(metric_values(about, rows)),
         "objectives": [
             {"name": goal.name, "direction": goal.direction, "unit": goal.unit, "reference": goal.sign * value}
-            for goal, value in zip(goals, reference.tolist(), strict=True)
+            for goal, value in zip(goals.objectives, goals.reference.tolist(), strict=True)
         ],
-        "hypervolume": hypervolumes(values, reference),
+        "hypervolume": hypervolumes(values, goals.reference),
         "seconds": dict(times),
         "version": __version__,
     }

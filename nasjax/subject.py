@@ -1,7 +1,7 @@
 """What a search is about: a super-network with all that can be known of its sub-networks, measured or computed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from nasjax.deliver import Extracted, deliver
 from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.outline import Block, outline
 from nasjax.space import SearchSpace
@@ -16,6 +17,9 @@ from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population
+
+PROXY_IMAGES = 32
+"""Training pictures that a proxy looks at."""
 
 
 class Evaluator(Protocol):
@@ -40,7 +44,8 @@ class Subject:
 
     `test` makes an evaluator on pictures that no search sees; `extract` slices a sub-network out. `origin` records how all
     this was made. `rows` are the only architectures that can be measured, and `repair` replaces others by those; None where
-    all can. `blocks` are what a network is drawn as; none where only its genes are known.
+    all can. `blocks` are what a network is drawn as; none where only its genes are known. `proxies` are
+    cheap scores of architectures, more is better.
     """
 
     space: SearchSpace
@@ -53,6 +58,7 @@ class Subject:
     rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
     blocks: tuple[Block, ...] = ()
+    proxies: Mapping[str, Score] = field(default_factory=dict)
 
     def compute(self, archs: Population) -> dict[str, np.ndarray]:
         """Every exact cost, as int64."""
@@ -87,7 +93,7 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
         rows = net.rows()
         repair = None if rows is None else net.nearest
         ranges = {**net.ranges(), **_ranges(net.costs)}
-        return Subject(net.space, net, net.costs, ranges, origin, rows=rows, repair=repair)
+        return Subject(net.space, net, net.costs, ranges, origin, rows=rows, repair=repair, proxies=_exact(net.costs))
     if task is None:
         raise ValueError("a super-network needs a task to be measured on")
     check_fit(net, task)
@@ -105,7 +111,13 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
         test=lambda: config.bind(net, task, "test"),
         extract=lambda arch: deliver(net, evaluator, arch, task.validation.images[: config.batch]),
         blocks=outline(net.stages),
+        proxies={**proxies(net, task.train.images[:PROXY_IMAGES], evaluator.chunk), **_exact(costs)},
     )
+
+
+def _exact(costs: Mapping[str, CostTable]) -> dict[str, Score]:
+    """Costs as scores: the larger, the better it may be."""
+    return {name: table.exact for name, table in costs.items()}
 
 
 def _ranges(costs: Mapping[str, CostTable]) -> dict[str, tuple[float, float]]:

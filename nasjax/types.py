@@ -16,6 +16,9 @@ Population = Int[Array | ndarray, "pop genes"]
 Objectives = Float[Array | ndarray, "pop obj"]
 """Minimised values, one row an architecture; NaN marks a failed measurement."""
 
+Violations = Float[Array | ndarray, " pop"]
+"""How far each row is from keeping the constraints, 0 where it does; NaN for a failed row."""
+
 Mask = Bool[Array | ndarray, " pop"]
 """True for rows that count; the others are padding."""
 

@@ -34,7 +34,8 @@ FLOORS = {
     "results": 8,
     "loop": 9,
     "train": 9,
-    "dynast": 9,
+    "dynast": 5,
+    "warm": 8,
     "evaluate": 9,
     "report": 9,
     "extract_run": 10,
@@ -49,7 +50,7 @@ SEARCH = {"algorithms", "predictors", "tactics"}
 NETWORKS = {"supernets", "tasks", "extract", "export", "outline", "evaluation", "training", "hardware"}
 
 HYDRA = {"cli"}
-DISK = {"archive", "claims", "cli", "deliver", "dynast", "evaluate", "export", "extract", "extract_run"}
+DISK = {"archive", "claims", "cli", "deliver", "dynast", "evaluate", "export", "extract", "extract_run", "warm"}
 DISK |= {"report", "runs", "supernets", "tasks", "train"}
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from nasjax.algorithms.nsga2 import NSGA2
 from nasjax.space import SearchSpace
-from nasjax.types import Objectives, Population, PRNGKey
+from nasjax.types import Objectives, Population, PRNGKey, Violations
 
 
 @runtime_checkable
@@ -21,9 +21,7 @@ class Algorithm(Protocol):
     def ask(self, state: Any) -> tuple[Int[Array, "pop genes"], Any]:
         """`population` canonical architectures to be scored."""
 
-    def tell(
-        self, state: Any, archs: Population, objectives: Objectives, violations: Float[Array, " pop"] | None = None
-    ) -> Any:
+    def tell(self, state: Any, archs: Population, objectives: Objectives, violations: Violations | None = None) -> Any:
         """The state that knows these values; NaN rows have failed, `violations` above 0 break a constraint."""
 
 

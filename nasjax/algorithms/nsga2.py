@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised
 from nasjax.space import SearchSpace, duplicates
-from nasjax.types import Objectives, Population, PRNGKey
+from nasjax.types import Objectives, Population, PRNGKey, Violations
 
 
 @jax.tree_util.register_dataclass
@@ -73,7 +73,7 @@ class NSGA2:
         state: NSGA2State,
         archs: Population,
         objectives: Objectives,
-        violations: Float[Array, " pop"] | None = None,
+        violations: Violations | None = None,
     ) -> NSGA2State:
         """The best of the survivors and `archs` (any number): by front, then crowding; duplicates, then NaN, last."""
         archs = jnp.concatenate([state.archs, state.space.canonical(archs)])

@@ -94,6 +94,8 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
         console.print(f"The space holds no more than these {done} networks.")
     if failed := run.summary["failed"]:
         console.print(f"{failed} evaluation{'s' * (failed > 1)} failed: a metric was not finite.")
+    if limits := run.summary.get("constraints"):
+        console.print(f"{run.summary['infeasible']} of {done} evaluations broke a constraint ({', '.join(limits)}).")
     console.print(f"Report: {page}", soft_wrap=True)
     if stopped:
         raise SystemExit(130)

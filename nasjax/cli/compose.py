@@ -57,8 +57,15 @@ def rewritten(words: Sequence[str]) -> list[str]:
         else:
             key, _, value = word.partition("=")
             value = f"'{value}'" if key.startswith("supernet.needs.") and value[:1] not in ("'", '"') else value
-            rewritten.append(f"+{key}={value}" if word.startswith(FREE) else word)
+            value = _quoted(value) if key == "constraints" else value
+            rewritten.append(f"{'+' * word.startswith(FREE)}{key}={value}" if "=" in word else word)
     return rewritten
+
+
+def _quoted(constraints: str) -> str:
+    """`[latency<=5,macs<=2e8]`, or one constraint alone, as a list of quoted words: Hydra's grammar refuses a bare `<=`."""
+    words = constraints.removeprefix("[").removesuffix("]").split(",")
+    return "[" + ",".join(f"'{word}'" for word in (w.strip().strip("'\"") for w in words) if word) + "]"
 
 
 def check_key(command: str, override: Override) -> None:

@@ -1,8 +1,9 @@
 """The settings that each command reads."""
 
 KEYS = {
-    "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "objectives", "references",
-               "evaluations", "minutes", "seed", "run", "archive", "experiment", "debug"),
+    "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "objectives", "constraints",
+               "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start",
+               "space_reduction", "experiment", "debug"),
     "evaluate": ("supernet", "task", "evaluator", "seed", "experiment", "debug"),
     "import": ("supernet",),
     "import-results": ("supernet",),

@@ -12,7 +12,7 @@ from nasjax.algorithms import ALGORITHMS
 from nasjax.evaluation import EVALUATORS
 from nasjax.predictors import PREDICTORS
 from nasjax.supernets import SUPERNETS
-from nasjax.tactics import TACTICS
+from nasjax.tactics import REDUCTIONS, TACTICS
 from nasjax.tasks import TASKS
 from nasjax.training import TRAINERS
 
@@ -24,6 +24,7 @@ GROUPS: dict[str, Mapping[str, Any]] = {
     "predictor": PREDICTORS,
     "evaluator": EVALUATORS,
     "trainer": TRAINERS,
+    "space_reduction": REDUCTIONS,
 }
 """The groups of `conf/` and the table that each one's names come from."""
 
@@ -40,11 +41,14 @@ class Schema:
     evaluator: Any = None
     trainer: Any = None
     objectives: list[str] = field(default_factory=lambda: ["accuracy_top1", "macs"])
+    constraints: list[str] = field(default_factory=list)
     references: dict[str, float] = field(default_factory=dict)
     evaluations: int = 128
     seed: int = 0
     run: str | None = None
     archive: str | None = None
+    warm_start: str | None = None
+    space_reduction: Any = None
     minutes: float | None = None
 
 

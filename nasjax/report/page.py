@@ -30,6 +30,7 @@ def page(run: Run) -> str:
     summary = run.summary
     of = f" on {summary['task']}" if summary["task"] else ""
     objectives = ", ".join(objective.label for objective in run.objectives)
+    within = f", within {' and '.join(limits)}" if (limits := summary.get("constraints")) else ""
     drawn, style = panels(run), look(run.space)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
@@ -38,7 +39,7 @@ def page(run: Run) -> str:
         # The browser runs this script and no other.
         digest=b64encode(sha256(script.encode()).digest()).decode(),
         title=escape(f"{summary['supernet']}{of}"),
-        searched=escape(f"Searched for {objectives}; tactic {summary['tactic']}, seed {summary['seed']}."),
+        searched=escape(f"Searched for {objectives}{within}; tactic {summary['tactic']}, seed {summary['seed']}."),
         facts=_facts(run),
         front_title="Best so far" if len(run.objectives) == 1 else "Front",
         layout="one" if len(drawn) == 1 else "several",
@@ -65,6 +66,7 @@ def _facts(run: Run) -> str:
     facts = {
         "evaluations": str(summary["evaluations"]),
         "failed": str(summary["failed"]),
+        **({"outside the constraints": str(summary["infeasible"])} if summary.get("constraints") else {}),
         "from archive": str(summary["from_archive"]),
         "on the front": str(len(run.front)),
         "search space": f"{_large(summary['space_size'])} networks, {len(summary['genes'])} genes",

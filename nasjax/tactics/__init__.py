@@ -2,11 +2,40 @@
 
 from nasjax.tactics.concurrent import Concurrent
 from nasjax.tactics.ehvi import Ehvi
+from nasjax.tactics.estimations import FullOnEstimations
 from nasjax.tactics.full import Full
-from nasjax.tactics.problem import Measured, Problem, Tactic
+from nasjax.tactics.popdb import REDUCTIONS, PopDB, Reduced, within
+from nasjax.tactics.problem import Measured, Problem, Tactic, Warm
+from nasjax.tactics.proxy import Proxy
 from nasjax.tactics.random import Random
+from nasjax.tactics.weaknas import WeakNAS
 
-TACTICS: dict[str, type[Tactic]] = {"random": Random, "full": Full, "concurrent": Concurrent, "ehvi": Ehvi}
+TACTICS: dict[str, type[Tactic]] = {
+    "random": Random,
+    "full": Full,
+    "full_on_estimations": FullOnEstimations,
+    "concurrent": Concurrent,
+    "weaknas": WeakNAS,
+    "proxy": Proxy,
+    "ehvi": Ehvi,
+}
 """Every tactic by name."""
 
-__all__ = ["TACTICS", "Concurrent", "Ehvi", "Full", "Measured", "Problem", "Random", "Tactic"]
+__all__ = [
+    "REDUCTIONS",
+    "TACTICS",
+    "Concurrent",
+    "Ehvi",
+    "Full",
+    "FullOnEstimations",
+    "Measured",
+    "PopDB",
+    "Problem",
+    "Proxy",
+    "Random",
+    "Reduced",
+    "Tactic",
+    "Warm",
+    "WeakNAS",
+    "within",
+]

@@ -1,11 +1,11 @@
-"""Greedy expected hypervolume improvement on Gaussian-process predictions: few validations, each where it adds most.
+"""Greedy expected hypervolume improvement on predictions: few validations, each where it adds most.
 
 A start spread over the exact cost, both extremes included; then, again and again: a predictor is fitted to every objective
-that is not computed, an algorithm searches the predictions from the front on, and of all that it finds the batch is taken
-that promises to add most to the hypervolume (Emmerich, Deutz and Klinkenberg 2011, Monte Carlo, one after the other).
+that is not computed, an algorithm searches the predictions from the front on (a small space is predicted whole), and of all
+that it finds the batch is taken that promises to add most to the hypervolume.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -17,31 +17,34 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms.evolve import evolve
-from nasjax.pareto import hypervolume_improvement, non_dominated_exact
-from nasjax.predictors import Inputs, Predictor
+from nasjax.pareto import non_dominated_exact, violations
 from nasjax.space import duplicates
-from nasjax.tactics.problem import CostFunction, Measured, Problem, fresh, padded
-from nasjax.types import Objectives, Population, PRNGKey
-
-SAMPLES = {1: 32, 2: 32, 3: 8}
-"""Draws of an uncertain candidate, by number of objectives (more objectives: its mean alone)."""
+from nasjax.tactics.improvement import choose
+from nasjax.tactics.predicting import fitted, predicted, ranked, scored
+from nasjax.tactics.problem import ENUMERABLE, Measured, Problem, Values, beginning, fresh
+from nasjax.types import Population, PRNGKey
 
 FRONT = 128
-"""Rows that the front is padded to: nothing compiles again as it grows; the largest gaps are kept where it is longer."""
+"""Rows that the front is padded to, so that nothing compiles again as it grows."""
+
+WHOLE = 20_000
+"""Architectures that are predicted whole, rather than searched."""
+
+POOL = 1024
+"""Candidates between which the batch is chosen."""
 
 
 @dataclass(frozen=True)
 class Ehvi:
-    """`start` are measured first, `batch` at a time then, from `pool` candidates; the mean alone decides below `greedy`."""
+    """`start` are measured first, `batch` at a time then; the mean alone decides below `greedy` measurements."""
 
     start: int = 20
     batch: int = 10
-    pool: int = 1024
     generations: int = 100
     greedy: int = 100
 
     def __post_init__(self):
-        for name in ("start", "batch", "pool", "generations"):
+        for name in ("start", "batch", "generations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
 
@@ -49,123 +52,130 @@ class Ehvi:
         return Measured.nothing(key, problem)
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
-        key = state.key_of_step()
-        if np.isfinite(state.objectives).all(1).sum() < min(self.start, 4):
-            return fresh(state, spread(state.problem, key, self.start), self.start), state
-        return fresh(state, self._promising(state, key), self.batch), state
+        if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
+            if state.problem.warm is not None:
+                return beginning(state, self.start), state
+            return fresh(state, spread(state.problem, state.key_of_step(), self.start), self.start), state
+        models, state = fitted(state)
+        return fresh(state, self._promising(state, models), self.batch), state
 
-    def tell(self, state: Measured, archs: Population, objectives: Objectives) -> Measured:
-        return state.add(archs, objectives)
+    def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
+        return state.add(archs, values)
 
-    def _promising(self, state: Measured, key: PRNGKey) -> Population:
-        problem, space = state.problem, state.problem.space
-        inner, draw, near = jax.random.split(key, 3)
-        archs, values = padded(state)
-        counts = np.asarray(np.isfinite(values).all(1))
-        models = tuple(
-            None if cost is not None else problem.predictor.fit(problem.inputs, archs, values[:, i], counts)
-            for i, cost in enumerate(problem.costs)
-        )
-        best = state.archs[non_dominated_exact(state.objectives)]
-        start = np.resize(np.concatenate([best, space.mutate(near, best, 2 / len(space.genes))]),
-                          (problem.algorithm.population, archs.shape[1]))  # fmt: skip
-        mean = _predicted(problem.inputs, problem.costs, problem.predictor)  # type: ignore[arg-type]
-        found = evolve(problem.algorithm, space, _means(mean), models, inner, self.generations, start, len(problem.costs))
-        pool = _pool(space, draw, found.archs, jnp.asarray(np.resize(best, (FRONT, archs.shape[1]))), self.pool)
+    def _promising(self, state: Measured, models: Any) -> Population:
+        """The batch, best first."""
+        problem, key = state.problem, state.key_of_step()
+        goals = len(problem.reference)
+        pool = _whole(problem)
+        if pool is None:
+            pool = self._searched(state, models, key)
         if problem.repair is not None:
             pool = jnp.asarray(problem.repair(np.asarray(pool)))
-        means, deviations = mean(models, pool)
-        seen = duplicates(jnp.concatenate([jnp.asarray(archs), pool]))[len(archs) :]
-        draws = 1 if len(state.archs) < self.greedy else SAMPLES.get(len(problem.costs), 1)
-        chosen = _greedy(_front(state), means, deviations, seen, jnp.asarray(problem.reference, jnp.float32),
-                         jax.random.fold_in(draw, 1), self.batch, draws)  # fmt: skip
+        means, deviations = predicted(problem)(models, pool)
+        front = _front(state)
+        reference = jnp.asarray(problem.reference, jnp.float32)
+        feasible, spare = _outlook(means, deviations, front, reference, problem.limits)
+        known = np.full((problem.capacity, pool.shape[1]), -1, np.int32)
+        known[: len(state.archs)] = state.archs[: problem.capacity]
+        seen = duplicates(jnp.concatenate([jnp.asarray(known), pool]))[len(known) :]
+        scale = jnp.float32(len(state.archs) >= self.greedy)
+        chosen = choose(front, means[:, :goals], scale * deviations[:, :goals], feasible, seen,
+                        reference, spare, self.batch)  # fmt: skip
         return np.asarray(pool)[np.asarray(chosen)]
+
+    def _searched(self, state: Measured, models: Any, key: PRNGKey) -> Int[Array, "pool genes"]:
+        """What the algorithm finds on the predictions from the front on, with mutants and a few from anywhere."""
+        problem, space = state.problem, state.problem.space
+        inner, draw, near = jax.random.split(key, 3)
+        best = ranked(state.archs, *state.scores())[:FRONT]
+        start = np.resize(np.concatenate([best, np.asarray(space.mutate(near, best, 2 / len(space.genes)))]),
+                          (problem.algorithm.population, best.shape[1]))  # fmt: skip
+        found = evolve(
+            problem.algorithm, space, scored(problem), models, inner, self.generations, start, len(problem.reference)
+        )
+        return _pool(space, draw, found.archs, jnp.asarray(np.resize(best, (FRONT, best.shape[1]))))
 
 
 def spread(problem: Problem, key: PRNGKey, number: int) -> Population:
-    """The smallest, the largest, and others evenly spread over the first exact cost (over nothing where there is none)."""
-    space = problem.space
-    archs = np.asarray(space.sample_raw(key, 64 * number))
-    ends = np.stack([space.smallest(), space.largest()])
-    cost = next((cost for cost in problem.costs if cost is not None), None)
-    if cost is None:
-        return np.concatenate([ends, archs])[:number] if all(g.ordered for g in space.genes) else archs[:number]
-    costs = np.asarray(cost(jnp.asarray(archs)))
-    low, high = np.asarray(cost(jnp.asarray(ends)))
-    wanted = np.linspace(low, high, number)[1:-1]
-    nearest = [int(np.abs(costs - value).argmin()) for value in wanted]
-    return np.concatenate([ends, archs[nearest]])[:number]
+    """Architectures evenly spread over the first exact objective, from the least to what still counts, extremes included.
+
+    Over nothing where no objective is exact. Those that break exact constraints come last.
+    """
+    space, goals = problem.space, len(problem.reference)
+    archs = _slopes(space, key, 64 * number)
+    exact = [(cost, limit) for cost, limit in zip(problem.costs, problem.limits, strict=True) if cost is not None]
+    if exact:
+        values = np.stack([np.asarray(cost(jnp.asarray(archs))) for cost, _ in exact], 1)
+        broken = violations(values, tuple(limit for _, limit in exact))
+        archs = archs[np.argsort(broken, kind="stable")][: max(int((np.asarray(broken) == 0).sum()), number)]
+    first = next((i for i, cost in enumerate(problem.costs[:goals]) if cost is not None), None)
+    if first is None:
+        return archs
+    costs = np.asarray(problem.costs[first](jnp.asarray(archs)))  # type: ignore[misc]
+    wanted = np.linspace(costs.min(), max(min(costs.max(), problem.reference[first]), costs.min()), number)
+    return archs[[int(np.abs(costs - value).argmin()) for value in wanted]]
 
 
-Predicted = Callable[[Any, Population], tuple[Objectives, Objectives]]
+def _slopes(space: Any, key: PRNGKey, number: int) -> Int[np.ndarray, "pop genes"]:
+    """The smallest, the largest and all between them: ordered genes lean to one end, from row to row to another.
+
+    Without ordered genes they are just drawn.
+    """
+    lean, draw, other = jax.random.split(key, 3)
+    counts = np.array(space.counts, np.int32)
+    levels = jax.random.binomial(draw, counts - 1.0, jax.random.uniform(lean, (number, 1)), (number, len(counts)))
+    ordered = np.array([gene.ordered for gene in space.genes])
+    raw = np.where(ordered, np.asarray(levels, np.int32), np.asarray(space.sample_raw(other, number)))
+    ends = np.stack([space.smallest(), space.largest()]) if ordered.all() else raw[:0]
+    return np.concatenate([ends, space.canonical(raw.astype(np.int32))])
 
 
-@lru_cache(maxsize=8)
-def _predicted(inputs: Inputs, costs: tuple[CostFunction | None, ...], predictor: Predictor) -> Predicted:
-    """Mean and deviation of every objective: predicted, or computed and certain. The same function for equal arguments."""
-
-    @jax.jit
-    def predicted(models: tuple[Any, ...], archs: Population) -> tuple[Objectives, Objectives]:
-        pairs = [
-            predictor.predict(inputs, model, archs) if cost is None else (cost(archs), jnp.zeros(len(archs), jnp.float32))
-            for cost, model in zip(costs, models, strict=True)
-        ]
-        return jnp.stack([mean for mean, _ in pairs], 1), jnp.stack([deviation for _, deviation in pairs], 1)
-
-    return predicted
+@lru_cache(maxsize=4)
+def _whole(problem: Problem) -> Int[Array, "pool genes"] | None:
+    """All architectures of a small space; None of a larger one."""
+    if problem.rows is not None and len(problem.rows) <= WHOLE:
+        return jnp.asarray(problem.rows)
+    if problem.rows is None and problem.space.size <= WHOLE and math.prod(problem.space.counts) <= ENUMERABLE:
+        return jnp.asarray(problem.space.everything())
+    return None
 
 
-@lru_cache(maxsize=8)
-def _means(predicted: Predicted) -> Callable[[Any, Population], Objectives]:
-    return jax.jit(lambda models, archs: predicted(models, archs)[0])
-
-
-@partial(jax.jit, static_argnums=(0, 4))
-def _pool(space: Any, key: PRNGKey, found: Population, best: Population, number: int) -> Int[Array, "pool genes"]:
+@partial(jax.jit, static_argnums=0)
+def _pool(space: Any, key: PRNGKey, found: Population, best: Population) -> Int[Array, "pool genes"]:
     """What the inner search found, its mutants and those of the front, and a few architectures from anywhere."""
     parents = jnp.concatenate([found, best])
     near, far, anywhere = jax.random.split(key, 3)
     several = sum(count > 1 for count in space.counts)
-    rows = jnp.resize(parents, (number // 2, parents.shape[1]))
+    rows = jnp.resize(parents, (POOL // 2, parents.shape[1]))
     mutants = [space.mutate(near, rows, 1.5 / several), space.mutate(far, rows, 4 / several)]
-    return jnp.concatenate([found, *mutants, space.sample_raw(anywhere, max(number // 8, 1))])
+    return jnp.concatenate([found, *mutants, space.sample_raw(anywhere, POOL // 8)])
 
 
-def _front(state: Measured) -> Float[np.ndarray, "front obj"]:
-    values = state.objectives[non_dominated_exact(state.objectives)]
-    values = np.unique(values, axis=0)
-    if len(values) > FRONT:
-        values = values[np.linspace(0, len(values) - 1, FRONT).astype(int)]
-    front = np.full((FRONT, values.shape[1]), np.nan, np.float32)
-    front[: len(values)] = values
-    return front
+def _front(state: Measured) -> Float[Array, "front obj"]:
+    """The measured front, padded with NaN; thinned where it is longer."""
+    rows = np.unique(state.objectives[non_dominated_exact(state.objectives)], axis=0)
+    if len(rows) > FRONT:
+        rows = rows[np.linspace(0, len(rows) - 1, FRONT).astype(int)]
+    return jnp.asarray(np.pad(rows.astype(np.float32), ((0, FRONT - len(rows)), (0, 0)), constant_values=np.nan))
 
 
-@partial(jax.jit, static_argnums=(6, 7))
-def _greedy(
-    front: Float[Array | np.ndarray, "front obj"],
-    means: Objectives,
-    deviations: Objectives,
-    seen: Any,
+@partial(jax.jit, static_argnums=4)
+def _outlook(
+    means: Values,
+    deviations: Values,
+    front: Float[Array, "front obj"],
     reference: Float[Array, " obj"],
-    key: PRNGKey,
-    batch: int,
-    draws: int,
-) -> Int[Array, " batch"]:
-    """Candidates, one after the other, that add most in expectation, where those before them turn out as predicted."""
-    pool, objectives = means.shape
-    # The same quantiles for every candidate, in an order of its own for every objective.
-    levels = norm.ppf((jnp.arange(draws) + 0.5) / draws)
-    orders = [jax.random.permutation(jax.random.fold_in(key, i), levels) for i in range(objectives)]
-    samples = means[:, None] + deviations[:, None] * jnp.stack(orders, 1)[None]
-
-    def choose(carry, _):
-        front, seen = carry
-        gains = hypervolume_improvement(front, samples.reshape(-1, objectives), reference).reshape(pool, draws).mean(1)
-        # Where nothing more is to be gained, what is nearest to the front in its own worst objective.
-        best = jnp.argmax(jnp.where(seen, -1.0, gains))
-        front = jnp.concatenate([front[1:], means[best][None]])
-        return (front, seen.at[best].set(True)), best
-
-    room = jnp.concatenate([jnp.full((batch, objectives), jnp.nan), jnp.asarray(front)])
-    return jax.lax.scan(choose, (room, jnp.asarray(seen)), length=batch)[1]
+    limits: tuple[tuple[float, float], ...],
+) -> tuple[Float[Array, " pool"], Float[Array, " pool"]]:
+    """The probability that each candidate keeps the constraints, and what else speaks for it: how near the front it is."""
+    feasible = jnp.ones(len(means), jnp.float32)
+    for mean, deviation, (low, high) in zip(means.T, deviations.T, limits, strict=True):
+        safe = jnp.maximum(deviation, 1e-30)
+        likely = norm.cdf((high - mean) / safe) - norm.cdf((low - mean) / safe)
+        feasible *= jnp.where(deviation > 0, likely, ((mean >= low) & (mean <= high)).astype(jnp.float32))
+    goals = means[:, : front.shape[1]]
+    unit = jnp.maximum(reference - jnp.nanmin(front, axis=0, initial=jnp.inf, where=~jnp.isnan(front)), 1e-12)
+    behind = ((goals[:, None] - front[None]) / unit).max(2)
+    behind = jnp.nanmin(jnp.where(jnp.isnan(behind), jnp.inf, behind), axis=1)
+    behind = jnp.where(jnp.isfinite(behind), jnp.maximum(behind, 0), 0)
+    return feasible, -(10 * jnp.asarray(violations(means, limits)) + behind)

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from nasjax.tactics.problem import Measured, Problem, fresh
-from nasjax.types import Objectives, Population, PRNGKey
+from nasjax.tactics.problem import Measured, Problem, Values, fresh
+from nasjax.types import Population, PRNGKey
 
 
 @jax.tree_util.register_dataclass
@@ -32,7 +32,8 @@ class Full:
     def init(self, key: PRNGKey, problem: Problem) -> FullState:
         algorithm = replace(problem.algorithm, population=self.population)  # type: ignore[type-var]
         problem = replace(problem, algorithm=algorithm)
-        inner = algorithm.init(jax.random.fold_in(key, 0), problem.space, None, len(problem.costs))
+        start = None if problem.warm is None else problem.warm.archs[: self.population]
+        inner = algorithm.init(jax.random.fold_in(key, 0), problem.space, start, len(problem.reference))
         return FullState(Measured.nothing(jax.random.fold_in(key, 1), problem), inner)
 
     def ask(self, state: FullState) -> tuple[Population, FullState]:
@@ -40,8 +41,8 @@ class Full:
         archs, inner = state.measured.problem.algorithm.ask(state.inner)
         return fresh(state.measured, np.asarray(archs), self.population), replace(state, inner=inner)
 
-    def tell(self, state: FullState, archs: Population, objectives: Objectives) -> FullState:
-        inner = state.measured.problem.algorithm.tell(
-            state.inner, np.asarray(archs, np.int32), np.asarray(objectives, np.float32)
-        )
-        return FullState(state.measured.add(archs, objectives), inner)
+    def tell(self, state: FullState, archs: Population, values: Values) -> FullState:
+        measured = state.measured.add(archs, values)
+        objectives, broken = (part[-len(archs) :].astype(np.float32) for part in measured.scores())
+        inner = measured.problem.algorithm.tell(state.inner, np.asarray(archs, np.int32), objectives, broken)
+        return FullState(measured, inner)

@@ -1,30 +1,43 @@
 """What a tactic is given, the part of its state that all tactics share, and the choice of architectures not seen before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms import Algorithm
+from nasjax.pareto import violations
 from nasjax.predictors import Inputs, Predictor
 from nasjax.space import SearchSpace
-from nasjax.types import Objectives, Population, PRNGKey
+from nasjax.types import Population, PRNGKey
+
+Values = Float[Array | np.ndarray, "pop columns"]
+"""One row an architecture: its objectives, minimised, then what only constraints name; NaN marks a failed measurement."""
 
 CostFunction = Callable[[Population], Float[Array, " pop"]]
 
 ENUMERABLE = 1_000_000
 
 
+class Warm(NamedTuple):
+    """Architectures of an earlier search, best first, and what is known of them in the problem's columns (NaN: nothing)."""
+
+    archs: Int[np.ndarray, "rows genes"]
+    values: Float[np.ndarray, "rows columns"]
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What is to be searched, as arrays and functions.
 
-    `costs` has one entry an objective: a jittable function where it is computed exactly (minimised), None where it must be
-    measured. `reference` is the hypervolume's, minimised; `inputs` what predictors read. Where only some architectures can
-    be measured (a table's), those are `rows`, and `repair` replaces others by the ones that are meant.
+    `costs` has one entry a column, the objectives first, then what only constraints name: a jittable function where it is
+    computed exactly (minimised), None where it must be measured; `limits` the least and greatest value allowed in each.
+    `reference` is the hypervolume's, minimised, one entry an objective; `inputs` what predictors read. Where only some
+    architectures can be measured (a table's), those are `rows`, and `repair` replaces others by the ones that are meant.
+    `warm` is what an earlier search left; `proxies` score architectures on the host, more is better.
     """
 
     space: SearchSpace
@@ -33,9 +46,12 @@ class Problem:
     algorithm: Algorithm
     predictor: Predictor
     reference: Float[np.ndarray, " obj"]
+    limits: tuple[tuple[float, float], ...]
     inputs: Inputs
     rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
+    warm: Warm | None = None
+    proxies: Mapping[str, Callable[[Population], Float[np.ndarray, " pop"]]] = field(default_factory=dict)
 
     @property
     def capacity(self) -> int:
@@ -43,18 +59,28 @@ class Problem:
         return 1 << (max(self.evaluations, 1) - 1).bit_length()
 
 
+class Fit(NamedTuple):
+    """How good the predictor of one column was when it was fitted, by cross-validation; mape in %, rmse in its unit."""
+
+    column: int
+    rows: int
+    mape: float
+    rmse: float
+    tau: float
+
+
 class Tactic(Protocol):
     """The outer loop of a search, as functions of its state (a pytree that can be saved after every step).
 
     `ask` may return fewer architectures than its batch, or none where the space is exhausted. `tell` gets those asked for,
-    in order, or the first of them where the budget ended.
+    in order, or the first of them where the budget ended, and their value in every column (NaN: failed).
     """
 
     def init(self, key: PRNGKey, problem: Problem) -> Any: ...
 
     def ask(self, state: Any) -> tuple[Population, Any]: ...
 
-    def tell(self, state: Any, archs: Population, objectives: Objectives) -> Any: ...
+    def tell(self, state: Any, archs: Population, values: Values) -> Any: ...
 
 
 @jax.tree_util.register_dataclass
@@ -66,35 +92,55 @@ class Measured:
     key: PRNGKey
     step: int | np.ndarray
     archs: Int[np.ndarray, "told genes"]
-    objectives: Float[np.ndarray, "told obj"]
+    values: Float[np.ndarray, "told columns"]
+    fits: tuple[Fit, ...] = ()
 
     @classmethod
     def nothing(cls, key: PRNGKey, problem: Problem) -> "Measured":
         """Before the first step."""
-        genes, objectives = len(problem.space.genes), len(problem.costs)
-        return cls(problem, key, np.array(0), np.zeros((0, genes), np.int32), np.zeros((0, objectives)))
+        genes, columns = len(problem.space.genes), len(problem.costs)
+        return cls(problem, key, np.array(0), np.zeros((0, genes), np.int32), np.zeros((0, columns)))
+
+    def scores(self) -> tuple[Float[np.ndarray, "told obj"], Float[np.ndarray, " told"]]:
+        """Objectives and violations of what was told; NaN where it failed."""
+        return self.values[:, : len(self.problem.reference)], np.asarray(violations(self.values, self.problem.limits))
+
+    @property
+    def objectives(self) -> Float[np.ndarray, "told obj"]:
+        """What was told, objectives alone; NaN where it failed or breaks a constraint."""
+        objectives, broken = self.scores()
+        return np.where((broken == 0)[:, None], objectives, np.nan)
 
     def key_of_step(self) -> PRNGKey:
         """The key of the step to come."""
         return jax.random.fold_in(self.key, int(self.step))
 
-    def add(self, archs: Population, objectives: Objectives) -> "Measured":
+    def add(self, archs: Population, values: Values) -> "Measured":
         """With one step's measurements."""
         return replace(
             self,
             step=np.array(int(self.step) + 1),
             archs=np.concatenate([self.archs, np.asarray(archs, np.int32)]),
-            objectives=np.concatenate([self.objectives, np.asarray(objectives, np.float64)]),
+            values=np.concatenate([self.values, np.asarray(values, np.float64)]),
+            fits=(),
         )
 
 
-def padded(state: Measured) -> tuple[Population, Objectives]:
+def padded(state: Measured) -> tuple[Population, Values]:
     """What was told, padded with NaN to the budget's capacity, so that nothing compiles again."""
     told, capacity = len(state.archs), state.problem.capacity
     archs = np.zeros((capacity, state.archs.shape[1]), np.int32)
-    values = np.full((capacity, state.objectives.shape[1]), np.nan, np.float32)
-    archs[:told], values[:told] = state.archs[:capacity], state.objectives[:capacity]
+    values = np.full((capacity, state.values.shape[1]), np.nan, np.float32)
+    archs[:told], values[:told] = state.archs[:capacity], state.values[:capacity]
     return archs, values
+
+
+def beginning(state: Measured, number: int) -> Int[np.ndarray, "pop genes"]:
+    """What is measured first: the best of an earlier search, or else architectures drawn uniformly."""
+    warm = state.problem.warm
+    if warm is not None and not len(state.archs):
+        return fresh(state, warm.archs, number)
+    return fresh(state, np.asarray(state.problem.space.sample(state.key_of_step(), number)), number)
 
 
 def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndarray, "pop genes"]:

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from nasjax.tactics.problem import Measured, Problem, fresh
-from nasjax.types import Objectives, Population, PRNGKey
+from nasjax.tactics.problem import Measured, Problem, Values, beginning
+from nasjax.types import Population, PRNGKey
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,7 @@ class Random:
         return Measured.nothing(key, problem)
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
-        draws = state.problem.space.sample(state.key_of_step(), self.population)
-        return fresh(state, np.asarray(draws), self.population), state
+        return beginning(state, self.population), state
 
-    def tell(self, state: Measured, archs: Population, objectives: Objectives) -> Measured:
-        return state.add(archs, objectives)
+    def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
+        return state.add(archs, values)
