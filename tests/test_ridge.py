@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as Reference
 
-from nasjax.predictors import PREDICTORS
 from nasjax.predictors.ridge import Ridge
 from nasjax.space import Gene, SearchSpace
 
@@ -54,7 +53,7 @@ def test_leave_one_out_errors_are_those_of_refits(number):
     ridge = Ridge(penalties=(0.1, 1.0, 10.0, 100.0))
     model = ridge.fit(SPACE, archs, values)
     inputs = standardised(model, archs)
-    errors = []
+    errors, others = [], {}
     for penalty in ridge.penalties:
         missed = []
         for i in range(number):
@@ -62,10 +61,12 @@ def test_leave_one_out_errors_are_those_of_refits(number):
             refit = Reference(alpha=penalty).fit(inputs[rest], values[rest].astype(np.float64))
             missed.append(values[i] - refit.predict(inputs[i : i + 1])[0])
         errors.append(np.mean(np.square(missed)))
+        others[penalty] = values - missed
     # With fewer rows than features float32 costs up to half a percent; near ties may then go either way.
     np.testing.assert_allclose(model.errors, errors, rtol=1e-2)
     chosen = int(np.argmin(np.abs(np.array(ridge.penalties) - float(model.penalty))))
     assert errors[chosen] <= 1.01 * min(errors)
+    np.testing.assert_allclose(model.held_out, others[ridge.penalties[chosen]], atol=0.02 * errors[chosen] ** 0.5)
 
 
 def test_the_deviation_is_that_of_the_posterior():
@@ -148,13 +149,3 @@ def test_vmap_equals_a_loop():
         got = Ridge().predict(SPACE, jax.tree.map(lambda leaf, i=i: leaf[i], models), archs)
         for x, y in zip(got, expected, strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", PREDICTORS)
-def test_every_predictor_learns_a_sum_of_effects(name):
-    predictor = PREDICTORS[name]()
-    archs, values = data(200, noise=0.1)
-    new, truth = data(200, seed=1, noise=0.0)
-    mean, deviation = predictor.predict(SPACE, predictor.fit(SPACE, archs, values), new)
-    assert np.corrcoef(mean, truth)[0, 1] > 0.99
-    assert (np.asarray(deviation) > 0).all()

@@ -1,19 +1,27 @@
-"""Predictors: values of architectures guessed from the measured ones, as pure jitted `fit` and `predict`."""
+"""Predictors: values of architectures guessed from the measured ones, as pure `fit` and jitted `predict`."""
 
 from typing import Any, Protocol
 
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.predictors.auto import Auto
+from nasjax.predictors.errors import Errors, errors
 from nasjax.predictors.gaussian_process import GaussianProcess
 from nasjax.predictors.inputs import Inputs
+from nasjax.predictors.mlp import MLP
 from nasjax.predictors.ridge import Ridge
+from nasjax.predictors.stacked import Stacked
+from nasjax.predictors.svr import SVR
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
 
 
 class Predictor(Protocol):
-    """What every predictor offers: a frozen dataclass of settings with two pure functions; the model is any pytree."""
+    """What every predictor offers: a frozen dataclass of settings with two pure functions.
+
+    A model is any pytree with `held_out`: the cross-validated prediction of every row, NaN for rows that do not count.
+    """
 
     def fit(
         self,
@@ -30,7 +38,26 @@ class Predictor(Protocol):
         """Mean and standard deviation, in units of the values."""
 
 
-PREDICTORS: dict[str, type[Predictor]] = {"gaussian_process": GaussianProcess, "ridge": Ridge}
+PREDICTORS: dict[str, type[Predictor]] = {
+    "auto": Auto,
+    "gaussian_process": GaussianProcess,
+    "mlp": MLP,
+    "ridge": Ridge,
+    "stacked": Stacked,
+    "svr": SVR,
+}
 """The predictors by name."""
 
-__all__ = ["PREDICTORS", "GaussianProcess", "Inputs", "Predictor", "Ridge"]
+__all__ = [
+    "MLP",
+    "PREDICTORS",
+    "SVR",
+    "Auto",
+    "Errors",
+    "GaussianProcess",
+    "Inputs",
+    "Predictor",
+    "Ridge",
+    "Stacked",
+    "errors",
+]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
 
@@ -36,6 +37,25 @@ def targets(values: Float[Array | ndarray, " pop"], mask: Mask | None) -> Target
     return Targets(counts.astype(jnp.float32), rows, mean, unit, centred / unit)
 
 
+def held_out(known: Targets, predicted: Float[Array, " pop"]) -> Float[Array, " pop"]:
+    """Predictions of rows by models that have not seen them: NaN for rows that do not count, or where there is but one."""
+    return jnp.where((known.counts > 0) & (known.rows > 1), predicted, jnp.nan)
+
+
+def by_family(
+    features: Float[Array, "pop features"], known: Targets, families: Float[Array, "features families"]
+) -> tuple[Float[Array, " features"], Float[Array, " features"], Float[Array, "pop features"]]:
+    """Centre, scale, and the features centred and scaled: a family varies by one unit in all; rows that do not count are 0.
+
+    Scales, lengths and their priors then mean the same in every space.
+    """
+    centre = (features * known.counts[:, None]).sum(0) / known.rows
+    centred = (features - centre[None]) * known.counts[:, None]
+    spread = jnp.sqrt(((centred**2).sum(0) @ families) / known.rows)
+    scale = families @ jnp.where(spread > 1e-6, spread, 1)
+    return centre, scale, centred / scale[None]
+
+
 @dataclass(frozen=True)
 class Inputs:
     """A space's features, and the logarithm of an exact cost in all and by part of the network (`parts`, jittable).
@@ -56,10 +76,23 @@ class Inputs:
 
     @cached_property
     def families(self) -> tuple[int, ...]:
-        """Per feature the number of its family."""
-        families = self.space.families
+        """Per feature the number of its family: the space's, but one for each option of unordered genes; costs by part."""
+        columns = [
+            None if gene.ordered else option
+            for gene in self.space.genes
+            for option in range(len(gene.options) - (1 if gene.ordered and not gene.needs else 0))
+        ]
+        named = list(zip(self.space.families, columns, strict=True))
+        known = list(dict.fromkeys(named))
+        families = tuple(known.index(name) for name in named)
         if self.parts is None:
             return families
-        first = max(families, default=-1) + 1
+        first = len(known)
         number = jax.eval_shape(self.parts, jax.ShapeDtypeStruct((1, len(self.space.genes)), jnp.int32)).shape[1]
         return (*families, first, *([first + 1] * number))
+
+
+def membership(inputs: SearchSpace | Inputs) -> Float[Array, "features families"]:
+    """One column a family, 1 for its features."""
+    families = np.array((inputs if isinstance(inputs, Inputs) else Inputs(inputs)).families, np.int32)
+    return jnp.asarray(families[:, None] == np.arange(families.max(initial=0) + 1), jnp.float32)

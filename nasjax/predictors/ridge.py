@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpy import ndarray
 
-from nasjax.predictors.inputs import Inputs, targets
+from nasjax.predictors.inputs import Inputs, held_out, targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
 
@@ -29,6 +29,8 @@ class RidgeModel(NamedTuple):
     penalty: Float[Array, ""]
     errors: Float[Array, " penalties"]
     """Leave-one-out mean squared error, penalty by penalty."""
+    held_out: Float[Array, " pop"]
+    """Exact leave-one-out predictions; NaN for rows that do not count."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Ridge:
     def _fit(
         self, features: Float[Array, "pop features"], values: Float[Array | ndarray, " pop"], mask: Mask | None
     ) -> RidgeModel:
-        weight, rows, mean, unit, known = targets(values, mask)
+        weight, rows, mean, unit, known = targeted = targets(values, mask)
         counts = weight > 0
 
         centre = (features * weight[:, None]).sum(axis=0) / rows
@@ -80,17 +82,19 @@ class Ridge:
         left = left[: len(inputs)]
         along = left.T @ known
 
-        def remain(penalty: Float[Array, ""]) -> tuple[Float[Array, " pop"], Float[Array, ""]]:
-            """Residuals, and the leave-one-out mean squared error: each residual over one minus its leverage."""
+        def remain(penalty: Float[Array, ""]) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:
+            """Residuals, and those of leaving each row out: a residual over one minus its leverage."""
             shrunk = singular**2 / (singular**2 + penalty)
             residuals = known - left @ (shrunk * along)
             leverage = 1 / rows + left**2 @ shrunk
-            return residuals, (jnp.where(counts, residuals / jnp.maximum(1 - leverage, 1e-6), 0) ** 2).sum() / rows
+            return residuals, jnp.where(counts, residuals / jnp.maximum(1 - leverage, 1e-6), 0)
 
         # From the largest down: of equally good penalties (one row, constant values) the safest is taken.
         penalties = jnp.array(sorted(self.penalties, reverse=True), jnp.float32)
-        errors = jax.vmap(remain)(penalties)[1]
-        penalty = penalties[jnp.argmin(errors)]
+        left_out = jax.vmap(remain)(penalties)[1]
+        errors = (left_out**2).sum(1) / rows
+        best = jnp.argmin(errors)
+        penalty = penalties[best]
         weights = right.T @ (singular * along / (singular**2 + penalty))
         # The noise that makes the values most probable, weights having the prior variance noise^2 / penalty.
         squares = jnp.where(counts, remain(penalty)[0], 0) @ known
@@ -105,4 +109,5 @@ class Ridge:
             rows=rows,
             penalty=penalty,
             errors=errors[::-1] * unit**2,
+            held_out=held_out(targeted, mean + unit * (known - left_out[best])),
         )
