@@ -149,8 +149,9 @@ def test_exact_costs_are_read_as_logarithms_in_all_and_by_part():
     np.testing.assert_array_equal(found[:, :number], SPACE.features(archs))
     np.testing.assert_allclose(found[:, number], np.log(2.0 + archs[:, :2].sum(1)), rtol=1e-6)
     np.testing.assert_allclose(found[:, number + 1 :], np.log(2.0 + archs[:, :2]), rtol=1e-6)
-    first = max(SPACE.families) + 1
-    assert inputs.families == (*SPACE.families, first, first + 1, first + 1)
+    families = Inputs(SPACE).families
+    first = max(families) + 1
+    assert inputs.families == (*families, first, first + 1, first + 1)
 
 
 def test_families_are_genes_whose_names_differ_in_digits_alone():

@@ -10,7 +10,7 @@ from sklearn.svm import SVR as Reference
 from test_ridge import SPACE, data
 
 from nasjax.predictors import MLP, PREDICTORS, SVR, Auto, GaussianProcess, Inputs, Stacked, errors
-from nasjax.predictors.bases import BASES, fitted
+from nasjax.predictors.bases import BASES, _fitted, fitted
 
 ROOM = 128
 """One size for all: nothing compiles twice."""
@@ -198,7 +198,7 @@ def test_a_large_budget_is_not_paid_for_before_it_is_spent():
     where = np.sort(np.random.default_rng(0).permutation(2048)[:40])
     many, wide = np.zeros((2048, archs.shape[1]), np.int32), np.full(2048, np.nan, np.float32)
     many[where], wide[where] = archs, values
-    model = fitted(SPACE, many, wide, None)["gaussian_process"]
+    model = _fitted(BASES["gaussian_process"], SPACE, many, wide, ~np.isnan(wide))
     assert len(model.weights) == 1024
     np.testing.assert_array_equal(np.flatnonzero(np.isfinite(model.held_out)), where)
     few = GaussianProcess().fit(SPACE, *padded(archs, values))
