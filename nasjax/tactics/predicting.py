@@ -1,6 +1,7 @@
 """What predictors make of a problem: models of the columns that are measured, and values of any population from them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
-from nasjax.predictors import Inputs, Predictor
-from nasjax.tactics.problem import CostFunction, Measured, Problem, Values, padded
+from nasjax.predictors import Inputs, Predictor, errors
+from nasjax.tactics.problem import CostFunction, Fit, Measured, Problem, Values, padded
 from nasjax.types import Objectives, Population, Violations
 
 Models = tuple[Any, ...]
@@ -27,7 +28,8 @@ def fitted(state: Measured) -> tuple[Models, Measured]:
         None if cost is not None else problem.predictor.fit(problem.inputs, archs, values[:, i], counts)
         for i, cost in enumerate(problem.costs)
     )
-    return models, state
+    fits = tuple(Fit(i, *errors(values[:, i], model.held_out)) for i, model in enumerate(models) if model is not None)
+    return models, replace(state, fits=fits)
 
 
 Predicted = Callable[[Models, Population], tuple[Values, Values]]

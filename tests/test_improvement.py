@@ -1,0 +1,108 @@
+"""Expected hypervolume improvement against Monte Carlo and brute force."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nasjax.pareto import hypervolume_exact
+from nasjax.tactics import improvement
+
+
+@pytest.fixture(autouse=True)
+def strict_dtypes():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def case(objectives, rows=12, pool=30, seed=0):
+    """Front, means and deviations of a pool, and the reference."""
+    rng = np.random.default_rng(seed)
+    front, means = rng.random((rows, objectives)), rng.random((pool, objectives))
+    deviations = 0.1 * rng.random((pool, objectives))
+    return [jnp.asarray(a, jnp.float32) for a in (front, means, deviations, np.full(objectives, 1.1))]
+
+
+def choose(front, means, deviations, reference, batch, feasible=1.0, barred=False, spare=0.0):
+    rows = len(means)
+    return np.asarray(
+        improvement.choose(
+            front,
+            means,
+            deviations,
+            jnp.broadcast_to(jnp.asarray(feasible, jnp.float32), rows),
+            jnp.broadcast_to(jnp.asarray(barred), rows),
+            reference,
+            jnp.broadcast_to(jnp.asarray(spare, jnp.float32), rows),
+            batch,
+        )
+    ).tolist()
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_one_and_two_objectives_are_exact(objectives):
+    front, means, deviations, reference = case(objectives)
+    gain, _, state = {1: improvement._one, 2: improvement._two}[objectives](front, means, deviations, reference)
+    before = hypervolume_exact(front, reference)
+    rng = np.random.default_rng(1)
+    for row in range(6):
+        draws = np.asarray(means[row]) + np.asarray(deviations[row]) * rng.standard_normal((400, objectives))
+        gains = [hypervolume_exact(np.concatenate([front, draw[None]]), reference) - before for draw in draws]
+        error = np.std(gains) / np.sqrt(len(gains))
+        assert float(gain(state)[row]) == pytest.approx(np.mean(gains), abs=4 * error + 1e-6)
+
+
+@pytest.mark.parametrize("objectives", [3, 4])
+def test_rays_measure_what_a_certain_candidate_adds(objectives):
+    front, means, _, reference = case(objectives)
+    gain, _, state = improvement._rays(front, means, jnp.full(means.shape, 1e-9), reference)
+    found = np.asarray(gain(state))
+    before = hypervolume_exact(front, reference)
+    true = np.array([hypervolume_exact(np.concatenate([front, mean[None]]), reference) - before for mean in means])
+    np.testing.assert_array_equal(found[true == 0], 0)
+    assert np.corrcoef(found, true)[0, 1] > 0.97
+    assert true[np.argmax(found)] >= 0.8 * true.max()
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_a_batch_of_certain_candidates_is_the_greedy_one(objectives):
+    front, means, deviations, reference = case(objectives)
+    chosen = choose(front, means, 0 * deviations, reference, 4)
+    assert len(set(chosen)) == 4
+    volumes, now = [], np.asarray(front)
+    for row in chosen:
+        every = [hypervolume_exact(np.concatenate([now, mean[None]]), reference) for mean in np.asarray(means)]
+        now = np.concatenate([now, np.asarray(means[row])[None]])
+        volumes.append((hypervolume_exact(now, reference), max(every)))
+    for got, best in volumes:
+        assert got >= best * (1 - (0.01 if objectives > 2 else 1e-5))
+
+
+def test_a_front_that_is_padded_or_beyond_the_reference_changes_nothing():
+    front, means, deviations, reference = case(2)
+    more = jnp.concatenate([jnp.full((3, 2), jnp.nan), front, jnp.array([[0.0, 2.0]])])
+    assert choose(more, means, deviations, reference, 5) == choose(front, means, deviations, reference, 5)
+
+
+def test_what_cannot_keep_the_constraints_or_is_known_comes_last():
+    front, means, deviations, reference = case(2)
+    best = choose(front, means, deviations, reference, 1)[0]
+    others = jnp.arange(len(means)) != best
+    assert best not in choose(front, means, deviations, reference, 20, feasible=others)
+    everyone = choose(front, means, deviations, reference, len(means), barred=~others)
+    assert everyone[-1] == best and sorted(everyone) == list(range(len(means)))
+
+
+def test_where_nothing_is_to_be_gained_the_most_spare_is_taken():
+    front, means, deviations, reference = case(2)
+    spare = -jnp.arange(len(means), dtype=jnp.float32)
+    assert choose(jnp.zeros((1, 2)), means, 0 * deviations, reference, 3, spare=spare) == [0, 1, 2]
+
+
+def test_a_shortlist_holds_the_best(monkeypatch):
+    front, means, deviations, reference = case(2, pool=50)
+    whole = choose(front, means, deviations, reference, 2)
+    monkeypatch.setattr(improvement, "SHORTLIST", 10)
+    improvement.choose.clear_cache()
+    assert choose(front, means, deviations, reference, 2) == whole
+    improvement.choose.clear_cache()
