@@ -135,8 +135,8 @@ def test_constraints_are_kept_and_the_best_within_them_is_found(name):
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("objectives", [1, 3, 4])
-def test_shapes_hold_for_one_three_and_four_objectives(name, objectives):
+@pytest.mark.parametrize("objectives", [1, 4])
+def test_shapes_hold_for_one_and_four_objectives(name, objectives):
     algorithm = made(name)
 
     def step(key):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.special import ndtr, ndtri
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from nasjax.algorithms.decomposition import LIMIT, chebyshev, directions, normalised
 from nasjax.algorithms.genetic import GeneticState
@@ -41,10 +41,14 @@ SCORED = 6
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BankState(GeneticState):
-    """`archs` and `objectives` are the best found, as NSGA-II sorts them; every strategy has its own state and questions."""
+    """`archs` and `objectives` are the best found, as NSGA-II sorts them; every strategy has its own state and questions.
+
+    `members` are the objectives of the populations that some strategies keep, NaN where unknown.
+    """
 
     strategies: Any
     scores: Float[Array, "bank each dims"]
+    members: Float[Array, "bank kept obj"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class Bank:
         archs = first(draw, space, start, self.population)
         unknown = jnp.full((self.population, objectives), jnp.nan, jnp.float32)
         scores = jnp.zeros((bank, each, strategy.num_dims))
-        return BankState(space, key, jnp.zeros((), jnp.int32), archs, unknown, strategies, scores)
+        members = jnp.full((bank, strategies.population.shape[1] if by_population else 0, objectives), jnp.nan, jnp.float32)
+        return BankState(space, key, jnp.zeros((), jnp.int32), archs, unknown, strategies, scores, members)
 
     @partial(jax.jit, static_argnums=0)
     def ask(self, state: BankState) -> tuple[Int[Array, "pop genes"], BankState]:
@@ -119,23 +124,30 @@ class Bank:
         """The best of those kept and `archs` (any number), and every strategy told of its own questions."""
         space = state.space
         bank, each, dims = state.scores.shape
-        strategy, parameters, _ = _strategy(self._name(), each, dims)
+        strategy, parameters, by_population = _strategy(self._name(), each, dims)
         archs = space.canonical(jnp.asarray(archs))
         told: BankState = NSGA2(self.population).tell(state, archs, objectives, violations)  # type: ignore[assignment]
         values = penalised(jnp.asarray(objectives, state.objectives.dtype), violations)
 
         # A question may have been replaced, by us or by a tactic: then its value is known from before, or is the worst.
         questions = space.canonical(_chosen(space, state.scores.reshape(bank * each, dims)))
-        same = (questions[:, None] == jnp.concatenate([archs, told.archs])[None]).all(axis=2)
-        found = jnp.concatenate([values, told.objectives])[same.argmax(axis=1)]
-        found = jnp.where(same.any(axis=1)[:, None], found, jnp.nan)
-        fitness = _fitness(found, told.objectives, directions(values.shape[1], bank)).reshape(bank, bank, each)
-        fitness = jnp.diagonal(fitness, axis1=0, axis2=1).T
+        seen, seen_values = jnp.concatenate([archs, told.archs]), jnp.concatenate([values, told.objectives])
+        found = _recalled(jnp.asarray(questions), seen, seen_values).reshape(bank, each, -1)
+        towards = directions(values.shape[1], bank)
+        fitness = _fitness(found, told.objectives, towards)
+        before, members = state.strategies, state.members
+        if by_population:
+            # What is the best along a direction has moved on: or a value from long ago would never be beaten.
+            known = ~jnp.isnan(members).any(axis=2)
+            before = before.replace(fitness=jnp.where(known, _fitness(members, told.objectives, towards), before.fitness))
         with _relaxed():
             tells = jax.vmap(strategy.tell, (0, 0, 0, 0, None))
             keys = jax.random.split(jax.random.fold_in(state.key, -state.step), bank)
-            strategies, _ = tells(keys, state.scores, fitness, state.strategies, parameters)
-        return replace(told, strategies=jax.tree.map(_like, strategies, state.strategies))
+            strategies, _ = tells(keys, state.scores, fitness, before, parameters)
+        if by_population:
+            sources = jnp.concatenate([state.scores, before.population], axis=1)
+            members = jax.vmap(_recalled)(strategies.population, sources, jnp.concatenate([found, members], axis=1))
+        return replace(told, strategies=jax.tree.map(_like, strategies, state.strategies), members=members)
 
     def _name(self) -> str:
         return self.evosax
@@ -263,14 +275,26 @@ def _imposed(space: SearchSpace, rows: Float[Array, "pop dims"], archs: Populati
     return rows.at[:, _columns(space).ravel()].set(swapped.reshape(len(rows), -1), mode="drop")
 
 
+def _recalled(
+    rows: Num[Array, "pop columns"], sources: Num[Array, "all columns"], values: Float[Array, "all obj"]
+) -> Float[Array, "pop obj"]:
+    """The values of the first of `sources` that equals each row, NaN where none does."""
+    same = (rows[:, None] == sources[None]).all(axis=2)
+    return jnp.where(same.any(axis=1)[:, None], values[same.argmax(axis=1)], jnp.nan)
+
+
 def _fitness(
-    found: Float[Array, "all obj"], best: Float[Array, "pop obj"], towards: Float[np.ndarray, "bank obj"]
-) -> Float[Array, "bank all"]:
+    values: Float[Array, "bank each obj"], best: Float[Array, "pop obj"], towards: Float[np.ndarray, "bank obj"]
+) -> Float[Array, "bank each"]:
     """What each strategy minimises; finite, for some of them take means."""
-    if found.shape[1] == 1:
-        # Strategies that remember values need a scale that stays.
-        scores = jnp.where(found < LIMIT, found, 1e15 * jnp.log10(found)).T
+
+    def along(values: Float[Array, "each obj"], direction: Float[Array, " obj"]) -> Float[Array, " each"]:
+        front = jnp.concatenate([non_dominated(best), jnp.zeros(len(values), bool)])
+        return chebyshev(normalised(jnp.concatenate([best, values]), front)[len(best) :], direction[None])[0]
+
+    if values.shape[2] == 1:
+        # There is one direction, and no scale is needed.
+        scores = jnp.where(values < LIMIT, values, 1e15 * jnp.log10(values))[..., 0]
     else:
-        front = jnp.concatenate([non_dominated(best), jnp.zeros(len(found), bool)])
-        scores = chebyshev(normalised(jnp.concatenate([best, found]), front)[len(best) :], towards)
+        scores = jax.vmap(along)(values, jnp.asarray(towards))
     return jnp.clip(jnp.nan_to_num(scores, nan=1e17), -1e17, 1e17)
