@@ -1,10 +1,13 @@
 """Every algorithm that pymoo has too, on the same integers with the same budget."""
 
+import json
 import sys
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from problems import PROBLEMS, plain
@@ -100,9 +103,9 @@ def pymoo_algorithm(name, counts, dimensions):
     return {"unsga3": UNSGA3, "moead": MOEAD, "ctaea": CTAEA}[name](towards, **operators(counts))
 
 
-def pymoo_front(name, objective, counts, dimensions, seed):
+def pymoo_front(name, objective, counts, dimensions, seed, generations=GENERATIONS):
     problem = PymooProblem(objective, counts, dimensions)
-    return minimize(problem, pymoo_algorithm(name, counts, dimensions), ("n_gen", GENERATIONS), seed=seed).pop.get("F")
+    return minimize(problem, pymoo_algorithm(name, counts, dimensions), ("n_gen", generations), seed=seed).pop.get("F")
 
 
 @pytest.mark.parametrize(("name", "problem", "share"), CASES)
@@ -140,3 +143,32 @@ def test_the_best_of_one_objective_is_no_worse_than_pymoos_genetic_algorithms(na
         theirs.append(float(pymoo_front("ga", first_and_last, (33,) * 20, 1, seed).min()))
     print(name, np.median(ours), np.median(theirs))
     assert np.median(ours) <= np.median(theirs) + 0.05
+
+
+MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro" / "nas-bench-macro_cifar10.json"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MACRO.is_file(), reason="needs NAS-Bench-Macro")
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_1000_of_the_6561_networks_of_nas_bench_macro_hold_its_front(name):
+    """Accuracy and operations from the complete table; the reference is the worst of both."""
+    networks = sorted(json.loads(MACRO.read_text()).items())
+    table = jnp.array([[-network["mean_acc"], network["flops"] / 1e6] for _, network in networks], jnp.float32)
+    places = jnp.array([3**i for i in reversed(range(8))], jnp.int32)
+
+    def objective(_, archs):
+        return table[(jnp.asarray(archs) * places[None]).sum(axis=1)]
+
+    space, reference, algorithm = plain((3,) * 8), np.asarray(table.max(axis=0)), ALGORITHMS[name](population=POPULATION)
+    best = hypervolume_exact(table, reference)
+    theirs_by = name if name in ("nsga2", "age_moea", "unsga3", "moead", "ctaea", "sms_emoa") else "nsga2"
+    ours, theirs = [], []
+    for seed in range(SEEDS):
+        state = evolve(algorithm, space, objective, None, jax.random.key(seed), 25)
+        ours.append(hypervolume_exact(state.objectives, reference) / best)
+        theirs.append(hypervolume_exact(pymoo_front(theirs_by, objective, space.counts, 2, seed, 25), reference) / best)
+    print(name, np.median(ours), np.median(theirs))
+    assert max(ours) <= 1 + 1e-5
+    assert np.median(ours) >= np.median(theirs) - 0.005
+    assert np.median(ours) >= 0.98

@@ -52,25 +52,6 @@ def test_a_space_smaller_than_the_population_is_seen_whole():
     assert rows(state.archs) == rows(space.everything())
 
 
-def test_the_first_question_is_the_start_topped_up():
-    start = ELASTIC.sample(jax.random.key(9), 6)
-    start = jnp.concatenate([start, start[:2]])
-    archs, _ = NSGA2(16).ask(NSGA2(16).init(jax.random.key(0), ELASTIC, start))
-    assert rows(start) <= rows(archs)
-    assert len(rows(archs)) == 16
-
-
-def test_failed_rows_never_survive_while_others_exist():
-    def failing(parameters, archs):
-        values = trade(parameters, archs)
-        # One failed value is enough, and the rest of the row is the best that there is.
-        return jnp.where((jnp.asarray(archs)[:, 1] == 1)[:, None], jnp.array([[jnp.nan, -1e9]]), values)
-
-    state = run(NSGA2(20), objective=failing)
-    assert np.isfinite(state.objectives).all()
-    assert not (np.asarray(state.archs)[:, 1] == 1).any()
-
-
 def test_a_failed_measurement_does_not_hide_a_good_one_of_the_same_architecture():
     algorithm = NSGA2(16)
     state = algorithm.init(jax.random.key(0), ELASTIC)
@@ -79,12 +60,6 @@ def test_a_failed_measurement_does_not_hide_a_good_one_of_the_same_architecture(
     again = algorithm.tell(state, archs, jnp.full((16, 2), jnp.nan))
     np.testing.assert_array_equal(again.archs, state.archs)
     np.testing.assert_array_equal(again.objectives, state.objectives)
-
-
-def test_everything_failed_is_survived():
-    state = run(NSGA2(8), generations=4, objective=lambda _, archs: jnp.full((len(archs), 2), jnp.nan))
-    assert len(rows(state.archs)) == 8
-    assert np.isnan(state.objectives).all()
 
 
 def test_survivors_are_the_best_fronts_of_all_that_was_told():
