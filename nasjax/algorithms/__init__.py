@@ -4,7 +4,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Int
 
+from nasjax.algorithms.age_moea import AGEMOEA
+from nasjax.algorithms.ctaea import CTAEA
+from nasjax.algorithms.evosax import CMAES, SNES, DifferentialEvolution, Evosax, SepCMAES
+from nasjax.algorithms.ga import GA
+from nasjax.algorithms.moead import MOEAD
 from nasjax.algorithms.nsga2 import NSGA2
+from nasjax.algorithms.sms_emoa import SMSEMOA
+from nasjax.algorithms.unsga3 import UNSGA3
 from nasjax.space import SearchSpace
 from nasjax.types import Objectives, Population, PRNGKey, Violations
 
@@ -25,5 +32,18 @@ class Algorithm(Protocol):
         """The state that knows these values; NaN rows have failed, `violations` above 0 break a constraint."""
 
 
-ALGORITHMS: dict[str, Any] = {"nsga2": NSGA2}
+ALGORITHMS: dict[str, Any] = {
+    "nsga2": NSGA2,
+    "age_moea": AGEMOEA,
+    "unsga3": UNSGA3,
+    "moead": MOEAD,
+    "ctaea": CTAEA,
+    "sms_emoa": SMSEMOA,
+    "ga": GA,
+    "cma_es": CMAES,
+    "snes": SNES,
+    "sep_cma_es": SepCMAES,
+    "differential_evolution": DifferentialEvolution,
+    "evosax": Evosax,
+}
 """The algorithms by name."""

@@ -1,0 +1,91 @@
+"""C-TAEA (Li, Chen, Fu and Yao 2019): an archive that converges within the constraints, and one that looks beyond them."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from nasjax.algorithms.decomposition import LIMIT, chebyshev, directions, levels, niches, normalised
+from nasjax.algorithms.genetic import Genetic, GeneticState
+from nasjax.pareto import non_dominated, non_dominated_sort
+from nasjax.space import SearchSpace, duplicates
+from nasjax.types import Objectives, Population, PRNGKey, Violations
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CTAEAState(GeneticState):
+    """`archs` and `objectives` are the convergence archive; the diversity archive knows no constraints."""
+
+    diverse: Int[Array, "pop genes"]
+    diverse_objectives: Float[Array, "pop obj"]
+
+
+@dataclass(frozen=True)
+class CTAEA(Genetic):
+    """Two archives over `population` directions; parents come from the one that has more of the front."""
+
+    @partial(jax.jit, static_argnums=(0, 2, 4))
+    def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> CTAEAState:
+        """As every genetic algorithm's; both archives begin with the same rows."""
+        state = super().init(key, space, start, objectives)
+        return CTAEAState(space, state.key, state.step, state.archs, state.objectives, state.archs, state.objectives)
+
+    @partial(jax.jit, static_argnums=0)
+    def tell(  # type: ignore[override]
+        self,
+        state: CTAEAState,
+        archs: Population,
+        objectives: Objectives,
+        violations: Violations | None = None,
+    ) -> CTAEAState:
+        """Both archives, updated with `archs` (any number)."""
+        told = super().tell(state, archs, objectives, violations)
+        archs = jnp.concatenate([state.diverse, state.space.canonical(archs)])
+        values = jnp.concatenate([state.diverse_objectives, jnp.asarray(objectives, state.objectives.dtype)])
+        failed = jnp.isnan(values).any(axis=1)
+        order = jnp.argsort(failed)
+        archs, values, failed = archs[order], values[order], failed[order]
+        repeated = duplicates(archs)
+        ranks = non_dominated_sort(values, ~repeated)
+
+        towards = directions(values.shape[1], self.population)
+        scaled = normalised(values, ranks == 0)
+        niche, _ = niches(jnp.nan_to_num(scaled), towards)
+        score = jnp.take_along_axis(chebyshev(scaled, towards), niche[None], axis=0)[0]
+        # What the convergence archive holds already, in the same niches: the others fill first.
+        front = jnp.concatenate([values, told.objectives])
+        among, _ = niches(jnp.nan_to_num(normalised(front, jnp.arange(len(front)) < len(values))[len(values) :]), towards)
+        feasible = (told.objectives < LIMIT).all(axis=1)
+        held = jnp.zeros(len(towards), jnp.int32).at[among].add(feasible.astype(jnp.int32))
+        level = held[niche] + levels(niche, score, ranks)
+        best = jnp.lexsort((ranks, level, repeated, failed))[: self.population]
+        return replace(told, diverse=archs[best], diverse_objectives=values[best])
+
+    def _keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
+        """The first fronts that hold enough, evenly over the niches; the rest follows, least violation first."""
+        towards = directions(values.shape[1], self.population)
+        scaled = normalised(values, ranks == 0)
+        niche, _ = niches(jnp.nan_to_num(scaled), towards)
+        score = jnp.take_along_axis(chebyshev(scaled, towards), niche[None], axis=0)[0]
+        beyond = jnp.maximum(ranks - jnp.sort(ranks)[self.population - 1], 0)
+        infeasible = jnp.where((values < LIMIT).all(axis=1), 0, values[:, 0])
+        level = levels(niche, score, beyond)
+        return jax.random.uniform(key, ranks.shape), level, beyond, infeasible
+
+    def _parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
+        """Each parent from the convergence archive as likely as it holds more of what is not dominated in both."""
+        assert isinstance(state, CTAEAState)
+        number = self.population
+        both = jnp.concatenate([state.objectives, state.diverse_objectives])
+        front = non_dominated(both)
+        near, wide = front[:number].mean(), front[number:].mean()
+        draw, which = jax.random.split(key)
+        first = jnp.where(near > wide, 1.0, 0.0)
+        chance = jnp.stack([first, near])[:, None]
+        converging = jax.random.uniform(which, (2, number)) < chance
+        contest = jax.random.randint(draw, (2, 2, number), 0, number).min(axis=0)
+        one, other = jnp.where(converging[..., None], state.archs[contest], state.diverse[contest])
+        return one, other

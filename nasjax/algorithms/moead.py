@@ -1,0 +1,52 @@
+"""MOEA/D (Zhang and Li 2007): a front as many single-objective problems that help their neighbours.
+
+A child may replace the incumbent of any problem, not only of its parents' (global replacement, Wang et al. 2016), so that
+all children are asked for at once; survivors are distinct, the second best of a problem where one row is best of several.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from nasjax.algorithms.decomposition import chebyshev, directions, normalised
+from nasjax.algorithms.ga import GA
+from nasjax.algorithms.genetic import GeneticState
+from nasjax.pareto import non_dominated
+from nasjax.types import PRNGKey
+
+
+@dataclass(frozen=True)
+class MOEAD(GA):
+    """One augmented-Chebyshev problem a member; parents are the best of two of the `neighbours` nearest problems."""
+
+    neighbours: int = 20
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.neighbours < 2:
+            raise ValueError(f"algorithm.neighbours must be at least 2, not {self.neighbours}")
+
+    def _parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
+        number, dimensions = self.population, state.objectives.shape[1]
+        scaled = normalised(state.objectives, non_dominated(state.objectives))
+        scores = chebyshev(scaled, directions(dimensions, number))
+        best = jnp.where(jnp.isnan(scores), jnp.inf, scores).argmin(axis=1)
+        near = jnp.asarray(_nearest(dimensions, number, min(self.neighbours, number)))
+        which, far = jax.random.split(key)
+        pair = jax.random.randint(which, (2, number), 0, near.shape[1])
+        # One pair in ten comes from anywhere, or neighbours would never hear of the rest (Li and Zhang 2009).
+        anyone = jax.random.randint(far, (2, number), 0, 10 * number)
+        problem = jnp.where(anyone[:1] < number, anyone[::-1] % number, near[jnp.arange(number)[None], pair])
+        one, other = state.archs[best[problem]]
+        return one, other
+
+
+@lru_cache(maxsize=64)
+def _nearest(objectives: int, number: int, neighbours: int) -> Int[np.ndarray, "number neighbours"]:
+    towards = directions(objectives, number)
+    apart = np.linalg.norm(towards[:, None] - towards[None], axis=2)
+    return np.argsort(apart, axis=1, kind="stable")[:, :neighbours].astype(np.int32)

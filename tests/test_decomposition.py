@@ -1,0 +1,131 @@
+"""The parts of the algorithms, against brute force."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+from problems import ELASTIC, plain, rows
+
+from nasjax.algorithms import evosax, sms_emoa
+from nasjax.algorithms.age_moea import _corners, _shape
+from nasjax.algorithms.decomposition import chebyshev, directions, levels, niches, normalised, places
+from nasjax.pareto import hypervolume, non_dominated_sort, penalised
+
+
+@pytest.mark.parametrize(("objectives", "number"), [(1, 5), (2, 7), (3, 15), (3, 40), (4, 30), (4, 3), (3, 1)])
+def test_directions_are_distinct_points_of_the_simplex_with_its_corners(objectives, number):
+    towards = directions(objectives, number)
+    assert towards.shape == (number, objectives)
+    np.testing.assert_allclose(towards.sum(axis=1), 1, rtol=1e-6)
+    assert (towards >= 0).all()
+    if objectives > 1:
+        assert len(np.unique(towards, axis=0)) == number
+    if number >= objectives > 1:
+        assert rows(np.eye(objectives)) <= rows(towards)
+
+
+def test_a_lattice_of_just_the_right_size_is_taken_whole():
+    lattice = {(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)}
+    assert {tuple(row) for row in np.rint(4 * directions(3, 15)).astype(int).tolist()} == lattice
+
+
+def test_penalties_move_no_scale_and_keep_their_order():
+    values = jnp.asarray(np.random.default_rng(0).uniform(1, 9, (20, 3)), jnp.float32)
+    broken = jnp.where(jnp.arange(20) < 5, jnp.arange(20, 0, -1) / 10, 0)
+    scaled = normalised(penalised(values, broken), non_dominated_sort(penalised(values, broken)) == 0)
+    alone = normalised(values[5:], non_dominated_sort(values[5:]) == 0)
+    np.testing.assert_allclose(scaled[5:], alone)
+    assert (np.diff(np.asarray(scaled[:5, 0])) < 0).all() and (scaled[:5] > alone.max()).all()
+
+
+def test_rows_are_taken_one_at_a_time_from_the_niche_that_gave_least():
+    rng = np.random.default_rng(1)
+    niche, distance = rng.integers(0, 4, 30), rng.permutation(30)
+    level = np.asarray(levels(jnp.asarray(niche, jnp.int32), jnp.asarray(distance)))
+    given_so_far = np.zeros(4, int)
+    left = set(range(30))
+    for row in np.argsort(level, kind="stable"):
+        open_niches = {int(niche[other]) for other in left}
+        assert given_so_far[niche[row]] == min(given_so_far[one] for one in open_niches)
+        assert distance[row] == min(distance[other] for other in left if niche[other] == niche[row])
+        given_so_far[niche[row]] += 1
+        left.remove(int(row))
+
+
+def test_niches_are_the_nearest_lines():
+    towards = directions(3, 15)
+    rng = np.random.default_rng(2)
+    scaled = rng.uniform(0, 1, (40, 3)).astype(np.float32)
+    niche, distance = niches(jnp.asarray(scaled), towards)
+    unit = towards / np.linalg.norm(towards, axis=1, keepdims=True)
+    apart = np.stack([np.linalg.norm(np.cross(scaled, line), axis=1) for line in unit], axis=1)
+    np.testing.assert_allclose(distance, apart.min(axis=1), atol=1e-5)
+    np.testing.assert_allclose(apart[np.arange(40), niche], apart.min(axis=1), atol=1e-5)
+
+
+def test_points_on_a_front_are_the_best_of_their_own_direction():
+    towards = directions(3, 15)
+    on_front = jnp.asarray(towards / np.linalg.norm(towards, axis=1, keepdims=True))
+    np.testing.assert_array_equal(chebyshev(on_front, towards).argmin(axis=1), np.arange(15))
+    assert (places(chebyshev(on_front, towards)) == 0).all()
+
+
+@hypothesis(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), dimensions=st.integers(1, 3))
+def test_contributions_are_what_the_hypervolume_loses(seed, dimensions):
+    rng = np.random.default_rng(seed)
+    # Few levels: ties and equal rows; some rows lie beyond the reference.
+    points = jnp.asarray(rng.integers(0, 7, (12, dimensions)) / 5, jnp.float32)
+    mask = jnp.asarray(rng.random(12) < 0.8)
+    reference = jnp.full(dimensions, sms_emoa.REFERENCE)
+    whole = hypervolume(points, reference, mask)
+    lost = [float(whole - hypervolume(points, reference, mask.at[i].set(False))) * bool(mask[i]) for i in range(12)]
+    np.testing.assert_allclose(jax.jit(sms_emoa.contributions)(points, mask), lost, atol=1e-5)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 4.0])
+def test_the_norm_of_a_front_is_read_off_its_shape(power):
+    """Points whose coordinates to the `power` add up to 1."""
+    points = jnp.asarray(directions(3, 45) ** (1 / power))
+    first = jnp.ones(len(points), bool)
+    corners = _corners(points, first)
+    assert rows(np.rint(np.asarray(points[corners]))) == rows(np.eye(3))
+    assert float(_shape(points, first, corners)) == pytest.approx(power, rel=0.1)
+
+
+@pytest.mark.parametrize("space", [ELASTIC, plain((33, 3, 33))], ids=["elastic", "numbers"])
+def test_scores_made_for_an_architecture_choose_it(space):
+    archs = space.sample(jax.random.key(0), 50)
+    scores = jax.random.normal(jax.random.key(1), (50, sum(evosax._widths(space))))
+    np.testing.assert_array_equal(space.canonical(evosax._chosen(space, evosax._imposed(space, scores, archs))), archs)
+
+
+def test_scores_from_a_normal_distribution_choose_every_option_alike():
+    space = plain((3, 33))
+    archs = np.asarray(evosax._chosen(space, jax.random.normal(jax.random.key(0), (20_000, 4))))
+    for column, count in enumerate(space.counts):
+        share = np.bincount(archs[:, column], minlength=count) / 20_000 * count
+        assert share.min() > 0.8 and share.max() < 1.2
+
+
+def test_every_strategy_named_is_evosaxs():
+    from evosax.algorithms import algorithms
+
+    assert set(evosax.STRATEGIES) == set(algorithms) - {"RandomSearch", "SV_CMA_ES", "SV_Open_ES"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", evosax.STRATEGIES)
+def test_every_strategy_takes_a_step(name):
+    algorithm = evosax.Evosax(16, strategy=name)
+
+    def step(key):
+        archs, state = algorithm.ask(algorithm.init(key, ELASTIC))
+        return state, algorithm.tell(state, archs, jnp.ones((16, 2)))
+
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        before, after = jax.eval_shape(step, jax.random.key(0))
+    assert [leaf.shape for leaf in jax.tree.leaves(before)] == [leaf.shape for leaf in jax.tree.leaves(after)]
