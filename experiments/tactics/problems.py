@@ -1,0 +1,227 @@
+"""The problems that tactics are compared on: `create(name)` makes one, `NAMES` lists them all.
+
+`surrogate_blend`, `surrogate_trees`: Once-for-All MobileNetV3, accuracy by a surrogate (`surrogate.py`) with its noise, macs
+exact; the hypervolume's reference is that of a search (0 %, the dearest network). `…_inner`: the same without credit for the
+extremes (74 %, 420 million macs). `nb201:DATA:DEVICE`: all 15,625 cells of NAS-Bench-201, accuracy and measured latency.
+`macro`: all 6,561 networks of NAS-Bench-Macro, accuracy and exact macs; `macro_measured`: the same, nothing exact. Tables
+have no noise, and their reference is the worst value of each column.
+
+NASJAX_DATA names the folder of the data sets (default: ../shared/data beside the repository), NASJAX_CACHE that of fitted
+surrogates (default: experiments/tactics/.cache); fitting takes a minute or more, once.
+"""
+
+import csv
+import json
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sklearn
+import surrogate
+from jaxtyping import Array, Float
+
+from nasjax.hardware.costs import CostTable
+from nasjax.pareto import hypervolume_exact, non_dominated_exact
+from nasjax.space import Gene, SearchSpace
+from nasjax.types import Objectives, Population
+
+HERE = Path(__file__).parent
+DATA = Path(os.environ.get("NASJAX_DATA", HERE.parents[2] / "shared" / "data"))
+CACHE = Path(os.environ.get("NASJAX_CACHE", HERE / ".cache"))
+
+DEVICES = {
+    "gold_6226": "server CPU (Xeon Gold 6226)",
+    "1080ti_1": "GPU at batch 1 (GTX 1080 Ti; bound by launches)",
+    "titan_rtx_256": "GPU at batch 256 (Titan RTX)",
+    "pixel3": "mobile phone (Pixel 3)",
+    "raspi4": "single-board computer (Raspberry Pi 4)",
+    "fpga": "FPGA (estimated; 84 distinct values)",
+    "eyeriss": "ASIC (Eyeriss, estimated; 38 distinct values)",
+}
+"""Seven of the 27 device settings of HELP's tables (arXiv:2106.08630), one of each kind."""
+
+DATASETS = {"cifar100": "CIFAR100TestAccuracy200Epochs", "imagenet16": "ImageNetTestAccuracy200Epochs"}
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = ("edge_1_0", "edge_2_0", "edge_2_1", "edge_3_0", "edge_3_1", "edge_3_2")
+"""NAS-Bench-201's edges as node and input, in the order of its architecture strings (arXiv:2001.00326)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """A problem with known answers, everything minimised.
+
+    `true` gives exact values; `noise` is the standard deviation of a measurement, by objective. `costs` has one entry an
+    objective: the jittable function of an exact one, None for a measured one; `parts` is the exact cost by part of the
+    network, where there is one. `archs` are all architectures of a table, None elsewhere.
+    """
+
+    name: str
+    space: SearchSpace
+    objectives: tuple[str, str]
+    reference: Float[np.ndarray, " obj"]
+    true: Callable[[Population], Objectives]
+    noise: tuple[float, ...] = (0.0, 0.0)
+    costs: tuple[Callable[[Population], Float[Array, " pop"]] | None, ...] = (None, None)
+    parts: Callable[[Population], Float[Array, "pop parts"]] | None = None
+    archs: Population | None = None
+
+    def measure(self, archs: Population, seed: int) -> Objectives:
+        """What a tactic is told: the same architecture and seed always give the same values."""
+        archs = np.ascontiguousarray(archs, np.int32)
+        values = self.true(archs)
+        if not any(self.noise):
+            return values
+        draws = [
+            np.random.default_rng([*sha256(a.tobytes()).digest()[:8], seed]).normal(size=len(self.noise)) for a in archs
+        ]
+        return values + np.array(draws).reshape(values.shape) * self.noise
+
+    @cached_property
+    def front(self) -> Objectives:
+        """A table's true front, distinct values only."""
+        if self.archs is None:
+            raise ValueError(f"the true front of {self.name} is not known")
+        values = self.true(self.archs)
+        return np.unique(values[non_dominated_exact(values)], axis=0)
+
+    @cached_property
+    def best(self) -> float:
+        """The hypervolume of the true front; NaN where that is not known."""
+        return float("nan") if self.archs is None else hypervolume_exact(self.front, self.reference)
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------------
+
+
+def table(name: str, space: SearchSpace, objectives: tuple[str, str], archs: Population, values: Objectives) -> Benchmark:
+    """A benchmark of a complete table, nothing exact; the reference is the worst value of each column."""
+    weights = np.cumprod([1, *space.counts[:0:-1]])[::-1]
+    lookup = np.full((int(np.prod(space.counts)), values.shape[1]), np.nan)
+    lookup[archs @ weights] = values
+    if np.isnan(lookup).any():
+        raise ValueError(f"{name} is not complete")
+    return Benchmark(name, space, objectives, values.max(0), lambda a: lookup[np.asarray(a) @ weights], archs=archs)
+
+
+@cache
+def _nb201_cells() -> tuple[Population, dict[str, np.ndarray]]:
+    """Architectures and accuracies (%) in the benchmark's own order."""
+    with (DATA / "nb201-accuracy" / "nats_bench.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    words = [[edge.split("~")[0] for edge in row["ArchitectureString"].replace("+", "").split("|") if edge] for row in rows]
+    archs = np.array([[OPERATIONS.index(word) for word in cell] for cell in words], np.int32)
+    return archs, {data: np.array([float(row[column]) for row in rows]) for data, column in DATASETS.items()}
+
+
+def nb201(data: str, device: str) -> Benchmark:
+    """Accuracy (%) on `data` and latency (ms) on `device`, both measured."""
+    archs, accuracies = _nb201_cells()
+    with np.load(DATA / "help-latency" / "nasbench201_latency_ms.npz") as latencies:
+        values = np.stack([-accuracies[data], latencies[device]], 1)
+    space = SearchSpace(tuple(Gene(edge, OPERATIONS) for edge in EDGES))
+    return table(f"nb201:{data}:{device}", space, ("max:accuracy_top1", "min:latency"), archs, values)
+
+
+def macro() -> Benchmark:
+    """Accuracy (%; mean of three trainings) and exact macs."""
+    measured = macro_measured()
+    archs, counts = measured.archs, tuple(measured.space.counts)
+    macs = measured.true(archs)[:, 1]
+    whole = CostTable((tuple(range(len(counts))),), (_in_place(archs, macs.astype(np.int64), counts),), (0,))
+    return replace(measured, name="macro", costs=(None, whole.estimate))
+
+
+def macro_measured() -> Benchmark:
+    """Accuracy and macs, both as if they were measured."""
+    networks = json.loads((DATA / "nas-bench-macro" / "nas-bench-macro_cifar10.json").read_text())
+    archs = np.array([[int(digit) for digit in key] for key in networks], np.int32)
+    values = np.array([[-network["mean_acc"], network["flops"]] for network in networks.values()], np.float64)
+    space = SearchSpace(tuple(Gene(f"layer_{i}", (0, 1, 2)) for i in range(1, 9)))
+    return table("macro_measured", space, ("max:accuracy_top1", "min:macs"), archs, values)
+
+
+def _in_place(archs: Population, values: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
+    """Values as an array with one axis a gene."""
+    placed = np.zeros(counts, values.dtype)
+    placed[tuple(archs.T)] = values
+    return placed
+
+
+# -- surrogates -----------------------------------------------------------------------------------------------------------
+
+
+def surrogate_of(kind: str, reference: tuple[float, float] | None = None) -> Benchmark:
+    """Accuracy (%) by the surrogate `kind`, and exact macs; `reference` in minimised values (None: a search's own)."""
+    space, macs, predict = _fitted(kind)
+
+    @jax.jit
+    def inputs(archs):
+        return space.features(archs), macs.by_unit(archs)
+
+    def true(archs: Population) -> Objectives:
+        """As surrogate.features, but compiled once for each power of two."""
+        archs = np.asarray(archs, np.int32)
+        size = max(16, 1 << (len(archs) - 1).bit_length())
+        found = inputs(jnp.asarray(np.resize(archs, (size, archs.shape[1]))))
+        features, units = (np.asarray(part)[: len(archs)] for part in found)
+        units = units.astype(np.float64)
+        read = np.concatenate([features, np.log(units.sum(1, keepdims=True)), np.log1p(units)], 1)
+        return np.stack([-predict(read), macs.exact(archs).astype(np.float64)], 1)
+
+    name = f"surrogate_{kind}" + ("" if reference is None else "_inner")
+    point = np.array((0.0, float(macs.maximum())) if reference is None else reference)
+    return Benchmark(name, space, ("max:accuracy_top1", "min:macs"), point, true, (surrogate.NOISE, 0.0),
+                     (None, macs.estimate), macs.by_unit)  # fmt: skip
+
+
+@cache
+def _fitted(kind: str) -> tuple[SearchSpace, CostTable, Callable]:
+    """Space, exact macs and the surrogate's function of features, fitted once and kept in the cache."""
+    folder = DATA / "dynast-traces"
+    logs = b"".join(path.read_bytes() for path in sorted(folder.glob("mbnv3w10_*.csv")))
+    recipe = sha256(logs + Path(surrogate.__file__).read_bytes() + sklearn.__version__.encode()).hexdigest()[:16]
+    path = CACHE / f"surrogate_{kind}_{recipe}.pickle"
+    if not path.is_file():
+        space, costs, archs, values = surrogate.networks(folder)
+        predict = surrogate.fitted(kind, surrogate.features(space, costs, archs), values)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(pickle.dumps((space, costs["macs"], predict)))
+        part.replace(path)
+    return pickle.loads(path.read_bytes())
+
+
+INNER = (-74.0, 420e6)
+"""The reference that gives no credit for the extremes of the range."""
+
+MAKERS: dict[str, Callable[[], Benchmark]] = {
+    "surrogate_blend": lambda: surrogate_of("blend"),
+    "surrogate_trees": lambda: surrogate_of("trees"),
+    "surrogate_blend_inner": lambda: surrogate_of("blend", INNER),
+    "surrogate_trees_inner": lambda: surrogate_of("trees", INNER),
+    "macro": macro,
+    "macro_measured": macro_measured,
+    **{
+        f"nb201:{data}:{device}": lambda data=data, device=device: nb201(data, device)
+        for data in DATASETS
+        for device in DEVICES
+    },
+}
+
+NAMES = tuple(MAKERS)
+"""Every problem by name."""
+
+
+@cache
+def create(name: str) -> Benchmark:
+    """The problem of that name. Raises ValueError for a name that is not known."""
+    if name not in MAKERS:
+        raise ValueError(f"unknown problem {name!r}; allowed: {', '.join(NAMES)}")
+    return MAKERS[name]()
