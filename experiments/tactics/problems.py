@@ -16,6 +16,7 @@ import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fnmatch import filter as matches
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +30,7 @@ from jaxtyping import Array, Float
 
 from nasjax.hardware.costs import CostTable
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
+from nasjax.predictors import Inputs
 from nasjax.space import Gene, SearchSpace
 from nasjax.types import Objectives, Population
 
@@ -82,6 +84,11 @@ class Benchmark:
             np.random.default_rng([*sha256(a.tobytes()).digest()[:8], seed]).normal(size=len(self.noise)) for a in archs
         ]
         return values + np.array(draws).reshape(values.shape) * self.noise
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What nasjax's own predictors read: one object a problem, so that its searches in one process compile once."""
+        return Inputs(self.space, self.parts)
 
     @cached_property
     def front(self) -> Objectives:
@@ -225,3 +232,11 @@ def create(name: str) -> Benchmark:
     if name not in MAKERS:
         raise ValueError(f"unknown problem {name!r}; allowed: {', '.join(NAMES)}")
     return MAKERS[name]()
+
+
+def matching(pattern: str) -> list[str]:
+    """The names that `pattern` stands for (`nb201:*:raspi4`). Raises ValueError where there is none."""
+    found = matches(NAMES, pattern)
+    if not found:
+        raise ValueError(f"no problem is named {pattern!r}; there are: {', '.join(NAMES)}")
+    return found
