@@ -7,7 +7,7 @@ without `--methods` nothing is run. Then medians and quartiles are printed, and 
 reached: a share of the true hypervolume (tables), or `METHOD@NUMBER`, the median of a method after so many validations.
 
 A search's front is chosen by what it measured, noise included, and its hypervolume is that of the true values of this front:
-luck with noise earns nothing. `in_band` is the true accuracy of the network that measured best with BAND million macs.
+luck with noise earns nothing. `in_band` is the true accuracy of the network that measured best of those in problems.BAND.
 
 Methods: the rivals of rivals.py by name; nasjax's own tactics as `nasjax:TACTIC,setting=value,…`, where the settings
 `predictor` and `algorithm` name these and all others are the tactic's.
@@ -32,9 +32,6 @@ from nasjax.tactics import TACTICS, Problem
 
 CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 1000)
 """What is printed; written is every fifth validation up to 200, and every tenth from there on."""
-
-BAND = (350e6, 400e6)
-"""Macs (exact) between which WeakNAS is compared at its own task: the band of its paper is about as far up its own space."""
 
 COLUMNS = ("method", "problem", "seed", "evaluations", "hypervolume", "in_band", "seconds")
 
@@ -77,8 +74,8 @@ def run(method, name, seed, evaluations):
     seconds = perf_counter() - began
     true = benchmark.true(archs)
     # A rival knows no reference: its run counts for the same problem with another one too.
-    same = [name] if method.startswith("nasjax:") else problems.matching(f"{name}*")
-    points = {twin: problems.create(twin).reference for twin in same if twin in (name, f"{name}_inner")}
+    same = [name] if method.startswith("nasjax:") else problems.twins(name)
+    points = {twin: problems.create(twin).reference for twin in same}
     checkpoints = [k for k in range(1, evaluations + 1) if k % (5 if k <= 200 else 10) == 0 or k == evaluations]
     return [
         (method, twin, seed, k, volume(values[:k], true[:k], point), in_band(values[:k], true[:k]), f"{seconds:.1f}")
@@ -99,8 +96,9 @@ def volume(measured, true, reference):
 
 
 def in_band(measured, true):
-    """The true accuracy of the row that measured best inside BAND; NaN where there is none."""
-    inside = (true[:, 1] >= BAND[0]) & (true[:, 1] <= BAND[1])
+    """The true accuracy of the row that measured best inside problems.BAND; NaN where there is none."""
+    low, high = problems.BAND
+    inside = (true[:, 1] >= low) & (true[:, 1] <= high)
     return float(-true[np.where(inside, measured[:, 0], np.inf).argmin(), 0]) if inside.any() else float("nan")
 
 
@@ -108,15 +106,17 @@ def in_band(measured, true):
 
 
 def read(path):
-    """{(method, problem): {seed: (evaluations, hypervolume, in_band) as arrays}}"""
+    """{(method, problem): {seed: (evaluations, hypervolume, in_band) as arrays}}; of a run made again, the later one."""
     runs = {}
     if path.is_file():
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                seeds = runs.setdefault((row["method"], row["problem"]), {})
-                line = [float(row[column]) for column in ("evaluations", "hypervolume", "in_band")]
-                seeds.setdefault(int(row["seed"]), []).append(line)
-    return {key: {seed: np.array(lines).T for seed, lines in seeds.items()} for key, seeds in runs.items()}
+                lines = runs.setdefault((row["method"], row["problem"]), {}).setdefault(int(row["seed"]), {})
+                lines[int(row["evaluations"])] = float(row["hypervolume"]), float(row["in_band"])
+    return {
+        key: {seed: np.array([(k, *lines[k]) for k in sorted(lines)]).T for seed, lines in seeds.items()}
+        for key, seeds in runs.items()
+    }
 
 
 def run_all(path, methods, names, seeds, evaluations, jobs):

@@ -246,17 +246,22 @@ def evolve_pymoo(models, seed, counts, generations):
 # -- the outer loop -------------------------------------------------------------------------------------------------------
 
 
-def linas(problem, evaluations, seed, inner="scan"):
-    """Architectures (canonical) and measured values in order; a repeated one costs an evaluation, as in DyNAS-T."""
-    counts, rng = problem.space.counts, np.random.default_rng(seed)
-    capacity = 1 << (evaluations - 1).bit_length()
+def linas(problem, evaluations, seed, inner="scan", free=False):
+    """Architectures (canonical) and measured values in order.
+
+    A repeated one costs an evaluation, as in DyNAS-T, unless `free`: then more rounds are run (twice as many at most).
+    """
+    counts, rng, rounds = problem.space.counts, np.random.default_rng(seed), -(-evaluations // POPULATION)
+    capacity = 1 << (rounds * POPULATION * (2 if free else 1) - 1).bit_length()
     raw = np.stack([rng.integers(0, count, POPULATION) for count in counts], 1)
-    known, values = np.zeros((0, len(counts)), int), np.zeros((0, 2))
-    while True:
+    known, values = np.zeros((0, len(counts)), int), np.zeros((0, len(problem.objectives)))
+    for left in reversed(range(rounds * (2 if free else 1))):
         known = np.concatenate([known, raw])
         values = np.concatenate([values, problem.measure(problem.space.canonical(raw.astype(np.int32)), seed)])
-        if len(known) >= evaluations:
-            return problem.space.canonical(known.astype(np.int32))[:evaluations], values[:evaluations]
+        archs = problem.space.canonical(known.astype(np.int32))
+        paid = np.sort(np.unique(archs, axis=0, return_index=True)[1]) if free else np.arange(len(archs))
+        if len(paid) >= evaluations or not left:
+            return archs[paid[:evaluations]], values[paid[:evaluations]]
         distinct = np.sort(np.unique(known, axis=0, return_index=True)[1])
         inputs = one_hot(known[distinct], counts)
         models = tuple(fit(inputs, column, capacity) for column in values[distinct].T)
@@ -265,3 +270,4 @@ def linas(problem, evaluations, seed, inner="scan"):
             raw = evolve_pymoo(models, seed, counts, INNER // POPULATION)
         else:
             raw = np.asarray(evolve(models, jax.random.key(seed), counts, INNER // POPULATION), int)
+    raise ValueError("evaluations must be at least 1")
