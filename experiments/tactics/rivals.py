@@ -154,6 +154,7 @@ def qnehvi(problem, evaluations, seed):
 RIVALS = {
     "random": random,
     "linas": linas,
+    "linas_pymoo": partial(linas, inner="pymoo"),
     "linas_free": partial(linas, free=True),
     "weaknas": weaknas,
     "weaknas_band": partial(weaknas, band=BAND),
