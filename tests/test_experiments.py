@@ -88,6 +88,7 @@ def test_an_unknown_problem_is_refused_in_one_line():
     for call in (problems.create, problems.matching):
         with pytest.raises(ValueError, match=r"moon.*macro"):
             call("moon")
+    assert all(name in problems.KNOWN for name in problems.matching("surrogate_*"))
     assert problems.twins("surrogate_blend") == ["surrogate_blend", "surrogate_blend_zero", "surrogate_blend_inner"]
 
 

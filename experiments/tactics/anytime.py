@@ -4,7 +4,7 @@
 
 Every finished run (a method on a problem with a seed) is appended to RESULTS.csv; runs that are there are skipped, and
 without `--methods` nothing is run. Then medians and quartiles are printed, and after how many validations `--target` is
-reached: a share of the true hypervolume (tables), or `METHOD@NUMBER`, the median of a method after so many validations.
+reached: a share of the true hypervolume, or `METHOD@NUMBER`, the median of a method after so many validations.
 
 A search's front is chosen by what it measured, noise included, and its hypervolume is that of the true values of this front:
 luck with noise earns nothing. `in_band` is the true accuracy of the network that measured best of those in problems.BAND.
@@ -169,12 +169,10 @@ def quartiles(values, digits):
 def show(path, target):
     runs = read(path)
     for name in dict.fromkeys(name for _, name in runs):
-        best = problems.create(name).best
-        seen = [volumes.max() for (_, problem), seeds in runs.items() if problem == name for _, volumes, _ in seeds.values()]
-        unit = (best if np.isfinite(best) else max(seen)) / 100
+        unit = problems.create(name).best / 100
         wanted = goal(target, name, runs) if target else float("nan")
-        print(f"\n{name}: hypervolume, % of {'the true front' if np.isfinite(best) else 'the best seen'}"
-              f"{f'; target {target}: {wanted / unit:.2f}' if target else ''}")  # fmt: skip
+        words = f"; target {target}: {wanted / unit:.2f}" if target else ""
+        print(f"\n{name}: hypervolume, % of the true front's, or of the best known{words}")
         for (method, problem), seeds in runs.items():
             if problem != name:
                 continue

@@ -7,7 +7,7 @@ measured, whether it was before or not; again.
 
 Two things are done otherwise than there, for time. The inner NSGA-II is one jitted scan with pymoo's operators and survival
 (`inner="pymoo"` runs pymoo itself; both end alike, see README.md). Of SVR's hundred values of C (1, 2, …, 100) a geometric
-subset is tried from the smallest up, until three in a row are no better: the score hardly depends on it.
+subset is tried from the smallest up, until three in a row are no better: with 150 networks the best score is the same.
 """
 
 from dataclasses import dataclass, field
@@ -87,7 +87,8 @@ def fit(inputs, values, capacity):
     costs: dict[int, float] = {}
     for cost in COSTS:
         costs[cost] = svr_score(inputs, labels, cost)
-        if min(costs.values()) < min(list(costs.values())[-3:]):
+        tried = list(costs.values())
+        if len(tried) > 3 and min(tried[-3:]) >= min(tried[:-3]):
             break
     best = min(costs, key=costs.get)
     rows, duals, linear = np.zeros((capacity, inputs.shape[1])), np.zeros(capacity), np.zeros(inputs.shape[1])

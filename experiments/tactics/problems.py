@@ -105,8 +105,8 @@ class Benchmark:
 
     @cached_property
     def best(self) -> float:
-        """The hypervolume of the true front; NaN where that is not known."""
-        return float("nan") if self.archs is None else hypervolume_exact(self.front, self.reference)
+        """The hypervolume of the true front; for a surrogate the best that is known."""
+        return KNOWN[self.name] if self.archs is None else hypervolume_exact(self.front, self.reference)
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------------
@@ -171,6 +171,17 @@ def _in_place(archs: Population, values: np.ndarray, counts: tuple[int, ...]) ->
 
 REFERENCES = {"": (-70.0, float("inf")), "_zero": (0.0, float("inf")), "_inner": (-74.0, 420e6)}
 """References in minimised values, by the end of the problem's name; infinite macs are those of the dearest network."""
+
+
+KNOWN = {
+    "surrogate_blend": 2900691106.0,
+    "surrogate_blend_zero": 34043129986.0,
+    "surrogate_blend_inner": 662683651.0,
+    "surrogate_trees": 2909521444.0,
+    "surrogate_trees_zero": 34051960324.0,
+    "surrogate_trees_inner": 672593256.0,
+}
+"""The best hypervolumes that are known: of all that two runs of NSGA-II found with 76,800 noise-free values each."""
 
 
 def surrogate_of(kind: str, variant: str) -> Benchmark:

@@ -1,4 +1,7 @@
-"""BoTorch's qLogNoisyExpectedHypervolumeImprovement on one-hot inputs, ten at a time from a discrete pool."""
+"""BoTorch's qLogNoisyExpectedHypervolumeImprovement on one-hot inputs, ten at a time from a discrete pool.
+
+BoTorch's default model (a Gaussian process with its own length scale for each input); its fit is stopped after STEPS steps.
+"""
 
 import numpy as np
 import torch
@@ -9,7 +12,7 @@ from botorch.optim import optimize_acqf_discrete
 from botorch.sampling import SobolQMCNormalSampler
 from gpytorch.mlls import SumMarginalLogLikelihood
 
-START, BATCH, POOL, DRAWS = 20, 10, 512, 64
+START, BATCH, POOL, DRAWS, STEPS = 20, 10, 512, 64, 60
 
 
 def search(meter, rng, draw):
@@ -31,7 +34,7 @@ def search(meter, rng, draw):
         x, y = inputs(archs), torch.tensor(-values)
         centre, unit = y.mean(0), y.std(0)
         model = ModelListGP(*[SingleTaskGP(x, (y[:, i : i + 1] - centre[i]) / unit[i]) for i in range(y.shape[1])])
-        fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
+        fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": STEPS}})
         acquisition = qLogNoisyExpectedHypervolumeImprovement(
             model=model,
             ref_point=((reference - centre) / unit).tolist(),
