@@ -160,8 +160,8 @@ def goal(target, name, runs):
 
 
 def quartiles(values, digits):
-    """Median [lower, upper quartile]; a quartile that is infinite is a dash."""
-    found = np.quantile(values, (0.5, 0.25, 0.75), method="closest_observation")
+    """Median [lower, upper quartile]; where some are infinite, the greater of two that share a place, or a dash."""
+    found = np.quantile(values, (0.5, 0.25, 0.75), method="linear" if np.isfinite(values).all() else "higher")
     median, low, high = (f"{value:.{digits}f}" if np.isfinite(value) else "–" for value in found)
     return f"{median} [{low}, {high}]"
 

@@ -61,8 +61,12 @@ def ridge_scores(inputs, labels):
     scores = []
     for train, test in KFold(FOLDS).split(inputs):
         centre, mean = inputs[train].mean(0), labels[train].mean()
-        u, s, vt = np.linalg.svd(inputs[train] - centre, full_matrices=False)
-        weights = vt.T @ ((s / (s**2 + ALPHAS[:, None])) * (u.T @ (labels[train] - mean))).T
+        centred = inputs[train] - centre
+        # Of the square, since LAPACK's SVD fails on some matrices of zeros and ones.
+        squares, axes = np.linalg.eigh(centred.T @ centred)
+        weights = axes @ (
+            (axes.T @ (centred.T @ (labels[train] - mean)))[:, None] / (np.maximum(squares, 0)[:, None] + ALPHAS)
+        )
         found = mean + (inputs[test] - centre) @ weights
         scores.append([mape(labels[test], column) for column in found.T])
     return np.mean(scores, 0)
