@@ -30,7 +30,7 @@ from nasjax.predictors import PREDICTORS
 from nasjax.tables import settings
 from nasjax.tactics import TACTICS, Problem
 
-CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 1000)
+CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 800, 1000)
 """What is printed; written is every fifth validation up to 200, and every tenth from there on."""
 
 COLUMNS = ("method", "problem", "seed", "evaluations", "hypervolume", "in_band", "seconds")
