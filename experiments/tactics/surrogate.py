@@ -5,6 +5,7 @@ predictor of nasjax's own tactic. `python experiments/tactics/surrogate.py FOLDE
 """
 
 import sys
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -72,13 +73,15 @@ def fitted(kind, inputs, values):
     unit = values.std()
     models = [model.fit(inputs, (values - values.mean()) / unit) for model in members(kind)]
 
-    def predict(inputs):
-        families = {}
-        for model in models:
-            families.setdefault(str(getattr(model, "steps", [[type(model)]])[-1][0]), []).append(model.predict(inputs))
-        return values.mean() + unit * np.mean([np.mean(each, 0) for each in families.values()], 0)
+    return partial(_mean, models, values.mean(), unit)
 
-    return predict
+
+def _mean(models, centre, unit, inputs):
+    """A function of the module, so that what is fitted can be pickled."""
+    families = {}
+    for model in models:
+        families.setdefault(str(getattr(model, "steps", [[type(model)]])[-1][0]), []).append(model.predict(inputs))
+    return centre + unit * np.mean([np.mean(each, 0) for each in families.values()], 0)
 
 
 class Surrogate:

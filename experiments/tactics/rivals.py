@@ -1,0 +1,167 @@
+"""The rivals: `RIVALS[name](problem, evaluations, seed)` gives architectures and measured values, in order of measurement.
+
+All have the same noise and the same budget. An architecture that a rival asks for again costs it nothing: what would be
+anybody would look up (`linas` alone is charged, as DyNAS-T charges itself; `linas_free` is not).
+Optuna, BoTorch and XGBoost are in requirements.txt beside this file; they are imported where they are used.
+"""
+
+from functools import partial
+
+import numpy as np
+from linas import linas
+from problems import BAND
+
+from nasjax.space import SearchSpace
+
+
+class Meter:
+    """Measures, remembers, and counts what was not measured before."""
+
+    def __init__(self, problem, evaluations, seed):
+        self.problem, self.evaluations, self.seed = problem, evaluations, seed
+        self.known: dict[bytes, np.ndarray] = {}
+        self.archs: list[np.ndarray] = []
+
+    @property
+    def spent(self):
+        return len(self.archs) >= self.evaluations
+
+    def __call__(self, raw):
+        """Values of raw vectors; those beyond the budget are NaN."""
+        archs = self.problem.space.canonical(np.asarray(raw, np.int32))
+        new = list({arch.tobytes(): arch for arch in archs if arch.tobytes() not in self.known}.values())
+        new = new[: self.evaluations - len(self.archs)]
+        if new:
+            self.archs += new
+            found = self.problem.measure(np.stack(new), self.seed)
+            self.known |= {arch.tobytes(): values for arch, values in zip(new, found, strict=True)}
+        unknown = np.full(len(self.problem.objectives), np.nan)
+        return np.stack([self.known.get(arch.tobytes(), unknown) for arch in archs])
+
+    def result(self):
+        archs = np.stack(self.archs)
+        return archs, np.stack([self.known[arch.tobytes()] for arch in archs])
+
+
+def draw(rng, space: SearchSpace, number):
+    """Raw vectors, every gene uniform over its options."""
+    return np.stack([rng.integers(0, count, number) for count in space.counts], 1).astype(np.int32)
+
+
+def random(problem, evaluations, seed):
+    """Distinct architectures, gene by gene."""
+    rng, meter = np.random.default_rng(seed), Meter(problem, evaluations, seed)
+    while not meter.spent:
+        meter(draw(rng, problem.space, evaluations))
+    return meter.result()
+
+
+def nsga2(problem, evaluations, seed, population):
+    """pymoo's NSGA-II, everything measured, with the operators that its documentation has for integers."""
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+
+    meter = Meter(problem, evaluations, seed)
+    highest = np.array(problem.space.counts) - 1
+    algorithm = NSGA2(
+        pop_size=population,
+        sampling=IntegerRandomSampling(),
+        crossover=SBX(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
+        mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
+        eliminate_duplicates=True,
+    )
+    algorithm.setup(
+        Problem(n_var=len(highest), n_obj=2, xl=0, xu=highest, vtype=int), termination=("n_gen", 10**6), seed=seed
+    )
+    for _ in range(PATIENCE * evaluations // population):
+        asked = algorithm.ask()
+        values = meter(asked.get("X").astype(int))
+        if meter.spent:
+            break
+        asked.set("F", values)
+        algorithm.tell(infills=asked)
+    return meter.result()
+
+
+PATIENCE = 4
+"""A rival that has asked this many times its budget, repeats included, is stopped: the rest of its budget is not used."""
+
+
+def optuna(problem, evaluations, seed, sampler):
+    """Optuna's `sampler` with its defaults: one categorical parameter a gene, absent genes not suggested."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    meter, space = Meter(problem, evaluations, seed), problem.space
+    study = optuna.create_study(directions=["minimize"] * 2, sampler=getattr(optuna.samplers, sampler)(seed=seed))
+    for _ in range(PATIENCE * evaluations):
+        trial, arch = study.ask(), np.zeros(len(space.genes), np.int32)
+        for i, gene in enumerate(space.genes):
+            if space.active(arch)[i]:
+                arch[i] = trial.suggest_categorical(gene.name, range(len(gene.options)))
+        study.tell(trial, [float(value) for value in meter(arch[None])[0]])
+        if meter.spent:
+            break
+    return meter.result()
+
+
+def weaknas(problem, evaluations, seed, band=None):
+    """WeakNAS as its authors search Once-for-All MobileNetV3 (github.com/VITA-Group/WeakNAS; arXiv:2102.10490).
+
+    The first objective alone; a fixed pool of 10,000 random networks (inside `band`, in the second objective's unit); 100 of
+    them first, then 100 a round, uniformly from the predicted best 1,000, by XGBoost (1,000 trees, depth 20) on raw options.
+    """
+    import xgboost
+
+    rng, meter, space = np.random.default_rng(seed), Meter(problem, evaluations, seed), problem.space
+    pool = np.zeros((0, len(space.genes)), np.int32)
+    while len(pool) < min(10_000, space.size):
+        more = draw(rng, space, 20_000)
+        if band is not None:
+            macs = np.asarray(problem.costs[1](space.canonical(more)))
+            more = more[(macs >= band[0]) & (macs <= band[1])]
+        more = np.concatenate([pool, more])
+        pool = more[np.sort(np.unique(space.canonical(more), axis=0, return_index=True)[1])][:10_000]
+    inputs = np.stack([np.array(gene.options)[pool[:, i]] if gene.ordered else pool[:, i]
+                       for i, gene in enumerate(space.genes)], 1).astype(np.float32)  # fmt: skip
+    chosen = rng.choice(len(pool), 100, replace=False)
+    values = meter(pool[chosen])[:, 0]
+    while not meter.spent and len(chosen) < len(pool):
+        settings = {"max_depth": 20, "objective": "reg:squarederror", "nthread": 1}
+        trees = xgboost.train(settings, xgboost.DMatrix(inputs[chosen], values), num_boost_round=1000)
+        best = np.argsort(trees.predict(xgboost.DMatrix(inputs)), kind="stable")[:1000]
+        best = best[~np.isin(best, chosen)]
+        if not len(best):
+            break
+        new = rng.choice(best, min(100, len(best)), replace=False)
+        chosen, values = np.concatenate([chosen, new]), np.concatenate([values, meter(pool[new])[:, 0]])
+    return meter.result()
+
+
+def qnehvi(problem, evaluations, seed):
+    """BoTorch's noisy expected hypervolume improvement (arXiv:2105.08195): see rival_botorch.py."""
+    from rival_botorch import search
+
+    meter = Meter(problem, evaluations, seed)
+    search(meter, np.random.default_rng(seed), draw)
+    return meter.result()
+
+
+RIVALS = {
+    "random": random,
+    "linas": linas,
+    "linas_pymoo": partial(linas, inner="pymoo"),
+    "linas_free": partial(linas, free=True),
+    "weaknas": weaknas,
+    "weaknas_band": partial(weaknas, band=BAND),
+    "nsga2_20": partial(nsga2, population=20),
+    "nsga2_50": partial(nsga2, population=50),
+    "optuna_tpe": partial(optuna, sampler="TPESampler"),
+    "optuna_nsga2": partial(optuna, sampler="NSGAIISampler"),
+    "qnehvi": qnehvi,
+}
+"""Every rival by name."""
