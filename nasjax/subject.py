@@ -109,7 +109,7 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
         ranges,
         origin,
         test=lambda: config.bind(net, task, "test"),
-        extract=lambda arch: deliver(net, evaluator, arch, task.validation.images[: config.batch]),
+        extract=lambda arch: deliver(net, evaluator, arch, task.validation.images[: evaluator.batch]),
         blocks=outline(net.stages),
         proxies={**proxies(net, task.train.images[:PROXY_IMAGES], evaluator.chunk), **_exact(costs)},
     )

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
@@ -63,19 +64,29 @@ def pictures(name, size):
     return seeded.images(number, size).reshape(batches, number // batches, size, size, 3)
 
 
+def answers(net, arch, batches):
+    """Logits of the first batch with stored and with re-calibrated statistics, and the latter statistics."""
+    statistics = calibrate(net, arch, batches)
+    both = jax.tree.map(lambda *pair: jnp.stack(pair), net.stored(), statistics)
+    logits = lax.map(lambda used: net.forward(batches[0], arch, used)[0], both)
+    return dict(zip(("stored", "calibrated"), logits, strict=True)), statistics
+
+
 def masked(net, population, batches):
-    """Logits of the first batch for every architecture, by masks: with stored and with re-calibrated statistics."""
+    """`answers` for every architecture, by masks: logits alone."""
     graph, weights = nnx.split(net)
 
     def run(weights, population, batches):
         net = nnx.merge(graph, weights)
+        return lax.map(lambda arch: answers(net, arch, batches)[0], population)
 
-        def one(arch):
-            return tuple(net.forward(batches[0], arch, used)[0] for used in (net.stored(), calibrate(net, arch, batches)))
+    return jax.jit(run)(weights, population, batches)
 
-        return lax.map(one, population)
 
-    return dict(zip(("stored", "calibrated"), jax.jit(run)(weights, population, batches), strict=True))
+def static(net, arch, batches):
+    """`answers` for one architecture (a tuple), by slices."""
+    graph, weights = nnx.split(net)
+    return jax.jit(lambda weights, batches: answers(nnx.merge(graph, weights), arch, batches))(weights, batches)
 
 
 def deviation(name, size, kind, rows, logits):

@@ -111,6 +111,14 @@ def test_layouts_are_those_of_pytorch():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (
+            lambda found: found.pop("blocks.2.conv.depth_conv.bn.bn.weight"),
+            "has no tensor 'blocks.2.conv.depth_conv.bn.bn.weight'",
+        ),
+        (
+            lambda found: found.update({"blocks.1.conv.depth_conv.bn.weight": np.zeros(96, np.float32)}),
+            "two names, 'blocks.1.conv.depth_conv.bn.bn.weight' and 'blocks.1.conv.depth_conv.bn.weight': remove one",
+        ),
         (lambda found: found.pop("classifier.linear.bias"), "has no tensor 'classifier.linear.bias'"),
         (lambda found: found.update(extra=np.zeros(2)), "tensor 'extra' is not wanted"),
         (
@@ -127,6 +135,39 @@ def test_the_tensor_that_does_not_fit_is_named(tmp_path, change, words):
     save_file(found, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=words):
         supernets.create(name, checkpoint=str(tmp_path / "weights.safetensors"), **SMALL[name])
+
+
+def test_the_prefix_of_parallel_training_is_taken_off(tmp_path):
+    name = "ofa_resnet50"
+    net = drawn(name)
+    save_file({f"module.{key}": value for key, value in published(net).items()}, tmp_path / "weights.safetensors")
+    same(net, supernets.create(name, checkpoint=str(tmp_path / "weights.safetensors"), **SMALL[name]))
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_new_classifier_for_other_classes(tmp_path, own):
+    """Drawn from the seed, all else the checkpoint's; only on demand, and only where the classes differ."""
+    name = "ofa_mbv3_d234_e346_k357_w1.0"
+    net = drawn(name)
+    path = tmp_path / "weights.safetensors"
+    save_file(tensors(net) if own else published(net), path)
+
+    def create(seed=0, **changes):
+        return supernets.create(name, seed=seed, checkpoint=str(path), **SMALL[name] | changes)
+
+    with pytest.raises(ValueError, match=r"train a classifier: supernet\.new_classifier=true draws one"):
+        create(classes=7)
+    with pytest.raises(ValueError, match=r"has a classifier of 3 classes: leave supernet\.new_classifier out"):
+        create(new_classifier=True)
+    with pytest.raises(ValueError, match=r"is wanted$"):
+        create(classes=7, new_classifier=True, final_width=48)
+    old, new, again, other = tensors(net), *(tensors(create(seed, classes=7, new_classifier=True)) for seed in (0, 0, 1))
+    differ = {key for key in old if not np.array_equal(old[key], new[key])}
+    assert differ == {key for key in old if ".classify." in key} and len(differ) == 2
+    kernel = next(key for key in differ if key.endswith("kernel"))
+    assert new[kernel].shape == (40, 7) and new[kernel].std() > 0.01
+    np.testing.assert_array_equal(new[kernel], again[kernel])
+    assert not np.array_equal(new[kernel], other[kernel])
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -179,14 +220,14 @@ def test_a_pytorch_file_without_pytorch_says_what_to_install(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("wrapped", [None, "state_dict", "model", "net"])
 def test_pytorch_state_dicts_load(tmp_path, legacy, wrapped):
     torch = pytest.importorskip("torch")
     name = "ofa_mbv3_d234_e346_k357_w1.0"
     net = drawn(name)
     state = {key: torch.from_numpy(value.copy()) for key, value in published(net).items()}
     path = tmp_path / "ofa_mbv3_d234_e346_k357_w1.0"
-    torch.save({"state_dict": state} if wrapped else state, path, _use_new_zipfile_serialization=not legacy)
+    torch.save({wrapped: state, "epoch": 3} if wrapped else state, path, _use_new_zipfile_serialization=not legacy)
     same(net, supernets.create(name, checkpoint=str(path), **SMALL[name]))
 
 

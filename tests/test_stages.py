@@ -13,7 +13,7 @@ from tiny import CONFIG, architectures, close, pictures, scrambled
 
 from nasjax.space import Gene
 from nasjax.supernets.mobilenet_v3 import Head, InvertedBottleneck, MobileNetV3Config, SeparableBlock, Stem
-from nasjax.supernets.stage import Stage, SuperNet, check_choice
+from nasjax.supernets.stage import Stage, SuperNet, check_arch, check_choice
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -75,6 +75,51 @@ def test_calling_the_network(tiny_net, masked):
     close((vector, numpy_vector), (logits[2], logits[2]))
     with pytest.raises(TypeError, match=f"which of {tiny_net.space.size} sub-networks"):
         tiny_net(IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.zeros((2, 7, 7, 1), np.float32), r"float32 \(batch, height, width, 3\); this one is float32 \(2, 7, 7, 1\)"),
+        (np.zeros((7, 7, 3), np.float32), r"this one is float32 \(7, 7, 3\)"),
+        (np.zeros((2, 7, 7, 3), np.uint8), r"this one is uint8 \(2, 7, 7, 3\)"),
+        (np.zeros((0, 7, 7, 3), np.float32), r"shape \(0, 7, 7, 3\) holds nothing"),
+        ((np.zeros((2, 7, 7, 3), np.float32),), "the network takes a .* not a "),
+    ],
+)
+def test_wrong_pictures_are_refused(tiny_net, images, words):
+    with pytest.raises(ValueError, match=words) as refused:
+        tiny_net(images, (0,) * 10)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("arch", "words"),
+    [
+        ((0,) * 9, "tuple of 10 ints .* not a tuple of 9"),
+        ([0] * 10, "not a list"),
+        ((0.0,) * 10, "not a tuple of 10"),
+        (np.zeros(10), r"not float64 \(10,\)"),
+        (np.zeros((2, 9), np.int32), r"not int32 \(2, 9\)"),
+        (np.zeros((1, 2, 10), np.int32), r"not int32 \(1, 2, 10\)"),
+        (jnp.zeros(10), r"not float32 \(10,\)"),
+        ((2, *(0,) * 9), "gene 'depth_1' has 2 options, from index 0: there is no index 2"),
+        (np.eye(10, dtype=np.int32)[:2] * -1, "there is no index -1"),
+        (jnp.full((1, 10), 7, jnp.int32), "there is no index 7"),
+    ],
+)
+def test_a_wrong_architecture_is_refused(tiny_net, arch, words):
+    with pytest.raises(ValueError, match=words) as refused:
+        check_arch(arch, tiny_net.space)
+    assert "\n" not in str(refused.value)
+    if not isinstance(arch, list) and np.asarray(arch).dtype.kind == "i":
+        with pytest.raises(ValueError, match=words):
+            tiny_net(IMAGES, arch)
+
+
+def test_a_traced_architecture_of_a_wrong_shape_is_refused(tiny_net):
+    with pytest.raises(ValueError, match=r"not int32 \(9,\)"):
+        jax.eval_shape(lambda arch: tiny_net(IMAGES, arch), jnp.zeros(9, jnp.int32))
 
 
 # -- single stages ---------------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """Population evaluation by masking: `vmap` over traced choices, one set of weights shared by all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,18 @@ from nasjax.tasks import ImageClassification
 from nasjax.types import Population
 
 PICTURES = 0.25
-"""The share of the memory that validation pictures may take at once."""
+"""The share of the memory that the pictures to be scored may take at once."""
 
 COMPILER = 50_000
 """Bytes that compiling a step takes; measured for full-size networks: 35,000 at most."""
 
-ALIVE = 4
-"""How many arrays as large as the widest may be alive at once; compiled for the CPU: 2.1 (ResNet50) to 2.7 (MobileNetV3)."""
+WHOLE = ("dot_general", "conv_general_dilated", "cond", "scan", "while")
+"""The steps whose results stand in memory: XLA computes all between them on the way."""
 
-CPU_BYTES = 3.2e7
+ALIVE = 10
+"""How many of the largest such results may be alive at once; a process on a CPU: 3 (ProxylessNAS) to 10 (ResNet50)."""
+
+CPU_BYTES = 1.6e7
 """What the activations of a chunk may take on a CPU: more leave its caches, and kernels that differ are slow there."""
 
 
@@ -36,9 +39,10 @@ CPU_BYTES = 3.2e7
 class MaskedConfig:
     """Settings of the masked evaluator.
 
-    `batch` pictures at a time; `calibration_images` of the training pictures re-calibrate the batch norms of every
-    sub-network, drawn with `seed`. At most `chunk` sub-networks at once, fewer where `memory_gb` does not hold them or
-    where fewer are quicker: full-size ones on a CPU run one by one.
+    `batch` pictures at a time, fewer to be scored where `memory_gb` does not hold them; `calibration_images` of the training
+    pictures, in whole batches, re-calibrate the batch norms of every sub-network, drawn with `seed`. At most `chunk`
+    sub-networks at once, fewer where the memory does not hold them or where fewer are quicker: full-size ones on a CPU run
+    one by one.
     """
 
     batch: int = 100
@@ -66,7 +70,10 @@ class MaskedConfig:
 
 
 class MaskedEvaluator:
-    """Scores chunks of a population on one split: metrics as means over pictures, with their standard errors."""
+    """Scores chunks of a population on one split: metrics as means over pictures, with their standard errors.
+
+    `batch` is how many pictures it scores at a time: the settings' batch, or what memory holds.
+    """
 
     def __init__(self, config: MaskedConfig, net: SuperNet, task: ImageClassification, split: str):
         self.metrics = task.metrics
@@ -74,11 +81,10 @@ class MaskedEvaluator:
         self._net = nnx.eval_shape(lambda: net)
         graph, self._weights = nnx.split(net)
         self._calibration = jnp.asarray(config.calibration(task))
-        size = min(config.batch, len(pictures))
-        self._blocks = _blocks(pictures.images, pictures.labels, size, PICTURES * config.memory_gb * 1e9)
+        plan = _plan(config, net, self._calibration, len(pictures))
+        self.batch, self.chunk = plan.batch, plan.chunk
+        self._blocks = _blocks(pictures.images, pictures.labels, plan.batch, plan.room)
         self._images = len(pictures)
-        taken = self._calibration.nbytes + sum(part.nbytes for part in self._blocks[0])
-        self.chunk = _chunk(config, net, max(size, self._calibration.shape[1]), taken)
         self._calibrate = jax.jit(_calibrations(graph), static_argnames="size")
         self._score = jax.jit(_scores(graph, task), static_argnames="size")
         self.context: Mapping[str, Any] = {
@@ -175,32 +181,48 @@ def _blocks(images: np.ndarray, labels: np.ndarray, size: int, room: float) -> l
     return [tuple(map(jnp.asarray, blocks[0]))] if len(blocks) == 1 else blocks  # type: ignore[list-item]
 
 
-def _chunk(config: MaskedConfig, net: SuperNet, batch: int, taken: int) -> int:
-    """How many sub-networks fit the memory that pictures, which take `taken` bytes, leave.
+class Plan(NamedTuple):
+    """How many pictures are scored at a time, how many sub-networks run at once, bytes for a block of pictures."""
 
-    Raises ValueError where not even one does: pictures that re-calibrate together cannot be cut apart.
+    batch: int
+    chunk: int
+    room: float
+
+
+def _plan(config: MaskedConfig, net: SuperNet, calibration: Array, pictures: int) -> Plan:
+    """What fits the memory, `pictures` being there to be scored.
+
+    Scores are means over pictures, so that fewer at a time change nothing but rounding; moments are those of a batch, which
+    cannot be cut apart: raises ValueError where one network does not fit on a batch of `calibration`.
     """
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
-    # Masked weights are each sub-network's own, and the library's convolutions lay them out anew.
-    activations = batch * network_bytes(net)
-    held = activations + 2 * weights
+    together = calibration.shape[1]
+    picture = calibration[0, 0].nbytes
+    each = network_bytes(net)
+    # Masked weights are each sub-network's own; the library lays them out anew, and packs them.
+    weights = 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
     # What is compiled for one resolution stays while the others are.
-    taken += compiler_bytes(net) * max(1, len(net.resolutions))
-    fit = int((config.memory_gb * 1e9 - taken) // held)
-    if fit < 1:
-        pictures = int((config.memory_gb * 1e9 - taken - 2 * weights) * batch // activations)
-        advice = f"evaluator.batch={pictures} does, or more memory" if pictures > 0 else "nor on one; more memory does"
+    taken = calibration.nbytes + compiler_bytes(net) * max(1, len(net.resolutions))
+    free = config.memory_gb * 1e9 - taken - weights
+    batch = int(min(config.batch, pictures, free // (each + picture), (free - together * each) // picture))
+    if batch < 1:
+        fits = int((free - picture) // each)
+        advice = f"evaluator.batch={fits} does, or more memory" if fits > 0 else "nor on one; more memory does"
         raise ValueError(
-            f"evaluator.memory_gb={config.memory_gb} does not hold one network on evaluator.batch={batch} pictures, which "
-            f"take {(held + taken) / 1e9:.2g}; {advice}"
+            f"evaluator.memory_gb={config.memory_gb} does not hold one network on the evaluator.batch={together} pictures "
+            f"that re-calibrate it together, which take {(together * each + picture + weights + taken) / 1e9:.2g}; {advice}"
         )
+    activations = max(batch, together) * each
+    everything = -(-pictures // batch) * batch * picture
+    room = max(batch * picture, min(PICTURES * config.memory_gb * 1e9, free - activations, everything))
+    fit = int((config.memory_gb * 1e9 - taken - room) // (activations + weights))
     quick = int(max(1, CPU_BYTES // activations)) if jax.default_backend() == "cpu" else fit
-    return min(config.chunk, fit, quick)
+    return Plan(batch, max(1, min(config.chunk, fit, quick)), room)
 
 
 def network_bytes(net: SuperNet) -> int:
-    """Memory of the largest network for one picture: ALIVE times its widest step."""
-    return ALIVE * max(map(_bytes, _jaxpr(net).eqns))
+    """Memory of the largest network for one picture: the picture and the ALIVE largest results of WHOLE steps."""
+    picture = sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(net.example()))
+    return picture + sum(sorted(_whole(_jaxpr(net)), reverse=True)[:ALIVE])
 
 
 def compiler_bytes(net: SuperNet) -> int:
@@ -214,12 +236,26 @@ def _jaxpr(net: SuperNet) -> Any:
 
 
 def _steps(jaxpr: Any) -> int:
-    inner = [getattr(v, "jaxpr", v) for e in jaxpr.eqns for p in e.params.values() for v in (p if type(p) is tuple else [p])]
-    return len(jaxpr.eqns) + sum(_steps(part) for part in inner if hasattr(part, "eqns"))
+    return len(jaxpr.eqns) + sum(_steps(inner) for equation in jaxpr.eqns for inner in _inner(equation))
 
 
-def _bytes(equation: Any) -> int:
-    return sum(prod(v.aval.shape) * v.aval.dtype.itemsize for v in equation.outvars)
+def _whole(jaxpr: Any) -> Iterator[int]:
+    """Bytes of the result of every step of WHOLE."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in WHOLE:
+            yield sum(prod(v.aval.shape) * v.aval.dtype.itemsize for v in equation.outvars)
+        else:
+            for inner in _inner(equation):
+                yield from _whole(inner)
+
+
+def _inner(equation: Any) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
+    for parameter in equation.params.values():
+        for value in parameter if type(parameter) is tuple else [parameter]:
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield inner
 
 
 def _digest(weights: Any) -> str:

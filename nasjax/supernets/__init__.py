@@ -71,7 +71,7 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
 
     `changes` are fields of its configuration, `checkpoint` among them; without a checkpoint weights are drawn from `seed`.
     A class of your own is named `module:Class`. Raises ValueError for an unknown name or field, or a checkpoint of another
-    super-network.
+    super-network. `new_classifier=True` draws the classifier from `seed` where the checkpoint's has other classes.
     """
     if ":" in name:
         name, changes = "own", {"target": name, **changes}
@@ -81,7 +81,8 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
         net = config.create(seed)
     else:
         path = SHIPPED / f"{name}.safetensors" if checkpoint == "shipped" else Path(checkpoint)
-        net = load_weights(config.create, path)
+        # Somebody's own class has no classifier that we know of.
+        net = load_weights(config.create, path, seed if getattr(config, "new_classifier", False) else None)
     net.origin = record(SUPERNETS, config, name)
     return net
 

@@ -12,11 +12,16 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nasjax.supernets.ofa_weights import Published, published_names, shortened
+from nasjax.supernets.elastic import Dense
+from nasjax.supernets.ofa_weights import Published, in_full, published_names, shortened
 from nasjax.supernets.stage import SuperNet
 
 TORCH_FILES = (b"PK\x03\x04", b"\x80")
 """How the files of torch.save begin (zip, and the older pickles); the published ones have no suffix to go by."""
+
+
+WRAPPERS = ("state_dict", "model", "net")
+"""Under which of these names training scripts keep the state dict, beside an optimiser's state and the like."""
 
 
 def tensors(net: SuperNet) -> dict[str, np.ndarray]:
@@ -32,32 +37,64 @@ def save_weights(net: SuperNet, path: Path, facts: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def load_weights(make: Callable[[], SuperNet], path: Path) -> SuperNet:
+def load_weights(make: Callable[[], SuperNet], path: Path, classifier: int | None = None) -> SuperNet:
     """The network that `make` builds (its own weights are never computed) with the weights of a file.
 
     The file: our safetensors, or a published state dict, as PyTorch wrote it or as safetensors under the published names.
+    With a seed as `classifier` the file's classifier, which must be of another number of classes, is replaced by a new one.
     Raises ValueError for a file that cannot be read, or naming the first tensor that is missing, unexpected or misshapen.
     """
-    return fill(make, read_tensors(path), str(path))
+    return fill(make, read_tensors(path), str(path), classifier)
 
 
-def fill(make: Callable[[], SuperNet], found: Mapping[str, np.ndarray], source: str) -> SuperNet:
+CLASSIFIER = "classify"
+"""What the heads of our families call their last layer."""
+
+
+def _classifier(net: SuperNet, seed: int) -> dict[str, Any]:
+    """Weights of a new classifier, by name."""
+    inputs, classes = getattr(net.stages[-1], CLASSIFIER).kernel.shape
+    state = nnx.state(Dense(inputs, classes, rngs=nnx.Rngs(seed)))
+    place = f"stages.{len(net.stages) - 1}.{CLASSIFIER}"
+    return {f"{place}.{_name(path)}": leaf[...] for path, leaf in nnx.to_flat_state(state)}
+
+
+def _other_classes(tensor: np.ndarray, variable: Any) -> bool:
+    """Whether a classifier's tensor has the shape that is wanted but for the number of classes."""
+    return tensor.shape[:-1] == variable.shape[:-1] and tensor.shape[-1:] != variable.shape[-1:]
+
+
+def fill(
+    make: Callable[[], SuperNet], found: Mapping[str, np.ndarray], source: str, classifier: int | None = None
+) -> SuperNet:
     """As `load_weights`, from tensors in memory; `source` is what messages call them."""
     net = nnx.eval_shape(make)
     graph, state = nnx.split(net)
     wanted = nnx.to_flat_state(state)
     own = any(_name(place) in found for place, _ in wanted)
     names = {} if own else published_names(net)
-    left = {name: (name, tensor) for name, tensor in found.items()} if own else shortened(dict(found))
     mistake = f"{source} is a checkpoint of another super-network:"
+    left = {name: (name, tensor) for name, tensor in found.items()} if own else shortened(dict(found), source)
+    drawn = {} if classifier is None else _classifier(net, classifier)
     filled = []
     for place, variable in wanted:
         there = names.get(_name(place), Published(_name(place)))
         if there.name not in left:
-            raise ValueError(f"{mistake} it has no tensor {there.name!r}")
+            raise ValueError(f"{mistake} it has no tensor {in_full(there.name, found)!r}")
         name, tensor = left.pop(there.name)
+        if _name(place) in drawn and _other_classes(there.ours(tensor), variable):
+            filled.append((place, variable.replace(drawn[_name(place)])))
+            continue
         if tensor.shape != there.shape(variable.shape):
-            raise ValueError(f"{mistake} tensor {name!r} has shape {tensor.shape}, {there.shape(variable.shape)} is wanted")
+            misshapen = f"{mistake} tensor {name!r} has shape {tensor.shape}, {there.shape(variable.shape)} is wanted"
+            if place[-2] == CLASSIFIER and _other_classes(there.ours(tensor), variable):
+                misshapen += "; for classes of your own train a classifier: supernet.new_classifier=true draws one"
+            raise ValueError(misshapen)
+        if _name(place) in drawn:
+            raise ValueError(
+                f"{source} has a classifier of {variable.shape[-1]} classes: leave supernet.new_classifier out, or change "
+                f"supernet.classes"
+            )
         filled.append((place, variable.replace(jax.device_put(there.ours(tensor).astype(variable.dtype)))))
     if left:
         raise ValueError(f"{mistake} tensor {min(left.values())[0]!r} is not wanted")
@@ -67,6 +104,7 @@ def fill(make: Callable[[], SuperNet], found: Mapping[str, np.ndarray], source: 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file or of a PyTorch state dict, under the names that stand there.
 
+    The `module.` before all names that DataParallel leaves is taken off.
     Raises ValueError, in one line, for a file that is missing or holds anything else.
     """
     if not path.is_file():
@@ -75,16 +113,22 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         # Safetensors begin with eight bytes of length, which may be anything, then with JSON.
         start = file.read(9)
         if start.startswith(TORCH_FILES) and start[8:] != b"{":
-            return _read_torch(path)
+            return _bare(_read_torch(path))
     try:
         with safe_open(path, framework="numpy") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
+            return _bare({name: tensors.get_tensor(name) for name in tensors.keys()})  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as safetensors ({error})") from error
 
 
+def _bare(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not all(name.startswith("module.") for name in found):
+        return found
+    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    """A state dict, alone or under "state_dict"; plain tensors only, no code of the file is run."""
+    """A state dict, alone or as one of WRAPPERS; plain tensors only, no code of the file is run."""
     try:
         import torch
     except ImportError:
@@ -96,9 +140,12 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             f"{path} cannot be read as a PyTorch state dict of plain tensors ({type(error).__name__}): "
             f"nothing else is loaded; save its state_dict alone"
         ) from error
-    content = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if content is None or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no state dict, alone or under 'state_dict'")
+    inside = [name for name in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
+    if len(inside) > 1:
+        raise ValueError(f"{path} holds {' and '.join(map(repr, inside))}: which is meant? save one of them alone")
+    content = content[inside[0]] if inside else content
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds no state dict, alone or under {', '.join(map(repr, WRAPPERS))}")
     return {name: value.float().numpy() for name, value in content.items()}
 
 

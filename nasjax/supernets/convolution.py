@@ -76,10 +76,20 @@ def _shift_and_add(x: Maps, weight: Float[Array, "size size 1 channels"], stride
     return total
 
 
+PATCHES_BYTES = 2**23
+"""What the patches of all pictures may take together; above it, one picture's at a time are 3 times as quick on a CPU."""
+
+
 def _patches_product(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
     size, _, inputs, outputs = weight.shape
-    patches = jnp.concatenate(list(_shifted(x, size, stride)), axis=-1)
-    return patches @ weight.reshape(size * size * inputs, outputs)
+    matrix = weight.reshape(size * size * inputs, outputs)
+
+    def product(x: Maps) -> Maps:
+        return jnp.concatenate(list(_shifted(x, size, stride)), axis=-1) @ matrix
+
+    if x.size // stride**2 * size**2 * x.dtype.itemsize <= PATCHES_BYTES:
+        return product(x)
+    return lax.map(lambda picture: product(picture[None])[0], x)
 
 
 ACTIVATIONS = {

@@ -24,7 +24,7 @@ class MobileNetV3Config:
     for those inside the package. The weights that Once-for-All publishes expect RGB pictures (batch, height, width,
     channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225). `elastic_resolution`
     makes the resolution a gene of 160, 192 and 224 pixels, `resolutions` one of others: pictures of `image_size` are scaled
-    down to it.
+    down to it. `new_classifier` leaves the checkpoint's classifier, of other classes, for one that is drawn: to be trained.
     """
 
     image_size: int = 224
@@ -49,6 +49,7 @@ class MobileNetV3Config:
     final_activation: str = "h_swish"
     epsilon: float = 1e-5
     checkpoint: str | None = None
+    new_classifier: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:

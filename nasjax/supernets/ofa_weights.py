@@ -1,6 +1,7 @@
 """The names and layouts under which Once-for-All publishes weights (github.com/mit-han-lab/once-for-all; PyPI: ofa)."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,6 +117,27 @@ def _leaf(stage: Stage, words: str, axes: int) -> tuple[str, tuple[int, ...] | N
     return f"conv.{large}to{small}_matrix", None
 
 
-def shortened(found: dict[str, Any]) -> dict[str, tuple[str, Any]]:
-    """A published state dict by short names, the names as they stand there beside; batch norms' step counters left out."""
-    return {short(name): (name, tensor) for name, tensor in found.items() if not name.endswith("num_batches_tracked")}
+def shortened(found: Mapping[str, Any], source: str) -> dict[str, tuple[str, Any]]:
+    """A published state dict by short names, the names as they stand there beside; batch norms' step counters left out.
+
+    Raises ValueError where two names stand for one weight; `source` is what the message calls the file.
+    """
+    short_names: dict[str, tuple[str, Any]] = {}
+    for name, tensor in found.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if short(name) in short_names:
+            raise ValueError(
+                f"{source} holds one weight under two names, {short_names[short(name)][0]!r} and {name!r}: remove one"
+            )
+        short_names[short(name)] = name, tensor
+    return short_names
+
+
+def in_full(name: str, written: Iterable[str]) -> str:
+    """A short name as a file would write it that holds the names `written`: as its like in another block; else as it is."""
+    number = re.compile(r"\d+")
+    for other in reversed(list(written)):
+        if number.sub("#", short(other)) == number.sub("#", name):
+            return number.sub("{}", other).format(*number.findall(name))
+    return name

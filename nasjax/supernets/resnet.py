@@ -26,7 +26,8 @@ class ResNetConfig:
     `checkpoint`: a file of weights, ours or as published for PyTorch (None: drawn). The published weights expect RGB
     pictures (batch, height, width, channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225).
     `elastic_resolution` makes the resolution a gene of 160, 192 and 224 pixels, `resolutions` one of others: pictures of
-    `image_size` are scaled down to it.
+    `image_size` are scaled down to it. `new_classifier` leaves the checkpoint's classifier, of other classes, for one that
+    is drawn: to be trained.
     """
 
     image_size: int = 224
@@ -43,6 +44,7 @@ class ResNetConfig:
     multipliers: tuple[float, ...] = (0.65, 0.8, 1.0)
     epsilon: float = 1e-5
     checkpoint: str | None = None
+    new_classifier: bool = False
 
     @property
     def sizes(self) -> tuple[int, ...]:

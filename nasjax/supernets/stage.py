@@ -99,6 +99,49 @@ def check_choice(choice: Any, genes: int) -> None:
     )
 
 
+def check_inputs(inputs: PyTree, wanted: PyTree) -> None:
+    """Raises ValueError unless `inputs` are arrays as `wanted` (for one example), of any number, height and width."""
+    given_tree, wanted_tree = str(jax.tree.structure(inputs)), str(jax.tree.structure(wanted))
+    if given_tree != wanted_tree:
+        raise ValueError(f"the network takes a {wanted_tree}, not a {given_tree}")
+    for given, one in zip(jax.tree.leaves(inputs), jax.tree.leaves(wanted), strict=True):
+        words = f"{one.dtype} (batch, height, width, {one.shape[-1]})" if one.ndim == 4 else f"{one.dtype}, {one.ndim} axes"
+        if given.ndim != one.ndim or given.dtype != one.dtype or (one.ndim == 4 and given.shape[-1] != one.shape[-1]):
+            raise ValueError(f"the network takes an array {words}; this one is {given.dtype} {given.shape}")
+        if 0 in given.shape:
+            raise ValueError(f"an array of shape {given.shape} holds nothing: the network takes one example or more")
+
+
+def check_arch(arch: Any, space: SearchSpace) -> None:
+    """Raises ValueError unless `arch` is one architecture, or an array of many, whose indices have an option.
+
+    What is traced has no values to check: only its type and shape.
+    """
+    genes = len(space.genes)
+    static = isinstance(arch, tuple)
+    array = isinstance(arch, jax.Array | np.ndarray)
+    kind = static and all(type(index) is int for index in arch)
+    kind = kind or (isinstance(arch, jax.Array) and arch.dtype == jnp.int32)
+    kind = kind or (isinstance(arch, np.ndarray) and np.issubdtype(arch.dtype, np.integer))
+    shape: tuple[int, ...] = (len(arch),) if static else np.shape(arch) if array else ()
+    if not kind or shape[-1:] != (genes,) or len(shape) > 2:
+        given = f"{arch.dtype} {shape}" if array else f"a {type(arch).__name__}" + (f" of {shape[0]}" if static else "")
+        raise ValueError(
+            f"an architecture is a tuple of {genes} ints or an int32 array ({genes},), a population int32 (pop, {genes}), "
+            f"not {given}; net.space.encode makes one"
+        )
+    if isinstance(arch, jax.core.Tracer):
+        return
+    rows = np.asarray(arch).reshape(-1, genes)
+    outside = np.argwhere((rows < 0) | (rows >= np.array([len(gene.options) for gene in space.genes])))
+    if len(outside):
+        row, column = outside[0]
+        gene = space.genes[column]
+        raise ValueError(
+            f"gene {gene.name!r} has {len(gene.options)} options, from index 0: there is no index {rows[row, column]}"
+        )
+
+
 RESOLUTIONS = (160, 192, 224)
 """Pixels a side to choose from where the resolution is elastic and no list is given."""
 
@@ -193,8 +236,10 @@ class SuperNet(nnx.Module):
         if arch is None:
             arch = self._only()
         inputs = jax.tree.map(jnp.asarray, inputs)
+        check_inputs(inputs, self.inputs(1))
+        check_arch(arch, self.space)
         if isinstance(arch, np.ndarray):
-            arch = jnp.asarray(arch)
+            arch = jnp.asarray(arch, jnp.int32)
         if isinstance(arch, jax.Array) and arch.ndim == 2:
             return jax.vmap(lambda one: self.forward(inputs, one, self.stored())[0])(arch)
         return self.forward(inputs, arch, self.stored())[0]
