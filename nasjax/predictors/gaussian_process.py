@@ -70,7 +70,7 @@ class GaussianProcess:
     """Fits `steps` steps of Adam on at most `rows` rows (spread over the values), then conditions on all of them."""
 
     steps: int = 50
-    rows: int = 256
+    rows: int = 128
 
     def __post_init__(self):
         for name in ("steps", "rows"):
@@ -148,11 +148,13 @@ class GaussianProcess:
         products = jnp.einsum("if,fk,jf->kij", features, families, features, optimize="optimal")
         norms = jnp.einsum("kii->ki", products)
         distances = jnp.maximum(norms[:, :, None] + norms[:, None, :] - 2 * products, 0)
+        pairs = products.shape[1:]
+        products, distances = (each.reshape(len(each), -1) for each in (products, distances))
 
         def covariance(scales: Scales) -> Float[Array, "rows rows"]:
-            linear = (jnp.exp(scales.linear)[:, None, None] * products).sum(0)
-            squares = (jnp.exp(-2 * scales.length)[:, None, None] * distances).sum(0)
-            return _measured(scales, linear + jnp.exp(scales.smooth - squares / 2), counts)
+            linear = jnp.exp(scales.linear) @ products
+            squares = jnp.exp(-2 * scales.length) @ distances
+            return _measured(scales, (linear + jnp.exp(scales.smooth - squares / 2)).reshape(pairs), counts)
 
         def slope(scales: Scales) -> Scales:
             """Of the negative logarithm of the posterior; the decomposition itself is not differentiated."""
