@@ -46,7 +46,8 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
     predictor = settings("predictor", PREDICTORS, chosen.pop("predictor", "gaussian_process"))
     algorithm = settings("algorithm", ALGORITHMS, chosen.pop("algorithm", "nsga2"))
     tactic = settings("tactic", TACTICS, {"name": name, **chosen})
-    problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, benchmark.reference,
+    unlimited = ((-np.inf, np.inf),) * len(benchmark.costs)
+    problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, benchmark.reference, unlimited,
                       benchmark.inputs)  # fmt: skip
     state = tactic.init(jax.random.key(seed), problem)
     archs, values = np.zeros((0, len(benchmark.space.genes)), np.int32), np.zeros((0, len(benchmark.costs)))

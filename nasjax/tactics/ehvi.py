@@ -36,10 +36,13 @@ POOL = 1024
 
 @dataclass(frozen=True)
 class Ehvi:
-    """`start` are measured first, `batch` at a time then; the mean alone decides below `greedy` measurements."""
+    """`start` are measured first (twice as many where no exact objective spreads them), `batch` at a time then.
 
-    start: int = 20
-    batch: int = 10
+    Predictions' means alone decide below `greedy` measurements, and about half of every batch beyond.
+    """
+
+    start: int = 10
+    batch: int = 5
     generations: int = 100
     greedy: int = 100
 
@@ -55,7 +58,9 @@ class Ehvi:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
             if state.problem.warm is not None:
                 return beginning(state, self.start), state
-            return fresh(state, spread(state.problem, state.key_of_step(), self.start), self.start), state
+            exact = any(cost is not None for cost in state.problem.costs[: len(state.problem.reference)])
+            number = self.start if exact else 2 * self.start
+            return fresh(state, spread(state.problem, state.key_of_step(), number), number), state
         models, state = fitted(state)
         return fresh(state, self._promising(state, models), self.batch), state
 
@@ -78,10 +83,18 @@ class Ehvi:
         known = np.full((problem.capacity, pool.shape[1]), -1, np.int32)
         known[: len(state.archs)] = state.archs[: problem.capacity]
         seen = duplicates(jnp.concatenate([jnp.asarray(known), pool]))[len(known) :]
-        scale = jnp.float32(len(state.archs) >= self.greedy)
-        chosen = choose(front, means[:, :goals], scale * deviations[:, :goals], feasible, seen,
-                        reference, spare, self.batch)  # fmt: skip
-        return np.asarray(pool)[np.asarray(chosen)]
+        # Half of the batch by the means, which are the better guide on steep spaces; the rest, once there is enough to trust
+        # the deviations, by expectation.
+        certain = self.batch if len(state.archs) < self.greedy else -(-self.batch // 2)
+        rows: list[int] = []
+        for number, scale in ((certain, 0.0), (self.batch - certain, 1.0)):
+            if number:
+                new = choose(
+                    front, means[:, :goals], scale * deviations[:, :goals], feasible, seen, reference, spare, number
+                )
+                front, seen = jnp.concatenate([front, means[new, :goals]]), jnp.asarray(seen).at[new].set(True)
+                rows += np.asarray(new).tolist()
+        return np.asarray(pool)[rows]
 
     def _searched(self, state: Measured, models: Any, key: PRNGKey) -> Int[Array, "pool genes"]:
         """What the algorithm finds on the predictions from the front on, with mutants and a few from anywhere."""
