@@ -13,7 +13,8 @@ GENES = {"d": [1, 2, 3], "a": [3, 5, 7], "b": [2, 4, 6], "c": [1, 2, 3, 4]}
 WORDS = [
     "search", "supernet=external", "supernet.evaluate=measured:evaluate", "supernet.metrics=[acc,cost]",
     *(f"supernet.genes.{name}={options}".replace(" ", "") for name, options in GENES.items()),
-    "objectives=[max:acc,min:cost]", "references.acc=0", "references.cost=1000", "tactic.population=6",
+    "objectives=[max:acc,min:cost]", "references.acc=0", "references.cost=1000",
+    "tactic=concurrent", "predictor=ridge", "tactic.population=6",
 ]  # fmt: skip
 
 

@@ -36,7 +36,20 @@ def here(tmp_path, monkeypatch):
 def run(tmp_path_factory):
     """A small finished search on the digits."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["search", "evaluations=20", "tactic.population=10", "tactic.generations=20", f"run={folder}"]) == 0
+    assert (
+        main(
+            [
+                "search",
+                "evaluations=20",
+                "tactic=concurrent",
+                "predictor=ridge",
+                "tactic.population=10",
+                "tactic.generations=20",
+                f"run={folder}",
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -110,13 +123,16 @@ def test_report_writes_the_page_anew(run, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["tactic=foo"], "unknown tactic 'foo'; allowed: concurrent, ehvi, full, random"),
+        (
+            ["tactic=foo"],
+            "unknown tactic 'foo'; allowed: concurrent, ehvi, full, full_on_estimations, proxy, random, weaknas",
+        ),
         (["supernet=foo"], "unknown supernet 'foo'; allowed: digits"),
         (["experiment=foo"], "unknown experiment 'foo'; allowed: digits"),
         (["speed=3"], "no setting 'speed'; allowed: supernet, task"),
-        (["tactic.size=3"], "unknown setting 'tactic.size'; allowed in tactic: name, population"),
+        (["tactic.size=3"], "unknown setting 'tactic.size'; allowed in tactic: name, start"),
         (["evaluations=many"], "evaluations=many: Value 'many'"),
-        (["tactic.population=1.5"], "tactic.population=1.5: Value '1.5'"),
+        (["tactic.batch=1.5"], "tactic.batch=1.5: Value '1.5'"),
         (["supernet.widths=[a]"], "supernet.widths=[a]: Value 'a'"),
         (["evaluations"], "is not of the form key=value"),
         (["evaluations=[1"], "is not of the form key=value"),
@@ -253,7 +269,7 @@ def test_help_is_quick_to_import_and_names_the_groups(capsys):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.rstrip().endswith("[]")
-    assert "tactic=concurrent|ehvi|full|random" in done.stdout
+    assert "tactic=concurrent|ehvi|full|full_on_estimations|proxy|random|weaknas" in done.stdout
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from tables import GENES, write_table
 
 HERE = Path(__file__).parent
-DIGITS = ["evaluations=24", "tactic.population=6", "evaluator.chunk=3"]
+DIGITS = ["evaluations=24", "tactic=concurrent", "predictor=ridge", "tactic.population=6", "evaluator.chunk=3"]
 
 
 class Warm:
@@ -69,8 +69,8 @@ def outcome(folder):
 @pytest.mark.parametrize(("subject", "kills"), [("table", 100), ("digits", 8)])
 def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, warm, subject, kills):
     table = ["supernet=tabular", f"supernet.table={write_table(tmp_path / 'table.csv')}", "objectives=[max:acc,min:cost]",
-             f"supernet.genes=[{','.join(GENES)}]", "evaluations=40", "tactic.population=8",
-             "tactic.generations=20"]  # fmt: skip
+             f"supernet.genes=[{','.join(GENES)}]", "evaluations=40", "tactic=concurrent", "predictor=ridge",
+             "tactic.population=8", "tactic.generations=20"]  # fmt: skip
     words = table if subject == "table" else DIGITS
     warm.search([*words, "run=first"])  # Compiles.
     rng = np.random.default_rng(0)

@@ -126,7 +126,6 @@ def test_the_lines_of_the_readme(tmp_path, monkeypatch):
     lines = lines.replace('"/data/imagenet", limit=5000', '"pictures", image_size=32').replace(
         "evaluations=250", "evaluations=6"
     )
-    lines = lines.replace('"concurrent"', 'dict(name="concurrent", population=3, generations=2)')
     lines = lines.replace('.safetensors"', '.safetensors", image_size=32').replace("macs<=300e6", "macs<=1e9")
     exec(lines, {})
     assert Path("net.stablehlo").stat().st_size > 1e6

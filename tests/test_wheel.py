@@ -43,7 +43,15 @@ def test_the_shell_is_offered_commands_keys_names_and_files(tmp_path):
     assert completed("nasjax search e", tmp_path) == ["evaluator=", "evaluations=", "experiment="]
     assert completed("nasjax train e", tmp_path) == ["evaluator=", "experiment="]
     # The shell takes what stands before the last `=` for a word of its own.
-    assert completed("nasjax search tactic=", tmp_path) == ["concurrent", "ehvi", "full", "random"]
+    assert completed("nasjax search tactic=", tmp_path) == [
+        "concurrent",
+        "ehvi",
+        "full",
+        "full_on_estimations",
+        "proxy",
+        "random",
+        "weaknas",
+    ]
     assert completed("nasjax search -m tactic=full,ra", tmp_path) == ["full,random"]
     assert completed("nasjax search supernet.table=ne", tmp_path) == ["networks.csv"]
     assert completed("nasjax extract run=r", tmp_path) == ["runs/"]
@@ -69,7 +77,9 @@ def test_the_wheel_works_without_the_checkout(tmp_path):
 
     places = python("-c", "import nasjax, nasjax.conf; print(nasjax.__file__, nasjax.conf.__file__)").split()
     assert all(place.startswith(str(tmp_path / "installed")) for place in places)
-    assert "tactic=concurrent|ehvi|full|random" in python("-m", "nasjax", "search", "--help")
+    assert "tactic=concurrent|ehvi|full|full_on_estimations|proxy|random|weaknas" in python(
+        "-m", "nasjax", "search", "--help"
+    )
     assert completed("nasjax search tactic=r", tmp_path / "elsewhere", there) == ["random"]
     assert "Report: smoke/report.html" in python("-m", "nasjax", "search", "debug=smoke", "run=smoke")
     assert json.loads((tmp_path / "elsewhere" / "smoke" / "summary.json").read_text())["evaluations"] == 8

@@ -87,7 +87,8 @@ def _patches_product(x: Maps, weight: Float[Array, "size size inputs outputs"], 
     def product(x: Maps) -> Maps:
         return jnp.concatenate(list(_shifted(x, size, stride)), axis=-1) @ matrix
 
-    if x.size // stride**2 * size**2 * x.dtype.itemsize <= PATCHES_BYTES:
+    # An exported network may leave the number of pictures open.
+    if not isinstance(x.shape[0], int) or x.size // stride**2 * size**2 * x.dtype.itemsize <= PATCHES_BYTES:
         return product(x)
     return lax.map(lambda picture: product(picture[None])[0], x)
 

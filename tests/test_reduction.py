@@ -1,0 +1,81 @@
+"""Space reduction: what is dropped, how architectures travel between the part and the whole, and the search of the part."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from tables import GENES, write_table
+
+import nasjax
+from nasjax.space import Gene, SearchSpace
+from nasjax.tactics import PopDB, Reduced
+
+SPACE = SearchSpace(
+    (
+        Gene("depth", (1, 2, 3)),
+        Gene("kind", ("a", "b", "c")),
+        *(Gene(f"width{i}", (2, 4, 6, 8), ("depth", i + 1)) for i in range(3)),
+    )
+)
+PART = Reduced(SPACE, ((1, 2), (0, 2), (0, 3), (1,), (0, 1, 2, 3)))
+
+
+def test_the_part_has_the_options_that_are_left():
+    assert [gene.options for gene in PART.space.genes] == [(2, 3), ("a", "c"), (2, 8), (4,), (2, 4, 6, 8)]
+    assert PART.dropped() == {"depth": [1], "kind": ["b"], "width0": [4, 6], "width1": [2, 6, 8]}
+    assert PART.space.size == 2 * 2 * (1 + 4)
+
+
+def test_architectures_travel_up_and_down_unharmed():
+    part = PART.space.everything()
+    whole = PART.lift(part)
+    for one, other in zip(part, whole, strict=True):
+        assert PART.space.decode(one) == SPACE.decode(other)
+    np.testing.assert_array_equal(np.asarray(PART.lift(jax.numpy.asarray(part))), whole)
+    back, inside = PART.lower(whole)
+    assert inside.all()
+    np.testing.assert_array_equal(back, part)
+    everything = SPACE.everything()
+    _, inside = PART.lower(everything)
+    assert set(map(tuple, everything[inside].tolist())) == set(map(tuple, whole.tolist()))
+
+
+def test_options_that_no_cluster_uses_are_dropped_and_no_gene_is_lost():
+    rng = np.random.default_rng(0)
+    one = np.tile(SPACE.encode({"depth": 3, "kind": "a", "width0": 2, "width1": 4, "width2": 8}), (60, 1))
+    other = np.tile(SPACE.encode({"depth": 2, "kind": "c", "width0": 8, "width1": 4}), (60, 1))
+    archs = rng.permutation(np.concatenate([one, other]))
+    assert PopDB().kept(SPACE, archs) == ((1, 2), (0, 2), (0, 3), (1,), (3,))
+    assert PopDB().kept(SPACE, other) == ((1,), (2,), (3,), (1,), (0, 1, 2, 3))
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_reduced_search_stays_within_the_part_and_says_what_was_dropped(tmp_path, warm):
+    net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    settings = dict(objectives=["max:acc", "min:cost"], predictor="ridge")
+    start = None
+    if warm:
+        start = tmp_path / "earlier"
+        nasjax.search(net, tactic="random", evaluations=40, run=start, **settings)
+    words = {"name": "popdb", "sample": 20, "predictions": 2000, "population": 40, "cluster": 3, "least": 0.2}
+    every = dict(
+        tactic={"name": "full", "population": 6}, space_reduction=words, evaluations=40, warm_start=start, **settings
+    )
+    nasjax.search(net, run=tmp_path / "run", **every)
+    reduced = json.loads((tmp_path / "run" / "summary.json").read_text())["reduced"]
+    assert reduced["dropped"] and int(reduced["size"]) < net.space.size
+    with (tmp_path / "run" / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40 or len(rows) >= int(reduced["size"])
+    for row in rows[0 if warm else 20 :]:
+        for gene, options in reduced["dropped"].items():
+            assert row[gene] not in map(str, options)
+    # Stopped anywhere, it goes on as if it had not been.
+    half = nasjax.searching(net, run=tmp_path / "half", **every)
+    for _ in range(2):
+        next(half)
+    half.close()
+    nasjax.search(net, run=tmp_path / "half", **every)
+    assert (tmp_path / "half" / "pareto.csv").read_text() == (tmp_path / "run" / "pareto.csv").read_text()
