@@ -54,7 +54,7 @@ def test_options_that_no_cluster_uses_are_dropped_and_no_gene_is_lost():
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_reduced_search_stays_within_the_part_and_says_what_was_dropped(tmp_path, warm):
     net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
-    settings = dict(objectives=["max:acc", "min:cost"], predictor="ridge")
+    settings = {"objectives": ["max:acc", "min:cost"], "predictor": "ridge"}
     start = None
     if warm:
         start = tmp_path / "earlier"
