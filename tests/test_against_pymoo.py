@@ -35,9 +35,11 @@ POPULATION, GENERATIONS, SEEDS = 40, 60, 5
 TOLERANCE = 0.05
 """How far the median of our hypervolumes may be below pymoo's, as a share of the true front's (measured: 0.024)."""
 
+QUICK = ("zdt1", "zdt5")
+
 # Algorithm, problem, least share of the true front's hypervolume.
 CASES = [
-    *(("nsga2", name, PROBLEMS[name][-1]) for name in PROBLEMS),
+    *(pytest.param("nsga2", name, PROBLEMS[name][-1], marks=() if name in QUICK else pytest.mark.slow) for name in PROBLEMS),
     *(
         pytest.param(algorithm, problem, share, marks=pytest.mark.slow)
         for algorithm, shares in {

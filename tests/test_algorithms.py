@@ -16,7 +16,7 @@ from nasjax.tables import record, settings
 POPULATION, GENERATIONS = 16, 20
 REFERENCE = np.array([0.0, 200.0])
 KINDS = ("nsga2", "ctaea", "snes")
-"""One of each way of keeping state; the others are held to what compiles most by the slow suite."""
+"""One of each way of keeping state; the others are held to the same by the slow suite."""
 EACH_KIND = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in ALGORITHMS]
 
 
@@ -67,7 +67,7 @@ def history(name, objective, seed=0):
     return steps
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_every_question_is_canonical_distinct_and_new(name):
     """252 architectures: enough for survivors and children."""
     kept: set = set()
@@ -80,12 +80,12 @@ def test_every_question_is_canonical_distinct_and_new(name):
         assert len(kept) == POPULATION
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_the_first_question_is_the_start_topped_up(name):
     assert rows(start()) <= rows(history(name, plain_values)[0][0])
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_what_is_kept_has_the_values_that_were_told_and_is_near_the_true_front(name):
     best = hypervolume_exact(trade(weights(), ELASTIC.everything()), REFERENCE)
     state = history(name, plain_values)[-1][1]
@@ -95,7 +95,7 @@ def test_what_is_kept_has_the_values_that_were_told_and_is_near_the_true_front(n
     assert found >= 0.95
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_a_key_gives_one_result_another_key_another_and_nothing_compiles_again(name):
     history(name, plain_values)
     algorithm = made(name)
@@ -107,21 +107,21 @@ def test_a_key_gives_one_result_another_key_another_and_nothing_compiles_again(n
     assert compiled == [getattr(type(algorithm), step)._cache_size() for step in ("init", "ask", "tell")]
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_failed_rows_never_survive_while_others_exist(name):
     state = history(name, failing)[-1][1]
     assert np.isfinite(state.objectives).all()
     assert not (np.asarray(state.archs)[:, 1] == 1).any()
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_everything_failed_is_survived(name):
     archs, state = history(name, failed)[-1]
     assert len(rows(archs)) == len(rows(state.archs)) == POPULATION
     assert np.isnan(state.objectives).all()
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_constraints_are_kept_and_the_best_within_them_is_found(name):
     everything = np.asarray(trade(weights(), ELASTIC.everything()))
     within = everything[everything[:, 1] >= 60]
@@ -134,7 +134,7 @@ def test_constraints_are_kept_and_the_best_within_them_is_found(name):
     assert found >= 0.95
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", EACH_KIND)
 @pytest.mark.parametrize("objectives", [1, 4])
 def test_shapes_hold_for_one_and_four_objectives(name, objectives):
     algorithm = made(name)

@@ -169,6 +169,7 @@ def measured(number):
     return load("linas").one_hot(archs, problem.space.counts), problem.true(archs)
 
 
+@pytest.mark.slow
 def test_ridge_scores_are_those_of_a_grid_search():
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import cross_val_score
@@ -181,6 +182,7 @@ def test_ridge_scores_are_those_of_a_grid_search():
         assert scores[i] == pytest.approx(-found.mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_predictor_is_the_one_that_dynast_takes_and_predicts_as_it_does():
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import GridSearchCV
@@ -232,6 +234,7 @@ def test_crossover_and_mutation_are_pymoos_in_distribution():
     np.testing.assert_allclose(mine.std(0), his.std(0), rtol=0.25, atol=0.01)
 
 
+@pytest.mark.slow
 def test_linas_measures_fifty_at_a_time_and_charges_repeats(monkeypatch):
     linas, problem = load("linas"), load("problems").create("macro")
     monkeypatch.setattr(linas, "INNER", 1500)

@@ -22,7 +22,11 @@ def strict_dtypes():
         yield
 
 
-@pytest.fixture(params=PREDICTORS)
+SLOW = ("auto", "mlp", "stacked")
+"""What fits several models, or compiles long; auto and stacked have quick tests of their own below."""
+
+
+@pytest.fixture(params=[pytest.param(p, marks=pytest.mark.slow if p in SLOW else ()) for p in PREDICTORS])
 def predictor(request):
     return PREDICTORS[request.param]()
 

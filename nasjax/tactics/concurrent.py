@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasjax.algorithms.evolve import evolve
-from nasjax.tactics.predicting import fitted, ranked, scored
+from nasjax.tactics.predicting import best, fitted, ranked, scored
 from nasjax.tactics.problem import Measured, Problem, Values, beginning, fresh
 from nasjax.types import Population, PRNGKey
 
@@ -37,9 +37,8 @@ class Concurrent:
         if np.isfinite(state.values).all(1).sum() < 2:
             return beginning(state, self.population), state
         models, state = fitted(state)
-        best = ranked(state.archs, *state.scores())
         # As many as the algorithm's population, again and again where there are fewer: one shape, one compilation.
-        start = np.resize(best, (problem.algorithm.population, best.shape[1]))
+        start = np.resize(best(state), (problem.algorithm.population, len(problem.space.genes)))
         score, objectives = scored(problem), len(problem.reference)
         inner = evolve(problem.algorithm, problem.space, score, models, key, self.generations, start, objectives)
         found = ranked(inner.archs, *score(models, inner.archs))

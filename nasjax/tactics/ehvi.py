@@ -20,7 +20,7 @@ from nasjax.algorithms.evolve import evolve
 from nasjax.pareto import non_dominated_exact, violations
 from nasjax.space import duplicates
 from nasjax.tactics.improvement import choose
-from nasjax.tactics.predicting import fitted, predicted, ranked, scored
+from nasjax.tactics.predicting import best, fitted, predicted, scored
 from nasjax.tactics.problem import ENUMERABLE, Measured, Problem, Values, beginning, fresh
 from nasjax.types import Population, PRNGKey
 
@@ -83,15 +83,14 @@ class Ehvi:
         known = np.full((problem.capacity, pool.shape[1]), -1, np.int32)
         known[: len(state.archs)] = state.archs[: problem.capacity]
         seen = duplicates(jnp.concatenate([jnp.asarray(known), pool]))[len(known) :]
-        # Half of the batch by the means, which are the better guide on steep spaces; the rest, once there is enough to trust
-        # the deviations, by expectation.
-        certain = self.batch if len(state.archs) < self.greedy else -(-self.batch // 2)
+        # Half of the batch by the means, which are the better guide on steep spaces; the rest by expectation, once there is
+        # enough to trust the deviations.
+        halves = ((-(-self.batch // 2), 0.0), (self.batch // 2, float(len(state.archs) >= self.greedy)))
         rows: list[int] = []
-        for number, scale in ((certain, 0.0), (self.batch - certain, 1.0)):
+        for number, scale in halves:
             if number:
-                new = choose(
-                    front, means[:, :goals], scale * deviations[:, :goals], feasible, seen, reference, spare, number
-                )
+                doubt = jnp.float32(scale) * deviations[:, :goals]
+                new = choose(front, means[:, :goals], doubt, feasible, seen, reference, spare, number)
                 front, seen = jnp.concatenate([front, means[new, :goals]]), jnp.asarray(seen).at[new].set(True)
                 rows += np.asarray(new).tolist()
         return np.asarray(pool)[rows]
@@ -100,13 +99,13 @@ class Ehvi:
         """What the algorithm finds on the predictions from the front on, with mutants and a few from anywhere."""
         problem, space = state.problem, state.problem.space
         inner, draw, near = jax.random.split(key, 3)
-        best = ranked(state.archs, *state.scores())[:FRONT]
-        start = np.resize(np.concatenate([best, np.asarray(space.mutate(near, best, 2 / len(space.genes)))]),
-                          (problem.algorithm.population, best.shape[1]))  # fmt: skip
-        found = evolve(
-            problem.algorithm, space, scored(problem), models, inner, self.generations, start, len(problem.reference)
-        )
-        return _pool(space, draw, found.archs, jnp.asarray(np.resize(best, (FRONT, best.shape[1]))))
+        # One shape, one compilation, however few there are.
+        known = np.resize(best(state), (FRONT, len(space.genes)))
+        near, half = space.mutate(near, known, 2 / len(space.genes)), -(-problem.algorithm.population // 2)
+        start = np.resize(np.concatenate([known[:half], np.asarray(near)]), (2 * half, known.shape[1]))
+        score, goals = scored(problem), len(problem.reference)
+        found = evolve(problem.algorithm, space, score, models, inner, self.generations, start, goals)
+        return _pool(space, draw, found.archs, jnp.asarray(known))
 
 
 def spread(problem: Problem, key: PRNGKey, number: int) -> Population:

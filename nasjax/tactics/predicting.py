@@ -57,6 +57,12 @@ def ranked(archs: Population, objectives: Objectives, violations: Violations | N
     return np.asarray(archs)[order[np.isfinite(np.asarray(values)[order]).all(1)]]
 
 
+def best(state: Measured) -> Int[np.ndarray, "best genes"]:
+    """What was measured, best first; failed ones left out. Padded meanwhile, so that nothing compiles again."""
+    archs, values = padded(state)
+    return ranked(archs, values[:, : len(state.problem.reference)], violations(values, state.problem.limits))
+
+
 @lru_cache(maxsize=8)
 def _predicted(inputs: Inputs, costs: tuple[CostFunction | None, ...], predictor: Predictor) -> Predicted:
     @jax.jit

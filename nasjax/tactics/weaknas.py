@@ -46,8 +46,8 @@ class WeakNAS:
             return fresh(state, start, self.first), state
         models, state = fitted(state)
         known = set(map(bytes, state.archs))
-        left = np.array([arch for arch in pool if bytes(arch) not in known], np.int32).reshape(-1, pool.shape[1])
-        top = ranked(left, *scored(problem)(models, jnp.asarray(left)))[: self.top]
+        order = ranked(pool, *scored(problem)(models, jnp.asarray(pool)))
+        top = np.array([arch for arch in order if bytes(arch) not in known], np.int32).reshape(-1, pool.shape[1])[: self.top]
         return fresh(state, np.asarray(jax.random.permutation(key, top)), self.batch), state
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
