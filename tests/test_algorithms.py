@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import ELASTIC, rows, trade, weights
+from known_fronts import ELASTIC, rows, trade, weights
 
 from nasjax.algorithms import ALGORITHMS
 from nasjax.algorithms.evolve import evolve

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
-from problems import ELASTIC, plain, rows
+from known_fronts import ELASTIC, plain, rows
 
 from nasjax.algorithms import evosax, sms_emoa
 from nasjax.algorithms.age_moea import _corners, _shape

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import ELASTIC, plain, rows, trade, weights
+from known_fronts import ELASTIC, plain, rows, trade, weights
 
 from nasjax.algorithms import NSGA2
 from nasjax.algorithms.evolve import evolve
