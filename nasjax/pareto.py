@@ -185,39 +185,6 @@ def _volume(points: Float[Array, "pop obj"], reference: Float[Array, " obj"]) ->
     return (lax.map(slab, jnp.arange(number)) * heights).sum()
 
 
-@jax.jit
-def hypervolume_improvement(
-    front: Float[Array | ndarray, "front obj"],
-    points: Float[Array | ndarray, "points obj"],
-    reference: Float[Array | ndarray, " obj"],
-) -> Float[Array, " points"]:
-    """What each point alone would add to the volume that `front` dominates; rows of `front` that do not count are NaN.
-
-    Two objectives: one sort of the front, then a sum over its steps for each point. More: two volumes for each point.
-    """
-    reference = jnp.asarray(reference, points.dtype)
-    front = jnp.where(jnp.isnan(front).any(1, keepdims=True), reference[None], jnp.minimum(front, reference[None]))
-    points = jnp.minimum(points, reference[None])
-    if front.shape[1] == 1:
-        best = jnp.minimum(front.min(initial=jnp.inf), reference[0])
-        return jnp.maximum(best - points[:, 0], 0)
-    if front.shape[1] == 2:
-        front = front[jnp.lexsort((front[:, 1], front[:, 0]))]
-        # The staircase of the front: between an edge and the next one the second objective is at best `steps`.
-        edges = jnp.concatenate([front[:, 0], reference[:1]])
-        steps = lax.cummin(jnp.concatenate([reference[1:], front[:, 1]]))
-        left = jnp.concatenate([jnp.full(1, -jnp.inf, edges.dtype), edges[:-1]])
-        width = jnp.maximum(edges[None] - jnp.maximum(left[None], points[:, :1]), 0)
-        return (width * jnp.maximum(steps[None] - points[:, 1:], 0)).sum(1)
-
-    def added(point: Float[Array, " obj"]) -> Float[Array, ""]:
-        """The point's own box less what the front dominates of it."""
-        within = jnp.maximum(front, point[None])
-        return jnp.prod(reference - point) - _volume(within, reference)
-
-    return jnp.maximum(lax.map(added, points, batch_size=64), 0)
-
-
 def violations(values: Float[Array | ndarray, "pop columns"], limits: tuple[tuple[float, float], ...]) -> Violations:
     """How far each row is outside the least and greatest value of its columns, relative to them, in all; NaN if a value is.
 

@@ -52,6 +52,23 @@ def test_one_and_two_objectives_are_exact(objectives):
         assert float(gain(state)[row]) == pytest.approx(np.mean(gains), abs=4 * error + 1e-6)
 
 
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_what_a_certain_candidate_adds_is_the_difference_of_two_volumes(objectives):
+    """Rows and candidates beyond the reference, ties and candidates on the front among them."""
+    rng = np.random.default_rng(objectives)
+    front = rng.integers(0, 12, (20, objectives)).astype(np.float32)
+    points = np.concatenate([rng.integers(-2, 12, (30, objectives)), front[:2]]).astype(np.float32)
+    reference = np.full(objectives, 9.0, np.float32)
+    improve = improvement._BY_OBJECTIVES[objectives]
+    gain, _, state = improve(
+        *map(jnp.asarray, (np.minimum(front, reference), points, np.full_like(points, 1e-9), reference))
+    )
+    before = hypervolume_exact(front, reference)
+    after = np.array([hypervolume_exact(np.concatenate([front, point[None]]), reference) for point in points])
+    np.testing.assert_allclose(gain(state), after - before, atol=1e-3)
+    assert (after > before).sum() > 3
+
+
 @pytest.mark.parametrize("objectives", [3, 4])
 def test_rays_measure_what_a_certain_candidate_adds(objectives):
     front, means, _, reference = case(objectives)

@@ -14,7 +14,6 @@ from nasjax.pareto import (
     crowding_distance,
     hypervolume,
     hypervolume_exact,
-    hypervolume_improvement,
     hypervolumes,
     non_dominated,
     non_dominated_exact,
@@ -191,23 +190,3 @@ def test_the_growing_hypervolume_is_that_of_every_beginning(objectives):
     reference = np.full(objectives, 4.5)
     wanted = [hypervolume_exact(values[: i + 1], reference) for i in range(len(values))]
     np.testing.assert_allclose(hypervolumes(values, reference), wanted, rtol=1e-12)
-
-
-@pytest.mark.parametrize("dimensions", [1, 2, 3, 4])
-def test_improvement_is_the_difference_of_two_volumes(dimensions):
-    """Failed rows, rows and points beyond the reference, ties and points on the front among them."""
-    rng = np.random.default_rng(dimensions)
-    front = rng.integers(0, 12, (20, dimensions)).astype(np.float32)
-    front[3] = np.nan
-    points = np.concatenate([rng.integers(-2, 12, (30, dimensions)), front[:2]]).astype(np.float32)
-    reference = np.full(dimensions, 9.0, np.float32)
-    gains = hypervolume_improvement(front, points, reference)
-    before = hypervolume_exact(front, reference)
-    after = [hypervolume_exact(np.concatenate([front, point[None]]), reference) for point in points]
-    np.testing.assert_allclose(gains, np.array(after) - before, atol=1e-3)
-    assert (np.array(after) > before).sum() > 3
-    np.testing.assert_allclose(
-        hypervolume_improvement(np.full((4, dimensions), np.nan, np.float32), points, reference),
-        [hypervolume_exact(point[None], reference) for point in points],
-        rtol=1e-5,
-    )

@@ -21,7 +21,7 @@ from nasjax.pareto import non_dominated_exact, violations
 from nasjax.space import duplicates
 from nasjax.tactics.improvement import choose
 from nasjax.tactics.predicting import best, fitted, predicted, scored
-from nasjax.tactics.problem import ENUMERABLE, Measured, Problem, Values, beginning, fresh
+from nasjax.tactics.problem import ENUMERABLE, Measured, Problem, Values, beginning, broken, fresh
 from nasjax.types import Population, PRNGKey
 
 FRONT = 128
@@ -115,11 +115,8 @@ def spread(problem: Problem, key: PRNGKey, number: int) -> Population:
     """
     space, goals = problem.space, len(problem.reference)
     archs = _slopes(space, key, 64 * number)
-    exact = [(cost, limit) for cost, limit in zip(problem.costs, problem.limits, strict=True) if cost is not None]
-    if exact:
-        values = np.stack([np.asarray(cost(jnp.asarray(archs))) for cost, _ in exact], 1)
-        broken = violations(values, tuple(limit for _, limit in exact))
-        archs = archs[np.argsort(broken, kind="stable")][: max(int((np.asarray(broken) == 0).sum()), number)]
+    excess = broken(problem, archs)
+    archs = archs[np.argsort(excess, kind="stable")][: max(int((excess == 0).sum()), number)]
     first = next((i for i, cost in enumerate(problem.costs[:goals]) if cost is not None), None)
     if first is None:
         return archs

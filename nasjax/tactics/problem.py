@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -124,6 +125,15 @@ class Measured:
             values=np.concatenate([self.values, np.asarray(values, np.float64)]),
             fits=(),
         )
+
+
+def broken(problem: Problem, archs: Population) -> Float[np.ndarray, " pop"]:
+    """How far architectures are from keeping the constraints on exact costs, 0 where they do (see `pareto.violations`)."""
+    exact = [(cost, limit) for cost, limit in zip(problem.costs, problem.limits, strict=True) if cost is not None]
+    if not exact:
+        return np.zeros(len(archs))
+    values = np.stack([np.asarray(cost(jnp.asarray(archs))) for cost, _ in exact], 1)
+    return np.asarray(violations(values, tuple(limit for _, limit in exact)))
 
 
 def padded(state: Measured) -> tuple[Population, Values]:

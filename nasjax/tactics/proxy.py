@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nasjax.pareto import violations
 from nasjax.tactics.predicting import ranked
-from nasjax.tactics.problem import Measured, Problem, Values, fresh
+from nasjax.tactics.problem import Measured, Problem, Values, broken, fresh
 from nasjax.types import Population, PRNGKey
 
 
@@ -46,11 +45,7 @@ class Proxy:
                 known.update(zip(map(bytes, new), np.asarray(score(new)).tolist(), strict=True))
             found = np.array([-known[bytes(arch)] for arch in archs], np.float32)
             columns = np.stack([found if cost is None else np.asarray(cost(archs)) for cost in problem.costs], 1)
-            bounded = tuple(
-                limit if cost is not None else (-np.inf, np.inf)
-                for cost, limit in zip(problem.costs, problem.limits, strict=True)
-            )
-            return columns[:, :goals], np.asarray(violations(columns, bounded), np.float32)
+            return columns[:, :goals], broken(problem, archs).astype(np.float32)
 
         start = None if problem.warm is None else problem.warm.archs[: algorithm.population]
         inner = algorithm.init(key, problem.space, start, goals)

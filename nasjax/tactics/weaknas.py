@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from nasjax.pareto import violations
 from nasjax.space import duplicates
 from nasjax.tactics.predicting import fitted, ranked, scored
-from nasjax.tactics.problem import Measured, Problem, Values, fresh
+from nasjax.tactics.problem import Measured, Problem, Values, broken, fresh
 from nasjax.types import Population, PRNGKey
 
 
@@ -70,17 +69,8 @@ def _drawn(problem: Problem, key: tuple[int, ...], number: int) -> Int[np.ndarra
         archs = np.asarray(problem.space.sample(jax.random.fold_in(draw, i), number))
         if problem.repair is not None:
             archs = np.asarray(problem.repair(archs), np.int32)
-        found = np.concatenate([found, archs[kept(problem, archs)]])
+        found = np.concatenate([found, archs[broken(problem, archs) == 0]])
         found = found[~np.asarray(duplicates(found))][:number]
         if len(found) == number or problem.space.size <= number * i:
             break
     return found
-
-
-def kept(problem: Problem, archs: Population) -> np.ndarray:
-    """Which architectures keep the constraints on exact costs."""
-    exact = [(cost, limit) for cost, limit in zip(problem.costs, problem.limits, strict=True) if cost is not None]
-    if not exact:
-        return np.ones(len(archs), bool)
-    values = np.stack([np.asarray(cost(jnp.asarray(archs))) for cost, _ in exact], 1)
-    return np.asarray(violations(values, tuple(limit for _, limit in exact))) == 0
