@@ -53,6 +53,7 @@ class Gene:
         return sum(option < value for option in self.options)  # type: ignore[operator]
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class SearchSpace:
     """A product of genes, some of which exist only where a depth gene switches them on.

@@ -10,12 +10,14 @@ A search's front is chosen by what it measured, noise included, and its hypervol
 luck with noise earns nothing. `in_band` is the true accuracy of the network that measured best of those in problems.BAND.
 
 Methods: the rivals of rivals.py by name; nasjax's own tactics as `nasjax:TACTIC,setting=value,…`, where the settings
-`predictor` and `algorithm` name these and all others are the tactic's.
+`predictor` and `algorithm` name these, `warm=PROBLEM` starts from the same search of another problem (EARLIER validations,
+the same seed), and all others are the tactic's.
 """
 
 import argparse
 import csv
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
@@ -26,12 +28,16 @@ import problems
 import yaml
 
 from nasjax.algorithms import ALGORITHMS
+from nasjax.pareto import crowding_distance, non_dominated_sort
 from nasjax.predictors import PREDICTORS
 from nasjax.tables import settings
-from nasjax.tactics import TACTICS, Problem
+from nasjax.tactics import TACTICS, Problem, Warm
 
 CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 800, 1000)
 """What is printed; written is every fifth validation up to 200, and every tenth from there on."""
+
+EARLIER = 200
+"""Validations of the search that a warm start begins from."""
 
 COLUMNS = ("method", "problem", "seed", "evaluations", "hypervolume", "in_band", "seconds")
 
@@ -43,12 +49,19 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
     """Architectures and values of one of nasjax's own tactics, `TACTIC,setting=value,…`, in order of measurement."""
     name, *pairs = words.split(",")
     chosen = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    earlier = chosen.pop("warm", None)
     predictor = settings("predictor", PREDICTORS, chosen.pop("predictor", "gaussian_process"))
     algorithm = settings("algorithm", ALGORITHMS, chosen.pop("algorithm", "nsga2"))
     tactic = settings("tactic", TACTICS, {"name": name, **chosen})
     unlimited = ((-np.inf, np.inf),) * len(benchmark.costs)
+    warm = None
+    if earlier is not None:
+        cold = ",".join([name, *(pair for pair in pairs if not pair.startswith("warm="))])
+        archs, values = _earlier(cold, earlier, seed)
+        order = best_first(values)
+        warm = Warm(archs[order], values[order])
     problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, benchmark.reference, unlimited,
-                      benchmark.inputs)  # fmt: skip
+                      benchmark.inputs, warm=warm)  # fmt: skip
     state = tactic.init(jax.random.key(seed), problem)
     archs, values = np.zeros((0, len(benchmark.space.genes)), np.int32), np.zeros((0, len(benchmark.costs)))
     while len(archs) < evaluations:
@@ -60,6 +73,17 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
         state = tactic.tell(state, asked, found)
         archs, values = np.concatenate([archs, asked]), np.concatenate([values, found])
     return archs, values
+
+
+@cache
+def _earlier(words, name, seed):
+    return nasjax_tactic(words, problems.create(name), EARLIER, seed)
+
+
+def best_first(values):
+    """Rows by rank and crowding distance, as a warm start's file is read."""
+    ranks = non_dominated_sort(values)
+    return np.lexsort((-np.asarray(crowding_distance(values, ranks)), np.asarray(ranks)))
 
 
 def run(method, name, seed, evaluations):

@@ -8,7 +8,7 @@ from numpy import ndarray
 from nasjax.predictors.auto import Auto
 from nasjax.predictors.errors import Errors, errors
 from nasjax.predictors.gaussian_process import GaussianProcess
-from nasjax.predictors.inputs import Inputs
+from nasjax.predictors.inputs import Inputs, Prior
 from nasjax.predictors.mlp import MLP
 from nasjax.predictors.ridge import Ridge
 from nasjax.predictors.stacked import Stacked
@@ -57,6 +57,7 @@ __all__ = [
     "GaussianProcess",
     "Inputs",
     "Predictor",
+    "Prior",
     "Ridge",
     "Stacked",
     "errors",

@@ -51,7 +51,7 @@ class Auto:
         chosen = min(models, key=error)
         return AutoModel(chosen, models[chosen])
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def predict(
         self, inputs: SearchSpace | Inputs, model: AutoModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:

@@ -77,7 +77,7 @@ class GaussianProcess:
             if getattr(self, name) < 1:
                 raise ValueError(f"predictor.{name} must be at least 1, not {getattr(self, name)}")
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def fit(
         self,
         inputs: SearchSpace | Inputs,
@@ -115,7 +115,7 @@ class GaussianProcess:
                 held_out=held_out(known, others),
             )
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def predict(
         self, inputs: SearchSpace | Inputs, model: GaussianProcessModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:

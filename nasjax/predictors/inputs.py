@@ -1,9 +1,9 @@
 """What predictors read of architectures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,27 +56,50 @@ def by_family(
     return centre, scale, centred / scale[None]
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prior:
+    """What an earlier search's values let one expect: models of `predictor`, which read `space` and `parts`, one a value."""
+
+    predictor: Any = field(metadata={"static": True})
+    space: SearchSpace = field(metadata={"static": True})
+    parts: Callable[[Population], Float[Array, "pop parts"]] | None = field(metadata={"static": True})
+    models: tuple[Any, ...]
+
+    def features(self, archs: Population) -> Float[Array, "pop models"]:
+        """The expected value by each model."""
+        inputs = Inputs(self.space, self.parts)
+        return jnp.stack([self.predictor.predict(inputs, model, archs)[0] for model in self.models], 1)
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Inputs:
-    """A space's features, and the logarithm of an exact cost in all and by part of the network (`parts`, jittable).
+    """A space's features, the logarithm of an exact cost in all and by part (`parts`, jittable), and what a `prior` expects.
 
     Offers what a `SearchSpace` offers a predictor: `features`, and their `families`, which share a length scale.
     """
 
-    space: SearchSpace
-    parts: Callable[[Population], Float[Array, "pop parts"]] | None = None
+    space: SearchSpace = field(metadata={"static": True})
+    parts: Callable[[Population], Float[Array, "pop parts"]] | None = field(default=None, metadata={"static": True})
+    prior: Prior | None = None
 
     def features(self, archs: Population) -> Float[Array, "pop features"]:
-        """The space's features, then log(cost), then log(1 + cost) of every part."""
-        features = self.space.features(archs)
-        if self.parts is None:
-            return features
-        costs = self.parts(archs)
-        return jnp.concatenate([features, jnp.log(costs.sum(1, keepdims=True)), jnp.log1p(costs)], axis=1)
+        """The space's features, then log(cost), then log(1 + cost) of every part, then the prior's values."""
+        features = [self.space.features(archs)]
+        if self.parts is not None:
+            costs = self.parts(archs)
+            features += [jnp.log(costs.sum(1, keepdims=True)), jnp.log1p(costs)]
+        if self.prior is not None:
+            features.append(self.prior.features(archs))
+        return jnp.concatenate(features, axis=1)
 
     @cached_property
     def families(self) -> tuple[int, ...]:
-        """Per feature the number of its family: the space's, but one for each option of unordered genes; costs by part."""
+        """Per feature the number of its family: the space's, but one for each option of unordered genes; costs by part.
+
+        Each of the prior's values is a family of its own.
+        """
         columns = [
             None if gene.ordered else option
             for gene in self.space.genes
@@ -84,12 +107,12 @@ class Inputs:
         ]
         named = list(zip(self.space.families, columns, strict=True))
         known = list(dict.fromkeys(named))
-        families = tuple(known.index(name) for name in named)
-        if self.parts is None:
-            return families
-        first = len(known)
-        number = jax.eval_shape(self.parts, jax.ShapeDtypeStruct((1, len(self.space.genes)), jnp.int32)).shape[1]
-        return (*families, first, *([first + 1] * number))
+        families = [known.index(name) for name in named]
+        if self.parts is not None:
+            one = jax.ShapeDtypeStruct((1, len(self.space.genes)), jnp.int32)
+            families += [len(known), *([len(known) + 1] * jax.eval_shape(self.parts, one).shape[1])]
+        first = max(families, default=-1) + 1
+        return (*families, *range(first, first + (0 if self.prior is None else len(self.prior.models))))
 
 
 def membership(inputs: SearchSpace | Inputs) -> Float[Array, "features families"]:

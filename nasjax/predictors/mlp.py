@@ -63,7 +63,7 @@ class MLP:
         if self.decay < 0:
             raise ValueError(f"predictor.decay must be at least 0, not {self.decay}")
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def fit(
         self,
         inputs: SearchSpace | Inputs,
@@ -100,7 +100,7 @@ class MLP:
         others = held_out(known, known.mean + known.unit * found)
         return MLPModel(centre, scale, known.mean, known.unit, layers, known.unit * noise, others)
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def predict(
         self, inputs: SearchSpace | Inputs, model: MLPModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:

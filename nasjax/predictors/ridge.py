@@ -42,7 +42,7 @@ class Ridge:
 
     penalties: tuple[float, ...] = tuple(10 ** (power / 2) for power in range(-2, 9))
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def fit(
         self,
         inputs: SearchSpace | Inputs,
@@ -54,7 +54,7 @@ class Ridge:
         with jax.default_matmul_precision("highest"):
             return self._fit(inputs.features(archs), values, mask)
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def predict(
         self, inputs: SearchSpace | Inputs, model: RidgeModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:

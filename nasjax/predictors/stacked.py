@@ -64,7 +64,7 @@ class Stacked:
         number = partial(jnp.asarray, dtype=jnp.float32)
         return StackedModel(models, number(weights), number(mean), number(held_out))
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def predict(
         self, inputs: SearchSpace | Inputs, model: StackedModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:

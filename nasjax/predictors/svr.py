@@ -98,7 +98,7 @@ class SVR:
             held_out=held_out(known, known.mean + known.unit * number(left_out)),
         )
 
-    @partial(jax.jit, static_argnums=(0, 1))
+    @partial(jax.jit, static_argnums=0)
     def predict(
         self, inputs: SearchSpace | Inputs, model: SVRModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:
@@ -124,7 +124,7 @@ class SVR:
         return Machine(kernel="precomputed", C=penalty, epsilon=self.epsilon, tol=1e-2, max_iter=20_000)
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
 def _prepared(inputs, archs, values, mask):
     known = targets(values, mask)
     return known, *by_family(inputs.features(archs), known, membership(inputs))

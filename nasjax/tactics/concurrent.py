@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasjax.algorithms.evolve import evolve
-from nasjax.tactics.predicting import best, fitted, ranked, scored
+from nasjax.tactics.predicting import best, fitted, informed, ranked, scored
 from nasjax.tactics.problem import Measured, Problem, Values, beginning, fresh
 from nasjax.types import Population, PRNGKey
 
@@ -30,7 +30,7 @@ class Concurrent:
                 raise ValueError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
-        return Measured.nothing(key, problem)
+        return Measured.nothing(key, informed(problem))
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         problem, key = state.problem, state.key_of_step()

@@ -20,7 +20,7 @@ from nasjax.algorithms.evolve import evolve
 from nasjax.pareto import non_dominated_exact, violations
 from nasjax.space import duplicates
 from nasjax.tactics.improvement import choose
-from nasjax.tactics.predicting import best, fitted, predicted, scored
+from nasjax.tactics.predicting import best, fitted, informed, predicted, scored
 from nasjax.tactics.problem import ENUMERABLE, Measured, Problem, Values, beginning, broken, fresh
 from nasjax.types import Population, PRNGKey
 
@@ -52,7 +52,7 @@ class Ehvi:
                 raise ValueError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
-        return Measured.nothing(key, problem)
+        return Measured.nothing(key, informed(problem))
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from nasjax.algorithms.evolve import evolve
-from nasjax.tactics.predicting import fitted, ranked, scored
+from nasjax.tactics.predicting import fitted, informed, ranked, scored
 from nasjax.tactics.problem import Measured, Problem, Values, beginning, fresh
 from nasjax.types import Population, PRNGKey
 
@@ -29,7 +29,7 @@ class FullOnEstimations:
                 f"tactic.sample={self.sample} of evaluations={problem.evaluations} leaves none for what the search finds: "
                 f"make the sample smaller, or evaluations larger"
             )
-        return Measured.nothing(key, problem)
+        return Measured.nothing(key, informed(problem))
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         problem, told = state.problem, len(state.archs)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,40 @@ import numpy as np
 from jaxtyping import Int
 
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
-from nasjax.predictors import Inputs, Predictor, errors
+from nasjax.predictors import Inputs, Predictor, Prior, errors
+from nasjax.space import SearchSpace
 from nasjax.tactics.problem import CostFunction, Fit, Measured, Problem, Values, padded
 from nasjax.types import Objectives, Population, Violations
 
-Models = tuple[Any, ...]
-"""One fitted model a column; None where the column is computed."""
+LEAST, MOST = 8, 256
+"""Of an earlier search's values: with fewer nothing is expected of them, more than that cost much and tell little."""
+
+
+class Models(NamedTuple):
+    """One fitted model a column (None where the column is computed), and the prior that they read."""
+
+    columns: tuple[Any, ...]
+    prior: Prior | None
+
+
+def informed(problem: Problem) -> Problem:
+    """The problem whose predictors also read what its warm start's values, where they are known, let one expect.
+
+    A predictor is fitted to the earlier values of every measured column, the best architectures before others. As inputs of
+    the new predictors its guesses count as much as the new measurements agree with them.
+    """
+    warm, inputs = problem.warm, problem.inputs
+    if warm is None:
+        return problem
+    archs = np.resize(warm.archs[:MOST], (MOST, warm.archs.shape[1]))
+    models = []
+    for values, cost in zip(warm.values[:MOST].T, problem.costs, strict=True):
+        if cost is None and np.isfinite(values).sum() >= LEAST:
+            padded = np.full(MOST, np.nan, np.float32)
+            padded[: len(values)] = values
+            models.append(problem.predictor.fit(inputs, archs, padded))
+    prior = Prior(problem.predictor, inputs.space, inputs.parts, tuple(models)) if models else None
+    return replace(problem, inputs=replace(inputs, prior=prior))
 
 
 def fitted(state: Measured) -> tuple[Models, Measured]:
@@ -24,12 +52,12 @@ def fitted(state: Measured) -> tuple[Models, Measured]:
     problem = state.problem
     archs, values = padded(state)
     counts = np.asarray(np.isfinite(values).all(1))
-    models = tuple(
+    columns = tuple(
         None if cost is not None else problem.predictor.fit(problem.inputs, archs, values[:, i], counts)
         for i, cost in enumerate(problem.costs)
     )
-    fits = tuple(Fit(i, *errors(values[:, i], model.held_out)) for i, model in enumerate(models) if model is not None)
-    return models, replace(state, fits=fits)
+    fits = tuple(Fit(i, *errors(values[:, i], model.held_out)) for i, model in enumerate(columns) if model is not None)
+    return Models(columns, problem.inputs.prior), replace(state, fits=fits)
 
 
 Predicted = Callable[[Models, Population], tuple[Values, Values]]
@@ -41,7 +69,8 @@ def predicted(problem: Problem) -> Predicted:
 
     The same function for problems that are alike, so that searches of one space in one process compile once.
     """
-    return _predicted(problem.inputs, problem.costs, problem.predictor)  # type: ignore[arg-type]
+    inputs = problem.inputs
+    return _predicted(inputs.space, inputs.parts, problem.costs, problem.predictor)  # type: ignore[arg-type]
 
 
 def scored(problem: Problem) -> Scored:
@@ -64,12 +93,13 @@ def best(state: Measured) -> Int[np.ndarray, "best genes"]:
 
 
 @lru_cache(maxsize=8)
-def _predicted(inputs: Inputs, costs: tuple[CostFunction | None, ...], predictor: Predictor) -> Predicted:
+def _predicted(space: SearchSpace, parts: Any, costs: tuple[CostFunction | None, ...], predictor: Predictor) -> Predicted:
     @jax.jit
     def predicted(models: Models, archs: Population) -> tuple[Values, Values]:
+        inputs = Inputs(space, parts, models.prior)
         pairs = [
             predictor.predict(inputs, model, archs) if cost is None else (cost(archs), jnp.zeros(len(archs), jnp.float32))
-            for cost, model in zip(costs, models, strict=True)
+            for cost, model in zip(costs, models.columns, strict=True)
         ]
         return jnp.stack([mean for mean, _ in pairs], 1), jnp.stack([deviation for _, deviation in pairs], 1)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from nasjax.space import duplicates
-from nasjax.tactics.predicting import fitted, ranked, scored
+from nasjax.tactics.predicting import fitted, informed, ranked, scored
 from nasjax.tactics.problem import Measured, Problem, Values, broken, fresh
 from nasjax.types import Population, PRNGKey
 
@@ -35,7 +35,7 @@ class WeakNAS:
             raise ValueError(f"tactic.batch={self.batch} cannot be drawn from tactic.top={self.top}: make it smaller")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
-        return Measured.nothing(key, problem)
+        return Measured.nothing(key, informed(problem))
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         problem, key = state.problem, state.key_of_step()

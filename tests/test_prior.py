@@ -1,0 +1,98 @@
+"""What an earlier search measured helps to predict a new one as far as the two agree, and costs little where they do not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+from test_ridge import SPACE
+
+from nasjax.algorithms import NSGA2
+from nasjax.predictors import PREDICTORS, GaussianProcess, Inputs, Ridge
+from nasjax.tactics import Concurrent, Measured, Problem, Reduced, Warm, within
+from nasjax.tactics.predicting import LEAST, fitted, informed, predicted
+
+UNLIMITED = ((-np.inf, np.inf),) * 2
+
+
+def device(seed):
+    """Values of many genes, a little bent: more than few measurements show."""
+    features = SPACE.features(SPACE.largest()[None]).shape[1]
+    rng = np.random.default_rng(seed)
+    first, second = rng.normal(size=(features, 6)), rng.normal(size=6)
+
+    def measure(archs):
+        return np.tanh(np.asarray(SPACE.features(archs)) @ first / 8) @ second
+
+    return measure
+
+
+def params(archs):
+    return jnp.asarray(archs).sum(1).astype(jnp.float32)
+
+
+def problem(predictor, earlier, rows=100):
+    """One value measured, one computed; an earlier search knows `rows` of the first by `earlier`."""
+    archs = np.asarray(SPACE.sample(jax.random.key(5), rows))
+    warm = Warm(archs, np.stack([earlier(archs), params(archs)], 1))
+    reference, algorithm = np.array([9.0, 99.0]), NSGA2(population=16)
+    return Problem(SPACE, 16, (None, params), algorithm, predictor, reference, UNLIMITED, Inputs(SPACE), warm=warm)
+
+
+def rank_correlation(problem, measure, number=16):
+    """Of predictions after `number` measurements, with the truth."""
+    archs, new = (np.asarray(SPACE.sample(jax.random.key(seed), rows)) for seed, rows in ((0, number), (1, 300)))
+    state = Measured.nothing(jax.random.key(0), problem)
+    models, state = fitted(state.add(archs, np.stack([measure(archs), params(archs)], 1)))
+    assert [fit.column for fit in state.fits] == [0]
+    means, _ = predicted(problem)(models, new)
+    np.testing.assert_array_equal(means[:, 1], params(new))
+    return kendalltau(means[:, 0], measure(new)).statistic
+
+
+@pytest.mark.parametrize("predictor", [Ridge(), GaussianProcess()], ids=["ridge", "gaussian_process"])
+def test_agreeing_measurements_help_and_others_do_little_harm(predictor):
+    measure, other = device(1), device(2)
+    alike, against = (lambda archs: np.exp(measure(archs) / 3)), (lambda archs: 5 - measure(archs))
+    alone = rank_correlation(problem(predictor, measure), measure)
+    assert rank_correlation(informed(problem(predictor, alike)), measure) > alone + 0.1
+    assert rank_correlation(informed(problem(predictor, against)), measure) > alone + 0.1
+    assert rank_correlation(informed(problem(predictor, other)), measure) > alone - 0.05
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "stacked")]
+
+
+@pytest.mark.parametrize("name", [name for name in PREDICTORS if name not in ("auto", "stacked")] + SLOW)
+def test_every_predictor_reads_it(name):
+    measure = device(1)
+    warm = informed(problem(PREDICTORS[name](), measure))
+    archs = np.asarray(SPACE.sample(jax.random.key(3), 40))
+    guesses = np.asarray(warm.inputs.features(archs))[:, -1]
+    assert np.corrcoef(guesses, measure(archs))[0, 1] > 0.8
+    assert rank_correlation(warm, measure) > 0.5
+
+
+def test_it_is_one_more_family_and_nothing_where_little_is_known():
+    few, many = (informed(problem(Ridge(), device(1), rows)) for rows in (LEAST - 1, LEAST))
+    assert few.inputs == Inputs(SPACE)
+    families = Inputs(SPACE).families
+    assert many.inputs.families == (*families, max(families) + 1)
+    archs = np.asarray(SPACE.sample(jax.random.key(3), 4))
+    assert many.inputs.features(archs).shape == (4, len(many.inputs.families))
+
+
+def test_a_part_of_the_space_reads_what_was_measured_in_it():
+    whole = problem(Ridge(), device(1))
+    part = Reduced(SPACE, tuple((0,) if gene.name == "act" else tuple(range(len(gene.options))) for gene in SPACE.genes))
+    inside = within(whole, part)
+    assert 20 < len(inside.warm.archs) < 60
+    state = Concurrent(population=8).init(jax.random.key(0), inside)
+    assert state.problem.inputs.prior.space == inside.space
+    assert rank_correlation_within(state, device(1), part) > 0.5
+
+
+def rank_correlation_within(state, measure, part):
+    archs, new = (np.asarray(state.problem.space.sample(jax.random.key(seed), rows)) for seed, rows in ((0, 16), (1, 200)))
+    models, _ = fitted(state.add(archs, np.stack([measure(part.lift(archs)), params(archs)], 1)))
+    return kendalltau(predicted(state.problem)(models, new)[0][:, 0], measure(part.lift(new))).statistic
