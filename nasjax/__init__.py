@@ -18,18 +18,20 @@ if TYPE_CHECKING:
     from nasjax.extract import load
     from nasjax.loop import Progress, search, searching
     from nasjax.results import Front
+    from nasjax.seeds import search_seeds
 
 _PLACES = {
     "Front": "nasjax.results",
     "Progress": "nasjax.loop",
     "load": "nasjax.extract",
     "search": "nasjax.loop",
+    "search_seeds": "nasjax.seeds",
     "searching": "nasjax.loop",
     "supernets": "nasjax",
     "tasks": "nasjax",
 }
 
-__all__ = ["Front", "Progress", "__version__", "load", "search", "searching", "supernets", "tasks"]
+__all__ = ["Front", "Progress", "__version__", "load", "search", "search_seeds", "searching", "supernets", "tasks"]
 
 
 def __getattr__(name: str) -> Any:

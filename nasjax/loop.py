@@ -12,13 +12,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from nasjax.algorithms import ALGORITHMS
+from nasjax.algorithms import ALGORITHMS, Algorithm
 from nasjax.archive import Archive, check_archive, digest
 from nasjax.hardware.costs import CostTable
 from nasjax.measure import measuring
 from nasjax.objectives import Goals, Objective, parse_constraints, parse_objectives
 from nasjax.pareto import hypervolume_exact
-from nasjax.predictors import PREDICTORS, Inputs
+from nasjax.predictors import PREDICTORS, Inputs, Predictor
 from nasjax.results import Front, architectures, finish, goal_values
 from nasjax.runs import RunFolder, check_seed, run_folder
 from nasjax.subject import Measurable, Subject, subject
@@ -112,11 +112,8 @@ def searching(
         "warm_start": None if warm_start is None else Path(warm_start).absolute(),
         "space_reduction": reduction and record(REDUCTIONS, reduction),
     }
-    costs = tuple(_cost(about, column) for column in goals.columns)
-    inputs = Inputs(about.space, about.costs["macs"].by_unit if "macs" in about.costs else None)
     warm = None if warm_start is None else start_from(Path(warm_start), about, goals, net)
-    problem = Problem(about.space, evaluations, costs, algorithm, predictor, goals.reference, goals.limits, inputs,
-                      about.rows, about.repair, warm, about.proxies)  # fmt: skip
+    problem = problem_of(about, goals, algorithm, predictor, evaluations, warm)
     # What a tactic refuses it refuses here, before anything is written.
     state = tactic.init(jax.random.key(seed), problem)
     context = digest(about.evaluator.context)
@@ -143,6 +140,16 @@ def searching(
             return finish(about, goals, store, path, written, spent, complete, test=minutes != 0)
         finally:
             store.close()
+
+
+def problem_of(
+    about: Subject, goals: Goals, algorithm: Algorithm, predictor: Predictor, evaluations: int, warm: Warm | None = None
+) -> Problem:
+    """A search as arrays and functions, as tactics see it."""
+    costs = tuple(_cost(about, column) for column in goals.columns)
+    inputs = Inputs(about.space, about.costs["macs"].by_unit if "macs" in about.costs else None)
+    return Problem(about.space, evaluations, costs, algorithm, predictor, goals.reference, goals.limits, inputs, about.rows,
+                   about.repair, warm, about.proxies)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ FLOORS = {
     "warm": 8,
     "evaluate": 9,
     "report": 9,
+    "seeds": 10,
     "extract_run": 10,
     "cli": 11,
     "__main__": 12,

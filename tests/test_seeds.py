@@ -1,0 +1,100 @@
+"""Many seeds at once measure what each search measures by itself."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from tables import GENES, write_table
+
+import nasjax
+from nasjax.algorithms import NSGA2
+from nasjax.loop import problem_of
+from nasjax.objectives import Goals, parse_constraints, parse_objectives
+from nasjax.predictors import Ridge
+from nasjax.subject import subject
+from nasjax.tactics import Concurrent
+
+GOALS = ["max:acc", "min:cost"]
+TACTICS = {
+    "random": {"population": 8},
+    "full": {"population": 8},
+    "concurrent": {"population": 6, "generations": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    return nasjax.supernets.create("tabular", table=write_table(tmp_path_factory.mktemp("t") / "table.csv"), genes=GENES)
+
+
+def arguments(tactic, constraints=("width<=90",)):
+    """Constrained, and near the size of the space, so that choices run short."""
+    return {"objectives": GOALS, "constraints": constraints, "tactic": {"name": tactic, **TACTICS[tactic]},
+            "algorithm": {"name": "nsga2", "population": 10}, "predictor": "ridge", "evaluations": 60}  # fmt: skip
+
+
+@pytest.mark.parametrize("tactic", ["random", "full"])
+def test_each_seed_measures_what_its_search_measures(net, tactic, tmp_path):
+    seeds = (3, 0)
+    runs = nasjax.search_seeds(net, seeds, **arguments(tactic))
+    assert runs.archs.shape == (2, 60, len(GENES))
+    for i, seed in enumerate(seeds):
+        folder = tmp_path / str(seed)
+        nasjax.search(net, **arguments(tactic), seed=seed, run=folder)
+        with (folder / "evaluations.csv").open() as file:
+            found = [net.space.encode({g: int(row[g]) for g in GENES if row[g]}).tolist() for row in csv.DictReader(file)]
+        assert runs.archs[i].tolist() == found
+        summary = json.loads((folder / "summary.json").read_text())
+        np.testing.assert_allclose(runs.hypervolumes[i], summary["hypervolume"], rtol=1e-9)
+    assert (np.diff(runs.hypervolumes, axis=1) >= 0).all() and (runs.archs[0] != runs.archs[1]).any()
+
+
+def test_concurrent_search_asks_for_what_the_tactic_asks_for(net):
+    """Step by step, from what that seed had measured: fits of many seeds at once round otherwise, which breaks near ties."""
+    chosen = arguments("concurrent")
+    runs = nasjax.search_seeds(net, (3, 0), **chosen)
+    about = subject(net, None)
+    goals = Goals(parse_objectives(GOALS, about.ranges, {}), parse_constraints(chosen["constraints"], about.ranges))
+    problem = problem_of(about, goals, NSGA2(population=10), Ridge(), 60)
+    tactic = Concurrent(**TACTICS["concurrent"])
+    for seed, archs, values in zip((3, 0), runs.archs, runs.values, strict=True):
+        state, same = tactic.init(jax.random.key(seed), problem), []
+        for i in range(0, 60, 6):
+            asked, state = tactic.ask(state)
+            same.append(len(set(map(bytes, asked)) & set(map(bytes, archs[i : i + 6]))))
+            state = tactic.tell(state, archs[i : i + 6], values[i : i + 6])
+        assert same[0] == 6 and sum(same) >= 45
+        assert len(np.unique(archs, axis=0)) == 60
+
+
+@pytest.mark.parametrize("tactic", ["random", "full"])
+def test_the_whole_space_is_measured_where_the_budget_allows(net, tactic):
+    runs = nasjax.search_seeds(net, [0, 1], objectives=GOALS, tactic={"name": tactic, **TACTICS[tactic]},
+                               evaluations=net.space.size)  # fmt: skip
+    for archs in runs.archs:
+        assert set(map(bytes, archs)) == set(map(bytes, net.archs))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tactic": "ehvi"}, "many seeds at once are for tactics random, full, concurrent, not ehvi"),
+        ({"predictor": "svr"}, r"fitted inside jit \(ridge, gaussian_process, mlp\), not svr"),
+        ({"evaluations": 10_000}, "evaluations=10000 are more than the"),
+        ({"seeds": []}, "seeds must name at least one seed"),
+    ],
+)
+def test_what_cannot_run_is_one_line(net, changes, words):
+    seeds = changes.pop("seeds", [0])
+    with pytest.raises(ValueError, match=words):
+        nasjax.search_seeds(net, seeds, objectives=GOALS, **changes)
+
+
+def test_tables_that_do_not_answer_everything_are_refused(net, tiny_net, tmp_path):
+    with pytest.raises(ValueError, match="need a table"):
+        nasjax.search_seeds(tiny_net, [0], objectives=GOALS)
+    failed = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv", bad=(5,)), genes=GENES)
+    with pytest.raises(ValueError, match="complete table without failed networks"):
+        nasjax.search_seeds(failed, [0], objectives=GOALS)
