@@ -1,10 +1,11 @@
 """Anytime curves of tactics and their rivals: how good the front is after so many validations.
 
-    python experiments/tactics/anytime.py RESULTS.csv --methods 'linas random nasjax:ehvi' --problems surrogate_blend
+    python experiments/tactics/anytime.py RESULTS.csv [OTHERS.csv …] --methods 'linas random nasjax:ehvi' --problems macro
 
 Every finished run (a method on a problem with a seed) is appended to RESULTS.csv; runs that are there are skipped, and
-without `--methods` nothing is run. Then medians and quartiles are printed, and after how many validations `--target` is
-reached: a share of the true hypervolume, or `METHOD@NUMBER`, the median of a method after so many validations.
+without `--methods` nothing is run; OTHERS.csv are compared with. Then medians and quartiles are printed, and after how many
+validations `--target` is reached: a share of the true hypervolume, or `METHOD@NUMBER`, the median of a method after so many
+validations.
 
 A search's front is chosen by what it measured, noise included, and its hypervolume is that of the true values of this front:
 luck with noise earns nothing. `in_band` is the true accuracy of the network that measured best of those in problems.BAND.
@@ -34,7 +35,13 @@ from nasjax.tables import settings
 from nasjax.tactics import TACTICS, Problem, Warm
 
 CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 800, 1000)
-"""What is printed; written is every fifth validation up to 200, and every tenth from there on."""
+"""What is printed."""
+
+
+def written(k):
+    """Which validations the results tell of: every fifth up to 100, every tenth up to 300, every fiftieth from there on."""
+    return k % (5 if k <= 100 else 10 if k <= 300 else 50) == 0
+
 
 EARLIER = 200
 """Validations of the search that a warm start begins from."""
@@ -101,7 +108,7 @@ def run(method, name, seed, evaluations):
     # A rival knows no reference: its run counts for the same problem with another one too.
     same = [name] if method.startswith("nasjax:") else problems.twins(name)
     points = {twin: problems.create(twin).reference for twin in same}
-    checkpoints = [k for k in range(1, evaluations + 1) if k % (5 if k <= 200 else 10) == 0 or k == evaluations]
+    checkpoints = [k for k in range(1, evaluations + 1) if written(k) or k == evaluations]
     return [
         (method, twin, seed, k, volume(values[:k], true[:k], point), in_band(values[:k], true[:k]), f"{seconds:.1f}")
         for twin, point in points.items()
@@ -191,8 +198,17 @@ def quartiles(values, digits):
     return f"{median} [{low}, {high}]"
 
 
-def show(path, target):
-    runs = read(path)
+def joined(paths):
+    """The runs of several files."""
+    runs = {}
+    for path in paths:
+        for key, seeds in read(path).items():
+            runs.setdefault(key, {}).update(seeds)
+    return runs
+
+
+def show(paths, target):
+    runs = joined(paths)
     for name in dict.fromkeys(name for _, name in runs):
         unit = problems.create(name).best / 100
         wanted = goal(target, name, runs) if target else float("nan")
@@ -219,6 +235,7 @@ def show(path, target):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
+    parser.add_argument("others", type=Path, nargs="*")
     parser.add_argument("--methods", default="", help="separated by blanks")
     parser.add_argument("--problems", default="surrogate_blend", help="separated by commas; * stands for any letters")
     parser.add_argument("--seeds", default="0-9", help="0-9, or 0,3,5")
@@ -230,7 +247,7 @@ def main():
     seeds = range(int(first), int(last) + 1) if last else [int(seed) for seed in first.split(",")]
     names = [name for pattern in arguments.problems.split(",") for name in problems.matching(pattern)]
     run_all(arguments.results, arguments.methods.split(), names, seeds, arguments.evaluations, arguments.jobs)
-    show(arguments.results, arguments.target)
+    show([arguments.results, *arguments.others], arguments.target)
 
 
 if __name__ == "__main__":
