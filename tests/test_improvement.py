@@ -116,10 +116,11 @@ def test_where_nothing_is_to_be_gained_the_most_spare_is_taken():
     assert choose(jnp.zeros((1, 2)), means, 0 * deviations, reference, 3, spare=spare) == [0, 1, 2]
 
 
-def test_a_shortlist_holds_the_best(monkeypatch):
-    front, means, deviations, reference = case(2, pool=50)
+@pytest.mark.parametrize(("objectives", "short"), [(2, 10), (3, 20), (4, 20)])
+def test_a_shortlist_holds_the_best(monkeypatch, objectives, short):
+    front, means, deviations, reference = case(objectives, pool=60)
     whole = choose(front, means, deviations, reference, 2)
-    monkeypatch.setattr(improvement, "SHORTLIST", 10)
+    monkeypatch.setattr(improvement, "SHORTLIST", short)
     improvement.choose.clear_cache()
     assert choose(front, means, deviations, reference, 2) == whole
     improvement.choose.clear_cache()

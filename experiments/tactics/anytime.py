@@ -29,7 +29,7 @@ import problems
 import yaml
 
 from nasjax.algorithms import ALGORITHMS
-from nasjax.pareto import crowding_distance, non_dominated_sort
+from nasjax.pareto import crowding_distance, hypervolume_exact, non_dominated_exact, non_dominated_sort
 from nasjax.predictors import PREDICTORS
 from nasjax.tables import settings
 from nasjax.tactics import TACTICS, Problem, Warm
@@ -117,7 +117,9 @@ def run(method, name, seed, evaluations):
 
 
 def volume(measured, true, reference):
-    """The hypervolume (two objectives) of the true values of those rows that are best by their measured values."""
+    """The hypervolume of the true values of those rows that are best by their measured values."""
+    if measured.shape[1] > 2:
+        return hypervolume_exact(true[non_dominated_exact(measured)], reference)
     order = np.lexsort(measured.T[::-1])
     best = np.minimum.accumulate(measured[order, 1])
     front = true[order[np.concatenate([[True], measured[order[1:], 1] < best[:-1]])]]

@@ -3,9 +3,9 @@
 `surrogate_blend`, `surrogate_trees`: Once-for-All MobileNetV3, accuracy by a surrogate (`surrogate.py`) with its noise, macs
 exact; the hypervolume's reference is 70 % (the least accurate network has 71) and the dearest network's macs. `…_zero`: the
 reference of a search that is told none (0 %; the cheapest network earns most of it). `…_inner`: no credit for the extremes
-(74 %, 420 million macs). `nb201:DATA:DEVICE`: all 15,625 cells of NAS-Bench-201, accuracy and measured latency.
-`macro`: all 6,561 networks of NAS-Bench-Macro, accuracy and exact macs; `macro_measured`: the same, nothing exact. Tables
-have no noise, and their reference is the worst value of each column.
+(74 %, 420 million macs). `nb201:DATA:DEVICE`: all 15,625 cells of NAS-Bench-201, accuracy and measured latency
+(`DEVICE+DEVICE`: one objective each). `macro`: all 6,561 networks of NAS-Bench-Macro, accuracy and exact macs;
+`macro_measured`: the same, nothing exact. Tables have no noise, and their reference is the worst value of each column.
 
 NASJAX_DATA names the folder of the data sets (default: ../shared/data beside the repository), NASJAX_CACHE that of fitted
 surrogates (default: experiments/tactics/.cache); fitting takes a minute or more, once.
@@ -50,6 +50,9 @@ DEVICES = {
 }
 """Seven of the 27 device settings of HELP's tables (arXiv:2106.08630), one of each kind."""
 
+SEVERAL = ("titan_rtx_256+pixel3", "titan_rtx_256+pixel3+eyeriss")
+"""Devices that are searched for at once, three and four objectives."""
+
 DATASETS = {"cifar100": "CIFAR100TestAccuracy200Epochs", "imagenet16": "ImageNetTestAccuracy200Epochs"}
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ("edge_1_0", "edge_2_0", "edge_2_1", "edge_3_0", "edge_3_1", "edge_3_2")
@@ -71,7 +74,7 @@ class Benchmark:
 
     name: str
     space: SearchSpace
-    objectives: tuple[str, str]
+    objectives: tuple[str, ...]
     reference: Float[np.ndarray, " obj"]
     true: Callable[[Population], Objectives]
     noise: tuple[float, ...] = (0.0, 0.0)
@@ -112,14 +115,15 @@ class Benchmark:
 # -- tables ---------------------------------------------------------------------------------------------------------------
 
 
-def table(name: str, space: SearchSpace, objectives: tuple[str, str], archs: Population, values: Objectives) -> Benchmark:
+def table(name: str, space: SearchSpace, objectives: tuple[str, ...], archs: Population, values: Objectives) -> Benchmark:
     """A benchmark of a complete table, nothing exact; the reference is the worst value of each column."""
     weights = np.cumprod([1, *space.counts[:0:-1]])[::-1]
     lookup = np.full((int(np.prod(space.counts)), values.shape[1]), np.nan)
     lookup[archs @ weights] = values
     if np.isnan(lookup).any():
         raise ValueError(f"{name} is not complete")
-    return Benchmark(name, space, objectives, values.max(0), lambda a: lookup[np.asarray(a) @ weights], archs=archs)
+    return Benchmark(name, space, objectives, values.max(0), lambda a: lookup[np.asarray(a) @ weights],
+                     (0.0,) * len(objectives), (None,) * len(objectives), archs=archs)  # fmt: skip
 
 
 @cache
@@ -133,12 +137,14 @@ def _nb201_cells() -> tuple[Population, dict[str, np.ndarray]]:
 
 
 def nb201(data: str, device: str) -> Benchmark:
-    """Accuracy (%) on `data` and latency (ms) on `device`, both measured."""
+    """Accuracy (%) on `data` and latency (ms) on each `device` (separated by +), all measured."""
     archs, accuracies = _nb201_cells()
     with np.load(DATA / "help-latency" / "nasbench201_latency_ms.npz") as latencies:
-        values = np.stack([-accuracies[data], latencies[device]], 1)
+        devices = device.split("+")
+        values = np.stack([-accuracies[data], *(latencies[name] for name in devices)], 1)
     space = SearchSpace(tuple(Gene(edge, OPERATIONS) for edge in EDGES))
-    return table(f"nb201:{data}:{device}", space, ("max:accuracy_top1", "min:latency"), archs, values)
+    objectives = ("max:accuracy_top1", *(f"min:latency_{name}" for name in devices))
+    return table(f"nb201:{data}:{device}", space, objectives, archs, values)
 
 
 def macro() -> Benchmark:
@@ -235,7 +241,7 @@ MAKERS: dict[str, Callable[[], Benchmark]] = {
     **{
         f"nb201:{data}:{device}": lambda data=data, device=device: nb201(data, device)
         for data in DATASETS
-        for device in DEVICES
+        for device in (*DEVICES, *SEVERAL)
     },
 }
 

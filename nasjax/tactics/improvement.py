@@ -49,9 +49,13 @@ def choose(
         gains = gains * feasible
         return jnp.where(barred, -jnp.inf, jnp.where(gains > 0, gains, jnp.minimum(spare, 0) - 1e-30))
 
-    # Only those that promise most by themselves can be the best of a batch.
-    gain, _, state = improvement(front, means, deviations, reference)
-    few = lax.top_k(worth(gain(state), feasible, spare, barred), min(SHORTLIST, len(means)))[1]
+    # Only those that promise most by themselves can be the best of a batch; for rays, which cost much, those furthest ahead.
+    if improvement is _rays:
+        gains = _ahead(front, means - deviations, reference)
+    else:
+        gain, _, state = improvement(front, means, deviations, reference)
+        gains = gain(state)
+    few = lax.top_k(worth(gains, feasible, spare, barred), min(SHORTLIST, len(means)))[1]
     means, deviations, feasible, spare, barred = (a[few] for a in (means, deviations, feasible, spare, barred))
     gain, add, state = improvement(front, means, deviations, reference)
 
@@ -67,6 +71,19 @@ def _below(level: Float[Array, "..."], mean: Float[Array, "..."], deviation: Flo
     """E[max(level - Y, 0)] of a normal variable."""
     z = (level - mean) / deviation
     return jnp.maximum((level - mean) * norm.cdf(z) + deviation * norm.pdf(z), 0)
+
+
+def _ahead(
+    front: Float[Array, "front obj"], points: Float[Array, "pool obj"], reference: Float[Array, " obj"]
+) -> Float[Array, " pool"]:
+    """How far each point may fall back in all objectives, by like shares, until it is dominated; not above 0 where it is."""
+    unit = reference - jnp.minimum(front.min(0), points.min(0)) + 1e-12
+    front, points = front / unit, points / unit
+
+    def less(nearest: Float[Array, " pool"], row: Float[Array, " obj"]) -> tuple[Float[Array, " pool"], None]:
+        return jnp.minimum(nearest, (row[None] - points).max(1)), None
+
+    return lax.scan(less, ((reference / unit)[None] - points).min(1), front)[0]
 
 
 def _one(front, means, deviations, reference):
@@ -110,7 +127,10 @@ def _rays(front, means, deviations, reference):
         return ((row / unit - points)[:, :, None] / directions[None, None]).max(-1)
 
     edge = ((reference / unit - points)[:, :, None] / directions[None, None]).min(-1)
-    lengths = lax.fori_loop(0, len(front), lambda i, lengths: jnp.minimum(lengths, reach(front[i])), edge)
+    # Rows on the reference shorten no ray.
+    order = jnp.argsort((front >= reference[None]).any(1))
+    rows = (front < reference[None]).all(1).sum()
+    lengths = lax.fori_loop(0, rows, lambda i, lengths: jnp.minimum(lengths, reach(front[order[i]])), edge)
 
     def gain(lengths):
         return (jnp.maximum(lengths, 0) ** objectives).mean((1, 2))
