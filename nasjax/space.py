@@ -249,7 +249,8 @@ class SearchSpace:
         chosen = jnp.asarray(archs)[:, genes]
         wanted = _rows(options, chosen)
         lit = jnp.where(_rows(alone, chosen), chosen == wanted, chosen >= wanted)
-        return (lit & self.active(archs)[:, genes]).astype(jnp.float32)
+        on = self.active(archs)[:, genes] if any(gene.needs for gene in self.genes) else True
+        return (lit & on).astype(jnp.float32)
 
     @cached_property
     def families(self) -> tuple[int, ...]:
@@ -279,9 +280,9 @@ class SearchSpace:
         return SearchSpace(tuple(Gene(g.name, (chosen[g.name],), g.needs, g.host) for g in self.genes if g.name in chosen))
 
 
-def _rows(row: np.ndarray, archs: Array | np.ndarray) -> np.ndarray:
-    """One row for every architecture."""
-    return np.broadcast_to(row, archs.shape)
+def _rows(row: np.ndarray, archs: Array | np.ndarray) -> Array | np.ndarray:
+    """One row for every architecture; inside jit no constant of that size, which the compiler would fold for seconds."""
+    return _library(archs).broadcast_to(row, archs.shape)
 
 
 def _library(array: Array | np.ndarray) -> Any:
