@@ -51,7 +51,7 @@ def choose(
 
     # Only those that promise most by themselves can be the best of a batch; for rays, which cost much, those furthest ahead.
     if improvement is _rays:
-        gains = _ahead(front, means - deviations, reference)
+        gains = _ahead(front, jnp.asarray(means - deviations), reference)
     else:
         gain, _, state = improvement(front, means, deviations, reference)
         gains = gain(state)
