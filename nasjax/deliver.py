@@ -101,6 +101,7 @@ def deliver(
     Raises RuntimeError where its logits are not those of the masked super-network's.
     """
     statistics = evaluator.statistics(arch)
+    evaluator.release()  # Two more programs are compiled here.
     network = extract(net, arch, statistics)
     pictures = np.asarray(resized(jnp.asarray(pictures), net.resolution(arch)))
     traced = jnp.asarray(arch, jnp.int32)

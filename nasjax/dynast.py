@@ -58,7 +58,7 @@ def import_results(files: Sequence[Path], net: SuperNet | None = None) -> Import
     costs are compared with those of `net`. Raises ValueError, in one line, for what cannot be read or contradicts itself.
     """
     remarks: list[str] = []
-    named = _layers if net is None else lambda lists: from_ofa(net, {k: v for k, v in lists.items() if k != "r"})  # type: ignore
+    named = _layers if net is None else lambda lists: from_ofa(net, lists)  # type: ignore
     networks: dict[tuple[tuple[str, Option], ...], list[tuple[str, dict[str, float]]]] = {}
     for file in files:
         for place, lists, values in _rows(file, remarks):

@@ -108,10 +108,10 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
         costs,
         ranges,
         origin,
-        test=lambda: config.bind(net, task, "test"),
+        test=lambda: evaluator.on("test"),
         extract=lambda arch: deliver(net, evaluator, arch, task.validation.images[: evaluator.batch]),
         blocks=outline(net.stages),
-        proxies={**proxies(net, task.train.images[:PROXY_IMAGES], evaluator.chunk), **_exact(costs)},
+        proxies={**proxies(net, task.train.images[:PROXY_IMAGES], evaluator.chunk, config.memory_gb), **_exact(costs)},
     )
 
 

@@ -43,7 +43,8 @@ def train_run(
     except FloatingPointError as error:
         raise ValueError(str(error)) from None
     ends = np.stack([net.space.largest(), net.space.smallest()])
-    found = {s: measure(evaluator.bind(trained, task, s), ends)["accuracy_top1"] for s in ("validation", "test")}
+    bound = evaluator.bind(trained, task)
+    found = {s: measure(bound.on(s), ends)["accuracy_top1"] for s in ("validation", "test")}
     accuracies = {
         name: {split: round(float(values[i]), 2) for split, values in found.items()}
         for i, name in enumerate(("largest", "smallest"))

@@ -46,6 +46,14 @@ def test_every_picture_is_in_one_split_with_its_class(folder):
     assert task.classes == 2
 
 
+def test_validation_pictures_train_too_where_the_shares_leave_none(folder):
+    """As the docs say of the defaults; a share that is left over is apart."""
+    task = create(folder)
+    assert colours(task.train) == colours(task.validation) and len(task.train) == 10
+    apart = create(folder, validation=0.4, test=0.4)
+    assert len(apart.train) == 4 and not set(colours(apart.train)) & set(colours(apart.validation) + colours(apart.test))
+
+
 def test_train_and_val_folders_are_kept_apart(folder, tmp_path):
     root = tmp_path / "set"
     (root / "train").mkdir(parents=True)

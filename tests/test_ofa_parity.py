@@ -11,7 +11,6 @@ from nasjax.evaluation.calibration import calibrate
 from nasjax.extract import extract
 from nasjax.hardware.costs import cost_tables, jaxpr_macs
 from nasjax.supernets import convolution, elastic, resnet
-from nasjax.supernets.ofa_lists import from_ofa, to_ofa
 
 TOLERANCE = 5e-5
 """Of the logits' scale; in PyTorch alone float32 and float64 differ by 1e-5."""
@@ -80,7 +79,7 @@ def test_macs_equal_a_walk_over_the_jaxpr_of_the_extracted_network_built_of_xla_
     monkeypatch.setattr(elastic, "convolve", library)
     monkeypatch.setattr(elastic, "pointwise", lambda x, weight: library(x, weight, 1))
     monkeypatch.setattr(elastic, "depthwise", lambda x, weight, stride: library(x, weight, stride, groups=x.shape[-1]))
-    for row in (1, 2):
+    for row in (0, 1, 2):
         arch = _static(ofa.archs(name, net)[row])
         small = nnx.eval_shape(lambda arch=arch: extract(net, arch))
         graph, weights = nnx.split(small)
@@ -91,23 +90,6 @@ def test_macs_equal_a_walk_over_the_jaxpr_of_the_extracted_network_built_of_xla_
         jaxpr = jax.make_jaxpr(run)(weights, net.inputs(1)).jaxpr
         assert "conv_general_dilated" in str(jaxpr) and str(jaxpr).count("dot_general[") == 1  # the classifier
         assert jaxpr_macs(jaxpr) == ofa.golden(name)[f"macs_{size}"][row]
-
-
-@pytest.mark.parametrize("name", [MOBILENET, RESNET])
-def test_ofa_s_lists_turn_into_choices_and_back(name):
-    net = ofa.network(name, 80)
-    for row in range(14):
-        choices = from_ofa(net, ofa.lists(name, row))
-        again = to_ofa(net, choices)
-        assert {key: len(entries) for key, entries in again.items()} == {
-            key: len(entries) for key, entries in ofa.lists(name, row).items()
-        }
-        assert from_ofa(net, again) == choices
-        net.space.encode(choices)
-    with pytest.raises(ValueError, match="list 'd' has 2 entries"):
-        from_ofa(net, ofa.lists(name, 0) | {"d": [2, 2]})
-    with pytest.raises(ValueError, match="list 'e' cannot hold 17"):
-        from_ofa(net, ofa.lists(name, 0) | {"e": 17})
 
 
 # -- mistakes: each, made on purpose, must be seen --------------------------------------------------------------------------

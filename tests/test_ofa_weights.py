@@ -1,5 +1,6 @@
 """Published weights load under every name and form that they come in, and what does not fit is named."""
 
+import json
 import re
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 
 from nasjax import supernets
 from nasjax.cli import main
-from nasjax.supernets.checkpoints import fill, tensors
+from nasjax.supernets.checkpoints import fill, read_tensors, tensors
 from nasjax.supernets.ofa_weights import published_names, short
 
 SMALL = {
@@ -201,6 +202,25 @@ def test_import_converts_a_checkpoint_once(tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "supernet=NAME is missing"),
+        (["out=x.safetensors"], "supernet=NAME is missing"),
+        (["supernet=tabular"], "supernet=tabular has no weights to import"),
+        (["supernet=external"], "supernet=external has no weights to import"),
+        (["supernet=ofa_resnet50", "supernet.checkpoint=other.pth"], "leave supernet.checkpoint out"),
+    ],
+)
+def test_import_says_what_is_missing_or_too_much(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    save_file(published(drawn("ofa_resnet50")), "published.safetensors")
+    assert main(["import", "published.safetensors", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["published.safetensors"]
+
+
 def test_import_names_a_wrong_tensor_in_one_line(tmp_path, capsys):
     name = "ofa_resnet50"
     save_file(published(drawn(name)), tmp_path / "published.safetensors")
@@ -215,7 +235,7 @@ def test_import_names_a_wrong_tensor_in_one_line(tmp_path, capsys):
 def test_a_pytorch_file_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "weights.pth").write_bytes(b"PK\x03\x04 and so on")
-    with pytest.raises(ValueError, match=r"needs torch, as in pip install nasjax\[torch\]"):
+    with pytest.raises(ValueError, match=r"needs torch \(pip install torch\)$"):
         supernets.create("ofa_resnet50", checkpoint=str(tmp_path / "weights.pth"))
 
 
@@ -237,3 +257,73 @@ def test_a_pickle_with_code_is_refused(tmp_path):
     torch.save({"state_dict": {"weight": pytest.approx}}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="cannot be read as a PyTorch state dict"):
         supernets.create("ofa_resnet50", checkpoint=str(tmp_path / "weights.pth"))
+
+
+def refused(path, words):
+    """One line, with those words; nothing of the network is made."""
+    with pytest.raises(ValueError, match=words) as found:
+        supernets.create("ofa_resnet50", checkpoint=str(path), **SMALL["ofa_resnet50"])
+    assert "\n" not in str(found.value) and path.name in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 3\n", "is a pointer of Git LFS.*`git lfs pull`"),
+        (b"<html>404</html>", "cannot be read as safetensors .*, and is no PyTorch state dict"),
+    ],
+)
+def test_what_is_no_checkpoint_says_what_it_is(tmp_path, content, words):
+    (tmp_path / "weights.pth").write_bytes(content)
+    refused(tmp_path / "weights.pth", words)
+
+
+def one_tensor(kind, number):
+    """A safetensors file of two zeros of that type, `number` bytes in all."""
+    header = json.dumps({"first": {"dtype": kind, "shape": [2], "data_offsets": [0, number]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(number)
+
+
+@pytest.mark.parametrize(("kind", "number"), [("F8_E4M3", 2), ("C64", 16)])
+def test_tensors_of_other_types_are_named(tmp_path, kind, number):
+    (tmp_path / "weights.safetensors").write_bytes(one_tensor(kind, number))
+    refused(tmp_path / "weights.safetensors", f"tensor 'first' has type {kind}; allowed: F64, F32, F16, BF16")
+
+
+@pytest.mark.parametrize(("kind", "number"), [("F64", 16), ("BF16", 4), ("I64", 16), ("BOOL", 2)])
+def test_tensors_of_other_real_types_are_read(tmp_path, kind, number):
+    (tmp_path / "weights.safetensors").write_bytes(one_tensor(kind, number))
+    assert read_tensors(tmp_path / "weights.safetensors")["first"].astype(np.float32).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_tensor_that_is_not_finite_is_named(tmp_path, value):
+    found = published(drawn("ofa_resnet50"))
+    found["classifier.linear.bias"] = np.array([0, value, 0])
+    save_file(found, tmp_path / "weights.safetensors")
+    refused(tmp_path / "weights.safetensors", "tensor 'classifier.linear.bias' holds values that are not finite")
+
+
+def test_what_pytorch_keeps_beside_plain_tensors_is_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    zeros = torch.zeros(3)
+    for key, value, words in (
+        ("bias", zeros.to_sparse(), "tensor 'bias' is sparse"),
+        ("bias", zeros.to(torch.complex64), "tensor 'bias' is complex"),
+        ("bias", zeros.to("meta"), r"tensor 'bias' is without values \(device meta\)"),
+        ("bias", zeros / 0, "tensor 'bias' holds values that are not finite"),
+        (0, zeros, "holds no state dict: 0, of one of its tensors, is not a name"),
+    ):
+        torch.save({key: value}, tmp_path / "weights.pth")
+        refused(tmp_path / "weights.pth", words)
+
+
+def test_parameters_load_as_tensors_do(tmp_path):
+    torch = pytest.importorskip("torch")
+    name = "ofa_resnet50"
+    net = drawn(name)
+    state = {key: torch.from_numpy(value.copy()) for key, value in published(net).items()}
+    state = {key: torch.nn.Parameter(value) if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(state, tmp_path / "weights.pth")
+    same(net, supernets.create(name, checkpoint=str(tmp_path / "weights.pth"), **SMALL[name]))

@@ -10,6 +10,7 @@ from flax import nnx
 from tiny import architectures, easy_task, pictures, tiny_network
 
 import nasjax
+from nasjax.evaluation.masked import gradient_bytes
 from nasjax.evaluation.proxies import PROXIES, proxies
 
 IMAGES = pictures(8)
@@ -23,7 +24,7 @@ def network():
 @cache
 def scores(name):
     archs = np.array(architectures(network().space, 5), np.int32)
-    return archs, proxies(network(), IMAGES, 4)[name](archs)
+    return archs, proxies(network(), IMAGES, 4, 4.0)[name](archs)
 
 
 @pytest.mark.parametrize("name", PROXIES)
@@ -55,6 +56,39 @@ def test_the_jacobian_s_score_is_numpy_s():
     slopes = np.asarray(jax.grad(lambda x: net.forward(x, arch, None)[0].sum())(IMAGES), np.float64).reshape(len(IMAGES), -1)
     values = np.maximum(np.linalg.eigvalsh(np.corrcoef(slopes)), 0) + 1e-5
     assert found[1] == pytest.approx(-(np.log(values) + 1 / values).sum(), rel=2e-3)
+
+
+def test_fewer_networks_are_scored_at_once_where_memory_does_not_hold_their_gradients(monkeypatch):
+    """Three: in one call, two, or three; every one is scored once, in order, by whatever score."""
+    net = network()
+    archs = np.array(architectures(net.space, 1), np.int32)
+    sizes = []
+
+    def cheap(images):
+        return lambda graph, weights, arch: jax.pure_callback(counted, jax.ShapeDtypeStruct((), "float32"), arch,
+                                                              vmap_method="expand_dims")  # fmt: skip
+
+    def counted(archs):
+        sizes.append(len(archs))
+        return np.asarray(archs).sum(-1).astype(np.float32)
+
+    monkeypatch.setitem(PROXIES, "synflow", cheap)
+    one = len(IMAGES) * gradient_bytes(net) / 1e9
+    for memory, wanted in ((4.0, [4]), (2.5 * one, [2, 2]), (1e-9, [1, 1, 1])):
+        np.testing.assert_array_equal(proxies(net, IMAGES, 4, memory)["synflow"](archs), archs.sum(1))
+        assert sizes == wanted
+        sizes.clear()
+
+
+def test_what_xla_reserves_for_a_gradient_stays_within_the_estimate():
+    net = tiny_network(image_size=24)
+    images = np.zeros((8, *net.input_shape), np.float32)
+    graph, weights = nnx.split(net)
+    archs = np.array(architectures(net.space, 0), np.int32)
+    run = jax.jit(jax.vmap(lambda weights, arch: PROXIES["jacobian"](images)(graph, weights, arch), in_axes=(None, 0)))
+    reserved = run.lower(weights, archs).compile().memory_analysis().temp_size_in_bytes
+    estimated = len(archs) * len(images) * gradient_bytes(net)
+    assert 0.2 * estimated < reserved < estimated
 
 
 def test_a_search_on_params_measures_the_largest_within_the_constraint(tmp_path):

@@ -82,7 +82,7 @@ def groups() -> dict[str, list[str]]:
 
 def _import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a PyTorch state dict (.pth), or safetensors, with the published names")
-    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="supernet=NAME [supernet.KEY=VALUE] [out=FILE]")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="supernet=NAME [supernet.KEY=VALUE] [out=FILE]")
 
 
 def _import_results(parser: argparse.ArgumentParser) -> None:

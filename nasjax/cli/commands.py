@@ -125,6 +125,13 @@ def import_weights(options: argparse.Namespace) -> int:
     """`nasjax import`."""
     words = [word for word in options.overrides if not word.startswith("out=")]
     config = configuration("import", words)["supernet"]
+    keys = [word.partition("=")[0] for word in words]
+    if "supernet" not in keys:
+        raise ValueError(f"nasjax import {options.checkpoint}: supernet=NAME is missing; nasjax list has the names")
+    if "supernet.checkpoint" in keys:
+        raise ValueError(f"the checkpoint to import is {options.checkpoint}: leave supernet.checkpoint out")
+    if "checkpoint" not in config:
+        raise ValueError(f"supernet={config['name']} has no weights to import")
     named = [word.removeprefix("out=") for word in options.overrides if word.startswith("out=")]
     out = Path(named[-1] if named else f"{config['name']}.safetensors")
     if out.exists():

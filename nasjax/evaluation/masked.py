@@ -1,7 +1,10 @@
 """Population evaluation by masking: `vmap` over traced choices, one set of weights shared by all."""
 
 from collections.abc import Iterator, Mapping
+from copy import copy
+from ctypes import CDLL
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from hashlib import sha256
 from math import prod
 from typing import Any, NamedTuple
@@ -22,8 +25,11 @@ from nasjax.types import Population
 PICTURES = 0.25
 """The share of the memory that the pictures to be scored may take at once."""
 
-COMPILER = 50_000
-"""Bytes that compiling a step takes; measured for full-size networks: 35,000 at most."""
+COMPILER = 55_000
+"""Bytes that compiling a step takes; measured for full-size networks: 35,000 at 224 pixels, 53,000 at 32."""
+
+KEPT = 0.4
+"""The share of it that each further resolution takes: what its programs keep. Measured for MobileNetV3: 0.37."""
 
 WHOLE = ("dot_general", "conv_general_dilated", "cond", "scan", "while")
 """The steps whose results stand in memory: XLA computes all between them on the way."""
@@ -77,16 +83,16 @@ class MaskedEvaluator:
 
     def __init__(self, config: MaskedConfig, net: SuperNet, task: ImageClassification, split: str):
         self.metrics = task.metrics
+        self._task, self._split = task, split
         pictures = getattr(task, split)
         self._net = nnx.eval_shape(lambda: net)
         graph, self._weights = nnx.split(net)
         self._calibration = jnp.asarray(config.calibration(task))
         plan = _plan(config, net, self._calibration, len(pictures))
         self.batch, self.chunk = plan.batch, plan.chunk
-        self._blocks = _blocks(pictures.images, pictures.labels, plan.batch, plan.room)
-        self._images = len(pictures)
+        self._each = _batches(pictures.images, plan.batch, plan.room)
         self._calibrate = jax.jit(_calibrations(graph), static_argnames="size")
-        self._score = jax.jit(_scores(graph, task), static_argnames="size")
+        self._score: Any = jax.jit(_scores(graph, task), static_argnames="size")
         self.context: Mapping[str, Any] = {
             "weights": _digest(nnx.to_flat_state(self._weights)),
             "network": [repr(net.space), *(stage.settings() for stage in net.stages)],
@@ -94,6 +100,31 @@ class MaskedEvaluator:
             "split": split,
             "evaluator": {"kind": "masked", **asdict(config)},
         }
+
+    def on(self, split: str) -> "MaskedEvaluator":
+        """The same on another split, within the same memory: programs, weights and what re-calibrates are shared.
+
+        This one's pictures leave the device until they are wanted again.
+        """
+        self.__dict__.pop("_blocks", None)
+        other = copy(self)
+        other._split = split
+        other.context = {**self.context, "split": split}
+        return other
+
+    def release(self) -> None:
+        """Makes room: the pictures leave the device, the programs that score are dropped. Both come back when wanted."""
+        self.__dict__.pop("_blocks", None)
+        self._score.clear_cache()
+        # What the compiler took and freed, a few hundred megabytes, glibc would keep for itself.
+        trim = getattr(CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+    @cached_property
+    def _blocks(self) -> "list[Block]":
+        pictures = getattr(self._task, self._split)
+        return _blocks(pictures.images, pictures.labels, self.batch, self._each)
 
     def statistics(self, arch: Choice) -> tuple[Statistics, ...]:
         """The batch-norm statistics that an architecture is measured with, full width, stage by stage."""
@@ -119,9 +150,10 @@ class MaskedEvaluator:
                 found = self._score(self._weights, full, statistics, *block, size=size)
                 sums[rows] += np.asarray(found[0], np.float64)[: len(rows)]
                 squares[rows] += np.asarray(found[1], np.float64)[: len(rows)]
-        mean = sums / self._images
-        variance = np.maximum(squares / self._images - mean**2, 0)
-        error = np.sqrt(variance / max(self._images - 1, 1))
+        number = len(getattr(self._task, self._split))
+        mean = sums / number
+        variance = np.maximum(squares / number - mean**2, 0)
+        error = np.sqrt(variance / max(number - 1, 1))
         found = {name: mean[:, i] for i, name in enumerate(self.metrics)}
         return found | {f"{name}_se": error[:, i] for i, name in enumerate(self.metrics)}
 
@@ -160,16 +192,19 @@ def _scores(graph: nnx.GraphDef, task: ImageClassification) -> Any:
 Block = tuple[Array | np.ndarray, Array | np.ndarray, Array | np.ndarray]
 
 
-def _blocks(images: np.ndarray, labels: np.ndarray, size: int, room: float) -> list[Block]:
-    """Images, labels and which of them count, in blocks of batches of `size` that take at most `room` bytes.
+def _batches(images: np.ndarray, size: int, room: float) -> int:
+    """How many batches of `size` a block has, for blocks of at most `room` bytes: as even as can be, less to fill up."""
+    batches = -(-len(images) // size)
+    fit = int(max(1, room // (size * images[0].nbytes)))
+    return -(-batches // -(-batches // fit))
+
+
+def _blocks(images: np.ndarray, labels: np.ndarray, size: int, each: int) -> list[Block]:
+    """Images, labels and which of them count, in blocks of `each` batches of `size`.
 
     What is missing to a whole block is filled up with zeros that do not count. Where one block holds all, it stays on the
     device; more than one are brought there in turn.
     """
-    batches = -(-len(images) // size)
-    fit = int(max(1, room // (size * images[0].nbytes)))
-    # As even as can be: less to fill up.
-    each = -(-batches // -(-batches // fit))
     blocks: list[Block] = []
     for start in range(0, len(images), each * size):
         parts = images[start : start + each * size], labels[start : start + each * size]
@@ -200,8 +235,8 @@ def _plan(config: MaskedConfig, net: SuperNet, calibration: Array, pictures: int
     each = network_bytes(net)
     # Masked weights are each sub-network's own; the library lays them out anew, and packs them.
     weights = 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
-    # What is compiled for one resolution stays while the others are.
-    taken = calibration.nbytes + compiler_bytes(net) * max(1, len(net.resolutions))
+    # Of what is compiled for one resolution a part stays while the others are.
+    taken = calibration.nbytes + compiler_bytes(net) * (1 + KEPT * (max(1, len(net.resolutions)) - 1))
     free = config.memory_gb * 1e9 - taken - weights
     batch = int(min(config.batch, pictures, free // (each + picture), (free - together * each) // picture))
     if batch < 1:
@@ -223,6 +258,11 @@ def network_bytes(net: SuperNet) -> int:
     """Memory of the largest network for one picture: the picture and the ALIVE largest results of WHOLE steps."""
     picture = sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(net.example()))
     return picture + sum(sorted(_whole(_jaxpr(net)), reverse=True)[:ALIVE])
+
+
+def gradient_bytes(net: SuperNet) -> int:
+    """Memory of a gradient of the largest network for one picture: twice the results of all WHOLE steps."""
+    return 2 * sum(_whole(_jaxpr(net)))
 
 
 def compiler_bytes(net: SuperNet) -> int:

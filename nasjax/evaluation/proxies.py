@@ -4,6 +4,7 @@ More is better. Each is jitted over a population, sub-networks by masks.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from nasjax.evaluation.masked import gradient_bytes
 from nasjax.supernets.stage import SuperNet
 from nasjax.types import Images, Population
 
@@ -76,19 +78,29 @@ PROXIES = {"synflow": synflow, "jacobian": jacobian}
 """The scores by name."""
 
 
-def proxies(net: SuperNet, images: Images, chunk: int) -> Mapping[str, Score]:
-    """Every score as a function of any number of canonical architectures, `chunk` at a time; compiled when first asked."""
+def proxies(net: SuperNet, images: Images, chunk: int, memory_gb: float) -> Mapping[str, Score]:
+    """Every score as a function of any number of canonical architectures; compiled when first asked.
+
+    At most `chunk` at a time, fewer where `memory_gb` does not hold their gradients, but never less than one.
+    """
     graph, weights = nnx.split(net)
+
+    @cache
+    def fitting() -> int:
+        """Counted when first asked: a full-size network takes seconds."""
+        return max(1, min(chunk, int(memory_gb * 1e9 // (len(images) * gradient_bytes(net)))))
+
     found = {}
     for name, make in PROXIES.items():
         one = make(images)
         several = jax.jit(jax.vmap(lambda weights, arch, one=one: one(graph, weights, arch), in_axes=(None, 0)))
-        found[name] = _chunked(several, weights, chunk)
+        found[name] = _chunked(several, weights, fitting)
     return found
 
 
-def _chunked(several: Any, weights: Any, chunk: int) -> Score:
+def _chunked(several: Any, weights: Any, fitting: Callable[[], int]) -> Score:
     def score(archs: Population) -> Float[np.ndarray, " pop"]:
+        chunk = fitting()
         archs = np.asarray(archs, np.int32)
         scores = [
             np.asarray(several(weights, np.resize(archs[i : i + chunk], (chunk, archs.shape[1]))))

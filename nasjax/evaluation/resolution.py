@@ -1,4 +1,8 @@
-"""Elastic resolution: the one gene that no stage reads. A population is grouped by it, and pictures are scaled to it."""
+"""Elastic resolution: the one gene that no stage reads. A population is grouped by it, and pictures are scaled to it.
+
+What is scaled is the task's picture, cut already. Once-for-All scales and cuts the original anew for each resolution: other
+pixels, by 4 to 7 of 255 on average on two photographs, at 160 and 192 instead of 224.
+"""
 
 from collections.abc import Iterator
 

@@ -72,6 +72,9 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     `changes` are fields of its configuration, `checkpoint` among them; without a checkpoint weights are drawn from `seed`.
     A class of your own is named `module:Class`. Raises ValueError for an unknown name or field, or a checkpoint of another
     super-network. `new_classifier=True` draws the classifier from `seed` where the checkpoint's has other classes.
+
+    `net(images, arch)` are logits. Once-for-All's weights expect `images` (batch, height, width, 3), float32 RGB scaled to
+    0-1, less (.485, .456, .406), over (.229, .224, .225); the digits' (batch, 8, 8, 1), 0-1 too, less .3, over .38.
     """
     if ":" in name:
         name, changes = "own", {"target": name, **changes}

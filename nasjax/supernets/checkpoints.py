@@ -19,6 +19,11 @@ from nasjax.supernets.stage import SuperNet
 TORCH_FILES = (b"PK\x03\x04", b"\x80")
 """How the files of torch.save begin (zip, and the older pickles); the published ones have no suffix to go by."""
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the few lines begin that stand for a file which Git LFS did not fetch."""
+
+KINDS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
+"""Safetensors' names of the types that we read: real numbers that NumPy knows."""
 
 WRAPPERS = ("state_dict", "model", "net")
 """Under which of these names training scripts keep the state dict, beside an optimiser's state and the like."""
@@ -105,20 +110,37 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file or of a PyTorch state dict, under the names that stand there.
 
     The `module.` before all names that DataParallel leaves is taken off.
-    Raises ValueError, in one line, for a file that is missing or holds anything else.
+    Raises ValueError, in one line, for a file that is missing or holds anything else than finite real numbers by name.
     """
     if not path.is_file():
         raise ValueError(f"supernet.checkpoint={path}: there is no checkpoint {path}")
     with path.open("rb") as file:
-        # Safetensors begin with eight bytes of length, which may be anything, then with JSON.
-        start = file.read(9)
-        if start.startswith(TORCH_FILES) and start[8:] != b"{":
-            return _bare(_read_torch(path))
+        start = file.read(len(LFS_POINTER))
+    if not start:
+        raise ValueError(f"{path} cannot be read as safetensors or PyTorch's: it is empty")
+    if start == LFS_POINTER:
+        raise ValueError(f"{path} is a pointer of Git LFS, not the checkpoint itself: `git lfs pull` fetches it")
+    # Safetensors begin with eight bytes of length, which may be anything, then with JSON.
+    found = _read_torch(path) if start.startswith(TORCH_FILES) and start[8:9] != b"{" else _read_safetensors(path)
+    for name, tensor in found.items():
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(tensor.astype(np.float32)).all()
+        if not finite:
+            raise ValueError(f"{path}: tensor {name!r} holds values that are not finite: its training may have diverged")
+    return _bare(found)
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as tensors:
-            return _bare({name: tensors.get_tensor(name) for name in tensors.keys()})  # noqa: SIM118 (not a dict)
+            names = list(tensors.keys())
+            for name in names:
+                kind = tensors.get_slice(name).get_dtype()
+                if kind not in KINDS:
+                    raise ValueError(f"{path}: tensor {name!r} has type {kind}; allowed: {', '.join(KINDS)}")
+            return {name: tensors.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors ({error})") from error
+        raise ValueError(f"{path} cannot be read as safetensors ({error}), and is no PyTorch state dict") from error
 
 
 def _bare(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -132,7 +154,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError:
-        raise ValueError(f"{path} was written by PyTorch: reading it needs torch, as in pip install nasjax[torch]") from None
+        raise ValueError(f"{path} was written by PyTorch: reading it needs torch (pip install torch)") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever a damaged or hostile file leads to
@@ -146,7 +168,15 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     content = content[inside[0]] if inside else content
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no state dict, alone or under {', '.join(map(repr, WRAPPERS))}")
-    return {name: value.float().numpy() for name, value in content.items()}
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{path} holds no state dict: {name!r}, of one of its tensors, is not a name")
+        kinds = {"sparse": value.layout is not torch.strided, "quantized": value.is_quantized,
+                 "complex": value.is_complex(), "without values (device meta)": value.is_meta}  # fmt: skip
+        wrong = next((kind for kind, found in kinds.items() if found), None)
+        if wrong:
+            raise ValueError(f"{path}: tensor {name!r} is {wrong}; dense tensors of real numbers are wanted")
+    return {name: value.detach().float().numpy() for name, value in content.items()}
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -12,7 +12,17 @@ from jaxtyping import Array, Float
 from nasjax.space import Gene
 from nasjax.supernets.convolution import ACTIVATIONS, Maps
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, make_divisible, pick
+from nasjax.supernets.limits import COUNT, COUNT_OR_NONE, ODD, POSITIVE, WHOLE, check_limits
 from nasjax.supernets.stage import RESOLUTIONS, Choice, Stage, Statistics, SuperNet, check_resolutions
+
+LIMITS = {
+    **dict.fromkeys(("image_size", "resolutions"), WHOLE),
+    **dict.fromkeys(("channels", "classes", "stem_width", "stem_stride", "widths", "strides", "depths"), COUNT),
+    **dict.fromkeys(("first_width", "final_expand", "final_width"), COUNT_OR_NONE),
+    **dict.fromkeys(("expands", "epsilon"), POSITIVE),
+    "kernels": ODD,
+}
+"""What the numbers of a configuration may be."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +67,11 @@ class MobileNetV3Config:
         return self.resolutions or (RESOLUTIONS if self.elastic_resolution else ())
 
     def __post_init__(self):
+        check_limits(self, LIMITS)
         for name in ("strides", "depths", "activations", "squeeze_excite"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
         check_resolutions(self.sizes, self.image_size)
-        if not all(size > 0 and size % 2 for size in self.kernels):
-            raise ValueError(f"kernels must be odd, not {self.kernels}")
         for name in {self.stem_activation, self.first_activation, self.final_activation, *self.activations}:
             if name not in ACTIVATIONS:
                 raise ValueError(f"unknown activation {name!r}; allowed: {', '.join(ACTIVATIONS)}")

@@ -1,10 +1,13 @@
 """Once-for-All's own way to write an architecture, which DyNAS-T uses too: lists `ks`, `e`, `d`, or `d`, `e`, `w`.
 
-The lists have an entry for every block, switched on or not; a single number stands for a list of it.
+The lists have an entry for every block, switched on or not; a single number stands for a list of it. `r`, a list of one, is
+the resolution; `wid`, which OFA writes for its MobileNets, is None always.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from nasjax.space import Option
 from nasjax.supernets.mobilenet_v3 import MobileNetV3
@@ -45,34 +48,51 @@ def _resnet(net: ResNet) -> dict[str, list[Entry]]:
 FAMILIES: dict[type, Any] = {MobileNetV3: _mobilenet, ResNet: _resnet}
 
 
-def from_ofa(net: MobileNetV3 | ResNet, lists: Mapping[str, Sequence[Any] | float]) -> dict[str, Option]:
+def _resolution(net: MobileNetV3 | ResNet) -> list[Entry]:
+    """Of a network whose resolution is no gene, that of its pictures is the only one."""
+    sizes = net.resolutions or net.input_shape[:1]
+    return [Entry("resolution" if net.resolutions else None, {size: size for size in sizes})]
+
+
+def from_ofa(net: MobileNetV3 | ResNet, lists: Mapping[str, Sequence[Any] | np.ndarray | float | None]) -> dict[str, Option]:
     """The named choices that `net.space.encode` takes, from OFA's lists.
 
+    `r` is wanted where the resolution is a gene; where it is none it may be left out, or is that of the network's pictures.
     Raises ValueError for a list that is missing, unexpected or of another length, and for an entry that is not allowed.
     """
     places = FAMILIES[type(net)](net)
-    if set(lists) != set(places):
-        raise ValueError(f"the lists of an architecture are {', '.join(places)}, not {', '.join(lists) or 'none'}")
+    given = {name: numbers for name, numbers in lists.items() if name != "wid" or numbers is not None}
+    if net.resolutions or "r" in given:
+        places["r"] = _resolution(net)
+    if set(given) != set(places):
+        raise ValueError(f"the lists of an architecture are {', '.join(places)}, not {', '.join(given) or 'none'}")
     choices: dict[str, Option] = {}
     for name, entries in places.items():
-        given = lists[name]
-        numbers = list(given) if isinstance(given, Sequence) else [given] * len(entries)
+        value: Any = given[name]
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        listed = isinstance(value, Sequence) and not isinstance(value, str)
+        numbers = list(value) if listed else [value] * len(entries)
         if len(numbers) != len(entries):
             raise ValueError(f"list {name!r} has {len(numbers)} entries, {len(entries)} are wanted")
         for entry, number in zip(entries, numbers, strict=True):
-            if entry.gene is None:
-                continue
-            if number not in entry.options:
+            if entry.gene is None and not listed:
+                continue  # A number for all blocks is none for those without a choice.
+            if not isinstance(number, Hashable) or number not in entry.options:
                 raise ValueError(f"list {name!r} cannot hold {number!r}; allowed: {', '.join(map(str, entry.options))}")
-            choices[entry.gene] = entry.options[number]
+            if entry.gene is not None:
+                choices[entry.gene] = entry.options[number]
     return net.space.decode(net.space.encode(choices))
 
 
 def to_ofa(net: MobileNetV3 | ResNet, choices: Mapping[str, Option]) -> dict[str, list[Any]]:
-    """OFA's lists for named choices; entries of blocks that are switched off, which it ignores, are the smallest."""
-    return {
-        name: [
-            next(n for n, option in entry.options.items() if choices.get(entry.gene, option) == option) for entry in entries
-        ]
-        for name, entries in FAMILIES[type(net)](net).items()
-    }
+    """OFA's lists for named choices; entries of blocks that are switched off, which it ignores, are the smallest.
+
+    Raises ValueError for choices that are no sub-network of `net`.
+    """
+    chosen = net.space.decode(net.space.encode(choices))
+    places = FAMILIES[type(net)](net) | ({"r": _resolution(net)} if net.resolutions else {})
+
+    def number(entry: Entry) -> Any:
+        return next(n for n, option in entry.options.items() if chosen.get(entry.gene or "", option) == option)
+
+    return {name: [number(entry) for entry in entries] for name, entries in places.items()}

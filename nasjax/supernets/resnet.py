@@ -15,7 +15,17 @@ from jaxtyping import PyTree
 from nasjax.space import Gene
 from nasjax.supernets.convolution import Maps
 from nasjax.supernets.elastic import ConvNorm, Dense, Size, cut, make_divisible, pick
+from nasjax.supernets.limits import COUNT, COUNT_OR_NONE, ONE_OR_TWO, POSITIVE, WHOLE, check_limits
 from nasjax.supernets.stage import RESOLUTIONS, Choice, Stage, Statistics, SuperNet, check_resolutions
+
+LIMITS = {
+    **dict.fromkeys(("image_size", "resolutions"), WHOLE),
+    **dict.fromkeys(("channels", "classes", "stem_width", "widths", "least_depths"), COUNT),
+    **dict.fromkeys(("expands", "multipliers", "epsilon"), POSITIVE),
+    "strides": ONE_OR_TWO,
+    "depths": COUNT_OR_NONE,
+}
+"""What the numbers of a configuration may be; shortcuts are pooled by their stride, which knows 1 and 2."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class ResNetConfig:
         return self.resolutions or (RESOLUTIONS if self.elastic_resolution else ())
 
     def __post_init__(self):
+        check_limits(self, LIMITS)
         for name in ("strides", "least_depths"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")

@@ -233,6 +233,13 @@ class SuperNet(nnx.Module):
         return carry, tuple(used)
 
     def __call__(self, inputs: PyTree, arch: Choice | Int[Array | np.ndarray, "*pop genes"] | None = None) -> PyTree:
+        """What the last stage answers, with the stored batch-norm statistics: (batch, classes) logits of pictures.
+
+        `inputs`: (batch, height, width, channels) float32 pictures, normalised as those that the weights were trained on
+        (`nasjax.supernets.create` says how Once-for-All's were). `arch`: a tuple of ints, an int32 vector, or an int32
+        matrix for a population, whose axis then comes first; left out, it is the only one. Raises ValueError for other
+        types and shapes, and for indices without an option.
+        """
         if arch is None:
             arch = self._only()
         inputs = jax.tree.map(jnp.asarray, inputs)

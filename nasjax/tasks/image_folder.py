@@ -21,8 +21,9 @@ Listed = list[tuple[Path, int]]
 class ImageFolderConfig:
     """Your own pictures in folders: `path/CLASS/*.jpg`, or `path/train/CLASS/…` beside `path/val/CLASS/…`.
 
-    Classes are the names of the folders, sorted, or `classes`. `validation` and `test` are shares: of all pictures, or of
-    those in `val/` where that is there (what they leave over is then not used; with shares that sum to one nothing is). At
+    Classes are the names of the folders, sorted, or `classes`. `validation` and `test` are shares of `val/` where that is
+    there, else of all pictures. What they leave over is not used where there is a `train/`, and trains where there is none;
+    where they leave nothing, as the defaults do, the validation pictures also train and re-calibrate batch norms. At
     most `limit` pictures a split are read (0: all). Pictures are scaled so that the shorter side is `image_size` / `crop`,
     their centre cut out, and channels normalised by `mean` and `deviation` (ImageNet's). A picture that cannot be read is
     refused, or passed over with `skip_broken`.

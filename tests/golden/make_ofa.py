@@ -2,7 +2,7 @@
 
 In an environment of its own, from the repository's root (nine minutes on two busy cores):
 
-    python -m venv /tmp/ofa-original && . /tmp/ofa-original/bin/activate
+    python -m venv ofa-original && . ofa-original/bin/activate
     pip install torch==2.13.0 numpy pillow tqdm pyyaml && pip install --no-deps ofa==0.1.0.post202307202001
     python tests/golden/make_ofa.py
 
