@@ -147,7 +147,7 @@ def test_results_are_appended_once_and_a_longer_run_replaces_a_shorter_one(tmp_p
     problem = load("problems").create("macro")
     archs = load("rivals").random(problem, 30, 1)[0]
     assert runs[1][1][-1] == pytest.approx(hypervolume_exact(problem.true(archs), problem.reference))
-    anytime.show(path, "random@20")
+    anytime.show([path], "random@20")
 
 
 def test_nasjax_tactics_are_run_with_their_settings():
