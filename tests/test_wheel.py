@@ -82,5 +82,5 @@ def test_the_wheel_works_without_the_checkout(tmp_path):
     )
     assert completed("nasjax search tactic=r", tmp_path / "elsewhere", there) == ["random"]
     assert "Report: smoke/report.html" in python("-m", "nasjax", "search", "debug=smoke", "run=smoke")
-    assert json.loads((tmp_path / "elsewhere" / "smoke" / "summary.json").read_text())["evaluations"] == 8
+    assert json.loads((tmp_path / "elsewhere" / "smoke" / "summary.json").read_text())["evaluations"] == 12
     assert python("-m", "nasjax", "extract", "run=smoke").startswith("Network ")
