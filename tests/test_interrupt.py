@@ -23,6 +23,10 @@ def evaluate(archs):
 """
 
 
+HEARING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+"""Starts a command that hears Ctrl-C, even where these tests run in the background, whose processes ignore it."""
+
+
 def test_ctrl_c_shows_the_front_and_the_same_command_goes_on(tmp_path):
     (tmp_path / "mine.py").write_text(FUNCTION)
     words = [
@@ -32,7 +36,7 @@ def test_ctrl_c_shows_the_front_and_the_same_command_goes_on(tmp_path):
     ]
 
     def nasjax():
-        command = [sys.executable, "-m", "nasjax", *words]
+        command = [sys.executable, "-c", HEARING, sys.executable, "-m", "nasjax", *words]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, start_new_session=True, env=environment)
 
