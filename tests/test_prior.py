@@ -88,7 +88,7 @@ def test_a_part_of_the_space_reads_what_was_measured_in_it():
     inside = within(whole, part)
     assert 20 < len(inside.warm.archs) < 60
     state = Concurrent(population=8).init(jax.random.key(0), inside)
-    assert state.problem.inputs.prior.space == inside.space
+    assert state.problem.inputs.prior.inputs.space == inside.space
     assert rank_correlation_within(state, device(1), part) > 0.5
 
 

@@ -29,10 +29,11 @@ import problems
 import yaml
 
 from nasjax.algorithms import ALGORITHMS
-from nasjax.pareto import crowding_distance, hypervolume_exact, non_dominated_exact, non_dominated_sort
+from nasjax.pareto import hypervolume_exact, non_dominated_exact
 from nasjax.predictors import PREDICTORS
 from nasjax.tables import settings
 from nasjax.tactics import TACTICS, Problem, Warm
+from nasjax.tactics.predicting import best_first
 
 CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 800, 1000)
 """What is printed."""
@@ -65,7 +66,7 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
     if earlier is not None:
         cold = ",".join([name, *(pair for pair in pairs if not pair.startswith("warm="))])
         archs, values = _earlier(cold, earlier, seed)
-        order = best_first(values)
+        order = np.asarray(best_first(values))
         warm = Warm(archs[order], values[order])
     problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, benchmark.reference, unlimited,
                       benchmark.inputs, warm=warm)  # fmt: skip
@@ -85,12 +86,6 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
 @cache
 def _earlier(words, name, seed):
     return nasjax_tactic(words, problems.create(name), EARLIER, seed)
-
-
-def best_first(values):
-    """Rows by rank and crowding distance, as a warm start's file is read."""
-    ranks = non_dominated_sort(values)
-    return np.lexsort((-np.asarray(crowding_distance(values, ranks)), np.asarray(ranks)))
 
 
 def run(method, name, seed, evaluations):

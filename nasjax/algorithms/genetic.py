@@ -3,6 +3,7 @@
 An algorithm says in which order rows survive (`_keys`) and, where it is not by a binary tournament, who mates (`_parents`).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -33,7 +34,7 @@ class GeneticState:
 
 
 @dataclass(frozen=True)
-class Genetic:
+class Genetic(ABC):
     """`crossover` is the share of children with two parents; `mutation` the rate a gene (None: one gene a child)."""
 
     population: int = 50
@@ -89,11 +90,11 @@ class Genetic:
         best = jnp.lexsort((*keys, repeated, failed))[: self.population]
         return replace(state, archs=archs[best], objectives=values[best])
 
+    @abstractmethod
     def _keys(
         self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]
     ) -> tuple[Float[Array, " all"] | Int[Array, " all"] | Bool[Array, " all"], ...]:
         """What survivors are sorted by, the last first (`jnp.lexsort`); `ranks` is `all` where a row does not count."""
-        raise NotImplementedError
 
     def _parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
         """Survivors stand best first: the smaller index wins a binary tournament."""

@@ -1,5 +1,6 @@
 """Population evaluation by masking: `vmap` over traced choices, one set of weights shared by all."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from copy import copy
 from ctypes import CDLL
@@ -117,9 +118,8 @@ class MaskedEvaluator:
         self.__dict__.pop("_blocks", None)
         self._score.clear_cache()
         # What the compiler took and freed, a few hundred megabytes, glibc would keep for itself.
-        trim = getattr(CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        if sys.platform.startswith("linux"):
+            getattr(CDLL(None), "malloc_trim", int)(0)
 
     @cached_property
     def _blocks(self) -> "list[Block]":

@@ -59,17 +59,15 @@ def by_family(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prior:
-    """What an earlier search's values let one expect: models of `predictor`, which read `space` and `parts`, one a value."""
+    """What an earlier search's values let one expect: models of `predictor`, which read `inputs`, one a value."""
 
     predictor: Any = field(metadata={"static": True})
-    space: SearchSpace = field(metadata={"static": True})
-    parts: Callable[[Population], Float[Array, "pop parts"]] | None = field(metadata={"static": True})
+    inputs: "Inputs"
     models: tuple[Any, ...]
 
     def features(self, archs: Population) -> Float[Array, "pop models"]:
         """The expected value by each model."""
-        inputs = Inputs(self.space, self.parts)
-        return jnp.stack([self.predictor.predict(inputs, model, archs)[0] for model in self.models], 1)
+        return jnp.stack([self.predictor.predict(self.inputs, model, archs)[0] for model in self.models], 1)
 
 
 @jax.tree_util.register_dataclass

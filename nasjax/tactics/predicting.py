@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
 from nasjax.predictors import Inputs, Predictor, Prior, errors
 from nasjax.space import SearchSpace
 from nasjax.tactics.problem import CostFunction, Fit, Measured, Problem, Values, padded
-from nasjax.types import Objectives, Population, Violations
+from nasjax.types import Mask, Objectives, Population, Violations
 
 LEAST, MOST = 8, 256
 """Of an earlier search's values: with fewer nothing is expected of them, more than that cost much and tell little."""
@@ -43,7 +43,7 @@ def informed(problem: Problem) -> Problem:
             padded = np.full(MOST, np.nan, np.float32)
             padded[: len(values)] = values
             models.append(problem.predictor.fit(inputs, archs, padded))
-    prior = Prior(problem.predictor, inputs.space, inputs.parts, tuple(models)) if models else None
+    prior = Prior(problem.predictor, inputs, tuple(models)) if models else None
     return replace(problem, inputs=replace(inputs, prior=prior))
 
 
@@ -52,12 +52,17 @@ def fitted(state: Measured) -> tuple[Models, Measured]:
     problem = state.problem
     archs, values = padded(state)
     counts = np.asarray(np.isfinite(values).all(1))
-    columns = tuple(
+    columns = fitted_columns(problem, archs, values, counts)
+    fits = tuple(Fit(i, *errors(values[:, i], model.held_out)) for i, model in enumerate(columns) if model is not None)
+    return Models(columns, problem.inputs.prior), replace(state, fits=fits)
+
+
+def fitted_columns(problem: Problem, archs: Population, values: Values, counts: Mask) -> tuple[Any, ...]:
+    """The predictor fitted to the rows that count, one model a column; None where the column is computed."""
+    return tuple(
         None if cost is not None else problem.predictor.fit(problem.inputs, archs, values[:, i], counts)
         for i, cost in enumerate(problem.costs)
     )
-    fits = tuple(Fit(i, *errors(values[:, i], model.held_out)) for i, model in enumerate(columns) if model is not None)
-    return Models(columns, problem.inputs.prior), replace(state, fits=fits)
 
 
 Predicted = Callable[[Models, Population], tuple[Values, Values]]
@@ -81,9 +86,14 @@ def scored(problem: Problem) -> Scored:
 def ranked(archs: Population, objectives: Objectives, violations: Violations | None = None) -> Int[np.ndarray, "best genes"]:
     """Architectures by rank, then by crowding distance (the emptier first); failed ones left out."""
     values = penalised(objectives, violations)
-    ranks = non_dominated_sort(values)
-    order = np.lexsort((-np.asarray(crowding_distance(values, ranks)), np.asarray(ranks)))
+    order = np.asarray(best_first(values))
     return np.asarray(archs)[order[np.isfinite(np.asarray(values)[order]).all(1)]]
+
+
+def best_first(values: Objectives) -> Int[Array, " pop"]:
+    """Rows by rank, then by crowding distance (the emptier first); those that do not count last. For use inside jit, too."""
+    ranks = non_dominated_sort(values)
+    return jnp.lexsort((-crowding_distance(values, ranks), ranks))
 
 
 def best(state: Measured) -> Int[np.ndarray, "best genes"]:

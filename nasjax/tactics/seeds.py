@@ -16,14 +16,14 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms.evolve import evolve
-from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
+from nasjax.pareto import penalised, violations
 from nasjax.space import duplicates
 from nasjax.tactics.concurrent import Concurrent
 from nasjax.tactics.full import Full
-from nasjax.tactics.predicting import Models, scored
+from nasjax.tactics.predicting import Models, best_first, fitted_columns, scored
 from nasjax.tactics.problem import ENUMERABLE, Problem, Tactic, Values
 from nasjax.tactics.random import Random
-from nasjax.types import Objectives, Population, PRNGKey, Violations
+from nasjax.types import Population, PRNGKey
 
 Measure = Callable[[Population], Values]
 """Values of every column of a population, inside jit."""
@@ -128,28 +128,16 @@ def _predicted_best(tactic: Concurrent, problem: Problem, told: _Told) -> tuple[
 
     def search() -> Population:
         counts = jnp.isfinite(told.values).all(1)
-        columns = tuple(
-            None if cost is not None else problem.predictor.fit(problem.inputs, told.archs, column, counts)
-            for cost, column in zip(problem.costs, told.values.T, strict=True)
-        )
-        models = Models(columns, None)
-        order = _order(told.values[:, :goals], violations(told.values, problem.limits))
+        models = Models(fitted_columns(problem, told.archs, told.values, counts), None)
+        order = best_first(penalised(told.values[:, :goals], violations(told.values, problem.limits)))
         start = told.archs[order[jnp.arange(population, dtype=jnp.int32) % counts.sum()]]
         inner = evolve(problem.algorithm, space, score, models, key, tactic.generations, start, goals)
-        found = inner.archs[_order(*score(models, inner.archs))]
+        found = inner.archs[best_first(penalised(*score(models, inner.archs)))]
         return jnp.resize(found, (max(len(found), tactic.population), found.shape[1]))
 
     # One shape: the first population is drawn.
     begun = jnp.resize(drawn, jax.eval_shape(search).shape)
     return lax.cond(told.step == 0, lambda: begun, search), told.inner
-
-
-def _order(objectives: Objectives, broken: Violations) -> Int[Array, " pop"]:
-    """Rows by rank, then by crowding distance; failed ones last (`predicting.ranked` inside jit)."""
-    values = penalised(objectives, broken)
-    ranks = non_dominated_sort(values)
-    failed = ~jnp.isfinite(values).all(1)
-    return jnp.lexsort((-crowding_distance(values, ranks), ranks, failed))
 
 
 def _begin_algorithm(tactic: Full, problem: Problem, key: PRNGKey) -> tuple[PRNGKey, Any]:
