@@ -35,21 +35,24 @@ def _levels(values: Float[Array, " pop"]) -> Int[Array, " pop"]:
     return jnp.zeros(values.shape, jnp.int32).at[order].set(jnp.cumsum(steps, dtype=jnp.int32))
 
 
-def _by_front(order: Int[Array, " pop"], first: Int[Array, " pop"], second: Int[Array, " pop"]):
-    """A function from the remaining rows to their front, for two objectives given as levels in lexicographic `order`."""
-    number = len(order)
-    first, second = first[order], second[order]
-    new = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+def _by_front(objectives: Float[Array, "pop 2"], counts: Bool[Array, " pop"]):
+    """The lexicographic order of two objectives, and a function from the rows remaining, in that order, to their front."""
+    # Infinite values are finite here, so that infinity is worse than all of them, and what does not count comes last.
+    most = jnp.finfo(objectives.dtype).max
+    columns = [jnp.where(counts, jnp.minimum(column, most), jnp.inf) for column in objectives.T]
+    number = len(counts)
     position = jnp.arange(number, dtype=jnp.int32)
+    first, second, order = lax.sort((*columns, position), num_keys=2)
+    new = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
     # Equal rows are neighbours, and share the fate of the first of them.
     leader = lax.cummax(jnp.where(jnp.concatenate([jnp.ones(1, bool), new]), position, 0))
 
     def front(left: Bool[Array, " pop"]) -> Bool[Array, " pop"]:
-        best = lax.cummin(jnp.where(left, second, number))
-        before = jnp.concatenate([jnp.full(1, number, jnp.int32), best[:-1]])
+        best = lax.cummin(jnp.where(left, second, jnp.inf))
+        before = jnp.concatenate([jnp.full(1, jnp.inf, best.dtype), best[:-1]])
         return left & (second < before)[leader]
 
-    return front
+    return order, front
 
 
 def _below(levels: Num[Array, "pop obj"]) -> Bool[Array, "pop pop"]:
@@ -57,12 +60,6 @@ def _below(levels: Num[Array, "pop obj"]) -> Bool[Array, "pop pop"]:
     no_worse = (levels[:, None, :] <= levels[None, :, :]).all(axis=2)
     equal = (levels[:, None, :] == levels[None, :, :]).all(axis=2)
     return no_worse & ~equal
-
-
-def _lexicographic(objectives: Float[Array, "pop obj"], counts: Bool[Array, " pop"]):
-    """Levels of two objectives, and the order that sorts them with the rows that do not count at the end."""
-    levels = [_levels(column) for column in objectives.T]
-    return jnp.lexsort((levels[1], levels[0], ~counts)), levels
 
 
 @jax.jit
@@ -80,9 +77,8 @@ def non_dominated(objectives: Objectives, mask: Mask | None = None) -> Bool[Arra
         values = jnp.where(counts, objectives[:, 0], jnp.inf)
         return counts & (values == values.min())
     if dimensions == 2:
-        order, (first, second) = _lexicographic(objectives, counts)
-        front = _by_front(order, first, second)(counts[order])
-        return jnp.zeros(number, bool).at[order].set(front)
+        order, front = _by_front(objectives, counts)
+        return jnp.zeros(number, bool).at[order].set(front(counts[order]))
     return counts & ~(_below(objectives) & counts[:, None]).any(axis=0)
 
 
@@ -102,8 +98,7 @@ def non_dominated_sort(objectives: Objectives, mask: Mask | None = None) -> Int[
         # Infinity and rows that do not count share a level; the latter are overwritten.
         return jnp.where(counts, _levels(jnp.where(counts, objectives[:, 0], jnp.inf)), number)
     if dimensions == 2:
-        order, (first, second) = _lexicographic(objectives, counts)
-        front = _by_front(order, first, second)
+        order, front = _by_front(objectives, counts)
     else:
         order = jnp.arange(number, dtype=jnp.int32)
         below = _below(objectives)
@@ -126,28 +121,33 @@ def crowding_distance(objectives: Objectives, ranks: Int[Array | ndarray, " pop"
     """The sum over objectives of the gap between a row's two neighbours on its own front (Deb et al. 2002).
 
     Gaps are divided by the front's own range in that objective; a front's extremes are at infinity. Rows that do not count
-    (rank `pop`) get 0.
+    (rank `pop`) get 0. Equal rows lie side by side.
     """
     objectives, ranks = jnp.asarray(objectives), jnp.asarray(ranks)
     number = len(ranks)
-    position = jnp.arange(number)
+    position = jnp.arange(number, dtype=jnp.int32)
 
-    def gaps(values: Float[Array, " pop"]) -> Float[Array, " pop"]:
-        order = jnp.lexsort((values, ranks))
-        value, rank = values[order], ranks[order]
+    def gaps(columns: Float[Array, "pop obj"]) -> Float[Array, " pop"]:
+        """The gaps of all `columns` along the order of the first."""
+        sorted_ = lax.sort((ranks, *columns.T, position), num_keys=2)
+        rank, order = sorted_[0], sorted_[-1]
         change = rank[1:] != rank[:-1]
         first, last = jnp.concatenate([jnp.ones(1, bool), change]), jnp.concatenate([change, jnp.ones(1, bool)])
-        low = value[lax.cummax(jnp.where(first, position, 0))]
-        high = value[lax.cummin(jnp.where(last, position, number - 1), reverse=True)]
-        gap = jnp.concatenate([value[1:], value[-1:]]) - jnp.concatenate([value[:1], value[:-1]])
-        scaled = jnp.where(high > low, gap / jnp.where(high > low, high - low, 1), 0)
-        # Infinite objectives leave NaN gaps (inf - inf, inf / inf): no information, no distance.
-        scaled = jnp.where(first | last, jnp.inf, jnp.nan_to_num(scaled, nan=0.0, posinf=1.0))
-        return jnp.zeros(number, values.dtype).at[order].set(scaled)
+        begins = lax.cummax(jnp.where(first, position, 0))
+        ends = lax.cummin(jnp.where(last, position, number - 1), reverse=True)
+        total = jnp.zeros(number, columns.dtype)
+        for value in sorted_[1:-1]:
+            span = jnp.abs(value[ends] - value[begins])
+            gap = jnp.abs(jnp.concatenate([value[1:], value[-1:]]) - jnp.concatenate([value[:1], value[:-1]]))
+            # Infinite objectives leave NaN gaps (inf - inf, inf / inf): no information, no distance.
+            total += jnp.nan_to_num(jnp.where(span > 0, gap / jnp.where(span > 0, span, 1), 0), nan=0.0, posinf=1.0)
+        return jnp.zeros_like(total).at[order].set(jnp.where(first | last, jnp.inf, total))
 
     if number == 0:
         return jnp.zeros(0, objectives.dtype)
-    return jnp.where(ranks < number, jax.vmap(gaps, 1)(objectives).sum(axis=0), 0)
+    # On a front of two objectives the order along one is the reverse of that along the other.
+    whole = [objectives] if objectives.shape[1] == 2 else [column[:, None] for column in objectives.T]
+    return jnp.where(ranks < number, sum(map(gaps, whole)), 0)
 
 
 @jax.jit

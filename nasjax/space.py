@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from nasjax.types import Arch, Mask, Population, PRNGKey
@@ -212,6 +213,8 @@ class SearchSpace:
     def awaken(self, key: PRNGKey, archs: Population) -> Int[Array, "pop genes"]:
         """Raw vectors: genes that do not exist get random options, so that switching them on does not favour option 0."""
         archs = jnp.asarray(archs)
+        if not any(gene.needs for gene in self.genes):
+            return archs
         return jnp.where(self.active(archs), archs, self._uniform(key, archs))
 
     def _uniform(self, key: PRNGKey, archs: Population) -> Int[Array, "pop genes"]:
@@ -301,7 +304,6 @@ def duplicates(archs: Population) -> Mask:
         mixed = (archs + 1) * _rows(odd, archs)
         mixed = (mixed ^ (mixed >> 15)) * np.uint32(2246822519)
         hashes.append((mixed ^ (mixed >> 13)).sum(1, dtype=jnp.uint32))
-    order = jnp.lexsort((jnp.arange(len(archs)), hashes[0], hashes[1]))
-    first, second = hashes[0][order], hashes[1][order]
+    first, second, order = lax.sort((*hashes, jnp.arange(len(archs), dtype=jnp.int32)), num_keys=2)
     same = jnp.concatenate([jnp.zeros(1, bool), (first[1:] == first[:-1]) & (second[1:] == second[:-1])])
     return jnp.zeros(len(archs), bool).at[order].set(same)

@@ -79,9 +79,12 @@ def brute_crowding(objectives, ranks):
     distance = np.zeros(len(objectives))
     for rank in set(ranks.tolist()) - {len(objectives)}:
         rows = np.flatnonzero(ranks == rank)
-        for values in objectives[rows].T:
+        for column, values in enumerate(objectives[rows].T):
             order = rows[np.argsort(values, kind="stable")]
             value = np.sort(values)
+            if objectives.shape[1] == 2 and column == 1:
+                # Along a front of two objectives one goes down as the other goes up; equal rows keep that order, too.
+                order = rows[np.argsort(objectives[rows, 0], kind="stable")][::-1]
             distance[order[[0, -1]]] = np.inf
             if value[-1] > value[0]:
                 distance[order[1:-1]] += (value[2:] - value[:-2]) / (value[-1] - value[0])

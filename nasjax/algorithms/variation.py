@@ -61,19 +61,27 @@ def refilled(
     rate: float,
 ) -> Int[Array, "number genes"]:
     """`children`; those that repeat one above them or a `known` row give way to mutants of `raw`, by a few genes or many."""
-    number = len(children)
+    number, small = len(children), _small(space, len(children))
     again, fresh = keys
 
-    def refill() -> Int[Array, "number genes"]:
-        closer, wider = jax.random.split(again)
-        spare = [_mutate(space, closer, raw, 3 * rate), _mutate(space, wider, raw, 0.5)]
-        if _small(space, number):
-            spare.append(jax.random.permutation(fresh, space.everything()))
-        pool = jnp.concatenate([known, children, space.canonical(jnp.concatenate(spare))])
-        return _distinct(pool, len(known), number)
+    def mutants(by: float) -> Int[Array, "spare genes"]:
+        return jnp.asarray(space.canonical(_mutate(space, jax.random.fold_in(again, int(64 * by)), raw, by)))
 
-    repeated = duplicates(jnp.concatenate([known, children]))[len(known) :]
-    return lax.cond(repeated.any(), refill, lambda: jnp.asarray(children))
+    def settled(archs: Population, rates: tuple[float, ...]) -> Int[Array, "number genes"]:
+        repeated = duplicates(jnp.concatenate([known, archs]))[len(known) :]
+
+        def change() -> Int[Array, "number genes"]:
+            # Mostly a mutant in place of each will do, which costs less than ordering a pool of all.
+            if rates and not small:
+                return settled(jnp.where(repeated[:, None], jnp.resize(mutants(rates[0]), archs.shape), archs), rates[1:])
+            spare = [mutants(3 * rate), mutants(0.5)]
+            if small:
+                spare.append(jax.random.permutation(fresh, jnp.asarray(space.everything())))
+            return _distinct(jnp.concatenate([known, archs, *spare]), len(known), number)
+
+        return lax.cond(repeated.any(), change, lambda: jnp.asarray(archs))
+
+    return settled(children, (3 * rate, 0.4))
 
 
 def _cross(space: SearchSpace, key: PRNGKey, one: Population, other: Population, rate: float) -> Int[Array, "pop genes"]:
