@@ -22,8 +22,8 @@ from jaxtyping import Float
 from nasjax.claims import Claimant
 from nasjax.types import Population
 
-VERSION = 3
-"""Of the file's format; 2 brought the claims, 3 predictors' errors and reductions."""
+VERSION = 4
+"""Of the file's format; 2 brought the claims, 3 predictors' errors and reductions, 4 which predictor was chosen."""
 
 LOCKED = 60.0
 """Seconds to wait for another process's transaction."""
@@ -39,7 +39,7 @@ create table if not exists states (
     run text primary key, step integer not null, told integer not null, state blob not null);
 create table if not exists fits (
     run text not null, step integer not null, objective text not null, rows integer not null,
-    mape real, rmse real, tau real, primary key (run, step, objective));
+    mape real, rmse real, tau real, chosen text not null default '', primary key (run, step, objective));
 create table if not exists reductions (run text primary key, options text not null);
 create table if not exists claims (key text primary key, holder text not null);
 """
@@ -97,6 +97,8 @@ class Archive:
             _check_version(path, version)
             if version < VERSION:
                 with self._writing():
+                    if version == 3:
+                        self._base.execute("alter table fits add column chosen text not null default ''")
                     for table in TABLES.split(";"):
                         self._base.execute(table)
                     self._base.execute(f"pragma user_version = {VERSION}")
@@ -228,15 +230,15 @@ class Archive:
             with self._writing():
                 self._base.execute("delete from evaluations where run = ? and position >= ?", (self._run, first))
 
-    def fitted(self, step: int, errors: Sequence[tuple[str, int, float, float, float]]) -> None:
-        """Keeps how good the predictors of a step were: objective, rows, mape, rmse, tau."""
+    def fitted(self, step: int, errors: Sequence[tuple[str, int, float, float, float, str]]) -> None:
+        """Keeps how good the predictors of a step were: objective, rows, mape, rmse, tau, chosen."""
         with self._writing():
             for row in errors:
-                self._base.execute("insert or replace into fits values (?, ?, ?, ?, ?, ?, ?)", (self._run, step, *row))
+                self._base.execute("insert or replace into fits values (?, ?, ?, ?, ?, ?, ?, ?)", (self._run, step, *row))
 
-    def fits(self) -> list[tuple[int, str, int, float, float, float]]:
-        """Step, objective, rows, mape, rmse and tau of every predictor that the run fitted."""
-        columns = "step, objective, rows, mape, rmse, tau"
+    def fits(self) -> list[tuple[int, str, int, float, float, float, str]]:
+        """Step, objective, rows, mape, rmse, tau and chosen of every predictor that the run fitted."""
+        columns = "step, objective, rows, mape, rmse, tau, chosen"
         return self._base.execute(f"select {columns} from fits where run = ? order by step, rowid", (self._run,)).fetchall()
 
     def save_reduction(self, options: Sequence[Sequence[int]]) -> None:

@@ -2,9 +2,11 @@
 
 import io
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from nasjax.algorithms import ALGORITHMS, Algorithm
 from nasjax.archive import Archive, check_archive, digest
 from nasjax.hardware.costs import CostTable
 from nasjax.measure import measuring
-from nasjax.objectives import Goals, Objective, parse_constraints, parse_objectives
+from nasjax.objectives import Goals, Objective, listed, parse_constraints, parse_objectives
 from nasjax.pareto import hypervolume_exact
 from nasjax.predictors import PREDICTORS, Inputs, Predictor
 from nasjax.results import Front, architectures, finish, goal_values
@@ -24,7 +26,7 @@ from nasjax.runs import RunFolder, check_seed, run_folder
 from nasjax.subject import Measurable, Subject, subject
 from nasjax.supernets import SuperNet
 from nasjax.tables import record, settings
-from nasjax.tactics import REDUCTIONS, TACTICS, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, within
+from nasjax.tactics import REDUCTIONS, TACTICS, Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, within
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population, PRNGKey
 from nasjax.warm import warm_start as start_from
@@ -86,8 +88,12 @@ def searching(
     """
     if minutes is not None and minutes < 0:
         raise ValueError(f"minutes must be at least 0, not {minutes}")
-    if evaluations < 1:
-        raise ValueError(f"evaluations must be at least 1, not {evaluations}")
+    if not isinstance(evaluations, Integral) or evaluations < 1:
+        raise ValueError(f"evaluations must be a whole number of at least 1, not {evaluations!r}")
+    for name, place in (("run", run), ("archive", archive), ("warm_start", warm_start)):
+        if not isinstance(place, str | Path | None):
+            raise ValueError(f"{name} must be the path of a file or folder, not {place!r}")
+    objectives, constraints = listed("objectives", objectives), listed("constraints", constraints)
     check_seed(seed)
     if archive is not None:
         archive = Path(archive).absolute()
@@ -116,8 +122,10 @@ def searching(
     problem = problem_of(about, goals, algorithm, predictor, evaluations, warm)
     # What a tactic refuses it refuses here, before anything is written.
     state = tactic.init(jax.random.key(seed), problem)
+    if reduction is not None:
+        reduction.check(problem)
     context = digest(about.evaluator.context)
-    held = nullcontext(RunFolder(None, "run")) if run is None else run_folder(Path(run), written, context)
+    held = nullcontext(RunFolder(None, uuid.uuid4().hex)) if run is None else run_folder(Path(run), written, context)
     with held as folder:
         path = folder.path
         place = archive or (path and path / "archive.db")
@@ -184,6 +192,10 @@ class _Search:
         """The goals' columns of the evaluations from `first` on."""
         return goal_values(self.about, self.goals, self.store.evaluations(first))
 
+    def named(self, fits: Sequence[Fit]) -> list[tuple[str, int, float, float, float, str]]:
+        """What is kept of fits: objective, rows, mape, rmse, tau, and which predictor where it was chosen."""
+        return [(self.goals.columns[fit.column].name, *fit[1:]) for fit in fits]
+
 
 def _steps(
     search: _Search,
@@ -212,8 +224,7 @@ def _steps(
         archs = np.asarray(archs)[: evaluations - told]
         if not len(archs):
             return
-        names = [column.name for column in goals.columns]
-        store.fitted(step, [(names[fit.column], *fit[1:]) for fit in getattr(state, "fits", ())])
+        store.fitted(step, search.named(getattr(state, "fits", ())))
         lifted = np.asarray(lift(archs))
         store.forget(told, context, lifted)
         for waiting in measuring(search.about.evaluator, store, context, lifted, range(told, told + len(archs)), step):
@@ -232,16 +243,19 @@ def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGK
     problem, store = search.problem, search.store
     measured = Measured.nothing(jax.random.fold_in(key, 1), problem)
     first = 0
-    if problem.warm is not None and np.isfinite(problem.warm.values).all(1).sum() >= reduction.sample:
+    if problem.warm is not None and reduction.informed(problem.warm):
         known = problem.warm
     else:
-        first = min(reduction.sample, problem.evaluations)
+        first = reduction.sample
         yield from _steps(search, Random(first), measured, first)
         rows = store.evaluations()[:first]
         known = Warm(architectures(search.about, rows), goal_values(search.about, search.goals, rows))
     options = store.reduction()
     if options is None:
-        options = reduction.reduce(key, measured.add(*known)).options
+        part, fits = reduction.reduce(key, measured.add(*known))
+        options = part.options
+        # Before the tactic's own: it begins where the sample ends.
+        store.fitted(-1, search.named(fits))
         store.save_reduction(options)
     reduced = Reduced(problem.space, options)
     state = tactic.init(key, within(problem, reduced))

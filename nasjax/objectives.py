@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -84,6 +85,16 @@ def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Ob
     return Objective(name, direction, known.unit if known else "", worst)
 
 
+def listed(name: str, words: Any) -> tuple[str, ...]:
+    """Several words, or one alone, or None for nothing. Raises ValueError for anything else."""
+    if words is None or isinstance(words, str):
+        return () if words is None else (words,)
+    found = tuple(words) if isinstance(words, Iterable) else (words,)
+    if not all(isinstance(word, str) for word in found):
+        raise ValueError(f"{name} must be a list of words, not {words!r}")
+    return found
+
+
 def parse_objectives(
     words: Sequence[str], ranges: Mapping[str, tuple[float, float]], references: Mapping[str, float]
 ) -> tuple[Objective, ...]:
@@ -91,7 +102,7 @@ def parse_objectives(
 
     Raises ValueError for none, for one named twice, for a reference of something else, or as `parse_objective` does.
     """
-    objectives = tuple(parse_objective(word, ranges) for word in words)
+    objectives = tuple(parse_objective(word, ranges) for word in listed("objectives", words))
     names = [objective.name for objective in objectives]
     if not names:
         raise ValueError(f"objectives is empty; allowed: {', '.join(ranges)}")
@@ -133,6 +144,7 @@ def parse_constraint(words: str, allowed: Iterable[str]) -> Constraint:
     try:
         assert match is not None
         name, sign, bound = match.group(1), match.group(2), float(match.group(3))
+        assert not np.isnan(bound)
     except (AssertionError, ValueError):
         raise ValueError(f"constraint {words!r} is not of the form name<=number or name>=number") from None
     if name not in allowed:
@@ -142,7 +154,7 @@ def parse_constraint(words: str, allowed: Iterable[str]) -> Constraint:
 
 def parse_constraints(words: Sequence[str], allowed: Iterable[str]) -> tuple[Constraint, ...]:
     """All constraints of a search. Raises ValueError as `parse_constraint` does, and for bounds that exclude each other."""
-    constraints = tuple(parse_constraint(word, allowed) for word in words)
+    constraints = tuple(parse_constraint(word, allowed) for word in listed("constraints", words))
     for least in constraints:
         for most in constraints:
             if least.name == most.name and least.least and not most.least and least.bound > most.bound:

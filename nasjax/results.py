@@ -138,7 +138,7 @@ def finish(
         times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,
                  "evaluation": sum(row.seconds for row in rows if row.source == "measured")}  # fmt: skip
         fits = store.fits()
-        write_table(folder / "predictors.csv", ["step", "objective", "rows", "mape", "rmse", "tau"], fits)
+        write_table(folder / "predictors.csv", ["step", "objective", "rows", "mape", "rmse", "tau", "chosen"], fits)
         options = store.reduction()
         reduced = None if options is None else _reduction(Reduced(about.space, options))
         _write_summary(about, goals, rows, values, failed, settings, times, complete, reduced, folder)

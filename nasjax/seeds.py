@@ -52,7 +52,8 @@ def search_seeds(
 ) -> Runs:
     """Searches a complete table once for every seed, in one vmapped program: what `search` finds with each, near ties apart.
 
-    For tactics `random`, `full` and `concurrent`, and predictors that are fitted inside jit. Arguments as for `search`.
+    For tactics `random`, `full` and `concurrent`, and predictors that are fitted inside jit. Arguments as for `search`, but
+    that `predictor` is ridge where none is named.
     Raises ValueError for others, and for a table with holes or failed networks.
     """
     if not isinstance(net, TabularNet):

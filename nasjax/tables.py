@@ -2,7 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
+
+KINDS = (
+    (bool, (bool, np.bool_), "true or false"),
+    (int, Integral, "a whole number"),
+    (float, Real, "a number"),
+    (str, str, "a word"),
+    (tuple, (tuple, list), "a list"),
+)
+"""What a setting's default is, what may replace it, and how that is called."""
 
 
 def settings(kind: str, table: Mapping[str, Any], words: Any) -> Any:
@@ -16,15 +28,20 @@ def settings(kind: str, table: Mapping[str, Any], words: Any) -> Any:
     """
     if is_dataclass(words) and not isinstance(words, type):
         return words
+    if not isinstance(words, str | Mapping):
+        raise ValueError(f"{kind} must be a name, a mapping with `name`, or settings, not {words!r}")
     changes = {"name": words} if isinstance(words, str) else dict(words)
     name = changes.pop("name", None)
     if name not in table:
         raise ValueError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
     default = table[name]() if isinstance(table[name], type) else table[name]
     allowed = [field.name for field in fields(default)]
-    for field in changes:
+    for field, value in changes.items():
         if field not in allowed:
             raise ValueError(f"{kind} {name!r} has no setting {field!r}; allowed: {', '.join(allowed) or 'none'}")
+        wanted = next((row for row in KINDS if isinstance(getattr(default, field), row[0])), None)
+        if wanted is not None and value is not None and not isinstance(value, wanted[1]):
+            raise ValueError(f"{kind}.{field} must be {wanted[2]}, not {value!r}")
     return replace(default, **{field: tuples(value) for field, value in changes.items()})
 
 

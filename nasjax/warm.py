@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -83,23 +84,27 @@ def _values(
 
 def _table(file: Path, space: SearchSpace, net: Any) -> list[Row]:
     """The rows of a CSV that belong to the space; failed ones left out."""
-    with file.open(newline="") as opened:
-        header = next(csv.reader(opened), [])
-    if ARCHITECTURE in header:
-        if not isinstance(net, SuperNet):
-            raise ValueError(
-                f"warm_start={file} is a table of DyNAS-T, which needs one of Once-for-All's super-networks here"
-            )
-        table = import_results([file], net)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.reader(opened)
+            lines = [(reader.line_num, row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"warm_start={file} cannot be read as CSV ({error})") from error
+    if not lines:
+        raise ValueError(f"warm_start={file} is empty")
+    (_, names), *rest = lines
+    for line, words in rest:
+        if len(words) != len(names):
+            raise ValueError(f"warm_start={file}, line {line} has {len(words)} cells where the header has {len(names)}")
+    cells = [words for _, words in rest]
+    if ARCHITECTURE in names:
+        table = import_results([file], net if isinstance(net, SuperNet) else None)
         names, cells = list(table.header), [list(map(str, row)) for row in table.rows]
-    else:
-        with file.open(newline="") as opened:
-            names, *cells = list(csv.reader(opened))
     if missing := [name for name in space.names if name not in names]:
         raise ValueError(f"warm_start={file} has no column {missing[0]!r}: it is of another search space")
     rows: list[Row] = []
-    for line in cells:
-        row = dict(zip(names, line, strict=False))
+    for cell in cells:
+        row = dict(zip(names, cell, strict=True))
         if row.get("status") == "failed":
             continue
         try:
@@ -136,10 +141,26 @@ def _archive(file: Path, space: SearchSpace) -> list[Row]:
             ).fetchall()
         except sqlite3.Error as error:
             raise ValueError(f"warm_start={file} cannot be read as an archive ({error})") from error
-    rows = []
+    rows: list[Row] = []
+    contexts = set()
     for words, metrics, description in found:
-        arch = np.array(json.loads(words), np.int32)
-        fits = arch.shape == (len(space.genes),) and (arch < space.counts).all()
-        if fits and json.loads(description).get("split") != "test":
+        arch, context = np.array(json.loads(words), np.int32), json.loads(description)
+        if context.get("split") == "test" or not _same_genes(context, space):
+            continue
+        if arch.shape == (len(space.genes),) and (arch < space.counts).all():
             rows.append((np.asarray(space.canonical(arch)), json.loads(metrics)))
+            contexts.add(description)
+    if len(contexts) > 1:
+        raise ValueError(
+            f"warm_start={file} holds measurements of {len(contexts)} super-networks, tasks or settings with these genes: "
+            f"name the folder of one run"
+        )
     return rows
+
+
+def _same_genes(context: Mapping[str, Any], space: SearchSpace) -> bool:
+    """Whether the genes that a context of an archive names, where it does, are the space's."""
+    if "genes" in context:  # A table's or a function's; their order is the space's, but for genes that others explain.
+        return sorted(context["genes"]) == sorted(space.names)
+    named = re.findall(r"Gene\(name='([^']*)'", str(context.get("network", "")))
+    return not named or tuple(named[: len(space.names)]) == space.names

@@ -17,6 +17,7 @@ from tables import GENES, write_table
 
 from nasjax import supernets, tasks
 from nasjax.cli import main
+from nasjax.cli.compose import parsed, rewritten
 from nasjax.cli.multirun import job_name
 from nasjax.cli.schemas import GROUPS
 from nasjax.evaluation import MaskedConfig
@@ -131,6 +132,9 @@ def test_report_writes_the_page_anew(run, capsys):
         (["experiment=foo"], "unknown experiment 'foo'; allowed: digits"),
         (["speed=3"], "no setting 'speed'; allowed: supernet, task"),
         (["tactic.size=3"], "unknown setting 'tactic.size'; allowed in tactic: name, start"),
+        (["tactic=random", "tactic.size=3"], "unknown setting 'tactic.size'; allowed in tactic: name, population"),
+        (["predictor=ridge", "predictor.penalties=[-1]"], "predictor.penalties must be numbers above 0, not [-1"),
+        (["predictor=mlp", "predictor.rate=nan"], "predictor.rate must be above 0, not nan"),
         (["evaluations=many"], "evaluations=many: Value 'many'"),
         (["tactic.batch=1.5"], "tactic.batch=1.5: Value '1.5'"),
         (["supernet.widths=[a]"], "supernet.widths=[a]: Value 'a'"),
@@ -222,6 +226,12 @@ def test_a_sweep_runs_every_combination_once(here, capsys):
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.stdout.count("is done already") == 4
     assert times == [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
+
+
+def test_constraints_are_swept_as_lists():
+    words = rewritten(["constraints=[cost<=60],[cost<=80,acc>=70]"])
+    assert list(parsed(words)[0].sweep_string_iterator()) == ["['cost<=60']", "['cost<=80','acc>=70']"]
+    assert rewritten(["constraints=cost<=60"]) == ["constraints=['cost<=60']"]
 
 
 def test_job_names_tell_jobs_apart():

@@ -93,6 +93,7 @@ def test_on_the_command_line_bounds_need_no_quotes(tmp_path, capsys):
         ("cost<60", "'cost<60' is not of the form name<=number or name>=number"),
         ("latency<=5", "'latency' is not known here; allowed: acc, cost, width"),
         ("[cost<=5,cost>=6]", "no cost is at least 6 and at most 5"),
+        ("[cost<=nan]", "'cost<=nan' is not of the form name<=number"),
     ],
 )
 def test_a_constraint_that_makes_no_sense_is_one_line(tmp_path, capsys, constraints, words):

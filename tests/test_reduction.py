@@ -79,3 +79,32 @@ def test_a_reduced_search_stays_within_the_part_and_says_what_was_dropped(tmp_pa
     half.close()
     nasjax.search(net, run=tmp_path / "half", **every)
     assert (tmp_path / "half" / "pareto.csv").read_text() == (tmp_path / "run" / "pareto.csv").read_text()
+
+
+@pytest.mark.parametrize("tactic", ["random", "concurrent", "ehvi", "weaknas"])
+def test_a_table_with_holes_is_reduced_before_any_tactic(tmp_path, tactic):
+    with open(write_table(tmp_path / "whole.csv")) as file:
+        lines = file.read().splitlines()
+    (tmp_path / "holes.csv").write_text("\n".join(lines[:1] + lines[1::2]) + "\n")
+    net = nasjax.supernets.create("tabular", table=str(tmp_path / "holes.csv"), genes=GENES)
+    words = {"name": "popdb", "sample": 12, "predictions": 500, "population": 20, "cluster": 3, "least": 0.45}
+    tactic = {"name": tactic, **({"first": 6, "batch": 4} if tactic == "weaknas" else {})}
+    nasjax.search(net, objectives=["max:acc", "min:cost"], predictor="ridge", tactic=tactic, space_reduction=words,
+                  evaluations=20, run=tmp_path / "run")  # fmt: skip
+    dropped = json.loads((tmp_path / "run" / "summary.json").read_text())["reduced"]["dropped"]
+    with (tmp_path / "run" / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 12
+    for row in rows[12:]:
+        assert not any(row[gene] in map(str, options) for gene, options in dropped.items())
+    with (tmp_path / "run" / "predictors.csv").open() as file:
+        fits = list(csv.DictReader(file))
+    # The reduction's own predictors, fitted to the sample, come first.
+    assert [(fit["step"], fit["objective"], fit["rows"]) for fit in fits[:2]] == [("-1", "acc", "12"), ("-1", "cost", "12")]
+
+
+def test_a_sample_that_takes_the_whole_budget_is_refused(tmp_path):
+    net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    with pytest.raises(ValueError, match=r"space_reduction\.sample=100 of evaluations=60 leaves none for the tactic"):
+        nasjax.search(net, objectives=["max:acc"], space_reduction="popdb", evaluations=60, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -3,8 +3,10 @@
 import csv
 import itertools
 import json
+import re
 import shutil
 import sqlite3
+from contextlib import closing
 
 import jax
 import numpy as np
@@ -14,9 +16,14 @@ from tables import GENES, brute_front, write_table
 
 import nasjax
 from nasjax import supernets
+from nasjax.algorithms import NSGA2
+from nasjax.loop import problem_of
+from nasjax.objectives import Goals, parse_objectives
+from nasjax.predictors import Ridge
 from nasjax.runs import run_folder
+from nasjax.subject import subject
 from nasjax.supernets.tabular import TabularNet
-from nasjax.tactics import Concurrent
+from nasjax.tactics import Concurrent, Random, WeakNAS
 
 GOALS = ("max:acc", "min:cost")
 FILES = ("evaluations.csv", "pareto.csv")
@@ -183,6 +190,18 @@ def test_a_shared_archive_answers_a_later_run(tmp_path, counted):
     assert {row["source"] for row in a} == {"measured"}
     assert {row["source"] for row in b} == {"archive"}
     assert json.loads((tmp_path / "b" / "summary.json").read_text())["from_archive"] == 30
+
+
+def test_runs_in_memory_share_an_archive_s_measurements_and_nothing_else(tmp_path, counted):
+    one = supernets.create("tabular", table=write_table(tmp_path / "one.csv"), genes=GENES)
+    other = supernets.create("tabular", table=write_table(tmp_path / "other.csv", bad=[3]), genes=GENES)
+    for net, seed in ((one, 0), (one, 1), (other, 0)):
+        alone = search(net, "random", seed=seed)
+        shared = search(net, "random", seed=seed, archive=tmp_path / "shared.db")
+        np.testing.assert_array_equal(shared.archs, alone.archs)
+        assert shared.hypervolume == alone.hypervolume
+    with closing(sqlite3.connect(tmp_path / "shared.db")) as base:
+        assert base.execute("select count(*) from evaluations").fetchone() == (90,)
 
 
 def test_an_archive_does_not_answer_for_another_table(tmp_path, counted):
@@ -426,6 +445,55 @@ def test_every_row_of_a_table_with_holes_is_found(tmp_path, monkeypatch):
     front = nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=10_000, run=tmp_path / "run")
     assert len(rows(tmp_path / "run")) == len(archs)
     assert front.metrics["acc"].tolist() == [len(archs) - 1]
+
+
+def sparse_table(path, rows=400, genes=14):
+    """A few random rows of a large space, whose metric is the first gene."""
+    archs = np.unique(np.random.default_rng(0).integers(0, 3, (rows, genes)) ** 2 // 2, axis=0)
+    with path.open("w", newline="") as file:
+        names = [f"g{i}" for i in range(genes)]
+        csv.writer(file).writerows([[*names, "acc"], *[[*arch, arch[0]] for arch in archs.tolist()]])
+    return supernets.create("tabular", table=str(path), genes=names)
+
+
+@pytest.mark.parametrize("tactic", ["random", "weaknas"])
+def test_a_table_with_holes_is_drawn_from_row_by_row(tmp_path, tactic):
+    """Every row as likely as any other; the nearest row to a random architecture would not be."""
+    net = sparse_table(tmp_path / "sparse.csv")
+    about = subject(net, None)
+    problem = problem_of(about, Goals(parse_objectives(["max:acc"], about.ranges, {}), ()), NSGA2(), Ridge(), 40)
+    chosen = {"random": Random(population=40), "weaknas": WeakNAS(first=40)}[tactic]
+    places = {bytes(arch): i for i, arch in enumerate(net.archs)}
+    times = np.zeros(len(net.archs))
+    for seed in range(60):
+        asked, _ = chosen.ask(chosen.init(jax.random.key(seed), problem))
+        times[[places[bytes(arch)] for arch in asked]] += 1
+    expected = 40 * 60 / len(net.archs)
+    # Chi-squared of that many rows has this mean and deviation (draws without replacement vary less).
+    assert ((times - expected) ** 2 / expected).sum() < len(net.archs) + 3 * np.sqrt(2 * len(net.archs))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"evaluations": "8"}, "evaluations must be a whole number of at least 1, not '8'"),
+        ({"evaluations": 8.5}, "evaluations must be a whole number of at least 1, not 8.5"),
+        ({"constraints": [5]}, "constraints must be a list of words, not [5]"),
+        ({"warm_start": 3}, "warm_start must be the path of a file or folder, not 3"),
+        ({"tactic": {"name": "random", "population": 2.5}}, "tactic.population must be a whole number, not 2.5"),
+        ({"space_reduction": True}, "space_reduction must be a name, a mapping with `name`, or settings, not True"),
+    ],
+)
+def test_a_wrong_type_is_one_line(net, arguments, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        nasjax.search(net, **{"objectives": ["max:acc"], **arguments})
+
+
+def test_one_word_is_a_list_of_one(net):
+    every = {"tactic": "random", "evaluations": 20}
+    one = nasjax.search(net, objectives="max:acc", constraints="cost<=60", **every)
+    listed = nasjax.search(net, objectives=["max:acc"], constraints=["cost<=60"], **every)
+    np.testing.assert_array_equal(one.archs, listed.archs)
 
 
 @pytest.mark.parametrize(

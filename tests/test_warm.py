@@ -8,6 +8,7 @@ from tables import GENES, write_table
 
 import nasjax
 from nasjax.cli import main
+from nasjax.dynast import import_results
 from nasjax.objectives import Goals, parse_constraints, parse_objectives
 from nasjax.pareto import non_dominated_sort
 from nasjax.subject import subject
@@ -94,15 +95,49 @@ def test_what_cannot_be_a_warm_start_is_one_line(net, earlier, tmp_path, capsys)
              "objectives=[max:acc,min:cost]", f"run={tmp_path / 'run'}"]  # fmt: skip
     (tmp_path / "other.csv").write_text("x,acc\n1,2\n")
     (tmp_path / "none.csv").write_text("d,a,b,c,e,acc\n9,9,9,9,9,1\n")
-    (tmp_path / "dynast.csv").write_text("Sub-network,Date,Model Parameters,Latency (ms),MACs,Top-1 Acc (%)\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "short.csv").write_text("d,a,b,c,e,acc\n1,3,2,,,80\n1,3\n")
+    (tmp_path / "binary.csv").write_bytes(b"d,a,b\n\xed\xed\n")
+    # Another space of the same shape, and another table of the same space.
+    foreign = (tmp_path / "table.csv").read_text().replace("d,a,b,c,e,", "p,q,r,s,t,", 1)
+    (tmp_path / "foreign.csv").write_text(foreign)
+    (tmp_path / "second.csv").write_text((tmp_path / "table.csv").read_text().replace("61.", "62."))
+    for file, genes, archive in (("foreign", "pqrst", "foreign"), ("table", GENES, "two"), ("second", GENES, "two")):
+        other = nasjax.supernets.create("tabular", table=str(tmp_path / f"{file}.csv"), genes=tuple(genes))
+        nasjax.search(other, objectives=["max:acc"], tactic="random", evaluations=5, archive=tmp_path / f"{archive}.db")
     for place, said in {
         "missing": "there is no such file or folder",
         ".": "is not a finished run",
         "other.csv": "has no column 'd'",
         "none.csv": "has no architecture of this search space",
-        "dynast.csv": "needs one of Once-for-All's",
+        "empty.csv": "is empty",
+        "short.csv": "line 3 has 2 cells where the header has 6",
+        "binary.csv": "cannot be read as CSV",
+        "foreign.db": "has no architecture of this search space",
+        "two.db": "holds measurements of 2 super-networks",
     }.items():
         assert main([*words, f"warm_start={tmp_path / place}"]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_blank_lines_and_a_byte_order_mark_are_passed_over(net, earlier, tmp_path):
+    text = (earlier / "run" / "evaluations.csv").read_text()
+    (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n\r\n")
+    expected = begin(earlier / "run" / "evaluations.csv", net, ["max:acc"])
+    found = begin(tmp_path / "marked.csv", net, ["max:acc"])
+    np.testing.assert_array_equal(found.archs, expected.archs)
+
+
+def test_a_table_made_of_dynast_s_results_takes_them_as_a_warm_start(tmp_path):
+    lines = ["Sub-network,Date,Model Parameters,Latency (ms),MACs,Top-1 Acc (%)"]
+    for depth, accuracy in ((2, 70.5), (3, 71.5), (4, 72.5)):
+        lines.append(f"\"{{'num_layers': [{depth}], 'width': [{64 * depth}]}}\",2022,{depth},0,{depth},{accuracy}")
+    (tmp_path / "dynast.csv").write_text("\n".join(lines) + "\n")
+    table = import_results([tmp_path / "dynast.csv"])
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([table.header, *table.rows])
+    net = nasjax.supernets.create("tabular", table=str(tmp_path / "table.csv"), genes=tuple(table.genes))
+    warm = begin(tmp_path / "dynast.csv", net, ["accuracy_top1"])
+    np.testing.assert_allclose(warm.values[:, 0], [-72.5, -71.5, -70.5])

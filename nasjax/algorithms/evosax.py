@@ -204,9 +204,10 @@ class Evosax(Bank):
 @lru_cache(maxsize=64)
 def _strategy(name: str, population: int, dims: int) -> tuple[Any, Any, bool]:
     """The one object of its kind (another would compile again), its parameters, and whether it begins from a population."""
-    from evosax.algorithms import algorithms, population_based_algorithms
-
     with jax.ensure_compile_time_eval(), _relaxed():
+        # In here, for its modules compute constants as they are imported, which inside a trace would be tracers.
+        from evosax.algorithms import algorithms, population_based_algorithms
+
         strategy = algorithms[name](population, jnp.zeros(dims))
         return strategy, strategy.default_params, name in population_based_algorithms
 

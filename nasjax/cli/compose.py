@@ -63,7 +63,12 @@ def rewritten(words: Sequence[str]) -> list[str]:
 
 
 def _quoted(constraints: str) -> str:
-    """`[latency<=5,macs<=2e8]`, or one constraint alone, as a list of quoted words: Hydra's grammar refuses a bare `<=`."""
+    """`[latency<=5,macs<=2e8]`, or one constraint alone, as a list of quoted words: Hydra's grammar refuses a bare `<=`.
+
+    Several lists, `[…],[…]`, are the values of a sweep.
+    """
+    if re.fullmatch(r"\[.*\]\s*,\s*\[.*\]", constraints):
+        return ",".join(_quoted(f"[{one}]") for one in re.split(r"\]\s*,\s*\[", constraints[1:-1]))
     words = constraints.removeprefix("[").removesuffix("]").split(",")
     return "[" + ",".join(f"'{word}'" for word in (w.strip().strip("'\"") for w in words) if word) + "]"
 
@@ -92,13 +97,13 @@ def _composed(words: Sequence[str]) -> dict[str, Any]:
         allowed = [option for option in error.options or () if not option.endswith("_schema")]
         raise ValueError(f"unknown {group} {name!r}; allowed: {', '.join(allowed) or 'none'}") from None
     except ConfigCompositionException as error:
-        raise ValueError(_merge_mistake(error)) from None
+        raise ValueError(_merge_mistake(error, words)) from None
     except (HydraException, OmegaConfBaseException) as error:
         key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
         raise ValueError(f"{key}: " * bool(key) + str(error).splitlines()[0]) from None
 
 
-def _merge_mistake(error: ConfigCompositionException) -> str:
+def _merge_mistake(error: ConfigCompositionException, words: Sequence[str]) -> str:
     """One line for an override that does not fit, naming the key and what is allowed."""
     first = str(error).splitlines()[0]
     cause = str(error.__cause__ or "").splitlines()
@@ -108,6 +113,8 @@ def _merge_mistake(error: ConfigCompositionException) -> str:
         return " ".join([first + (":" if cause else ""), *cause[:1]])
     key = first.split("'")[1]
     parent, _, _ = key.rpartition(".")
-    node = OmegaConf.select(OmegaConf.create(_composed([])), parent) if parent else _composed([])
+    # What is allowed depends on the tactic that was named, not on the default one.
+    groups = [word for word in words if word.startswith(f"{parent.partition('.')[0]}=")]
+    node = OmegaConf.select(OmegaConf.create(_composed(groups)), parent) if parent else _composed([])
     allowed = ", ".join(map(str, node)) if node else "none"
     return f"unknown setting {key!r}; allowed {f'in {parent}' if parent else 'here'}: {allowed}"

@@ -58,9 +58,9 @@ class MLP:
         for name, least in (("members", 2), ("hidden", 1), ("steps", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"predictor.{name} must be at least {least}, not {getattr(self, name)}")
-        if self.rate <= 0:
+        if not self.rate > 0:
             raise ValueError(f"predictor.rate must be above 0, not {self.rate}")
-        if self.decay < 0:
+        if not self.decay >= 0:
             raise ValueError(f"predictor.decay must be at least 0, not {self.decay}")
 
     @partial(jax.jit, static_argnums=0)

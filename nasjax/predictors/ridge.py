@@ -42,6 +42,10 @@ class Ridge:
 
     penalties: tuple[float, ...] = tuple(10 ** (power / 2) for power in range(-2, 9))
 
+    def __post_init__(self):
+        if not self.penalties or not all(penalty > 0 for penalty in self.penalties):
+            raise ValueError(f"predictor.penalties must be numbers above 0, not {list(self.penalties)}")
+
     @partial(jax.jit, static_argnums=0)
     def fit(
         self,

@@ -50,9 +50,9 @@ class SVR:
 
     def __post_init__(self):
         for name in ("penalties", "gammas"):
-            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+            if not getattr(self, name) or not all(number > 0 for number in getattr(self, name)):
                 raise ValueError(f"predictor.{name} must be numbers above 0, not {list(getattr(self, name))}")
-        if self.epsilon < 0:
+        if not self.epsilon >= 0:
             raise ValueError(f"predictor.epsilon must be at least 0, not {self.epsilon}")
         if self.folds < 2:
             raise ValueError(f"predictor.folds must be at least 2, not {self.folds}")

@@ -5,7 +5,7 @@ from nasjax.tactics.ehvi import Ehvi
 from nasjax.tactics.estimations import FullOnEstimations
 from nasjax.tactics.full import Full
 from nasjax.tactics.popdb import REDUCTIONS, PopDB, Reduced, within
-from nasjax.tactics.problem import Measured, Problem, Tactic, Warm
+from nasjax.tactics.problem import Fit, Measured, Problem, Tactic, Warm
 from nasjax.tactics.proxy import Proxy
 from nasjax.tactics.random import Random
 from nasjax.tactics.weaknas import WeakNAS
@@ -26,6 +26,7 @@ __all__ = [
     "TACTICS",
     "Concurrent",
     "Ehvi",
+    "Fit",
     "Full",
     "FullOnEstimations",
     "Measured",

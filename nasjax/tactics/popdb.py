@@ -14,7 +14,7 @@ from nasjax.algorithms.evolve import evolve
 from nasjax.predictors import Inputs
 from nasjax.space import SearchSpace
 from nasjax.tactics.predicting import fitted, ranked, scored
-from nasjax.tactics.problem import Measured, Problem, Warm
+from nasjax.tactics.problem import Fit, Measured, Problem, Warm
 from nasjax.types import Population, PRNGKey
 
 
@@ -91,19 +91,40 @@ class PopDB:
         if not 0 <= self.least < 1:
             raise ValueError(f"space_reduction.least must be from 0 to below 1, not {self.least}")
 
-    def reduce(self, key: PRNGKey, state: Measured) -> Reduced:
-        """The part of the space that the good architectures make use of, as predicted from what was measured."""
+    def check(self, problem: Problem) -> None:
+        """Raises ValueError where the sample would take the whole budget."""
+        if problem.evaluations <= self.sample and not self.informed(problem.warm):
+            raise ValueError(
+                f"space_reduction.sample={self.sample} of evaluations={problem.evaluations} leaves none for the tactic: "
+                f"make the sample smaller, or evaluations larger"
+            )
+
+    def informed(self, warm: Warm | None) -> bool:
+        """Whether an earlier search has values enough to do without a sample."""
+        return warm is not None and int(np.isfinite(warm.values).all(1).sum()) >= self.sample
+
+    def reduce(self, key: PRNGKey, state: Measured) -> tuple[Reduced, tuple[Fit, ...]]:
+        """The part of the space that the good architectures make use of, as predicted from what was measured.
+
+        And how good the predictors were.
+        """
         problem = state.problem
         algorithm = replace(problem.algorithm, population=self.population)  # type: ignore[type-var]
-        models, _ = fitted(state)
+        models, told = fitted(state)
         score, goals = scored(problem), len(problem.reference)
         generations = max(1, self.predictions // self.population)
         inner = evolve(algorithm, problem.space, score, models, key, generations, None, goals)
         archs = ranked(inner.archs, *score(models, inner.archs))
-        return Reduced(problem.space, self.kept(problem.space, archs))
+        if problem.repair is None:
+            return Reduced(problem.space, self.kept(problem.space, archs)), told.fits
+        archs = np.unique(problem.repair(archs), axis=0)
+        parts = (Reduced(problem.space, self.kept(problem.space, archs, least)) for least in (self.least, 0.0))
+        # Where no row of a table has only options that are common, all options of the good rows stay.
+        return next(part for part in parts if part.lower(problem.rows)[1].any()), told.fits  # type: ignore[arg-type]
 
-    def kept(self, space: SearchSpace, archs: Population) -> tuple[tuple[int, ...], ...]:
+    def kept(self, space: SearchSpace, archs: Population, least: float | None = None) -> tuple[tuple[int, ...], ...]:
         """Of every gene the options that architectures in clusters have often enough; all of them in none: all count."""
+        least = self.least if least is None else least
         features = np.asarray(space.features(archs), np.float64)
         labels = HDBSCAN(min_cluster_size=min(self.cluster, len(archs)), copy=True).fit_predict(features)
         archs = archs[labels >= 0] if (labels >= 0).any() else archs
@@ -111,7 +132,7 @@ class PopDB:
         options = []
         for gene, column, exists in zip(space.genes, archs.T, on.T, strict=True):
             counts = np.bincount(column[exists], minlength=len(gene.options))
-            often = np.flatnonzero(counts >= self.least * max(counts.sum(), 1)) if counts.sum() else np.arange(len(counts))
+            often = np.flatnonzero(counts >= np.maximum(least * counts.sum(), 1)) if counts.sum() else np.arange(len(counts))
             options.append(tuple(often.tolist()))
         return tuple(options)
 

@@ -53,7 +53,11 @@ def fitted(state: Measured) -> tuple[Models, Measured]:
     archs, values = padded(state)
     counts = np.asarray(np.isfinite(values).all(1))
     columns = fitted_columns(problem, archs, values, counts)
-    fits = tuple(Fit(i, *errors(values[:, i], model.held_out)) for i, model in enumerate(columns) if model is not None)
+    fits = tuple(
+        Fit(i, *errors(values[:, i], model.held_out), getattr(model, "chosen", ""))
+        for i, model in enumerate(columns)
+        if model is not None
+    )
     return Models(columns, problem.inputs.prior), replace(state, fits=fits)
 
 

@@ -54,6 +54,12 @@ class Problem:
     warm: Warm | None = None
     proxies: Mapping[str, Callable[[Population], Float[np.ndarray, " pop"]]] = field(default_factory=dict)
 
+    def sample(self, key: PRNGKey, number: int) -> Int[np.ndarray, "number genes"]:
+        """Architectures drawn uniformly, with replacement, from those that can be measured."""
+        if self.rows is None:
+            return np.asarray(self.space.sample(key, number))
+        return np.asarray(self.rows)[np.asarray(jax.random.randint(key, (number,), 0, len(self.rows)))]
+
     @property
     def capacity(self) -> int:
         """The length that arrays of measurements are padded to: nothing compiles again while they fill."""
@@ -61,13 +67,17 @@ class Problem:
 
 
 class Fit(NamedTuple):
-    """How good the predictor of one column was when it was fitted, by cross-validation; mape in %, rmse in its unit."""
+    """How good the predictor of one column was when it was fitted, by cross-validation; mape in %, rmse in its unit.
+
+    `chosen` is the name of the predictor where one was chosen among several.
+    """
 
     column: int
     rows: int
     mape: float
     rmse: float
     tau: float
+    chosen: str = ""
 
 
 class Tactic(Protocol):
@@ -150,7 +160,7 @@ def beginning(state: Measured, number: int) -> Int[np.ndarray, "pop genes"]:
     warm = state.problem.warm
     if warm is not None and not len(state.archs):
         return fresh(state, warm.archs, number)
-    return fresh(state, np.asarray(state.problem.space.sample(state.key_of_step(), number)), number)
+    return fresh(state, state.problem.sample(state.key_of_step(), number), number)
 
 
 def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndarray, "pop genes"]:
@@ -178,7 +188,7 @@ def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndar
             step = jax.random.fold_in(key, i)
             yield problem.space.mutate(step, proposals, rate) if len(proposals) else proposals
         for i in range(8, 16):
-            yield problem.space.sample(jax.random.fold_in(key, i), 2 * number)
+            yield problem.sample(jax.random.fold_in(key, i), 2 * number)
         if problem.rows is not None:
             yield jax.random.permutation(jax.random.fold_in(key, 16), problem.rows)
         elif np.prod(np.array(problem.space.counts, np.float64)) <= ENUMERABLE:

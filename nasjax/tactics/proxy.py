@@ -14,6 +14,7 @@ class Proxy:
     """The algorithm runs `generations` with the score `proxy` (more is better) for the objective that is measured.
 
     Only the best of its last population are measured, all at once. Exact objectives and constraints stay what they are.
+    Raises ValueError where more is measured than one objective.
     """
 
     proxy: str = "synflow"
@@ -27,8 +28,12 @@ class Proxy:
         if self.proxy not in problem.proxies:
             allowed = ", ".join(problem.proxies) or "none: a table or a function has no networks to score"
             raise ValueError(f"tactic.proxy={self.proxy} is not known here; allowed: {allowed}")
-        if sum(cost is None for cost in problem.costs) > 1:
-            raise ValueError("tactic=proxy takes one objective that is measured; all others must be exact costs")
+        measured = [i for i, cost in enumerate(problem.costs) if cost is None]
+        if len(measured) > 1 or not all(i < len(problem.reference) for i in measured):
+            raise ValueError(
+                "tactic=proxy takes one objective that is measured, which the score stands in for; "
+                "all else, constraints too, must be exact costs"
+            )
         return Measured.nothing(key, problem)
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:

@@ -64,11 +64,12 @@ def drawn(problem: Problem, key: PRNGKey, number: int) -> Int[np.ndarray, "pop g
 @lru_cache(maxsize=4)
 def _drawn(problem: Problem, key: tuple[int, ...], number: int) -> Int[np.ndarray, "pop genes"]:
     draw = jax.random.wrap_key_data(jnp.asarray(key, jnp.uint32))
+    if problem.rows is not None:
+        archs = np.asarray(jax.random.permutation(draw, np.asarray(problem.rows)))
+        return archs[broken(problem, archs) == 0][:number]
     found = np.zeros((0, len(problem.space.genes)), np.int32)
     for i in range(64):
         archs = np.asarray(problem.space.sample(jax.random.fold_in(draw, i), number))
-        if problem.repair is not None:
-            archs = np.asarray(problem.repair(archs), np.int32)
         found = np.concatenate([found, archs[broken(problem, archs) == 0]])
         found = found[~np.asarray(duplicates(found))][:number]
         if len(found) == number or problem.space.size <= number * i:
