@@ -132,7 +132,7 @@ def check_arch(arch: Any, space: SearchSpace) -> None:
         )
     if isinstance(arch, jax.core.Tracer):
         return
-    rows = np.asarray(arch).reshape(-1, genes)
+    rows = np.atleast_2d(np.asarray(arch))
     outside = np.argwhere((rows < 0) | (rows >= np.array([len(gene.options) for gene in space.genes])))
     if len(outside):
         row, column = outside[0]
