@@ -30,13 +30,13 @@ ROUNDING = 3e-5
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """A sub-network as a network of its own: `network(images)` are its logits.
+    """A sub-network as a network of its own: `network(images)` are its logits; printed, it is a line a stage.
 
     `arch` and `choices` say which it is, `difference` how far its logits were at most from the super-network's on
     validation `pictures` (batch, height, width, channels), whose masked `logits` are kept to check what is written.
     """
 
-    network: SuperNet
+    network: SuperNet = field(repr=False)
     origin: Mapping[str, Any]
     arch: tuple[int, ...]
     choices: Mapping[str, Option]
@@ -46,6 +46,9 @@ class Extracted:
 
     def __call__(self, images: Float[np.ndarray | Array, "batch height width channels"]) -> Float[Array, "batch classes"]:
         return self.network(images)
+
+    def __str__(self) -> str:
+        return str(self.network)
 
     def save(self, folder: str | Path, exports: Sequence[str] = (), batch: int | None = None) -> Path:
         """Writes `network.safetensors` and `config.json`, which `nasjax.load` reads, and files of the suffixes in `exports`.
