@@ -2,10 +2,13 @@
 
 import copy
 import json
+import re
+import subprocess
 import sys
 import types
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +16,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from test_ofa_weights import SMALL
 from tiny import architectures, scrambled
 
 from nasjax import supernets, tasks
+from nasjax.cli import main
 from nasjax.deliver import deliver
 from nasjax.evaluation import MaskedConfig
 from nasjax.export import KINDS, kind, run_onnx, run_published, run_stablehlo, to_onnx
@@ -265,3 +269,48 @@ def test_a_network_of_another_family_has_no_such_form():
     for made in (net_config, state_dict):
         with pytest.raises(ValueError, match="only Once-for-All's families"):
             made(net)
+
+
+# -- end to end -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_form(tmp_path, monkeypatch, capsys):
+    """With the seeded weights that its golden values were made with."""
+    import ofa_golden
+    from PIL import Image
+
+    name = "ofa_mbv3_d234_e346_k357_w1.0"
+    monkeypatch.chdir(tmp_path)
+    save_file(ofa_golden.published(name), "ofa.safetensors")
+    rng = np.random.default_rng(0)
+    for part, number in (("train", 4), ("val", 4)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "pictures" / part / label
+            folder.mkdir(parents=True)
+            for i in range(number):
+                grid = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(64, 0).repeat(64, 1)
+                Image.fromarray(grid).save(folder / f"{i}.png")
+    words = [f"supernet={name}", "supernet.checkpoint=ofa.safetensors", "task=image_folder", "task.path=pictures"]
+    sizes = ["evaluator.batch=4", "evaluator.calibration_images=8", "tactic=random", "evaluations=2"]
+    assert main(["search", *words, *sizes, "run=run"]) == 0
+    assert main(["extract", "run=run", "select=knee", "export=stablehlo,onnx,safetensors", "out=net"]) == 0
+    assert "each file loaded again and compared" in capsys.readouterr().out
+    images = tasks.image_classification("pictures").test.images[:2]
+    assert images.shape[1:] == (224, 224, 3)
+    wanted = run_onnx(tmp_path / "net" / "network.onnx", images)
+    found = run_stablehlo(tmp_path / "net" / "network.stablehlo", images)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5 * np.abs(wanted).max())
+    assert np.ptp(wanted, axis=0).max() > 0.01 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("place", ["network.stablehlo", "network.onnx"])
+def test_the_loaders_of_the_page_need_nothing_of_ours(written, tmp_path, place):
+    """As docs/export.md has them, in a process of their own; ten lines at most."""
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if f'"net/{place}"' in block]
+    assert lines.count("\n") <= 10
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / place).write_bytes((written / place).read_bytes())
+    check = "import sys\nassert logits.shape == (4, 10)\nassert not {'nasjax', 'flax', 'torch'} & set(sys.modules)\n"
+    subprocess.run([sys.executable, "-c", lines + check], cwd=tmp_path, check=True)
