@@ -1,54 +1,191 @@
-"""Hands a network of a finished run over."""
+"""Hands networks over: those of a finished run, or any architecture given by hand."""
 
 import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from nasjax import supernets, tasks
 from nasjax.archive import Archive, digest
-from nasjax.deliver import Extracted, deliver
+from nasjax.deliver import Extracted, deliver, scores
+from nasjax.evaluate import read_architectures
 from nasjax.evaluation import EVALUATORS
+from nasjax.export import kind
+from nasjax.extract import extract
+from nasjax.objectives import parse_constraint
+from nasjax.pareto import knee
 from nasjax.report import read_run
+from nasjax.report.run_folder import Network, Run
 from nasjax.runs import read_settings
+from nasjax.space import SearchSpace
+from nasjax.supernets import SuperNet
 from nasjax.tables import settings
+from nasjax.tasks import ImageClassification
 
 
-def extract_run(run: Path, network: int | None = None, out: Path | None = None) -> tuple[int, Extracted, Path]:
-    """Writes evaluation `network` of a run (None: the first of its front) into `out` (None: the run's `subnets/`).
+@dataclass(frozen=True)
+class Wanted:
+    """A network to be handed over: its number, and what a run has measured of it (natural signs and units)."""
 
-    Returns its index, the network and the folder. Raises ValueError for what a person can put right.
+    index: int
+    arch: tuple[int, ...]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A super-network with the task and the way that its networks are re-calibrated and measured."""
+
+    net: SuperNet
+    task: ImageClassification
+    evaluator: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Handed:
+    """A network in its `folder`. `metric` on the validation pictures with the super-network's batch-norm statistics
+    (`before`) and with its own (`after`), as the network itself answers; `size` of its weights, in bytes."""
+
+    wanted: Wanted
+    extracted: Extracted
+    folder: Path
+    metric: str
+    before: float
+    after: float
+    size: int
+
+
+def chosen(run: Path, select: str | None = None, network: int | None = None) -> list[Wanted]:
+    """Networks of a finished run: that of an index, or selected.
+
+    `select`: `all` (of the front), `knee` (of the front), or constraints joined by commas, of whose networks the best in the
+    first objective is taken (None: of all). Raises ValueError for what a person can put right.
     """
-    index, arch = _chosen(run, network)
-    config = read_settings(run)
-    if config["task"] is None:
-        raise ValueError(f"run={run} searched a table: it has no networks to extract")
-    target = out or run / "subnets" / str(index)
-    if target.exists():
-        raise ValueError(f"out={target} exists already; name another folder, or remove it")
-    net = supernets.create(seed=config["seed"], **config["supernet"])
-    task = tasks.create(**config["task"])
-    evaluation = settings("evaluator", EVALUATORS, config["evaluator"])
-    evaluator = evaluation.bind(net, task)
-    if digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
-        raise ValueError(f"run={run} was measured with other weights or data than are there now: put those back")
-    extracted = deliver(net, evaluator, arch, task.validation.images[: evaluation.batch])
-    return index, extracted, extracted.save(target)
-
-
-def _chosen(run: Path, network: int | None) -> tuple[int, tuple[int, ...]]:
-    """Index and architecture of an evaluation of a finished run."""
     finished = read_run(run)
+    if not finished.front:
+        raise ValueError(f"run={run} has no front: every evaluation failed")
     if network is None:
-        if not finished.front:
-            raise ValueError(f"run={run} has no front: every evaluation failed")
-        network = finished.front[0].index
+        found = _selected(finished, select or "")
+    else:
+        found = [row for row in finished.evaluations if row.index == network]
+    if not found:
+        last = len(finished.evaluations) - 1
+        raise ValueError(f"network={network} is not in run={run}, which has evaluations 0 to {last}")
+    archs = _architectures(run)
+    return [Wanted(row.index, archs[row.index], row.metrics) for row in found]
+
+
+def _selected(run: Run, select: str) -> list[Network]:
+    if select == "all":
+        return list(run.front)
+    costs = [tuple(goal.sign * row.metrics[goal.name] for goal in run.objectives) for row in run.front]
+    if select == "knee":
+        return [run.front[knee(np.array(costs))]]
+    if select and not any(sign in select for sign in ("<=", ">=")):
+        raise ValueError(f"select={select} is none of all, knee and constraints such as {run.objectives[-1].name}<=5")
+    limits = [parse_constraint(words, run.summary["metrics"]) for words in select.split(",") if words.strip()]
+    # Of all evaluations: where a constraint is no objective, the best that keeps it need not be on the front.
+    measured = [row for row in run.evaluations if not row.failed]
+    kept = [row for row in measured if all(limit.holds({limit.name: np.array(row.metrics[limit.name])}) for limit in limits)]
+    if not kept:
+        ranges = [
+            f"{limit.name} {min(row.metrics[limit.name] for row in measured):.6g} to "
+            f"{max(row.metrics[limit.name] for row in measured):.6g}"
+            for limit in limits
+        ]
+        raise ValueError(f"no network of run={run.folder} keeps {select}; it has {', '.join(ranges)}")
+    best = min(kept, key=lambda row: (*(goal.sign * row.metrics[goal.name] for goal in run.objectives), row.index))
+    return [best]
+
+
+def _architectures(run: Path) -> dict[int, tuple[int, ...]]:
+    """The architectures of a run's evaluations, by index."""
     place = Path(read_settings(run)["archive"] or run / "archive.db")
     if not place.is_file():
         raise ValueError(f"run={run} has its measurements in {place}, which is not there")
     store = Archive(place, json.loads((run / "run.json").read_text())["id"])
     try:
-        rows = {row.position: row.arch for row in store.evaluations()}
+        return {row.position: row.arch for row in store.evaluations()}
     finally:
         store.close()
-    if network not in rows:
-        raise ValueError(f"network={network} is not in run={run}, which has evaluations 0 to {len(rows) - 1}")
-    return network, rows[network]
+
+
+def by_hand(space: SearchSpace, words: str | None, file: Path | None) -> list[Wanted]:
+    """Architectures that a person names: `depth_1=2,kernel_1_1=3,…`, or the rows of a CSV with a column for each gene.
+
+    Raises ValueError for what is no architecture of the space.
+    """
+    if file is not None:
+        archs = read_architectures(file, space).tolist()
+    else:
+        options = {gene.name: {str(option): option for option in gene.options} for gene in space.genes}
+        pairs = [part.strip().partition("=") for part in (words or "").split(",") if part.strip()]
+        named = {name: options.get(name, {}).get(option, option) for name, _, option in pairs}
+        try:
+            archs = [space.encode(named).tolist()]
+        except ValueError as error:
+            raise ValueError(f"arch: {error}") from None
+    return [Wanted(i, tuple(arch), {}) for i, arch in enumerate(archs)]
+
+
+def ready(config: Mapping[str, Any], run: Path | None = None) -> Ready:
+    """What settings name. Raises ValueError where it is no super-network, or is not what a `run` was measured with."""
+    net = supernets.create(seed=config["seed"], **config["supernet"])
+    if not isinstance(net, SuperNet):
+        what = f"supernet={config['supernet']['name']} is a table" if run is None else f"run={run} searched a table"
+        raise ValueError(f"{what}: it has no networks to extract")
+    task = tasks.create(**config["task"])
+    evaluator = settings("evaluator", EVALUATORS, config["evaluator"]).bind(net, task)
+    if run is not None and digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
+        raise ValueError(f"run={run} was measured with other weights or data than are there now: put those back")
+    return Ready(net, task, evaluator)
+
+
+def hand_over(
+    subject: Ready,
+    wanted: Sequence[Wanted],
+    folders: Sequence[Path],
+    exports: Sequence[str] = (),
+    batch: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Handed]:
+    """Writes each network into its folder, with files of the suffixes in `exports`; all of them, or none.
+
+    Every file answers right in a process of its own before any folder is there. `progress(done)` is called after each
+    network. Raises ValueError for a folder that exists, and for an export that cannot be made.
+    """
+    for target in folders:
+        if target.exists():
+            raise ValueError(f"out={target} exists already; name another folder, or remove it")
+    for suffix in exports:
+        kind(suffix)
+    staging = next(place for place in folders[0].absolute().parents if place.exists()) / f".extract-{os.getpid()}"
+    found = []
+    try:
+        for done, (one, target) in enumerate(zip(wanted, folders, strict=True), 1):
+            found.append(_hand_over(subject, one, staging / str(done), target, exports, batch))
+            progress(done)
+        for done, handed in enumerate(found, 1):
+            handed.folder.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staging / str(done), handed.folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return found
+
+
+def _hand_over(
+    subject: Ready, wanted: Wanted, place: Path, target: Path, exports: Sequence[str], batch: int | None
+) -> Handed:
+    """Writes a network to `place`, from where it goes to `target`."""
+    net, task, size = subject.net, subject.task, subject.evaluator.batch
+    extracted = deliver(net, subject.evaluator, wanted.arch, task.validation.images[:size])
+    extracted.save(place, exports, batch)
+    before, after = scores([extract(net, wanted.arch), extracted.network], task, size)
+    metric = task.metrics[0]
+    weights = (place / "network.safetensors").stat().st_size
+    return Handed(wanted, extracted, target, metric, before[metric], after[metric], weights)

@@ -259,3 +259,13 @@ def hypervolumes(objectives: Objectives, reference: Float[Array | ndarray, " obj
         else:
             found.append(found[-1] if found else 0.0)
     return found
+
+
+def knee(values: Float[np.ndarray, "n obj"]) -> int:
+    """The point of a front (minimised, finite) that is farthest below the plane through the ends of its objectives.
+
+    Every objective is counted in parts of its range, so that it is the point with the least sum of parts (Das 1999, "On
+    characterizing the knee of the Pareto curve based on normal-boundary intersection").
+    """
+    low, high = values.min(0), values.max(0)
+    return int(((values - low) / np.where(high > low, high - low, 1.0)).sum(1).argmin())

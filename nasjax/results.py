@@ -14,7 +14,7 @@ from nasjax.archive import Archive, Evaluation
 from nasjax.deliver import Extracted
 from nasjax.measure import measuring
 from nasjax.objectives import Goals, Objective, parse_constraint
-from nasjax.pareto import hypervolume_exact, hypervolumes, non_dominated_exact
+from nasjax.pareto import hypervolume_exact, hypervolumes, knee, non_dominated_exact
 from nasjax.runs import plain, write_table, write_text
 from nasjax.space import Option, SearchSpace
 from nasjax.subject import Subject
@@ -80,6 +80,16 @@ class Front:
             )
             raise ValueError(f"no network of the front keeps {' and '.join(constraints)}; it has {nearest or 'none'}")
         return self[int(np.flatnonzero(kept)[0])]
+
+    def knee(self) -> Chosen:
+        """The network where giving up a little of one objective stops gaining much of another (`nasjax.pareto.knee`).
+
+        Raises ValueError for a front without networks.
+        """
+        if not len(self):
+            raise ValueError("the front has no network: every evaluation failed, or broke a constraint")
+        values = [goal.sign * np.asarray(self.metrics[goal.name], np.float64) for goal in self.objectives]
+        return self[knee(np.stack(values, axis=1))]
 
     def networks(self) -> list[dict[str, Option]]:
         """The named choices of every network."""

@@ -1,4 +1,4 @@
-"""Trains a super-network in a folder: its weights beside a record of command, seed and accuracies."""
+"""Trains a super-network, or a network that was extracted, in a folder: weights beside a record of what was done."""
 
 import json
 import os
@@ -7,33 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from nasjax import supernets, tasks
 from nasjax.evaluation import EVALUATORS
+from nasjax.extract import load, save_network
 from nasjax.runs import check_seed, plain, write_text
 from nasjax.subject import check_fit, measure
+from nasjax.supernets import SuperNet
 from nasjax.tables import settings
 from nasjax.training import TRAINERS
+from nasjax.types import Arch
 from nasjax.version import __version__
 
 
 def train_run(
     path: Path, config: Mapping[str, Any], command: str, progress: Callable[[int, int, float], None]
 ) -> dict[str, Any]:
-    """Trains as configured and writes `supernet.safetensors` and `record.json` into `path`; returns the record.
+    """Trains as configured and writes weights and `record.json` into `path`; returns the record.
 
+    The weights are `supernet.safetensors`; of an extracted network, in the folder `subnet`, a folder for `nasjax.load`.
     Raises ValueError for a folder that is there already, and for settings that do not fit; nothing is then written.
     """
     if path.exists():
         raise ValueError(f"run={path} exists already; name another folder, or remove it")
     check_seed(config["seed"])
-    supernet = dict(config["supernet"])
-    if supernet.get("checkpoint") == "shipped":  # Training makes what is shipped: it starts from nothing.
-        supernet["checkpoint"] = None
-    net = supernets.create(seed=config["seed"], **supernet)
-    if not isinstance(net, supernets.SuperNet):
-        raise ValueError(f"supernet={supernet['name']} has no weights to train")
+    net = _network(config)
     task = tasks.create(**config["task"])
     check_fit(net, task)
     trainer = settings("trainer", TRAINERS, config["trainer"])
@@ -42,18 +40,40 @@ def train_run(
         trained = trainer.train(net, task, jax.random.key(config["seed"]), progress)
     except FloatingPointError as error:
         raise ValueError(str(error)) from None
-    ends = np.stack([net.space.largest(), net.space.smallest()])
-    bound = evaluator.bind(trained, task)
-    found = {s: measure(bound.on(s), ends)["accuracy_top1"] for s in ("validation", "test")}
-    accuracies = {
-        name: {split: round(float(values[i]), 2) for split, values in found.items()}
-        for i, name in enumerate(("largest", "smallest"))
-    }
+    if config["subnet"] is None:
+        ends = {"largest": (trained, net.space.largest()), "smallest": (trained, net.space.smallest())}
+    else:
+        ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
+    accuracies = {name: _accuracies(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
     record = {"command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
               "accuracies": accuracies, "settings": plain(dict(config))}  # fmt: skip
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
-    supernets.save_weights(trained, partial / "supernet.safetensors", {"supernet": config["supernet"]["name"]})
+    if config["subnet"] is None:
+        supernets.save_weights(trained, partial / "supernet.safetensors", {"supernet": config["supernet"]["name"]})
+    else:
+        facts = json.loads((Path(config["subnet"]) / "config.json").read_text())
+        save_network(trained, facts["supernet"], tuple(facts["arch"]), partial)
     write_text(partial / "record.json", json.dumps(record, indent=1) + "\n")
     os.replace(partial, path)
     return record
+
+
+def _network(config: Mapping[str, Any]) -> SuperNet:
+    """What is trained: the super-network, or the extracted network in the folder `subnet`."""
+    if config["subnet"] is not None:
+        return load(config["subnet"])
+    supernet = dict(config["supernet"])
+    if supernet.get("checkpoint") == "shipped":  # Training makes what is shipped: it starts from nothing.
+        supernet["checkpoint"] = None
+    net = supernets.create(seed=config["seed"], **supernet)
+    if not isinstance(net, SuperNet):
+        raise ValueError(f"supernet={supernet['name']} has no weights to train")
+    return net
+
+
+def _accuracies(evaluator: Any, net: SuperNet, task: Any, arch: Arch) -> dict[str, float]:
+    """Accuracy of an architecture, re-calibrated, by split."""
+    bound = evaluator.bind(net, task)
+    splits = ("validation", "test")
+    return {split: round(measure(bound.on(split), arch[None])["accuracy_top1"].item(), 2) for split in splits}

@@ -89,7 +89,7 @@ assert "nasjax" not in sys.modules and "flax" not in sys.modules
         with pytest.raises(ValueError, match="exists already; name another"):
             again()
     with pytest.raises(ValueError, match=r"of no known kind; allowed: \.stablehlo"):
-        extracted.export(tmp_path / "net.onnx")
+        extracted.export(tmp_path / "net.tflite")
     with pytest.raises(ValueError, match="there is no folder"):
         extracted.export(tmp_path / "nowhere" / "net.stablehlo")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images.npy", "logits.npy", "net", "net.stablehlo"]

@@ -14,7 +14,7 @@ COMMANDS = {
     "train": "train a super-network and write its weights",
     "import": "convert published weights to a safetensors file",
     "import-results": "convert result tables of DyNAS-T to a table that can be searched",
-    "extract": "slice one network of a finished run out, verified",
+    "extract": "slice networks of a finished run out, or given ones, verified, and export them",
     "evaluate": "measure given architectures",
     "report": "write a run's page, plots and table anew; compare several runs",
     "list": "every name that a setting may have, with a line on each",
@@ -91,7 +91,11 @@ def _import_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _extract(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="run=FOLDER [network=INDEX] [out=FOLDER]")
+    words = (
+        "run=FOLDER, with network=INDEX, select=knee|all|NAME<=NUMBER, arch=GENE=OPTION,… or archs=FILE.csv (without a run: "
+        "settings and one of the last two); out=FOLDER, export=stablehlo,onnx,pth,safetensors, batch=NUMBER"
+    )
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help=words)
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,6 @@ from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
 from nasjax.dynast import import_results
 from nasjax.evaluate import evaluate_table
-from nasjax.extract_run import extract_run
 from nasjax.loop import Progress, searching
 from nasjax.objectives import OBJECTIVES
 from nasjax.report import read_run, write_report
@@ -111,13 +110,16 @@ def train(options: argparse.Namespace) -> int:
     if options.multirun:
         raise ValueError("nasjax train takes no -m: train one super-network at a time")
     _prepare_jax()
-    path = Path(config.pop("run") or new_path(f"train-{config['supernet']['name']}"))
+    tuned = config["subnet"] is not None
+    if tuned and any(word.startswith("supernet") for word in words):
+        raise ValueError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
+    path = Path(config.pop("run") or new_path("train-subnet" if tuned else f"train-{config['supernet']['name']}"))
     command = " ".join(["nasjax train", *(word for word in options.overrides if not word.startswith("run="))])
     with _bar("epochs", "loss") as (bar, line):
         record = train_run(path, config, command, lambda *now: _advance(bar, line, *now))
     for name, accuracies in record["accuracies"].items():
         print(f"{name}: " + ", ".join(f"{metric} {value:.2f}" for metric, value in accuracies.items()))
-    print(f"Weights: {path / 'supernet.safetensors'}")
+    print(f'Network: {path}; nasjax.load("{path}") reads it' if tuned else f"Weights: {path / 'supernet.safetensors'}")
     return 0
 
 
@@ -170,22 +172,10 @@ def import_table(options: argparse.Namespace) -> int:
 
 
 def extract(options: argparse.Namespace) -> int:
-    """`nasjax extract`."""
-    words = dict(word.partition("=")[::2] for word in options.overrides)
-    unknown = sorted(set(words) - {"run", "network", "out"})
-    if unknown or not words.get("run"):
-        raise ValueError(f"nasjax extract takes run=FOLDER [network=INDEX] [out=FOLDER], not {' '.join(options.overrides)}")
-    if not words.get("network", "0").isdigit():
-        raise ValueError(f"network={words['network']} is not an index of evaluations.csv")
-    _prepare_jax()
-    network = int(words["network"]) if "network" in words else None
-    index, done, folder = extract_run(Path(words["run"]), network, Path(words["out"]) if "out" in words else None)
-    print(f"Network {index}: " + ", ".join(f"{name}={value}" for name, value in done.choices.items()))
-    images = len(done.pictures)
-    print(f"It answers as in the super-network: logits differ by at most {done.difference:.1e} on {images} pictures.")
-    print(f"Written to {folder}. To load it again:\n")
-    print(f'    import nasjax\n    net = nasjax.load("{folder}")\n    logits = net(images)')
-    return 0
+    """`nasjax extract`: networks of a run, or given by hand, each in a folder."""
+    from nasjax.cli.extraction import extract_networks
+
+    return extract_networks(options.overrides)
 
 
 def report(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 OWN = {
-    "extract": ("run", "network", "out"),
+    "extract": ("run", "network", "select", "arch", "archs", "out", "export", "batch"),
     "evaluate": ("archs", "out", "run", "split"),
     "import": ("out",),
     "import-results": ("out",),
@@ -14,7 +14,7 @@ OWN = {
 WITH_FILES = ("import-results",)
 """Commands that take files among their settings."""
 
-FILES = ("run", "archive", "archs", "out", "path", "table", "checkpoint")
+FILES = ("run", "subnet", "archive", "archs", "out", "path", "table", "checkpoint")
 """Keys, or their last parts, whose values are paths."""
 
 

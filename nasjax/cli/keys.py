@@ -5,7 +5,8 @@ KEYS = {
                "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start",
                "space_reduction", "experiment", "debug"),
     "evaluate": ("supernet", "task", "evaluator", "seed", "experiment", "debug"),
+    "extract": ("supernet", "task", "evaluator", "seed", "experiment"),
     "import": ("supernet",),
     "import-results": ("supernet",),
-    "train": ("supernet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
+    "train": ("supernet", "subnet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
 }  # fmt: skip

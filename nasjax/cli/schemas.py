@@ -48,6 +48,7 @@ class Schema:
     run: str | None = None
     archive: str | None = None
     warm_start: str | None = None
+    subnet: str | None = None
     space_reduction: Any = None
     minutes: float | None = None
 

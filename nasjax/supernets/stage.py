@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 
 from nasjax.space import Gene, SearchSpace
 from nasjax.supernets.elastic import BatchNorm, Moments, Size, pick
+from nasjax.supernets.words import described
 
 Choice = tuple[int, ...] | Int[Array, " _genes"]
 Statistics = dict[str, Moments]
@@ -132,7 +133,7 @@ def check_arch(arch: Any, space: SearchSpace) -> None:
         )
     if isinstance(arch, jax.core.Tracer):
         return
-    rows = np.asarray(arch).reshape(-1, genes)
+    rows = np.atleast_2d(np.asarray(arch))
     outside = np.argwhere((rows < 0) | (rows >= np.array([len(gene.options) for gene in space.genes])))
     if len(outside):
         row, column = outside[0]
@@ -250,6 +251,9 @@ class SuperNet(nnx.Module):
         if isinstance(arch, jax.Array) and arch.ndim == 2:
             return jax.vmap(lambda one: self.forward(inputs, one, self.stored())[0])(arch)
         return self.forward(inputs, arch, self.stored())[0]
+
+    def __str__(self) -> str:
+        return described(self)
 
     def _only(self) -> tuple[int, ...]:
         space = self.space

@@ -1,6 +1,7 @@
 """Super-network training by the sandwich rule with in-place distillation (Universally Slimmable Networks, arXiv:1903.05134).
 
-Every step trains the largest sub-network on the labels, and the smallest and some random ones on the largest's answers.
+Every step trains the largest sub-network on the labels, and the smallest and some random ones on the largest's answers. A
+network that was extracted is its only sub-network, and is trained on the labels.
 """
 
 from collections.abc import Callable
@@ -100,6 +101,8 @@ def _sandwich_loss(net, task, images, labels, archs):
     """Mean over largest, smallest and random sub-networks; the first learns from labels, the others from it."""
     space = net.space
     teacher, _ = net.forward(images, tuple(map(int, space.largest())), None)
+    if space.size == 1:  # A network that was extracted has nobody to teach.
+        return task.losses(teacher, labels).mean()
     smallest, _ = net.forward(images, tuple(map(int, space.smallest())), None)
     students = jnp.concatenate([smallest[None], jax.vmap(lambda arch: net.forward(images, arch, None)[0])(archs)])
     taught = jax.vmap(lambda logits: task.distillation(logits, teacher).mean())(students)

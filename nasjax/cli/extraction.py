@@ -1,0 +1,109 @@
+"""`nasjax extract`: which networks its words mean, and the table that it prints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from nasjax.cli.commands import _advance, _bar, _prepare_jax
+from nasjax.cli.complete import OWN
+from nasjax.cli.compose import configuration, rewritten
+from nasjax.export import kind
+from nasjax.extract_run import Handed, Wanted, by_hand, chosen, hand_over, ready
+from nasjax.report.run_folder import number
+from nasjax.report.terminal import words_table
+from nasjax.runs import read_settings
+
+EXTRACT = OWN["extract"]
+"""What `nasjax extract` takes beside settings."""
+
+
+def extract_networks(overrides: Sequence[str]) -> int:
+    """Hands networks over, and prints what became of them."""
+    own = {key: value for key, _, value in (word.partition("=") for word in overrides) if key in EXTRACT}
+    words = rewritten([word for word in overrides if word.partition("=")[0] not in EXTRACT])
+    run = Path(own["run"]) if own.get("run") else None
+    _check_extract(own, words)
+    exports = [f".{name.strip()}" for name in own.get("export", "").strip("[]").split(",") if name.strip()]
+    for suffix in exports:
+        kind(suffix)
+    hand = "arch" in own or "archs" in own
+    network = int(own["network"]) if "network" in own else None
+    wanted = [] if hand or run is None else chosen(run, own.get("select"), network)
+    config = configuration("extract", words) if run is None else read_settings(run)
+    single = "archs" not in own and own.get("select") != "all"
+
+    def folders(networks: list[Wanted]) -> list[Path]:
+        out = Path(own["out"]) if "out" in own else Path(run or ".") / "subnets"
+        if single and "out" in own:
+            return [out]
+        return [out / str(one.index) for one in networks]
+
+    for target in folders(wanted):  # Before what takes long.
+        if target.exists():
+            raise ValueError(f"out={target} exists already; name another folder, or remove it")
+    _prepare_jax()
+    subject = ready(config, run)
+    if hand:
+        wanted = by_hand(subject.net.space, own.get("arch"), Path(own["archs"]) if "archs" in own else None)
+    batch = int(own["batch"]) if "batch" in own else None
+    total = len(wanted)
+    with _bar("networks", "of", total) as (bar, line):
+
+        def progress(done: int) -> None:
+            if total > 1:
+                _advance(bar, line, done, total, total)
+
+        found = hand_over(subject, wanted, folders(wanted), exports, batch, progress)
+    for handed in found:
+        choices = ", ".join(f"{name}={value}" for name, value in handed.extracted.choices.items())
+        print(f"Network {handed.wanted.index}: {choices}")
+    worst = max(handed.extracted.difference for handed in found)
+    images = len(found[0].extracted.pictures)
+    answers = "It answers" if total == 1 else "They answer"
+    print(f"{answers} as in the super-network: logits differ by at most {worst:.1e} on {images} pictures.")
+    Console().print(words_table(_rows(found)))
+    place = found[0].folder
+    files = ", ".join(sorted(file.name for file in place.iterdir()))
+    print(f"Written to {place if total == 1 else place.parent} ({files}), each file loaded again and compared. To load:\n")
+    print(f'    import nasjax\n    net = nasjax.load("{place}")\n    logits = net(images)')
+    return 0
+
+
+def _check_extract(own: dict[str, str], words: list[str]) -> None:
+    """Raises ValueError for words that do not go together."""
+    ways = [key for key in ("network", "select", "arch", "archs") if key in own]
+    if len(ways) > 1:
+        raise ValueError(f"{ways[0]}= and {ways[1]}= both say which network: leave one out")
+    if own.get("run") and words:
+        raise ValueError(f"nasjax extract takes run=FOLDER and {', '.join(EXTRACT[1:])}; run= says the rest, not {words[0]}")
+    if not own.get("run") and not set(ways) & {"arch", "archs"}:
+        raise ValueError("nasjax extract takes run=FOLDER, or settings and arch=GENE=OPTION,… or archs=FILE.csv")
+    if set(ways) & {"arch", "archs"} and "out" not in own:
+        raise ValueError(f"{ways[0]}={own[ways[0]]} is no network of a run: name its folder, out=FOLDER")
+    for key, least in (("network", 0), ("batch", 1)):
+        if key in own and not (own[key].isdigit() and int(own[key]) >= least):
+            what = "an index of evaluations.csv" if key == "network" else "a number of pictures"
+            raise ValueError(f"{key}={own[key]} is not {what}")
+
+
+def _rows(found: Sequence[Handed]) -> list[list[str]]:
+    """Header and a row a network; – for what is not known."""
+    metric = found[0].metric
+    head = [
+        "network",
+        "latency predicted (ms)",
+        "latency measured (ms)",
+        f"{metric} before",
+        f"{metric} after",
+        "weights (MB)",
+    ]
+    rows = []
+    for handed in found:
+        known = handed.wanted.metrics
+        # Where a device measures, `latency` is what it measured; else it is a table's or a predictor's.
+        predicted = None if "latency_measured" in known else known.get("latency")
+        times = ["–" if value is None else number(value) for value in (predicted, known.get("latency_measured"))]
+        quality = [f"{value:.2f}" for value in (handed.before, handed.after)]
+        rows.append([str(handed.wanted.index), *times, *quality, f"{handed.size / 1e6:.3g}"])
+    return [head, *rows]

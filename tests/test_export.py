@@ -1,0 +1,316 @@
+"""Exported networks answer elsewhere as they do here, in every form, and nothing is left of one that does not."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from test_ofa_weights import SMALL
+from tiny import architectures, scrambled
+
+from nasjax import supernets, tasks
+from nasjax.cli import main
+from nasjax.deliver import deliver
+from nasjax.evaluation import MaskedConfig
+from nasjax.export import KINDS, kind, run_onnx, run_published, run_stablehlo, to_onnx
+from nasjax.export.published import net_config, state_dict
+from nasjax.extract import extract
+from nasjax.supernets.stage import Stage, SuperNet
+
+FORMS = (".stablehlo", ".onnx", ".safetensors")
+
+
+def answers(net, images):
+    graph, weights = nnx.split(net)
+    return np.asarray(jax.jit(lambda weights, images: nnx.merge(graph, weights)(images))(weights, images))
+
+
+def noise(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A sub-network of the shipped super-network, handed over, and test pictures."""
+    net, task = supernets.create("digits"), tasks.create("digits")
+    evaluator = MaskedConfig(chunk=1).bind(net, task)
+    arch = architectures(net.space, 1)[2]
+    return deliver(net, evaluator, arch, task.validation.images[:20]), task.test.images
+
+
+@pytest.fixture(scope="module")
+def written(digits, tmp_path_factory):
+    """Its folder with every form that needs no PyTorch."""
+    return digits[0].save(tmp_path_factory.mktemp("export") / "net", FORMS)
+
+
+def test_every_form_answers_as_the_network_does_on_any_number_of_pictures(digits, written):
+    extracted, images = digits
+    names = ["config.json", "network.onnx", "network.safetensors", "network.stablehlo", "ofa.safetensors"]
+    assert sorted(file.name for file in written.iterdir()) == names
+    for number in (1, 7):
+        wanted = answers(extracted.network, images[:number])
+        for run, name in (
+            (run_stablehlo, "network.stablehlo"),
+            (run_onnx, "network.onnx"),
+            (run_published, "ofa.safetensors"),
+        ):
+            np.testing.assert_allclose(run(written / name, images[:number]), wanted, rtol=0, atol=2e-5, err_msg=name)
+    assert [file.name for file in written.parent.iterdir()] == ["net"]
+
+
+def test_a_batch_that_was_fixed_is_the_only_one(digits, tmp_path):
+    extracted, images = digits
+    folder = extracted.save(tmp_path / "four", [".stablehlo", ".onnx"], batch=4)
+    for run, name in ((run_stablehlo, "network.stablehlo"), (run_onnx, "network.onnx")):
+        wanted = answers(extracted.network, images[:4])
+        np.testing.assert_allclose(run(folder / name, images[:4]), wanted, rtol=0, atol=2e-5)
+        with pytest.raises(Exception, match=r"batch|dimension|shape"):
+            run(folder / name, images[:3])
+
+
+def test_nothing_is_left_of_a_file_that_answers_otherwise(digits, tmp_path, monkeypatch):
+    """Of a network whose last bias is a thousandth off."""
+    extracted, _ = digits
+
+    def other(net, about, batch):
+        net = nnx.clone(net)
+        net.stages[-1].classify.bias[...] += 1e-3
+        return KINDS[".onnx"].make(net, about, batch)
+
+    monkeypatch.setitem(KINDS, ".stablehlo", replace(KINDS[".stablehlo"], make=other))
+    monkeypatch.setitem(KINDS, ".onnx", replace(KINDS[".onnx"], make=other, stem="network"))
+    broken = replace(kind(".onnx"), make=lambda *_: b"nothing that can be read")
+    monkeypatch.setitem(KINDS, ".onnx", broken)
+    with pytest.raises(RuntimeError, match="cannot be loaded again"):
+        extracted.export(tmp_path / "net.onnx")
+    monkeypatch.undo()
+    make = KINDS[".safetensors"].make
+
+    def shifted(net, about, batch):
+        net = nnx.clone(net)
+        net.stages[-1].classify.bias[...] += 1e-3
+        return make(net, about, batch)
+
+    monkeypatch.setitem(KINDS, ".safetensors", replace(KINDS[".safetensors"], make=shifted))
+    with pytest.raises(RuntimeError, match=r"answers differently once extracted \(by 1\.0e-03\)"):
+        extracted.save(tmp_path / "net", [".safetensors"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(digits, tmp_path, monkeypatch):
+    extracted, _ = digits
+    with pytest.raises(
+        ValueError, match=r"\.tflite is of no known kind; allowed: \.stablehlo, \.onnx, \.pth, \.safetensors"
+    ):
+        extracted.export(tmp_path / "net.tflite")
+    for package, suffix, words in (
+        ("torch", ".pth", r"\.pth needs the package torch: pip install torch; \.safetensors does without"),
+        ("onnxruntime", ".onnx", r"needs the package onnxruntime: pip install nasjax\[onnx\]"),
+        ("flatbuffers", ".stablehlo", r"needs the package flatbuffers: pip install nasjax\[export\]"),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(ValueError, match=words):
+            extracted.save(tmp_path / "net", [".safetensors", suffix])
+    with pytest.raises(ValueError, match="was made in memory"):
+        replace(extracted, origin={"name": "in memory"}).save(tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- ONNX -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_onnx_runtime_answers_as_each_family(name, tmp_path):
+    """At 36 pixels: ResNet's average pooling meets an odd edge."""
+    net = scrambled(nnx.eval_shape(replace(supernets.SUPERNETS[name], **(SMALL[name] | {"image_size": 36})).create), 3)
+    images = noise(3, 36, 36, 3)
+    small = extract(net, architectures(net.space, 1)[2])
+    (tmp_path / "net.onnx").write_bytes(to_onnx(small))
+    wanted = answers(small, images)
+    found = run_onnx(tmp_path / "net.onnx", images)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    assert np.ptp(wanted, axis=0).max() > 0.01 * np.abs(wanted).max()
+
+
+def test_an_onnx_graph_has_no_more_than_it_needs(written):
+    """One convolution a layer, none of the additions that a CPU's own forms of convolutions make, few transpositions."""
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(written / "network.onnx").graph.node]
+    with safe_open(written / "network.safetensors", framework="numpy") as weights:
+        convolutions = sum(name.endswith("kernel") for name in weights.keys()) - 1  # noqa: SIM118  # the classifier
+    assert kinds.count("Conv") == convolutions
+    assert kinds.count("Transpose") <= 4 and kinds.count("MatMul") == 1
+
+
+class Attend(Stage):
+    """Steps that no network of ours has: attention, a token, soft maxima, concatenation, powers, selection."""
+
+    def __init__(self, rngs):
+        self.token = nnx.Param(jax.random.normal(rngs.params(), (1, 1, 6)))
+        self.mix = nnx.Param(jax.random.normal(rngs.params(), (6, 3, 2, 4)))
+
+    def forward(self, carry, choice, statistics):
+        x = carry.reshape(carry.shape[0], -1, carry.shape[-1])
+        x = jnp.concatenate([x, jnp.tanh(x[:, -1:]) ** 3 + self.token[...]], axis=1)
+        q, k, v = jnp.moveaxis(jnp.einsum("btc,cnhd->btnhd", x, self.mix[...]), 2, 0)
+        weight = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", q, k) / 2, axis=-1)
+        x = jnp.einsum("bhts,bshd->bthd", weight, v).reshape(x.shape[0], x.shape[1], -1)
+        x = jnp.where(x > 0, x, 0.1 * x) + jax.nn.gelu(x) + jax.nn.sigmoid(x)
+        return x[:, 0] - x.max(1) * jnp.exp(-jnp.square(x).mean(1)), {}
+
+
+class Token(Attend):
+    """A step that it does not know: sorting."""
+
+    def forward(self, carry, choice, statistics):
+        return jnp.sort(carry.reshape(carry.shape[0], -1)), {}
+
+
+def test_steps_of_somebody_s_own_stages(tmp_path, monkeypatch):
+    images = noise(2, 2, 3, 6)
+    for batch in (2, None):
+        net = SuperNet([Attend(nnx.Rngs(0))], (2, 3, 6))
+        try:
+            made = to_onnx(net, batch=batch)
+        except ValueError as error:  # Where a step needs the number of pictures, it says so.
+            assert batch is None and "fixed batch" in str(error)
+            continue
+        (tmp_path / "net.onnx").write_bytes(made)
+        np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", images), answers(net, images), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"a step 'sort' that ONNX export does not know; \.stablehlo takes every network"):
+        to_onnx(SuperNet([Token(nnx.Rngs(0))], (2, 3, 6)))
+
+
+# -- Once-for-All's own form ------------------------------------------------------------------------------------------------
+
+
+def small_network(name):
+    changes = SMALL.get(name, {}) | ({"checkpoint": None} if name == "digits" else {})
+    net = scrambled(nnx.eval_shape(replace(supernets.SUPERNETS[name], **changes).create), 3)
+    return [extract(net, arch) for arch in architectures(net.space, 2)]
+
+
+@pytest.mark.parametrize("name", [*SMALL, "digits"])
+def test_the_original_s_own_classes_take_the_weights_and_answer_the_same(name, monkeypatch):
+    torch = pytest.importorskip("torch")
+    # Its loader of pictures is imported by the networks and wants torchvision, which they do not use.
+    monkeypatch.setitem(sys.modules, "ofa.utils.my_dataloader", types.ModuleType("ofa.utils.my_dataloader"))
+    ofa = pytest.importorskip("ofa.imagenet_classification.networks")
+    for net in small_network(name):
+        config = net_config(net)
+        original = ofa.get_net_by_name(config["name"]).build_from_config(copy.deepcopy(config)).eval()
+        original.load_state_dict({key: torch.from_numpy(value) for key, value in state_dict(net).items()})
+        images = noise(2, *net.input_shape)
+        with torch.no_grad():
+            found = original(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+        wanted = answers(net, images)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_a_pytorch_file_is_read_again(digits, tmp_path):
+    torch = pytest.importorskip("torch")
+    extracted, images = digits
+    file = extracted.export(tmp_path / "net.pth")
+    content = torch.load(file, weights_only=True)
+    assert content["image_size"] == 8 and content["config"] == net_config(extracted.network)
+    np.testing.assert_allclose(run_published(file, images[:3]), answers(extracted.network, images[:3]), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "digits"])
+def test_the_configuration_says_the_widths_of_the_weights(name):
+    """Every block takes what the one before gives, and its weights have the shapes that it says."""
+    for net in small_network(name):
+        config, weights = net_config(net), state_dict(net)
+        blocks = [block.get("conv", block) for block in config["blocks"]]
+        assert len(blocks) == sum(key.endswith(("point_linear.conv.weight", "conv3.conv.weight")) for key in weights)
+        for one, other in pairwise(blocks):
+            assert one["out_channels"] == other["in_channels"]
+        for i, block in enumerate(blocks):
+            middle = block["mid_channels"] or block["in_channels"]
+            parts = ("conv1", "conv2", "conv3") if config["name"] == "ResNets" else (
+                "conv.inverted_bottleneck", "conv.depth_conv", "conv.point_linear")  # fmt: skip
+            place, last = (f"blocks.{i}.{part}.conv.weight" for part in parts[1:])
+            assert weights[place].shape[0] == middle and weights[place].shape[2:] == (block["kernel_size"],) * 2
+            assert weights[last].shape == (block["out_channels"], middle, 1, 1)
+            first = f"blocks.{i}.{parts[0]}.conv.weight"
+            assert (first in weights) == (block["mid_channels"] is not None)
+            assert first not in weights or weights[first].shape == (middle, block["in_channels"], 1, 1)
+        assert weights["classifier.linear.weight"].shape == (
+            config["classifier"]["out_features"], config["classifier"]["in_features"])  # fmt: skip
+        assert json.loads(json.dumps(config)) == config
+
+
+def test_the_file_without_pytorch_holds_the_state_dict_and_the_configuration(digits, written):
+    extracted, _ = digits
+    with safe_open(written / "ofa.safetensors", framework="numpy") as file:
+        facts = {name: json.loads(value) for name, value in file.metadata().items()}
+    assert facts["config"] == net_config(extracted.network) and facts["image_size"] == 8
+    found, wanted = load_file(written / "ofa.safetensors"), state_dict(extracted.network)
+    assert found.keys() == wanted.keys()
+    assert all((found[name] == wanted[name]).all() for name in wanted)
+
+
+def test_a_network_of_another_family_has_no_such_form():
+    net = SuperNet([Attend(nnx.Rngs(0))], (2, 3, 6))
+    for made in (net_config, state_dict):
+        with pytest.raises(ValueError, match="only Once-for-All's families"):
+            made(net)
+
+
+# -- end to end -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_form(tmp_path, monkeypatch, capsys):
+    """With the seeded weights that its golden values were made with."""
+    import ofa_golden
+    from PIL import Image
+
+    name = "ofa_mbv3_d234_e346_k357_w1.0"
+    monkeypatch.chdir(tmp_path)
+    save_file(ofa_golden.published(name), "ofa.safetensors")
+    rng = np.random.default_rng(0)
+    for part, number in (("train", 4), ("val", 4)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "pictures" / part / label
+            folder.mkdir(parents=True)
+            for i in range(number):
+                grid = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(64, 0).repeat(64, 1)
+                Image.fromarray(grid).save(folder / f"{i}.png")
+    words = [f"supernet={name}", "supernet.checkpoint=ofa.safetensors", "task=image_folder", "task.path=pictures"]
+    sizes = ["evaluator.batch=4", "evaluator.calibration_images=8", "tactic=random", "evaluations=2"]
+    assert main(["search", *words, *sizes, "run=run"]) == 0
+    assert main(["extract", "run=run", "select=knee", "export=stablehlo,onnx,safetensors", "out=net"]) == 0
+    assert "each file loaded again and compared" in capsys.readouterr().out
+    images = tasks.image_classification("pictures").test.images[:2]
+    assert images.shape[1:] == (224, 224, 3)
+    wanted = run_onnx(tmp_path / "net" / "network.onnx", images)
+    found = run_stablehlo(tmp_path / "net" / "network.stablehlo", images)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-5 * np.abs(wanted).max())
+    assert np.ptp(wanted, axis=0).max() > 0.01 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("place", ["network.stablehlo", "network.onnx"])
+def test_the_loaders_of_the_page_need_nothing_of_ours(written, tmp_path, place):
+    """As docs/export.md has them, in a process of their own; ten lines at most."""
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if f'"net/{place}"' in block]
+    assert lines.count("\n") <= 10
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / place).write_bytes((written / place).read_bytes())
+    check = "import sys\nassert logits.shape == (4, 10)\nassert not {'nasjax', 'flax', 'torch'} & set(sys.modules)\n"
+    subprocess.run([sys.executable, "-c", lines + check], cwd=tmp_path, check=True)

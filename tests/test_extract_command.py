@@ -1,0 +1,186 @@
+"""`nasjax extract`: the networks that its words mean, whole or not at all, with what they are worth."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import nasjax
+from nasjax import extract_run, supernets, tasks
+from nasjax.cli import main
+from nasjax.extract_run import by_hand, chosen, hand_over
+from nasjax.pareto import knee, non_dominated_exact
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small finished search on the digits."""
+    folder = tmp_path_factory.mktemp("extract") / "run"
+    assert main(["search", "tactic=random", "evaluations=12", f"run={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# -- which networks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_constraint_takes_the_best_of_all_evaluations_that_keep_it(run):
+    """Params are no objective here: the best within them need not be on the front."""
+    table = rows(run / "evaluations.csv")
+    for name in ("macs", "params"):
+        for bound in sorted(int(row[name]) for row in table):
+            kept = [row for row in table if int(row[name]) <= bound]
+            best = min(kept, key=lambda row: (-float(row["accuracy_top1"]), int(row["macs"]), int(row["index"])))
+            (found,) = chosen(run, f"{name}<={bound}")
+            assert found.index == int(best["index"]) and found.metrics["macs"] == int(best["macs"])
+    assert chosen(run) == chosen(run, "macs<=1e9, accuracy_top1>=0")
+
+
+def test_all_is_the_front_and_the_knee_is_one_of_it(run):
+    front = [int(row["index"]) for row in rows(run / "pareto.csv")]
+    assert [wanted.index for wanted in chosen(run, "all")] == front
+    assert chosen(run, "knee")[0].index in front
+    assert chosen(run, network=front[-1])[0].arch == chosen(run, "all")[-1].arch
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_the_knee_is_farthest_from_the_plane_through_the_ends(objectives):
+    rng = np.random.default_rng(objectives)
+    for _ in range(20):
+        points = rng.random((200, objectives)) ** 2 * rng.uniform(0.1, 1e6, objectives) + rng.normal(size=objectives)
+        points = points[non_dominated_exact(points)]
+        scaled = (points - points.min(0)) / np.ptp(points, axis=0)
+        plane = np.linalg.solve(np.eye(objectives), np.ones(objectives))  # Through the unit point of every axis.
+        distance = (1 - scaled @ plane) / np.linalg.norm(plane)
+        assert knee(points) == distance.argmax()
+    assert knee(np.array([[1.0, 5.0]])) == 0
+    assert knee(np.array([[0.0, 4.0], [0.1, 4.0]])) == 0  # an objective without a range
+
+
+def test_architectures_by_hand(tmp_path):
+    space = supernets.abstract("digits").space
+    for arch in (space.largest(), space.smallest()):
+        words = ", ".join(f"{name}={option}" for name, option in space.decode(arch).items())
+        (found,) = by_hand(space, words, None)
+        assert found.arch == tuple(arch) and found.metrics == {}
+    for words, said in (
+        ("depth_1=1,nothing=3", "arch: unknown gene 'nothing'"),
+        ("depth_1=7", "arch: gene 'depth_1' cannot be '7'; allowed: 1, 2"),
+        ("depth_1", "arch: gene 'depth_1' cannot be ''; allowed: 1, 2"),
+        ("", r"arch: gene 'depth_1' is missing; allowed: 1, 2"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            by_hand(space, words, None)
+
+
+# -- handed over ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_of_a_run_leaves_in_every_form(run, here, capsys):
+    assert main(["extract", f"run={run}", "select=knee", "export=stablehlo,onnx,safetensors", "out=mine"]) == 0
+    printed = capsys.readouterr().out
+    names = ["config.json", "network.onnx", "network.safetensors", "network.stablehlo", "ofa.safetensors"]
+    assert sorted(file.name for file in Path("mine").iterdir()) == names and ", ".join(names) in printed
+    (wanted,) = chosen(run, "knee")
+    (line,) = re.findall(rf"^ *{wanted.index} +–  +–  +([\d.]+) +([\d.]+) +([\d.]+)", printed, re.MULTILINE)
+    before, after, size = map(float, line)
+    # What the run measured by masks is what the network itself has, but for a picture that rounding turns.
+    assert after == pytest.approx(wanted.metrics["accuracy_top1"], abs=100 / 600 + 0.006)
+    assert size == pytest.approx(Path("mine/network.safetensors").stat().st_size / 1e6, rel=0.01)
+    task = tasks.create("digits")
+    net = supernets.create("digits")
+    logits = jax.jit(lambda images: net(images, wanted.arch))(
+        task.validation.images
+    )  # with the super-network's own statistics
+    assert before == pytest.approx(
+        100 * (np.asarray(logits).argmax(1) == task.validation.labels).mean(), abs=100 / 600 + 0.006
+    )
+    assert before != after
+    assert [path.name for path in here.iterdir()] == ["mine"]
+
+
+def test_an_architecture_by_hand_needs_no_run(here, capsys):
+    space = supernets.abstract("digits").space
+    choices = space.decode(space.smallest())
+    lines = [",".join(space.names), ",".join(str(choices.get(name, "")) for name in space.names)]
+    Path("archs.csv").write_text("\n".join(lines))
+    assert main(["extract", "supernet=digits", "archs=archs.csv", "out=hand"]) == 0
+    assert json.loads(Path("hand/0/config.json").read_text())["choices"].items() <= choices.items()
+    task = tasks.create("digits")
+    logits = jax.jit(nasjax.load("hand/0").__call__)(task.validation.images)
+    accuracy = 100 * (np.asarray(logits).argmax(1) == task.validation.labels).mean()
+    assert f"{accuracy:.1f}" in capsys.readouterr().out
+
+
+def test_all_networks_or_none(run, here, monkeypatch):
+    """A mistake in the second leaves nothing of the first."""
+    wanted = (chosen(run, "all") * 2)[:2]
+    written = []
+
+    def place(subject, one, place, target, exports, batch):
+        if written:
+            raise RuntimeError("answers differently")
+        place.mkdir(parents=True)
+        (place / "network.safetensors").touch()
+        written.append(place)
+        return extract_run.Handed(one, None, target, "accuracy_top1", 0.0, 0.0, 0)
+
+    monkeypatch.setattr(extract_run, "_hand_over", place)
+    with pytest.raises(RuntimeError, match="answers differently"):
+        hand_over(None, wanted, [here / "new" / "0", here / "new" / "1"])
+    assert list(here.iterdir()) == []
+    written.clear()
+    hand_over(None, wanted[:1], [here / "new" / "0"])
+    assert [path.name for path in (here / "new" / "0").iterdir()] == ["network.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["select=best"], "select=best is none of all, knee and constraints such as macs<=5"),
+        (["select=macs<=1"], "keeps macs<=1; it has macs"),
+        (["select=mcas<=1"], "'mcas' is not known here; allowed: accuracy_top1, loss, macs"),
+        (["select=macs<=few"], "is not of the form name<=number"),
+        (["select=knee", "network=3"], "network= and select= both say which network"),
+        (["arch=depth_1=1"], "is no network of a run: name its folder, out=FOLDER"),
+        (["arch=depth_1=9", "out=x"], "gene 'depth_1' cannot be '9'"),
+        (["archs=nowhere.csv", "out=x"], "is not a file"),
+        (["export=tflite"], ".tflite is of no known kind; allowed: .stablehlo"),
+        (["export=onnx", "batch=0"], "batch=0 is not a number of pictures"),
+        (["task=digits"], "run= says the rest, not task=digits"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(run, here, capsys, words, said):
+    assert main(["extract", f"run={run}", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert list(here.iterdir()) == [] and not (run / "subnets").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["supernet=digits"], "takes run=FOLDER, or settings and arch=GENE=OPTION"),
+        (["supernet=tabular", "arch=width=1", "out=x"], "needs supernet.table"),
+        (["supernet=digits", "speed=3", "arch=depth_1=1", "out=x"], "nasjax extract has no setting 'speed'"),
+    ],
+)
+def test_mistakes_without_a_run(here, capsys, words, said):
+    assert main(["extract", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert list(here.iterdir()) == []

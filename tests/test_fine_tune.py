@@ -1,0 +1,106 @@
+"""A network that was extracted can be trained on, and is printed as what it is."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny import architectures, scrambled
+
+import nasjax
+from nasjax import supernets, tasks
+from nasjax.cli import main
+from nasjax.extract import extract, save_network
+from nasjax.supernets.checkpoints import tensors
+from nasjax.supernets.elastic import Conv
+from nasjax.training.sandwich import _sandwich_loss
+
+
+@pytest.fixture
+def subnet(tmp_path, monkeypatch):
+    """A folder with the digits' smallest network, as `nasjax extract` writes it."""
+    monkeypatch.chdir(tmp_path)
+    net = supernets.create("digits")
+    arch = tuple(map(int, net.space.smallest()))
+    Path("subnet").mkdir()
+    save_network(extract(net, arch), net.origin, arch, Path("subnet"))
+    return Path("subnet")
+
+
+def test_an_extracted_network_is_tuned_in_a_folder_that_loads(subnet, capsys):
+    words = ["trainer.epochs=2", "trainer.learning_rate=1e-3", "evaluator.chunk=1", "run=tuned"]
+    assert main(["train", f"subnet={subnet}", *words]) == 0
+    printed = capsys.readouterr().out
+    assert sorted(path.name for path in Path("tuned").iterdir()) == ["config.json", "network.safetensors", "record.json"]
+    before, after = nasjax.load(subnet), nasjax.load("tuned")
+    assert after.space == before.space and "tuned" in printed
+    assert json.loads(Path("tuned/config.json").read_text()) == json.loads(Path("subnet/config.json").read_text())
+    changed = [name for name, value in tensors(before).items() if not (tensors(after)[name] == value).all()]
+    assert changed == list(tensors(before))
+    record = json.loads(Path("tuned/record.json").read_text())
+    assert record["settings"]["subnet"] == "subnet" and set(record["accuracies"]) == {"before", "after"}
+    # Its own batch-norm statistics, of all training pictures, are stored with it.
+    task = tasks.create("digits")
+    logits = np.asarray(jax.jit(after.__call__)(task.test.images))
+    accuracy = 100 * (logits.argmax(1) == task.test.labels).mean()
+    assert accuracy == pytest.approx(record["accuracies"]["after"]["test"], abs=1.5)
+    assert accuracy > 90
+
+
+def test_the_loss_of_an_only_network_is_that_of_the_labels():
+    net = scrambled(nnx.eval_shape(supernets.SUPERNETS["digits"].create), 2)
+    small, task = extract(net, architectures(net.space, 1)[1]), tasks.create("digits")
+    images, labels = jnp.asarray(task.train.images[:8]), jnp.asarray(task.train.labels[:8])
+    found = jax.jit(lambda images: _sandwich_loss(small, task, images, labels, None))(images)
+    forward = jax.jit(lambda images: small.forward(images, (0,) * len(small.space.genes), None)[0])
+    logits = np.asarray(forward(images), np.float64)
+    logits -= logits.max(1, keepdims=True)
+    wanted = (np.log(np.exp(logits).sum(1)) - logits[np.arange(8), np.asarray(labels)]).mean()
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["subnet=nowhere"], "nowhere holds no extracted network: it has no config.json"),
+        (["subnet=subnet", "supernet=digits"], "subnet=subnet says what is trained: leave supernet= out"),
+        (["subnet=subnet", "run=subnet"], "run=subnet exists already"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(subnet, capsys, words, said):
+    assert main(["train", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == ["subnet"]
+
+
+# -- in words ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_network_is_printed_as_it_is(tiny_net, index):
+    """Against its weights: every kernel's sizes, in the order of the calls, and the one option of every gene."""
+    small = extract(tiny_net, architectures(tiny_net.space, 1)[index])
+    head, *lines = str(small).splitlines()
+    weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(small, nnx.Param)))
+    assert head == f"MobileNetV3: {len(small.stages)} stages, {weights:,} weights, pictures 7 x 7 x 3"
+    assert len(lines) == len(small.stages)
+    for line, stage in zip(lines, small.stages, strict=True):
+        assert [f"{gene.name}={gene.options[0]}" for gene in stage.reads] == re.findall(r"\w+=\d+", line)
+        kernels = [module.kernel.shape for _, module in nnx.iter_modules(stage) if isinstance(module, Conv)]
+        found = [(int(k), int(n)) for k, n in re.findall(r"(\d)x\d (?:\d+→)?(\d+)", line)]
+        assert sorted(found) == sorted((shape[0], shape[3]) for shape in kernels)
+    block = next(line for line, stage in zip(lines, small.stages, strict=True) if stage.genes)
+    assert re.findall(r"(?<!\.)expand \d|depthwise|project", block) == ["expand 1", "depthwise", "project"]
+
+
+def test_a_super_network_is_printed_with_all_its_options():
+    line = str(supernets.abstract("digits")).splitlines()[3]
+    assert " ".join(line.split()) == (
+        "2 InvertedBottleneck depth_1=1|2 kernel_1_2=3|5 expand_1_2=2|3|4 "
+        "expand 1x1 16→64 relu, depthwise 3x3|5x5 64 relu, project 1x1 64→16"
+    )
