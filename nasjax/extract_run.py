@@ -152,12 +152,12 @@ def hand_over(
     folders: Sequence[Path],
     exports: Sequence[str] = (),
     batch: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, Handed], None] = lambda done, handed: None,
 ) -> list[Handed]:
     """Writes each network into its folder, with files of the suffixes in `exports`; all of them, or none.
 
-    Every file answers right in a process of its own before any folder is there. `progress(done)` is called after each
-    network. Raises ValueError for a folder that exists, and for an export that cannot be made.
+    Every file answers right in a process of its own before any folder is there. `progress(done, last)` is called after
+    each network. Raises ValueError for a folder that exists, and for an export that cannot be made.
     """
     for target in folders:
         if target.exists():
@@ -169,7 +169,7 @@ def hand_over(
     try:
         for done, (one, target) in enumerate(zip(wanted, folders, strict=True), 1):
             found.append(_hand_over(subject, one, staging / str(done), target, exports, batch))
-            progress(done)
+            progress(done, found[-1])
         for done, handed in enumerate(found, 1):
             handed.folder.parent.mkdir(parents=True, exist_ok=True)
             os.replace(staging / str(done), handed.folder)

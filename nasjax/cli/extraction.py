@@ -48,11 +48,11 @@ def extract_networks(overrides: Sequence[str]) -> int:
         wanted = by_hand(subject.net.space, own.get("arch"), Path(own["archs"]) if "archs" in own else None)
     batch = int(own["batch"]) if "batch" in own else None
     total = len(wanted)
-    with _bar("networks", "of", total) as (bar, line):
+    with _bar("networks", subject.task.metrics[0], total) as (bar, line):
 
-        def progress(done: int) -> None:
+        def progress(done: int, handed: Handed) -> None:
             if total > 1:
-                _advance(bar, line, done, total, total)
+                _advance(bar, line, done, total, handed.after)
 
         found = hand_over(subject, wanted, folders(wanted), exports, batch, progress)
     for handed in found:
@@ -90,14 +90,8 @@ def _check_extract(own: dict[str, str], words: list[str]) -> None:
 def _rows(found: Sequence[Handed]) -> list[list[str]]:
     """Header and a row a network; – for what is not known."""
     metric = found[0].metric
-    head = [
-        "network",
-        "latency predicted (ms)",
-        "latency measured (ms)",
-        f"{metric} before",
-        f"{metric} after",
-        "weights (MB)",
-    ]
+    head = ["index", "latency (ms)\npredicted", "latency (ms)\nmeasured"]
+    head += [f"{metric}\nbefore", f"{metric}\nafter", "weights\n(MB)"]
     rows = []
     for handed in found:
         known = handed.wanted.metrics

@@ -19,14 +19,17 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def stablehlo(net: SuperNet, batch: int | None = None, platforms: Sequence[str] = PLATFORMS) -> bytes:
     """An extracted network with its weights as a `jax.export` artifact for `batch` pictures at a time (None: any number).
 
-    `jax.export.deserialize(bytearray(artifact)).call(images)` are its logits. Needs the package flatbuffers, which JAX
-    writes the artifact with.
+    `jax.export.deserialize(bytearray(artifact)).call(images)` are its logits. Raises ValueError where flatbuffers, which
+    JAX writes the artifact with, is not installed.
     """
     graph, weights = nnx.split(net)
     size = export.symbolic_shape("batch")[0] if batch is None else batch
     images = jax.ShapeDtypeStruct((size, *net.inputs(1).shape[1:]), jnp.float32)
     made = export.export(jax.jit(lambda images: nnx.merge(graph, weights)(images)), platforms=platforms)(images)
-    return bytes(made.serialize())
+    try:
+        return bytes(made.serialize())
+    except ModuleNotFoundError:
+        raise ValueError("StableHLO needs the package flatbuffers: pip install nasjax[export]") from None
 
 
 def run_stablehlo(file: Path, images: Float[np.ndarray, "batch height width channels"]) -> Float[Array, "batch classes"]:
