@@ -53,8 +53,8 @@ OBJECTIVES = {
             "ms",
             about="milliseconds (a column of a table or a function's metric; measuring it comes later)",
         ),
-        Objective("memory", "min", "bytes", about="bytes (a column of a table or a function's metric)"),
-        Objective("model_size", "min", "bytes", about="bytes (a column of a table or a function's metric)"),
+        Objective("memory", "min", "bytes", about="peak of one example's activations, bytes, exact"),
+        Objective("model_size", "min", "bytes", about="weights and batch-norm statistics, bytes, exact"),
     )
 }
 """Objectives whose direction and unit are known by name; others say theirs, as in `max:f1`."""
