@@ -126,7 +126,7 @@ def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.De
         net = nnx.merge(graph, weights)
         return net.forward(inputs, choice, net.stored())[0]
 
-    weights = jax.tree.map(lambda leaf: jax.device_put(jnp.full(leaf.shape, WEIGHT, leaf.dtype), device), weights)
+    weights = jax.device_put(_filled(weights), device)
     rng = np.random.default_rng(0)
     images = jax.tree.map(lambda leaf: jax.device_put(_drawn(rng, leaf), device), inputs)
     program = jax.jit(forward).lower(weights, images).compile()
@@ -137,6 +137,16 @@ def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.De
     return Program(
         lambda: jax.block_until_ready(program(weights, images)), memory, float((costs or {}).get("flops", np.nan))
     )
+
+
+def filled(net: SuperNet) -> SuperNet:
+    """A network of the same shapes, every weight a constant."""
+    graph, weights = nnx.split(net)
+    return nnx.merge(graph, _filled(weights))
+
+
+def _filled(weights: nnx.State) -> nnx.State:
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, WEIGHT, leaf.dtype), weights)
 
 
 def _drawn(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> Any:

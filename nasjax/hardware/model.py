@@ -6,7 +6,6 @@ enters by offset and scale; a predictor of what these leave over is kept where i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -64,7 +63,8 @@ class LatencyModel:
 
     def exact(self, archs: Population) -> Float[ndarray, " pop"]:
         """Milliseconds in float64, for what is stored."""
-        return np.asarray(_estimated(self, np.asarray(archs, np.int32)), np.float64)
+        # Not jitted as a whole: each model would be compiled anew, while a predictor's own function is compiled once.
+        return np.asarray(self.estimate(np.asarray(archs, np.int32)), np.float64)
 
     def maximum(self) -> float:
         """About the dearest network's: a tenth more than the largest estimate of the largest architecture and a sample."""
@@ -75,11 +75,6 @@ class LatencyModel:
     def column(self, archs: Population) -> Float[Array, "pop 1"]:
         """The estimate as what is known beforehand of another device."""
         return self.estimate(archs)[:, None]
-
-
-@partial(jax.jit, static_argnums=0)
-def _estimated(model: LatencyModel, archs: Population) -> Float[Array, " pop"]:
-    return model.estimate(archs)
 
 
 def fit_latency(

@@ -93,7 +93,7 @@ def _names(net: SuperNet, carry: PyTree, distinct: dict[str, Branch]) -> list[np
             # The gate decides whether a stage runs, not what it does: its branches with an open gate are one.
             run = [gate for gate in gates if not stage.skipped((*gate, *choice))]
             branch = _branch(stage, (*run[-1], *choice), carry)
-            name = _name(branch)
+            name = network_name(branch.network, branch.carry)
             distinct.setdefault(name, branch)
             for gate in run:
                 names[(*gate, *choice)] = name
@@ -122,11 +122,15 @@ def _handed_on(stage: Stage, carry: PyTree) -> PyTree:
     return jax.eval_shape(lambda weights: carry_after(nnx.merge(graph, weights), largest, carry), weights)
 
 
-def _name(branch: Branch) -> str:
-    """A digest of all that a branch's latency depends on beside the machine: settings, weights' shapes, what it reads."""
-    weights = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(nnx.state(branch.network))]
-    described = (branch.network.stages[0].settings(), weights, str(branch.carry))
-    return sha256(repr(described).encode()).hexdigest()[:16]
+def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str:
+    """A digest of all that a latency depends on beside the machine: settings, shapes of weights, what is read."""
+    stages = []
+    for stage in network.stages:
+        bare = nnx.clone(stage)
+        bare.gate = None
+        bare.genes = tuple(Gene(f"gene_{i}", gene.options) for i, gene in enumerate(bare.genes))
+        stages.append((bare.settings(), [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(nnx.state(bare))]))
+    return sha256(repr((stages, str(inputs))).encode()).hexdigest()[:16]
 
 
 def extracted(net: SuperNet, arch: tuple[int, ...]) -> SuperNet:
