@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from nasjax import supernets, tasks
+from nasjax.architectures import read_architectures
 from nasjax.archive import Archive, digest
 from nasjax.deliver import Extracted, deliver, scores
-from nasjax.evaluate import read_architectures
 from nasjax.evaluation import EVALUATORS
 from nasjax.export import kind
 from nasjax.extract import extract
@@ -121,7 +121,7 @@ def by_hand(space: SearchSpace, words: str | None, file: Path | None) -> list[Wa
     Raises ValueError for what is no architecture of the space.
     """
     if file is not None:
-        archs = read_architectures(file, space).tolist()
+        archs = read_architectures("archs", file, space)[0].tolist()
     else:
         options = {gene.name: {str(option): option for option in gene.options} for gene in space.genes}
         pairs = [part.strip().partition("=") for part in (words or "").split(",") if part.strip()]

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 from nasjax.algorithms import ALGORITHMS, Algorithm
 from nasjax.archive import Archive, check_archive, digest
-from nasjax.hardware.costs import CostTable
 from nasjax.measure import measuring
 from nasjax.objectives import Goals, Objective, listed, parse_constraints, parse_objectives
 from nasjax.pareto import hypervolume_exact
@@ -67,6 +66,7 @@ def searching(
     algorithm: Any = "nsga2",
     predictor: Any = "gaussian_process",
     evaluator: Any = "masked",
+    hardware: Any = None,
     evaluations: int = 128,
     seed: int = 0,
     references: Mapping[str, float] | None = None,
@@ -78,8 +78,10 @@ def searching(
 ) -> Generator[Progress, None, Front]:
     """Searches step by step: yields after every chunk of measurements, returns the `Front`.
 
-    `tactic`, `algorithm`, `predictor`, `evaluator`: a name, a mapping with `name` and settings, or settings. `constraints`
-    (`macs<=2e5`) are kept by every network of the front. `references` replaces the hypervolume's reference of objectives.
+    `tactic`, `algorithm`, `predictor`, `evaluator`, `hardware`: a name, a mapping with `name` and settings, or settings.
+    With `hardware` sub-networks are timed too: `latency` is estimated inside the search, and measured for all that is
+    evaluated. `constraints` (`macs<=2e5`) are kept by every network of the front. `references` replaces the hypervolume's
+    reference of objectives.
     `run` is the folder to write or to take up again (None: nothing is written); `archive` a file of measurements shared with
     other runs (None: the run's own). `warm_start` is an earlier search to begin from (a run folder, a table, an archive);
     `space_reduction` (`popdb`, a mapping or settings) makes the space smaller before the tactic begins. After `minutes`
@@ -102,7 +104,7 @@ def searching(
     algorithm = settings("algorithm", ALGORITHMS, algorithm)
     predictor = settings("predictor", PREDICTORS, predictor)
     reduction = None if space_reduction is None else settings("space_reduction", REDUCTIONS, space_reduction)
-    about = subject(net, task, evaluator)
+    about = subject(net, task, evaluator, hardware)
     goals = Goals(parse_objectives(objectives, about.ranges, references or {}), parse_constraints(constraints, about.ranges))
     written = {
         "objectives": list(objectives),
@@ -124,7 +126,7 @@ def searching(
     state = tactic.init(jax.random.key(seed), problem)
     if reduction is not None:
         reduction.check(problem)
-    context = digest(about.evaluator.context)
+    context = digest(about.identity)
     held = nullcontext(RunFolder(None, uuid.uuid4().hex)) if run is None else run_folder(Path(run), written, context)
     with held as folder:
         path = folder.path
@@ -162,9 +164,9 @@ def problem_of(
 
 @dataclass(frozen=True)
 class Cost:
-    """An exact cost as what is minimised, jittable; equal ones are one function, so that nothing compiles twice."""
+    """A cost, exact or estimated, as what is minimised, jittable; equals are one function: nothing compiles twice."""
 
-    table: CostTable
+    table: Any
     sign: int
 
     def __call__(self, archs: Population) -> Float[Array, " pop"]:
@@ -172,10 +174,9 @@ class Cost:
 
 
 def _cost(about: Subject, goal: Objective) -> Any:
-    """The jittable function of an objective that is computed, minimised; None where it is measured."""
-    if goal.name not in about.costs:
-        return None
-    return Cost(about.costs[goal.name], goal.sign)
+    """The jittable function of an objective that is computed, or estimated well, minimised; None where it is measured."""
+    table = about.costs.get(goal.name) or about.estimates.get(goal.name)
+    return None if table is None else Cost(table, goal.sign)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,14 +48,11 @@ OBJECTIVES = {
         ),
         Objective("macs", "min", about="multiply-accumulates of one example, exact"),
         Objective("params", "min", about="weights without batch-norm statistics, exact"),
-        Objective(
-            "latency",
-            "min",
-            "ms",
-            about="milliseconds (a column of a table or a function's metric; measuring it comes later)",
-        ),
-        Objective("memory", "min", "bytes", about="bytes (a column of a table or a function's metric)"),
-        Objective("model_size", "min", "bytes", about="bytes (a column of a table or a function's metric)"),
+        Objective("latency", "min", "ms", about="milliseconds of a batch, on hardware=… (or a column of a table)"),
+        Objective("latency_measured", "min", "ms", about="the same, learnt from the search's own measurements alone"),
+        Objective("throughput", "max", "1/s", 0.0, about="examples a second, on hardware=…"),
+        Objective("memory", "min", "bytes", about="peak of one example's activations, bytes, exact"),
+        Objective("model_size", "min", "bytes", about="weights and batch-norm statistics, bytes, exact"),
     )
 }
 """Objectives whose direction and unit are known by name; others say theirs, as in `max:f1`."""

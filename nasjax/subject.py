@@ -11,6 +11,7 @@ from nasjax.deliver import Extracted, deliver
 from nasjax.evaluation import EVALUATORS
 from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
+from nasjax.latency import Profile, Timed, profile
 from nasjax.outline import Block, outline
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
@@ -45,7 +46,8 @@ class Subject:
     `test` makes an evaluator on pictures that no search sees; `extract` slices a sub-network out. `origin` records how all
     this was made. `rows` are the only architectures that can be measured, and `repair` replaces others by those; None where
     all can. `blocks` are what a network is drawn as; none where only its genes are known. `proxies` are
-    cheap scores of architectures, more is better.
+    cheap scores of architectures, more is better. `estimates` are what is measured, but known well before: a latency model.
+    `identity` is what a run's measurements depend on, the timing aside, which is in its settings.
     """
 
     space: SearchSpace
@@ -59,6 +61,8 @@ class Subject:
     repair: Callable[[Population], Population] | None = None
     blocks: tuple[Block, ...] = ()
     proxies: Mapping[str, Score] = field(default_factory=dict)
+    estimates: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     def compute(self, archs: Population) -> dict[str, np.ndarray]:
         """Every exact cost, as int64."""
@@ -83,17 +87,24 @@ class Measurable(Evaluator, Protocol):
         """Those of `rows` that are meant by any architectures."""
 
 
-def subject(net: SuperNet | Measurable, task: ImageClassification | None, evaluator: Any = "masked") -> Subject:
+def subject(
+    net: SuperNet | Measurable, task: ImageClassification | None, evaluator: Any = "masked", hardware: Any = None
+) -> Subject:
     """Joins a super-network, the task it is used for and the way it is evaluated (a name, a mapping or settings).
+
+    With `hardware`, likewise or a `Profile`, sub-networks are timed on it; a profile takes minutes to make.
 
     Raises ValueError where they do not fit.
     """
     if not isinstance(net, SuperNet):
+        if hardware is not None:
+            raise ValueError("hardware needs a super-network of layers: a table or a function has its own latency column")
         origin = {"supernet": net.origin, "task": None, "evaluator": None}
         rows = net.rows()
         repair = None if rows is None else net.nearest
         ranges = {**net.ranges(), **_ranges(net.costs)}
-        return Subject(net.space, net, net.costs, ranges, origin, rows=rows, repair=repair, proxies=_exact(net.costs))
+        return Subject(net.space, net, net.costs, ranges, origin, rows=rows, repair=repair, proxies=_exact(net.costs),
+                       identity=net.context)  # fmt: skip
     if task is None:
         raise ValueError("a super-network needs a task to be measured on")
     check_fit(net, task)
@@ -102,9 +113,14 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
     ranges = task.ranges() | _ranges(costs)
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
     evaluator = config.bind(net, task)
+    made = hardware if hardware is None or isinstance(hardware, Profile) else profile(net, hardware)
+    if made is not None:
+        ranges |= made.ranges()
+        origin["hardware"] = made.origin
+    timed: Evaluator = evaluator if made is None else Timed(evaluator, made)
     return Subject(
         net.space,
-        evaluator,
+        timed,
         costs,
         ranges,
         origin,
@@ -112,6 +128,8 @@ def subject(net: SuperNet | Measurable, task: ImageClassification | None, evalua
         extract=lambda arch: deliver(net, evaluator, arch, task.validation.images[: evaluator.batch]),
         blocks=outline(net.stages),
         proxies={**proxies(net, task.train.images[:PROXY_IMAGES], evaluator.chunk, config.memory_gb), **_exact(costs)},
+        estimates={} if made is None else made.estimates(),
+        identity=evaluator.context,
     )
 
 

@@ -108,7 +108,7 @@ def test_a_search_writes_what_the_drawing_needs(tiny_run, tiny_net):
     largest = tiny_net.space.largest()
     assert summary["largest"]["genes"] == tiny_net.space.decode(largest)
     costs = {name: table.exact(largest[None]).item() for name, table in cost_tables(tiny_net).items()}
-    assert summary["largest"]["costs"] == costs and set(costs) == {"macs", "params"}
+    assert summary["largest"]["costs"] == costs and set(costs) == {"macs", "params", "model_size", "memory"}
     found = read_run(tiny_run)
     assert found.space == read_space(summary, []) and len(found.space.blocks) == 4
 

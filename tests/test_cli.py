@@ -144,7 +144,7 @@ def test_report_writes_the_page_anew(run, capsys):
         (["trainer.epochs=3"], "nasjax search has no setting 'trainer'"),
         (
             ["objectives=[accuracy_top1,latency]"],
-            "'latency' cannot be measured here; allowed: accuracy_top1, loss, macs, params",
+            "'latency' cannot be measured here; allowed: accuracy_top1, loss, macs, params, model_size, memory",
         ),
         (["supernet.checkpoint=none.safetensors"], "there is no checkpoint none.safetensors"),
         (["supernet.widths=[16,24,40]"], "tensor 'stages.5.project.conv.kernel' has shape"),

@@ -24,6 +24,8 @@ FLOORS = {
     "training": 3,
     "hardware": 4,
     "export": 4,
+    "architectures": 4,
+    "latency": 5,
     "deliver": 5,
     "claims": 4,
     "objectives": 5,
@@ -45,14 +47,14 @@ FLOORS = {
 }
 """Rooms may import what lies on a lower floor, or their own; equal floors do not know each other, but for EQUALS."""
 
-EQUALS = {("algorithms", "predictors"), ("evaluation", "extract"), ("training", "evaluation")}
+EQUALS = {("algorithms", "predictors"), ("evaluation", "extract"), ("training", "evaluation"), ("hardware", "export")}
 
 SEARCH = {"algorithms", "predictors", "tactics"}
 NETWORKS = {"supernets", "tasks", "extract", "export", "outline", "evaluation", "training", "hardware"}
 
 HYDRA = {"cli"}
 DISK = {"archive", "claims", "cli", "deliver", "dynast", "evaluate", "export", "extract", "extract_run", "warm"}
-DISK |= {"report", "runs", "supernets", "tasks", "train"}
+DISK |= {"architectures", "hardware", "latency", "report", "runs", "supernets", "tasks", "train"}
 
 
 def imports():

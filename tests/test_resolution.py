@@ -78,7 +78,7 @@ def tables(net):
 def test_costs_have_one_slice_a_resolution(net, archs, tables):
     for size, rows in by_resolution(net, archs):
         alone = cost_tables(nnx.eval_shape(replace(NETWORK, image_size=size).create))
-        for name in ("macs", "params"):
+        for name in ("macs", "params", "memory"):
             np.testing.assert_array_equal(tables[name].exact(archs[rows]), alone[name].exact(archs[rows, 1:]))
             np.testing.assert_allclose(tables[name].estimate(archs[rows]), alone[name].exact(archs[rows, 1:]), rtol=1e-6)
     assert all(0 not in columns for columns in tables["params"].columns)

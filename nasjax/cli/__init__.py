@@ -16,6 +16,7 @@ COMMANDS = {
     "import-results": "convert result tables of DyNAS-T to a table that can be searched",
     "extract": "slice networks of a finished run out, or given ones, verified, and export them",
     "evaluate": "measure given architectures",
+    "latency": "time a super-network's parts on hardware, and say how well its latencies are then known",
     "report": "write a run's page, plots and table anew; compare several runs",
     "list": "every name that a setting may have, with a line on each",
 }
@@ -103,6 +104,11 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help=words)
 
 
+def _latency(parser: argparse.ArgumentParser) -> None:
+    words = "supernet=NAME hardware=NAME and settings of both; out=FILE.csv, samples=NUMBER of estimated networks in it"
+    parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help=words)
+
+
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder; several, or a folder of them, are compared")
     parser.add_argument("--out", help="where a comparison is written (by default the first of the folders)")
@@ -115,6 +121,7 @@ PARSERS = {
     "import-results": _import_results,
     "extract": _extract,
     "evaluate": _evaluate,
+    "latency": _latency,
     "report": _report,
     "list": lambda parser: None,
 }

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +22,7 @@ from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
 from nasjax.dynast import import_results
 from nasjax.evaluate import evaluate_table
+from nasjax.latency import Profile, latency_rows, profiling
 from nasjax.loop import Progress, searching
 from nasjax.objectives import OBJECTIVES
 from nasjax.report import read_run, write_report
@@ -69,6 +70,8 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
+    if rest["hardware"] is not None and isinstance(net, supernets.SuperNet):
+        rest["hardware"] = profiled(net, rest["hardware"], label)
     stopped = False
     try:
         _show(searching(net, task, **rest), rest["evaluations"], label)
@@ -233,6 +236,44 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def latency(options: argparse.Namespace) -> int:
+    """`nasjax latency`: what a search with this hardware measures first."""
+    pairs = [word.partition("=")[::2] for word in options.overrides]
+    own = {key: value for key, value in pairs if key in ("out", "samples")}
+    config = configuration("latency", rewritten([word for word in options.overrides if word.partition("=")[0] not in own]))
+    if config["hardware"] is None:
+        raise ValueError("nasjax latency needs hardware=NAME; nasjax list has the names")
+    if not own.get("samples", "0").isdigit():
+        raise ValueError(f"samples={own['samples']} is not a number of networks")
+    _prepare_jax()
+    net = supernets.create(seed=config["seed"], **config["supernet"])
+    if not isinstance(net, supernets.SuperNet):
+        raise ValueError(f"supernet={config['supernet']['name']} has no layers to time")
+    made = profiled(net, config["hardware"])
+    if "out" in own:
+        write_table(Path(own["out"]), *latency_rows(made, int(own.get("samples", "0"))))
+        print(f"Written to {own['out']}; hardware=csv hardware.file={own['out']} searches with it")
+    return 0
+
+
+def profiled(net: supernets.SuperNet, hardware: Mapping[str, Any], label: str = "") -> Profile:
+    """A super-network on hardware, profiled under a progress bar; what is timed is kept in the cache of this machine."""
+    if hardware["name"] != "csv" and hardware["file"] is None:
+        hardware = {**hardware, "file": str(_cache() / "latency.jsonl")}
+    start = label and f"{label}: "
+    steps = profiling(net, hardware)
+    with _bar("timed", "ms", plain=bool(label)) as (bar, line):
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as end:
+                made: Profile = end.value
+                break
+            _advance(bar, line, now.done, now.planned, now.milliseconds, start)
+    print(f"{start}{made.words()}", flush=True)
+    return made
+
+
 HANDLERS = {
     "search": search,
     "train": train,
@@ -240,6 +281,7 @@ HANDLERS = {
     "import-results": import_table,
     "evaluate": evaluate,
     "extract": extract,
+    "latency": latency,
     "report": report,
     "list": list_names,
 }
@@ -249,9 +291,13 @@ HANDLERS = {
 def _prepare_jax() -> None:
     """The persistent compilation cache, unless the environment says where it is."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "nasjax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _cache() -> Path:
+    """What this machine need not find out twice."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nasjax"
 
 
 def _show(steps: Iterator[Progress], planned: int, label: str = "") -> None:

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 
 from nasjax.algorithms import ALGORITHMS
 from nasjax.evaluation import EVALUATORS
+from nasjax.hardware.targets import HARDWARE
 from nasjax.predictors import PREDICTORS
 from nasjax.supernets import SUPERNETS
 from nasjax.tactics import REDUCTIONS, TACTICS
@@ -24,6 +25,7 @@ GROUPS: dict[str, Mapping[str, Any]] = {
     "predictor": PREDICTORS,
     "evaluator": EVALUATORS,
     "trainer": TRAINERS,
+    "hardware": HARDWARE,
     "space_reduction": REDUCTIONS,
 }
 """The groups of `conf/` and the table that each one's names come from."""
@@ -40,6 +42,7 @@ class Schema:
     predictor: Any = None
     evaluator: Any = None
     trainer: Any = None
+    hardware: Any = None
     objectives: list[str] = field(default_factory=lambda: ["accuracy_top1", "macs"])
     constraints: list[str] = field(default_factory=list)
     references: dict[str, float] = field(default_factory=dict)

@@ -1,10 +1,11 @@
 """Exact costs by stage: tables over the genes that each stage reads, summed along an architecture.
 
-Multiply-accumulates are counted in the jaxpr of the extracted stage, parameters in what extraction keeps of it; neither is
-written down a second time. Tables are int64 on the host; `estimate` sums them in float32 inside jit, for ranking only.
+Multiply-accumulates and memory are counted in the jaxpr of the extracted stage, parameters and bytes in what extraction
+keeps of it; none is written down a second time. Tables are int64 on the host; `estimate` sums them in float32 inside jit,
+for ranking only. Of peaks a network has the largest of its stages', not their sum.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -17,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.extract import carry_after, extract_stage
+from nasjax.hardware.memory import array_bytes, inner_jaxprs, jaxpr_memory
 from nasjax.space import Gene
 from nasjax.supernets.stage import Stage, SuperNet
 from nasjax.types import Population
@@ -26,19 +28,22 @@ from nasjax.types import Population
 class CostTable:
     """One cost of every sub-network: per stage the columns of its genes and an int64 array with one axis a gene.
 
-    `units` numbers the part of the network that each stage belongs to: stages that hand on what has the same shape.
+    `units` numbers the part of the network that each stage belongs to: stages that hand on what has the same shape. `peak`:
+    a network costs what its dearest stage does, not what all do.
     """
 
     columns: tuple[tuple[int, ...], ...]
     tables: tuple[Int[np.ndarray, "..."], ...]
     units: tuple[int, ...] = ()
+    peak: bool = False
 
     def exact(self, archs: Population) -> Int[np.ndarray, " pop"]:
         """Exact costs of canonical architectures, on the host."""
         archs = np.asarray(archs)
         total = np.zeros(len(archs), np.int64)
         for columns, table in zip(self.columns, self.tables, strict=True):
-            total += table[tuple(archs[:, column] for column in columns)]
+            stage = table[tuple(archs[:, column] for column in columns)]
+            total = np.maximum(total, stage) if self.peak else total + stage
         return total
 
     def estimate(self, archs: Population) -> Float[Array, " pop"]:
@@ -46,11 +51,12 @@ class CostTable:
         archs = jnp.asarray(archs)
         total = jnp.zeros(len(archs), jnp.float32)
         for columns, table in zip(self.columns, self.tables, strict=True):
-            total += jnp.asarray(table, jnp.float32)[tuple(archs[:, column] for column in columns)]
+            stage = jnp.asarray(table, jnp.float32)[tuple(archs[:, column] for column in columns)]
+            total = jnp.maximum(total, stage) if self.peak else total + stage
         return total
 
     def by_unit(self, archs: Population) -> Float[Array, "pop units"]:
-        """Costs of each unit in float32, for use inside jit: what a predictor reads."""
+        """Sums over each unit in float32, for use inside jit: what a predictor reads."""
         archs = jnp.asarray(archs)
         totals = [jnp.zeros(len(archs), jnp.float32)] * (max(self.units, default=-1) + 1)
         for unit, columns, table in zip(self.units, self.columns, self.tables, strict=True):
@@ -59,32 +65,36 @@ class CostTable:
 
     def maximum(self) -> int:
         """An upper bound over the space: every stage at its dearest."""
-        return sum(int(table.max()) for table in self.tables)
+        return (max if self.peak else sum)(int(table.max()) for table in self.tables)
 
 
 def cost_tables(net: SuperNet) -> dict[str, CostTable]:
-    """The tables of every exact cost (`macs`: multiply-accumulates of one example; `params`: weights without statistics).
+    """The tables of every exact cost.
+
+    `macs`: multiply-accumulates of one example; `params`: weights without statistics; `model_size`: bytes of all that is
+    kept; `memory`: the peak of the bytes that one example's activations take, see `jaxpr_memory`.
 
     An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read. Where the resolution is elastic, a
     stage's table has it as its first axis, unless the cost is the same at all of them.
     """
     if not net.resolutions:
-        units = _units(net)
-        return {name: CostTable(net.columns(), tuple(tables), units) for name, tables in _tables(net, None).items()}
+        units = cost_units(net)
+        found = _tables(net, None)
+        return {name: CostTable(net.columns(), tuple(found[name]), units, name in PEAKS) for name in COSTS}
     slices = [_tables(net, resolution) for resolution in net.resolutions]
-    return {name: _stacked(net, [tables[name] for tables in slices]) for name in COSTS}
+    return {name: _stacked(net, [tables[name] for tables in slices], name in PEAKS) for name in COSTS}
 
 
-def _stacked(net: SuperNet, slices: list[list[np.ndarray]]) -> CostTable:
+def _stacked(net: SuperNet, slices: list[list[np.ndarray]], peak: bool) -> CostTable:
     """One table of a table for each resolution."""
     columns, tables = list(net.columns()), list(slices[0])
     for i, rows in enumerate(zip(*slices, strict=True)):
         if not all(np.array_equal(row, rows[0]) for row in rows):
             columns[i], tables[i] = (0, *columns[i]), np.stack(rows)
-    return CostTable(tuple(columns), tuple(tables), _units(net))
+    return CostTable(tuple(columns), tuple(tables), cost_units(net), peak)
 
 
-def _units(net: SuperNet) -> tuple[int, ...]:
+def cost_units(net: SuperNet) -> tuple[int, ...]:
     """The unit of every stage: a stage that hands on another shape than it was given begins a new one."""
     carry: PyTree = net.inputs(1)
     units: list[int] = []
@@ -134,8 +144,9 @@ def _stage_tables(stage: Stage, carry: PyTree) -> dict[str, np.ndarray]:
     tables = {name: np.zeros(counts, np.int64) for name in COSTS}
     for choice in product(*map(range, counts)):
         graph, weights = nnx.split(_with_weights(stage, extract_stage, open_gate + choice, carry))
+        jaxpr = _jaxpr(graph, weights, carry)
         for name, cost in COSTS.items():
-            tables[name][choice] = cost(graph, weights, carry)
+            tables[name][choice] = cost(jaxpr, weights)
     return tables
 
 
@@ -147,22 +158,27 @@ def _gated(stage: Stage, table: np.ndarray) -> np.ndarray:
     return np.stack([table if index >= gene.level(value) else np.zeros_like(table) for index in range(len(gene.options))])
 
 
-def stage_macs(graph: nnx.GraphDef, weights: nnx.State, carry: PyTree) -> int:
-    """Multiply-accumulates of an extracted stage, padding taps included, as is the custom."""
+def _jaxpr(graph: nnx.GraphDef, weights: nnx.State, carry: PyTree) -> Any:
+    """What an extracted stage computes of its carry, its weights constants."""
 
-    def run(weights: nnx.State, carry: PyTree) -> PyTree:
+    def run(carry: PyTree, weights: nnx.State) -> PyTree:
         stage = nnx.merge(graph, weights)
         return stage(carry, (0,) * len(stage.reads), stage.stored())[0]
 
-    return jaxpr_macs(jax.make_jaxpr(run)(weights, carry).jaxpr)
+    return jax.make_jaxpr(run)(carry, weights).jaxpr
 
 
-def stage_params(graph: nnx.GraphDef, weights: nnx.State, carry: PyTree) -> int:
-    """Weights of an extracted stage, batch-norm statistics left out."""
-    return sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.filter_state(weights, nnx.Param)))
+COSTS: dict[str, Callable[[Any, nnx.State], int]] = {
+    # Padding taps included, as is the custom.
+    "macs": lambda jaxpr, weights: jaxpr_macs(jaxpr),
+    "params": lambda jaxpr, weights: sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.filter_state(weights, nnx.Param))),
+    "model_size": lambda jaxpr, weights: array_bytes(jax.tree.leaves(weights)),
+    "memory": lambda jaxpr, weights: jaxpr_memory(jaxpr, len(jax.tree.leaves(weights))),
+}
+"""Every exact cost of an extracted stage: of its jaxpr, whose last arguments are the weights, and of its weights."""
 
-
-COSTS: dict[str, Callable[[nnx.GraphDef, nnx.State, PyTree], int]] = {"macs": stage_macs, "params": stage_params}
+PEAKS = ("memory",)
+"""The costs of which a network has the largest of its stages'."""
 
 
 def jaxpr_macs(jaxpr: Any) -> int:
@@ -185,13 +201,5 @@ def jaxpr_macs(jaxpr: Any) -> int:
         elif name == "scan":
             total += parameters["length"] * jaxpr_macs(parameters["jaxpr"].jaxpr)
         else:
-            total += sum(map(jaxpr_macs, _inner(parameters)))
+            total += sum(map(jaxpr_macs, inner_jaxprs(parameters)))
     return total
-
-
-def _inner(parameters: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs among an equation's parameters."""
-    for value in parameters.values():
-        inner = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-            yield inner

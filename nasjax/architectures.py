@@ -1,0 +1,36 @@
+"""Architectures in CSV files: a column for each gene, empty where it is switched off."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from nasjax.space import SearchSpace
+
+
+def read_architectures(
+    what: str, path: Path, space: SearchSpace
+) -> tuple[Int[np.ndarray, "pop genes"], list[dict[str, str]]]:
+    """The architectures of a CSV, and its rows as words; columns that are no genes are passed over.
+
+    Raises ValueError for a file that does not name architectures of the space; `what` is the setting that named it.
+    """
+    if not path.is_file():
+        raise ValueError(f"{what}={path} is not a file")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    missing = [name for name in space.names if name not in rows[0]]
+    if missing:
+        raise ValueError(f"{path} has no column {missing[0]!r}; genes: {', '.join(space.names)}")
+    options = {gene.name: {str(option): option for option in gene.options} for gene in space.genes}
+    archs = []
+    for line, row in enumerate(rows, 2):
+        try:
+            named = {name: known.get(row[name], row[name]) for name, known in options.items() if row[name]}
+            archs.append(space.encode(named))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: {error}") from None
+    return np.array(archs, np.int32), rows

@@ -1,0 +1,173 @@
+"""What networks are timed on: this process's processors, a process with other threads, somebody else's program.
+
+A device is called with a network (shapes are enough) and what it reads, one after the other, while nothing else runs here.
+"""
+
+import os
+import pickle
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from nasjax.export import stablehlo
+from nasjax.hardware.latency import Latency, Precision, compiled, filled, measure_latency
+from nasjax.supernets.stage import SuperNet
+
+
+class Device(Protocol):
+    """Times networks; `context` says all that a latency depends on beside the network."""
+
+    @property
+    def context(self) -> Mapping[str, Any]: ...
+
+    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency: ...
+
+    def close(self) -> None: ...
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+
+
+def threads_here() -> int:
+    """The processors that this process may use; XLA takes them all when it starts."""
+    # Only Linux says which.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, eq=False)
+class Here:
+    """A device of this process."""
+
+    device: jax.Device
+    name: str
+    threads: int
+    precision: Precision
+    clock: Callable[[], float] = time.perf_counter
+
+    @property
+    def context(self) -> dict[str, Any]:
+        return machine(self.name, self.threads)
+
+    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
+        batch = jax.tree.leaves(inputs)[0].shape[0]
+        return measure_latency(
+            compiled(network, inputs, self.device),
+            self.clock,
+            batch=batch,
+            threads=self.threads,
+            device=self.name,
+            precision=self.precision,
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def machine(name: str, threads: int) -> dict[str, Any]:
+    """What a latency depends on: the device, its threads, the compiler."""
+    return {"device": name, "threads": threads, "jaxlib": jax.lib.__version__}
+
+
+class Process:
+    """Another process with `threads` threads, on as many processors; it is started when first used."""
+
+    def __init__(self, threads: int, precision: Precision):
+        self.context = machine(processor(), threads)
+        self._threads, self._precision = threads, precision
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nasjax.hardware.worker", str(self._threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | environment(self._threads),
+            )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            pickle.dump((network, inputs, self._precision), self._process.stdin)
+            self._process.stdin.flush()
+            answer = pickle.load(self._process.stdout)
+        except (OSError, EOFError) as error:
+            raise ValueError(f"the process that times networks has ended ({error}); what it said is above") from error
+        if isinstance(answer, str):
+            raise ValueError(f"the process that times networks failed: {answer}")
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.wait()
+            self._process = None
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What XLA reads of the environment when it starts."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    single = "--xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
+    return {
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=1 {single}".strip(),
+        "JAX_PLATFORMS": "cpu",
+        **dict.fromkeys(("NPROC", "PJRT_NPROC", "OMP_NUM_THREADS"), str(threads)),
+    }
+
+
+class Program:
+    """Somebody else's program: it is given an exported network's file (StableHLO) and prints milliseconds."""
+
+    def __init__(self, command: str, seconds: float):
+        self._words, self._seconds = shlex.split(command), seconds
+        if not self._words:
+            raise ValueError(
+                "hardware=command needs hardware.command=PROGRAM, which is given a file and prints milliseconds"
+            )
+        self.context = {"device": command}
+
+    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
+        batch = jax.tree.leaves(inputs)[0].shape[0]
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "network.stablehlo"
+            file.write_bytes(stablehlo(filled(network), batch))
+            milliseconds = self._run(file)
+        return Latency(milliseconds, np.nan, 1, True, batch, 0, self._words[0], {}, 0, np.nan)
+
+    def _run(self, file: Path) -> float:
+        """What the program prints last. Raises ValueError where that is no time."""
+        what = f"hardware.command={self._words[0]}"
+        try:
+            ended = subprocess.run([*self._words, str(file)], capture_output=True, text=True, timeout=self._seconds)
+        except FileNotFoundError:
+            raise ValueError(f"{what}: there is no such program") from None
+        except PermissionError:
+            raise ValueError(f"{what} cannot be run: make it executable") from None
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"{what} took more than {self._seconds:g} s: say hardware.timeout") from None
+        if ended.returncode:
+            said = (ended.stderr or ended.stdout).strip().splitlines()
+            raise ValueError(f"{what} ended with code {ended.returncode}: {said[-1] if said else 'it said nothing'}")
+        printed = ended.stdout.split()
+        try:
+            milliseconds = float(printed[-1])
+            assert 0 < milliseconds < float("inf")
+        except (IndexError, ValueError, AssertionError):
+            raise ValueError(f"{what} must print milliseconds last, not {' '.join(printed[-1:]) or 'nothing'}") from None
+        return milliseconds
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,182 @@
+"""One measurement of a network's latency: compiled ahead of time, warmed up, repeated until its median is certain.
+
+Nothing is timed while this program itself runs other work: `timed` runs one thing after the other and waits for each. Clock
+and runner are arguments, so that what is decided can be tested without a clock.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, PyTree
+from scipy.stats import binom
+
+from nasjax.supernets.stage import SuperNet
+
+CERTAIN = 0.95
+"""How sure the interval of a median is."""
+
+LIBRARIES = ("jax", "jaxlib")
+"""What a latency depends on beside the machine."""
+
+WEIGHT = 0.01
+"""What every weight is while a network is timed: latencies do not depend on weights, and shapes are all that is kept."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """When a measurement ends: its median within `within` of itself (a share), or after `seconds`.
+
+    Never before `least` seconds of repeats; `warm` seconds are run before any counts.
+    """
+
+    within: float = 0.02
+    seconds: float = 10.0
+    least: float = 0.1
+    warm: float = 0.1
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A measured latency of a batch, in milliseconds, and what it was measured with.
+
+    `spread` is the interquartile range of the `repeats`; `settled` says whether the median's 95 % interval came within the
+    precision asked for. `memory`: bytes of the compiled program's arguments, results and scratch; `flops`: XLA's count.
+    """
+
+    median: float
+    spread: float
+    repeats: int
+    settled: bool
+    batch: int
+    threads: int
+    device: str
+    versions: Mapping[str, str]
+    memory: int
+    flops: float
+
+
+class Program(NamedTuple):
+    """A compiled program: `run` starts it and waits until it has ended."""
+
+    run: Callable[[], Any]
+    memory: int
+    flops: float
+
+
+def median_interval(times: Float[np.ndarray, " repeats"]) -> tuple[float, float]:
+    """The 95 % confidence interval of the median by order statistics; infinite for fewer than six times.
+
+    No shape of the times' distribution is assumed (David and Nagaraja, Order Statistics, 3rd edition, section 7.1).
+    """
+    rank = int(binom.ppf((1 - CERTAIN) / 2, len(times), 0.5)) if len(times) else 0
+    if rank < 1:
+        return -np.inf, np.inf
+    ordered = np.sort(times)
+    return float(ordered[rank - 1]), float(ordered[-rank])
+
+
+def certain(times: Float[np.ndarray, " repeats"], within: float) -> bool:
+    """Whether the interval of the median is within a share of the median, on both sides."""
+    low, high = median_interval(times)
+    median = float(np.median(times)) if len(times) else np.nan
+    return max(high - median, median - low) <= within * median
+
+
+def timed(
+    run: Callable[[], Any], clock: Callable[[], float], precision: Precision = Precision()
+) -> Float[np.ndarray, " repeats"]:
+    """Milliseconds of every repeat that counts. `clock` gives seconds."""
+    began = clock()
+    run()
+    while clock() - began < precision.warm:
+        run()
+    times: list[float] = []
+    began, looked = clock(), 0
+    while True:
+        start = clock()
+        run()
+        now = clock()
+        times.append(1e3 * (now - start))
+        if now - began >= precision.seconds:
+            return np.array(times)
+        # Looking costs time, but not that which counts: it is done less often the more there is to look at.
+        if now - began >= precision.least and len(times) >= 1.25 * looked:
+            looked = len(times)
+            if certain(np.array(times), precision.within):
+                return np.array(times)
+
+
+def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.Device) -> Program:
+    """The program of an extracted network (shapes are enough) on `inputs`, compiled ahead of time for a device.
+
+    Raises ValueError for a network with more than one sub-network.
+    """
+    if net.space.size != 1:
+        raise ValueError(f"only an extracted network can be timed; this one has {net.space.size} sub-networks")
+    graph, weights = nnx.split(net)
+    choice = (0,) * len(net.space.genes)
+
+    def forward(weights: nnx.State, inputs: PyTree) -> PyTree:
+        net = nnx.merge(graph, weights)
+        return net.forward(inputs, choice, net.stored())[0]
+
+    weights = jax.device_put(_filled(weights), device)
+    rng = np.random.default_rng(0)
+    images = jax.tree.map(lambda leaf: jax.device_put(_drawn(rng, leaf), device), inputs)
+    program = jax.jit(forward).lower(weights, images).compile()
+    stats, costs = program.memory_analysis(), program.cost_analysis()
+    memory = 0 if stats is None else (
+        stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
+    )  # fmt: skip
+    return Program(
+        lambda: jax.block_until_ready(program(weights, images)), memory, float((costs or {}).get("flops", np.nan))
+    )
+
+
+def filled(net: SuperNet) -> SuperNet:
+    """A network of the same shapes, every weight a constant."""
+    graph, weights = nnx.split(net)
+    return nnx.merge(graph, _filled(weights))
+
+
+def _filled(weights: nnx.State) -> nnx.State:
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, WEIGHT, leaf.dtype), weights)
+
+
+def _drawn(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> Any:
+    """Numbers that no kernel is quicker for; of whole numbers, zeros."""
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return jnp.zeros(leaf.shape, leaf.dtype)
+    return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+
+
+def measure_latency(
+    program: Program,
+    clock: Callable[[], float],
+    *,
+    batch: int,
+    threads: int,
+    device: str,
+    precision: Precision = Precision(),
+) -> Latency:
+    """Times a program; what it is called is written beside the result."""
+    times = timed(program.run, clock, precision)
+    low, high = np.quantile(times, (0.25, 0.75))
+    return Latency(
+        median=float(np.median(times)),
+        spread=float(high - low),
+        repeats=len(times),
+        settled=certain(times, precision.within),
+        batch=batch,
+        threads=threads,
+        device=device,
+        versions={name: version(name) for name in LIBRARIES},
+        memory=program.memory,
+        flops=program.flops,
+    )

@@ -1,0 +1,110 @@
+"""Targets: what a person says of the hardware that networks are for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from nasjax.hardware.devices import Device, Here, Process, Program, processor, threads_here
+from nasjax.hardware.latency import Precision
+
+
+@dataclass(frozen=True)
+class Target:
+    """What all targets share.
+
+    `batch` examples are run at a time. `networks` sub-networks are measured whole before the search: two thirds fit the
+    model, a third tells its error. With `table` every distinct stage is timed once, and the model corrects their sum;
+    without, `predictor` learns from whole networks alone. With `source`, another device's latencies (a CSV such as `nasjax
+    latency` writes), these are corrected in place of a table: 10 to 20 `networks` will do. `file` keeps what was measured
+    (JSON lines), so that it is not measured twice.
+    """
+
+    batch: int = 1
+    networks: int = 24
+    table: bool = True
+    predictor: str = "gaussian_process"
+    source: str | None = None
+    file: str | None = None
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise ValueError(f"hardware.batch must be at least 1, not {self.batch}")
+        if self.networks < 6:
+            raise ValueError(f"hardware.networks must be at least 6, not {self.networks}")
+
+    def open(self) -> Device:
+        """The device, ready to time networks. Raises ValueError where it is not there."""
+        raise TypeError(f"{type(self).__name__} has no device")
+
+
+@dataclass(frozen=True)
+class Timed(Target):
+    """What is timed here: the median within `within` of itself (95 % sure), or `seconds` of repeats."""
+
+    within: float = 0.02
+    seconds: float = 10.0
+
+    @property
+    def precision(self) -> Precision:
+        return Precision(self.within, self.seconds)
+
+
+@dataclass(frozen=True)
+class Cpu(Timed):
+    """This machine's processor with `threads` threads; 0: all that this process may use."""
+
+    threads: int = 0
+
+    def open(self) -> Device:
+        here = threads_here()
+        if not 0 <= self.threads <= here:
+            raise ValueError(f"hardware.threads={self.threads}: this process may use 0 (all) to {here} processors")
+        if self.threads in (0, here) and jax.default_backend() == "cpu":
+            return Here(jax.devices("cpu")[0], processor(), here, self.precision)
+        return Process(self.threads or here, self.precision)
+
+
+@dataclass(frozen=True)
+class Gpu(Timed):
+    """The first GPU that JAX sees."""
+
+    def open(self) -> Device:
+        try:
+            device = jax.devices("gpu")[0]
+        except RuntimeError:
+            raise ValueError("hardware=gpu: JAX sees no GPU here; hardware=cpu, or pip install nasjax[cuda]") from None
+        return Here(device, device.device_kind, 0, self.precision)
+
+
+@dataclass(frozen=True)
+class Command(Target):
+    """Any program: `command` is called with the file of an exported network (StableHLO) and prints milliseconds last."""
+
+    command: str = ""
+    timeout: float = 600.0
+    table: bool = False
+    networks: int = 60
+
+    def open(self) -> Device:
+        if self.table:
+            raise ValueError("hardware=command takes whole networks: hardware.table must be false")
+        return Program(self.command, self.timeout)
+
+
+@dataclass(frozen=True)
+class Csv:
+    """Measured latencies: a file with a column for each gene, and `column` in milliseconds; nothing is measured here.
+
+    An architecture in the file has that latency; others have what `predictor` learns from the file.
+    """
+
+    file: str = ""
+    column: str = "latency"
+    batch: int = 1
+    predictor: str = "gaussian_process"
+
+
+HARDWARE: Mapping[str, Any] = {"cpu": Cpu, "gpu": Gpu, "csv": Csv, "command": Command}
+"""Every kind of target by name."""

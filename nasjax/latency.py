@@ -1,0 +1,290 @@
+"""Latencies of a super-network's sub-networks on a target: measured, kept, and modelled."""
+
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree
+
+from nasjax.architectures import read_architectures
+from nasjax.hardware.costs import cost_tables
+from nasjax.hardware.devices import Device
+from nasjax.hardware.latency import Latency
+from nasjax.hardware.model import Known, LatencyModel, fit_latency
+from nasjax.hardware.stages import branches, extracted, network_name
+from nasjax.hardware.targets import HARDWARE, Csv, Target
+from nasjax.predictors import PREDICTORS, Inputs
+from nasjax.space import SearchSpace
+from nasjax.supernets.stage import SuperNet
+from nasjax.tables import record, settings
+from nasjax.types import Population
+
+HELD_OUT = 3
+"""One in so many measured networks is held out."""
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """How far a profile is: `done` of `planned` programs are timed, and what the last one takes."""
+
+    done: int
+    planned: int
+    milliseconds: float
+
+
+class Timer:
+    """Times networks on a device, one after the other, none twice; a file keeps what was measured (None: memory)."""
+
+    def __init__(self, device: Device, file: Path | None, setting: Mapping[str, Any]):
+        self._device, self._file = device, file
+        self.context = {**device.context, **setting}
+        self._known: dict[str, Latency] = {}
+        if file is not None and file.is_file():
+            self._known = dict(_kept(file, self._named()))
+
+    def _named(self) -> str:
+        return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
+
+    def knows(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> bool:
+        """Whether it was timed before."""
+        return network_name(network, inputs) in self._known
+
+    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
+        name = network_name(network, inputs)
+        if name not in self._known:
+            self._known[name] = self._device(network, inputs)
+            if self._file is not None:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                line = {"context": self._named(), "name": name, **asdict(self._known[name])}
+                with self._file.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+        return self._known[name]
+
+    def close(self) -> None:
+        self._device.close()
+
+
+def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None]:
+    """What a file holds of a context; a line that a killed process left unfinished is passed over."""
+    columns = [column.name for column in fields(Latency)]
+    for line in file.read_text().splitlines():
+        try:
+            row = json.loads(line)
+            if row["context"] == context:
+                yield row["name"], Latency(**{column: row[column] for column in columns})
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """A super-network on a target: `model` estimates, `measure` measures; `archs` and `milliseconds` are what was measured.
+
+    `context` is what the latencies depend on beside the network, `origin` the settings and that.
+    """
+
+    net: SuperNet = field(repr=False)
+    model: LatencyModel
+    target: Target | Csv
+    context: Mapping[str, Any]
+    archs: Int[np.ndarray, "rows genes"]
+    milliseconds: Float[np.ndarray, " rows"]
+    timer: Timer | None = field(repr=False)
+
+    @property
+    def batch(self) -> int:
+        return self.target.batch
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        return {**record(HARDWARE, self.target), "context": dict(self.context)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics of a network: of a recorded device, nothing is measured."""
+        return ("latency", "throughput", "latency_measured")[: 2 if self.timer is None else 3]
+
+    def words(self) -> str:
+        """What a person is told of it."""
+        found = self.model.errors
+        held = f"on {found.rows} networks held out: error {found.mape:.1f} %, tau {found.tau:.2f}" if found else "unchecked"
+        return f"Latency on {self.context['device']}, batch {self.batch}, from {self.model.rows} measured networks; {held}"
+
+    def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
+        """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""
+        if self.timer is None:
+            known = {arch.tobytes(): value for arch, value in zip(self.archs, self.milliseconds, strict=True)}
+            return np.array([known.get(arch.tobytes(), np.nan) for arch in np.asarray(archs, np.int32)])
+        return np.array([_time(self.net, self.timer, arch, self.batch).median for arch in np.asarray(archs)])
+
+    def metrics(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
+        """What is stored of measured networks; where nothing can be measured, `latency` is the estimate."""
+        measured = self.measure(archs)
+        latency = measured
+        if self.timer is None:
+            latency = np.where(np.isfinite(measured), measured, self.model.exact(archs))
+        return dict(zip(self.names, (latency, 1e3 * self.batch / latency, measured), strict=False))
+
+    def estimates(self) -> dict[str, Any]:
+        """What a search computes of networks that it has not measured: tables with `estimate`, `exact`, `maximum`."""
+        return {"latency": self.model, "throughput": Throughput(self.model, self.batch)}
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest value of every metric, fixed before a search measures anything."""
+        most = self.model.maximum()
+        return {name: (0.0, np.inf if name == "throughput" else most) for name in self.names}
+
+
+@dataclass(frozen=True, eq=False)
+class Throughput:
+    """Examples a second of a latency model."""
+
+    model: LatencyModel
+    batch: int
+
+    def estimate(self, archs: Population) -> Float[Array, " pop"]:
+        return 1e3 * self.batch / self.model.estimate(archs)
+
+
+class Timed:
+    """An evaluator whose chunks are timed too, after they were evaluated."""
+
+    def __init__(self, evaluator: Any, made: Profile):
+        self._evaluator, self._made = evaluator, made
+        self.chunk: int = evaluator.chunk
+        self.metrics: tuple[str, ...] = (*evaluator.metrics, *made.names)
+        self.context: Mapping[str, Any] = {**evaluator.context, "hardware": made.context}
+
+    def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
+        return self._evaluator(archs) | self._made.metrics(archs)
+
+
+def profile(net: SuperNet, hardware: Any) -> Profile:
+    """Runs `profiling` to its end."""
+    steps = profiling(net, hardware)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def profiling(net: SuperNet, hardware: Any) -> Generator[Profiled, None, Profile]:
+    """Measures what a latency model needs: yields after every program, returns the `Profile`.
+
+    `hardware`: a name, a mapping with `name` and settings, or settings. Raises ValueError for what a person can put right.
+    """
+    target = settings("hardware", HARDWARE, hardware)
+    shapes: SuperNet = nnx.eval_shape(lambda: net)
+    if isinstance(target, Csv):
+        return _recorded(shapes, target)
+    return (yield from _measured(shapes, target))
+
+
+def _measured(net: SuperNet, target: Target) -> Generator[Profiled, None, Profile]:
+    """A profile of a device that is here."""
+    source = None if target.source is None else _source(net, target.source, target.predictor)
+    precision = {name: value for name, value in asdict(target).items() if name in ("within", "seconds")}
+    timer = Timer(target.open(), None if target.file is None else Path(target.file), precision)
+    parts = branches(net, target.batch) if target.table and source is None else None
+    archs = networks_to_measure(net.space, target.networks)
+    planned = len(archs) + (0 if parts is None else len(parts.distinct))
+    done = 0
+    milliseconds: dict[str, float] = {}
+    for name, branch in {} if parts is None else parts.distinct.items():
+        milliseconds[name] = timer(branch.network, branch.carry).median
+        done += 1
+        yield Profiled(done, planned, milliseconds[name])
+    whole = []
+    for arch in archs:
+        whole.append(_time(net, timer, arch, target.batch).median)
+        done += 1
+        yield Profiled(done, planned, whole[-1])
+    sums = None if parts is None else parts.sums(milliseconds)
+    known: Known | None = sums if source is None else source.column
+    inputs = Inputs(net.space, cost_tables(net)["macs"].by_unit if sums is None else sums.by_unit)
+    model = _fitted(target.predictor, inputs, archs, np.array(whole), known)
+    context = {**timer.context, "batch": target.batch}
+    return Profile(net, model, target, context, archs, np.array(whole), timer)
+
+
+def _recorded(net: SuperNet, target: Csv) -> Profile:
+    """A profile of a device whose latencies are in a file."""
+    if not target.file:
+        raise ValueError("hardware=csv needs hardware.file=FILE.csv, with a column for each gene and one of milliseconds")
+    archs, milliseconds = read_latencies("hardware.file", Path(target.file), target.column, net.space)
+    inputs = Inputs(net.space, cost_tables(net)["macs"].by_unit)
+    model = _fitted(target.predictor, inputs, archs, milliseconds, None)
+    kept = sha256(archs.tobytes() + milliseconds.tobytes()).hexdigest()[:16]
+    context = {"device": f"{target.column} in {Path(target.file).name}", "latencies": kept, "batch": target.batch}
+    return Profile(net, model, target, context, archs, milliseconds, None)
+
+
+def _source(net: SuperNet, file: str, predictor: str) -> LatencyModel:
+    """The model of another device whose latencies are in a file."""
+    archs, milliseconds = read_latencies("hardware.source", Path(file), "latency", net.space)
+    return _fitted(predictor, Inputs(net.space, cost_tables(net)["macs"].by_unit), archs, milliseconds, None)
+
+
+def _fitted(
+    predictor: str, inputs: Inputs, archs: Population, milliseconds: Float[np.ndarray, " rows"], known: Known | None
+) -> LatencyModel:
+    """A model, and its error on every third network; the extremes, which come first, are fitted."""
+    held = np.arange(len(archs)) % HELD_OUT == HELD_OUT - 1
+    held_out = (archs[held], milliseconds[held])
+    made = settings("predictor", PREDICTORS, predictor)
+    return fit_latency(made, inputs, archs[~held], milliseconds[~held], known, held_out)
+
+
+def networks_to_measure(space: SearchSpace, number: int) -> Int[np.ndarray, "pop genes"]:
+    """The smallest, the largest and random architectures, each once; the same for every device."""
+    drawn = np.asarray(space.sample(jax.random.key(0), 2 * number))
+    archs = np.concatenate([np.stack([space.smallest(), space.largest()]), drawn]).astype(np.int32)
+    first = np.sort(np.unique(archs, axis=0, return_index=True)[1])
+    return archs[first][:number]
+
+
+def _time(net: SuperNet, timer: Timer, arch: Int[np.ndarray, " genes"], batch: int) -> Latency:
+    """One sub-network, whole."""
+    network = extracted(net, tuple(map(int, arch)))
+    return timer(network, network.inputs(batch))
+
+
+def read_latencies(
+    what: str, file: Path, column: str, space: SearchSpace
+) -> tuple[Int[np.ndarray, "rows genes"], Float[np.ndarray, " rows"]]:
+    """Architectures and milliseconds of a CSV. Raises ValueError where a row has no latency above 0."""
+    archs, rows = read_architectures(what, file, space)
+    if column not in rows[0]:
+        raise ValueError(f"{file} has no column {column!r} of milliseconds; it has {', '.join(rows[0])}")
+    values = []
+    for line, row in enumerate(rows, 2):
+        try:
+            values.append(float(row[column]))
+            assert 0 < values[-1] < np.inf
+        except (ValueError, AssertionError):
+            raise ValueError(f"{file}, line {line}: {column}={row[column]!r} is not a latency above 0") from None
+    return archs, np.array(values)
+
+
+def latency_rows(made: Profile, number: int) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of what was measured and of `number` random estimates: a table that `hardware=csv` reads."""
+    space = made.net.space
+    drawn = np.asarray(space.sample(jax.random.key(1), number), np.int32)
+    archs = np.concatenate([made.archs, drawn])
+    first = np.sort(np.unique(archs, axis=0, return_index=True)[1])
+    estimates = made.model.exact(archs)
+    rows = []
+    for i in first.tolist():
+        measured = i < len(made.archs)
+        chosen = space.decode(archs[i])
+        value = made.milliseconds[i] if measured else estimates[i]
+        words = [chosen.get(name, "") for name in space.names]
+        rows.append([*words, float(value), float(estimates[i]), "measured" if measured else "estimated"])
+    return [*space.names, "latency", "estimate", "obtained"], rows

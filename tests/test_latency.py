@@ -1,0 +1,107 @@
+"""One measurement: when it ends, what it says, what it is made of. No clock of the machine is read."""
+
+import jax
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from nasjax.extract import extract
+from nasjax.hardware.latency import Precision, Program, certain, compiled, measure_latency, median_interval, timed
+
+
+class Clock:
+    """Seconds that pass only when `run` is called, by what it is told each run takes."""
+
+    def __init__(self, durations):
+        self.now, self.runs = 0.0, 0
+        self._durations = durations
+
+    def __call__(self):
+        return self.now
+
+    def run(self):
+        self.now += self._durations(self.runs)
+        self.runs += 1
+
+
+@pytest.mark.parametrize("number", [6, 7, 25, 100])
+def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_that_covers_enough(number):
+    low, high = median_interval(np.random.default_rng(0).permutation(number).astype(float) + 1)
+
+    def covers(rank):
+        """The chance that the median is between the `rank`-th smallest and the `rank`-th largest."""
+        return sum(binom.pmf(k, number, 0.5) for k in range(rank, number - rank + 1))
+
+    assert low + high == number + 1
+    assert covers(int(low)) >= 0.95 > covers(int(low) + 1)
+
+
+def test_fewer_than_six_times_say_nothing():
+    assert median_interval(np.ones(5)) == (-np.inf, np.inf)
+    assert not certain(np.ones(5), 0.5) and certain(np.ones(6), 0.0) and not certain(np.zeros(0), 0.5)
+
+
+def test_the_interval_covers_the_median_of_a_skewed_distribution_as_often_as_it_says():
+    draws = np.random.default_rng(1).lognormal(size=(2000, 31))
+    inside = [low <= 1.0 <= high for low, high in map(median_interval, draws)]
+    assert 0.94 <= np.mean(inside) <= 0.985
+
+
+def test_a_steady_machine_is_believed_after_the_least_time():
+    clock = Clock(lambda _: 0.01)
+    times = timed(clock.run, clock, Precision(least=0.1, warm=0.05, seconds=10))
+    np.testing.assert_allclose(times, 10)
+    assert 6 <= len(times) <= 13 and clock.runs - len(times) == 5
+
+
+def test_a_slow_network_is_run_six_times_and_not_for_ever():
+    clock = Clock(lambda _: 1.0)
+    assert 6 <= len(timed(clock.run, clock, Precision(seconds=60))) <= 8
+    clock = Clock(lambda _: 1.0)
+    assert len(timed(clock.run, clock, Precision(seconds=3))) == 3
+
+
+def test_the_first_runs_do_not_count():
+    clock = Clock(lambda i: 5.0 if i == 0 else 0.001)
+    assert timed(clock.run, clock).max() == pytest.approx(1)
+
+
+def test_noise_is_repeated_until_the_median_is_certain_or_the_time_is_up():
+    def noisy(spread):
+        draws = np.random.default_rng(0).lognormal(np.log(0.01), spread, 100_000)
+        return Clock(lambda i: draws[i])
+
+    little, much = noisy(0.05), noisy(0.2)
+    few, many = (timed(clock.run, clock, Precision(seconds=60)) for clock in (little, much))
+    assert certain(few, 0.02) and certain(many, 0.02) and len(many) > 2 * len(few)
+    assert np.median(many) == pytest.approx(10, rel=0.04)
+    hopeless = noisy(2.0)
+    assert not certain(timed(hopeless.run, hopeless, Precision(seconds=2)), 0.02)
+
+
+def test_a_measurement_says_what_it_was_made_with():
+    clock = Clock(lambda i: 0.002 + 0.001 * (i % 4))
+    found = measure_latency(Program(clock.run, 10, 20.0), clock, batch=8, threads=2, device="abacus",
+                            precision=Precision(seconds=1))  # fmt: skip
+    assert found.median == pytest.approx(3.5, abs=0.51) and found.spread == pytest.approx(1.5, abs=0.51)
+    assert (found.batch, found.threads, found.device, found.memory, found.flops) == (8, 2, "abacus", 10, 20.0)
+    assert found.versions["jax"] == jax.__version__ and not found.settled and found.repeats > 100
+
+
+def test_the_program_of_a_network_is_timed_from_its_shapes_alone(tiny_net):
+    from flax import nnx
+
+    small, large = (
+        compiled(nnx.eval_shape(lambda net=net: net), net.inputs(2), jax.devices()[0])
+        for net in (
+            extract(tiny_net, tuple(map(int, arch))) for arch in (tiny_net.space.smallest(), tiny_net.space.largest())
+        )
+    )
+    assert large.flops > 2 * small.flops > 0 and large.memory > small.memory > 2 * 7 * 7 * 3 * 4
+    assert large.run().shape == (2, 3)
+    assert np.isfinite(large.run()).all()
+
+
+def test_a_super_network_is_not_timed(tiny_net):
+    with pytest.raises(ValueError, match="only an extracted network"):
+        compiled(tiny_net, tiny_net.inputs(1), jax.devices()[0])

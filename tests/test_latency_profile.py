@@ -1,0 +1,277 @@
+"""Profiles and searches on hardware: with a device whose truth is known, a file, a program. Only one test reads a clock."""
+
+import csv
+import json
+import math
+import stat
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from flax import nnx
+from tiny import architectures, tiny_network
+
+import nasjax
+from nasjax.cli import main
+from nasjax.hardware.latency import Latency
+from nasjax.hardware.stages import extracted
+from nasjax.hardware.targets import Command, Cpu, Csv, Gpu, Target
+from nasjax.latency import latency_rows, networks_to_measure, profile, profiling
+
+
+def milliseconds(network):
+    """What the abacus takes: an offset, a price a stage, and one a weight."""
+    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    return 0.5 + 0.05 * len(network.stages) + 1e-3 * weights
+
+
+class Abacus:
+    """A device without a clock; it counts what it is asked."""
+
+    def __init__(self, name):
+        self.context = {"device": name, "threads": 1}
+        self.asked = 0
+
+    def __call__(self, network, inputs):
+        self.asked += 1
+        return Latency(milliseconds(network), 0.0, 6, True, inputs.shape[0], 1, self.context["device"], {}, 0, 0.0)
+
+    def close(self):
+        pass
+
+
+OPENED = []
+"""Every device that was opened, the last one last."""
+
+
+@dataclass(frozen=True)
+class AbacusTarget(Target):
+    name: str = "abacus"
+    networks: int = 15
+    batch: int = 3
+
+    def open(self):
+        OPENED.append(Abacus(self.name))
+        return OPENED[-1]
+
+
+@pytest.fixture(scope="module")
+def small_net():
+    """42 sub-networks of two blocks."""
+    return tiny_network(widths=(8,), strides=(2,), depths=((1, 2),), activations=("relu",), squeeze_excite=(False,),
+                        kernels=(3, 5), expands=(1, 3, 6))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where measurements are kept; what is there saves the tests' time."""
+    return tmp_path_factory.mktemp("latency") / "kept.jsonl"
+
+
+@pytest.fixture(scope="module")
+def made(small_net, kept):
+    return profile(small_net, AbacusTarget(file=str(kept)))
+
+
+def truths(net, archs):
+    return np.array([milliseconds(extracted(net, tuple(map(int, arch)))) for arch in archs])
+
+
+def test_the_table_finds_the_truth_of_networks_never_measured(small_net, made):
+    archs = np.asarray(small_net.space.canonical(np.array(architectures(small_net.space, 6, seed=9), np.int32)))
+    np.testing.assert_allclose(made.model.exact(archs), truths(small_net, archs), rtol=2e-3)
+    assert made.model.errors.rows == 5 and made.model.errors.mape < 0.5 and made.model.errors.tau > 0.99
+    np.testing.assert_allclose(made.measure(archs[:2]), truths(small_net, archs[:2]))
+    found = made.metrics(archs[:2])
+    np.testing.assert_allclose(found["throughput"], 3000 / found["latency"])
+    np.testing.assert_array_equal(found["latency"], found["latency_measured"])
+    np.testing.assert_allclose(made.estimates()["throughput"].estimate(archs), 3000 / made.model.exact(archs), rtol=1e-4)
+    assert "abacus, batch 3" in made.words() and "5 networks held out" in made.words()
+
+
+def test_nothing_is_timed_twice_and_a_line_cut_off_is_timed_again(small_net, made, kept, tmp_path):
+    lines = kept.read_text().splitlines()
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text("\n".join(lines[:-2]) + "\n" + lines[-1][:40])
+    second = profile(small_net, AbacusTarget(file=str(copy)))
+    assert OPENED[-1].asked == 2
+    np.testing.assert_array_equal(second.milliseconds, made.milliseconds)
+    profile(small_net, AbacusTarget(name="slide rule", file=str(copy), networks=6, table=False))
+    assert OPENED[-1].asked == 6
+    assert {json.loads(line)["device"] for line in kept.read_text().splitlines()} == {"abacus"}
+
+
+def test_progress_counts_every_program_once(small_net, kept):
+    steps = list(profiling(small_net, AbacusTarget(file=str(kept))))
+    assert [step.done for step in steps] == list(range(1, steps[0].planned + 1))
+
+
+def test_the_networks_to_measure_hold_both_extremes_and_no_twins(small_net):
+    archs = networks_to_measure(small_net.space, 15)
+    assert len(np.unique(archs, axis=0)) == 15
+    np.testing.assert_array_equal(archs[:2], [small_net.space.smallest(), small_net.space.largest()])
+
+
+def test_another_device_s_latencies_take_the_place_of_a_table(small_net, made, kept, tmp_path):
+    header, rows = latency_rows(made, 20)
+    table = tmp_path / "other.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    assert [row[-1] for row in rows].count("measured") == 15 and len(rows) > 20
+    target = AbacusTarget(file=str(kept), networks=9, source=str(table))
+    moved = profile(small_net, target)
+    assert moved.model.errors.mape < 5 and OPENED[-1].asked == 0
+
+    recorded = profile(small_net, Csv(file=str(table), batch=3))
+    archs = made.archs[:4]
+    np.testing.assert_array_equal(recorded.measure(archs), made.milliseconds[:4])
+    unknown = np.asarray(small_net.space.sample(jax.random.key(77), 30))
+    unknown = unknown[np.isnan(recorded.measure(unknown))][:3]
+    np.testing.assert_allclose(recorded.metrics(unknown)["latency"], recorded.model.exact(unknown))
+    assert recorded.names == ("latency", "throughput")
+
+
+@pytest.fixture(scope="module")
+def run(small_net, tiny_task, kept, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search") / "run"
+    front = nasjax.search(small_net, tiny_task, objectives=["accuracy_top1", "latency"], constraints=["latency<=4"],
+                          tactic="random", evaluations=10, hardware=AbacusTarget(file=str(kept)),
+                          run=folder)  # fmt: skip
+    return folder, front
+
+
+def test_what_a_search_validates_is_measured(small_net, run):
+    folder, front = run
+    with (folder / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    for row in rows[:4]:
+        chosen = {gene.name: type(gene.options[0])(row[gene.name]) for gene in small_net.space.genes if row[gene.name]}
+        found = truths(small_net, [small_net.space.encode(chosen)])[0]
+        assert float(row["latency"]) == float(row["latency_measured"]) == pytest.approx(found)
+        assert float(row["throughput"]) == pytest.approx(3000 / found)
+        assert (row["status"] == "ok") == (found <= 4)
+    assert len(front) and max(front.metrics["latency"]) <= 4
+    assert yaml.safe_load((folder / "config.yaml").read_text())["hardware"]["context"]["device"] == "abacus"
+    assert len(front[0].extract().network.stages) >= 4
+
+
+def test_a_run_goes_on_only_on_its_own_device(small_net, tiny_task, run, kept):
+    arguments = {"objectives": ["accuracy_top1", "latency"], "constraints": ["latency<=4"], "tactic": "random",
+                 "run": run[0]}  # fmt: skip
+    target = AbacusTarget(file=str(kept))
+    front = nasjax.search(small_net, tiny_task, evaluations=12, hardware=target, **arguments)
+    assert len(front) and len((run[0] / "evaluations.csv").read_text().splitlines()) == 13
+    other = AbacusTarget(name="slide rule", file=str(kept))
+    with pytest.raises(ValueError, match=r"abacus.*not.*slide rule"):
+        nasjax.search(small_net, tiny_task, evaluations=12, hardware=other, **arguments)
+
+
+def test_what_cannot_be_timed_is_refused_in_one_line(small_net, tiny_task, tmp_path):
+    with pytest.raises(ValueError, match=r"hardware\.threads=9999"):
+        Cpu(threads=9999).open()
+    with pytest.raises(ValueError, match="hardware=gpu: JAX sees no GPU"):
+        Gpu().open()
+    with pytest.raises(ValueError, match=r"hardware\.networks must be at least 6"):
+        Cpu(networks=2)
+    with pytest.raises(ValueError, match=r"hardware\.command=PROGRAM"):
+        Command().open()
+    with pytest.raises(ValueError, match=r"hardware\.file=FILE"):
+        profile(small_net, "csv")
+    with pytest.raises(ValueError, match="unknown hardware 'abacus'; allowed: cpu, gpu, csv, command"):
+        profile(small_net, "abacus")
+    with pytest.raises(ValueError, match="'energy' cannot be measured here"):
+        nasjax.search(small_net, tiny_task, objectives=["accuracy_top1", "min:energy"], evaluations=1)
+    table = tmp_path / "t.csv"
+    names = small_net.space.names
+    chosen = small_net.space.decode(small_net.space.largest())
+    table.write_text(",".join([*names, "ms"]) + "\n" + ",".join([*(str(chosen[name]) for name in names), "fast"]) + "\n")
+    with pytest.raises(ValueError, match="has no column 'latency'"):
+        profile(small_net, Csv(file=str(table)))
+    with pytest.raises(ValueError, match="line 2: ms='fast' is not a latency"):
+        profile(small_net, Csv(file=str(table), column="ms"))
+
+
+def program(folder, text):
+    file = folder / "timer"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return str(file)
+
+
+def test_a_program_is_given_the_exported_network(small_net, tmp_path):
+    pytest.importorskip("flatbuffers")
+    small, large = (extracted(small_net, tuple(map(int, arch))) for arch in
+                    (small_net.space.smallest(), small_net.space.largest()))  # fmt: skip
+    device = Command(command=program(tmp_path, 'echo "it took"; wc -c < "$1"')).open()
+    times = [device(network, network.inputs(2)) for network in (small, large)]
+    assert 1000 < times[0].median < times[1].median and times[0].batch == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("exit 3", "ended with code 3: it said nothing"), ("echo soon", "must print milliseconds last, not soon"),
+     ("echo no GPU >&2; exit 1", "ended with code 1: no GPU"), ("sleep 9", "took more than 0.2 s"),
+     ("echo -4", "must print milliseconds last")],
+)  # fmt: skip
+def test_a_program_that_fails_is_named_with_what_it_said(tmp_path, text, words):
+    command = Command(command=program(tmp_path, text), timeout=0.2 if "sleep" in text else 60).open()
+    with pytest.raises(ValueError, match=words):
+        command._run(tmp_path / "network.stablehlo")
+    with pytest.raises(ValueError, match="there is no such program"):
+        Command(command="/nowhere/timer").open()._run(tmp_path)
+
+
+def test_a_process_of_its_own_has_its_own_threads(small_net):
+    """The only test that times anything; what it takes is not looked at."""
+    device = Cpu(threads=1, seconds=0.1).open()
+    network = extracted(small_net, tuple(map(int, small_net.space.smallest())))
+    try:
+        found = device(network, network.inputs(4))
+        assert (found.threads, found.batch) == (1, 4) and found.median > 0 and found.flops > 0
+        with pytest.raises(ValueError, match="failed: ValueError: only an extracted network can be timed"):
+            device(nnx.eval_shape(lambda: small_net), small_net.inputs(1))
+    finally:
+        device.close()
+
+
+def test_the_command_line_profiles_recorded_latencies(tmp_path, capsys):
+    net = nasjax.supernets.create("digits")
+    archs = networks_to_measure(net.space, 12)
+    table, out = tmp_path / "board.csv", tmp_path / "out.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*net.space.names, "board"])
+        for arch in archs:
+            chosen = net.space.decode(arch)
+            writer.writerow([*(chosen.get(name, "") for name in net.space.names), 1.0 + float(arch.sum())])
+    words = [
+        "supernet=digits",
+        "hardware=csv",
+        f"hardware.file={table}",
+        "hardware.column=board",
+        "hardware.predictor=ridge",
+    ]
+    assert main(["latency", *words, f"out={out}", "samples=5"]) == 0
+    assert f"Latency on board in {table.name}, batch 1, from 8 measured networks" in capsys.readouterr().out
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["latency"]) for row in rows[:12]] == (1.0 + archs.sum(1)).tolist()
+    assert {row["obtained"] for row in rows[12:]} == {"estimated"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "nasjax latency needs hardware=NAME"), (["hardware=abacus"], "unknown hardware 'abacus'; allowed: command, cpu"),
+     (["hardware=cpu", "hardware.threads=many"], "hardware.threads"), (["hardware=cpu", "samples=-1"], "samples=-1"),
+     (["hardware=cpu", "tactic=random"], "nasjax latency has no setting 'tactic'"),
+     (["hardware=gpu"], "hardware=gpu: JAX sees no GPU here"),
+     (["supernet=external", "hardware=cpu"], "external")],
+)  # fmt: skip
+def test_the_command_line_refuses_in_one_line(words, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["latency", "supernet=digits", *words]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert said in printed[-1] and len(printed) == 1
