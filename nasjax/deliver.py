@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from nasjax.evaluation import MaskedEvaluator
+from nasjax.evaluation import PopulationEvaluator
 from nasjax.evaluation.resolution import resized
 from nasjax.export import run_stablehlo, stablehlo
 from nasjax.extract import extract, load, save_network
@@ -92,7 +92,7 @@ class Extracted:
 
 def deliver(
     net: SuperNet,
-    evaluator: MaskedEvaluator,
+    evaluator: PopulationEvaluator,
     arch: tuple[int, ...],
     pictures: Float[np.ndarray, "batch height width channels"],
 ) -> Extracted:
