@@ -48,7 +48,7 @@ class Way(Protocol):
         """Sums over all pictures of every metric and of its square, re-calibrated; at most `together` rows, of one size."""
 
     def forget(self) -> None:
-        """Drops what it keeps of the pictures that were scored."""
+        """Drops what it keeps of pictures and sub-networks."""
 
     def release(self) -> None:
         """Drops all that it keeps, programs too."""

@@ -57,7 +57,7 @@ class Programs:
         return sums[: len(archs)], squares[: len(archs)]
 
     def forget(self) -> None:
-        """Nothing is kept of pictures."""
+        """Nothing is kept."""
 
     def release(self) -> None:
         self.score.clear_cache()  # type: ignore[attr-defined]
