@@ -197,12 +197,14 @@ def main():
         began, cpu = perf_counter(), process_time()
         losses[name] = run()
         first[name] = perf_counter() - began, process_time() - cpu
+        print(f"{name}: once, with compilation, {first[name][1]:.0f} s of the CPU", file=sys.stderr)
     times = {name: [] for name in sides}
     for _ in range(ARGUMENTS.rounds):
         for name, run in sides.items():
             began, cpu = perf_counter(), process_time()
             run()
             times[name].append((process_time() - cpu, perf_counter() - began))
+            print(f"{name}: {times[name][-1][0]:.2f} s of the CPU", file=sys.stderr)
 
     kind = jax.devices()[0].device_kind if ARGUMENTS.device == "gpu" else "CPU"
     print(f"{ARGUMENTS.supernet}, {len(archs)} {ARGUMENTS.kind} sub-networks, {ARGUMENTS.calibration} + {ARGUMENTS.images} "
