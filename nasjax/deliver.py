@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from nasjax.evaluation import MaskedEvaluator
+from nasjax.evaluation import PopulationEvaluator
 from nasjax.evaluation.resolution import resized
 from nasjax.export import answers_again, kind
 from nasjax.extract import extract, save_network
@@ -114,7 +114,7 @@ class Extracted:
 
 def deliver(
     net: SuperNet,
-    evaluator: MaskedEvaluator,
+    evaluator: PopulationEvaluator,
     arch: tuple[int, ...],
     pictures: Float[np.ndarray, "batch height width channels"],
 ) -> Extracted:

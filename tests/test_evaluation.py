@@ -11,7 +11,7 @@ from tiny import architectures, close, easy_task, tiny_network
 
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.masked import MaskedEvaluator, compiler_bytes
+from nasjax.evaluation.memory import compiler_bytes
 from nasjax.extract import extract
 from nasjax.tasks.classification import Split
 
@@ -142,7 +142,7 @@ def test_less_memory_makes_smaller_chunks(tiny_net, tiny_task, found, archs):
     compiling = compiler_bytes(tiny_net) / 1e9
 
     def chunk(memory):
-        return MaskedEvaluator(replace(CONFIG, chunk=16, memory_gb=memory), tiny_net, tiny_task, "validation").chunk
+        return replace(CONFIG, chunk=16, memory_gb=memory).bind(tiny_net, tiny_task).chunk
 
     chunks = [chunk(compiling + memory) for memory in (1e-3, 2e-3, 4e-3, 8e-3, 4.0)]
     assert chunks == sorted(chunks) and chunks[0] == 1 and chunks[-1] == 16 and len(set(chunks)) > 3

@@ -14,7 +14,9 @@ from flax import nnx
 from tiny import architectures, easy_task, tiny_network
 
 from nasjax import supernets
-from nasjax.evaluation import MaskedConfig, masked
+from nasjax.evaluation import MaskedConfig, memory, pictures
+from nasjax.evaluation.masked import at_once
+from nasjax.evaluation.programs import calibrations
 from nasjax.subject import measure
 from nasjax.supernets.stage import RESOLUTIONS
 
@@ -23,17 +25,17 @@ CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)
 
 def holds(net, networks, config=CONFIG):
     """Gigabytes that hold a number of sub-networks, and a little more."""
-    pictures = config.calibration_images * 4 * np.prod(net.input_shape)
+    drawn = config.calibration_images * 4 * np.prod(net.input_shape)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
-    held = 1.2 * (networks * (config.batch * masked.network_bytes(net) + 3 * weights) + pictures)
-    return (held + masked.compiler_bytes(net)) / 1e9
+    held = 1.2 * (networks * (config.batch * memory.network_bytes(net) + 3 * weights) + drawn)
+    return (held + memory.compiler_bytes(net)) / 1e9
 
 
 def test_less_memory_means_smaller_chunks_and_blocks_and_the_same_scores(tiny_net, monkeypatch):
     task = easy_task(sizes=(96, 90, 30))
     archs = np.array(architectures(tiny_net.space, 1), np.int32)
     whole = CONFIG.bind(tiny_net, task)
-    monkeypatch.setattr(masked, "PICTURES", 0.0005)
+    monkeypatch.setattr(memory, "PICTURES", 0.0005)
     small = replace(CONFIG, memory_gb=holds(tiny_net, 2)).bind(tiny_net, task)
     assert (whole.chunk, len(whole._blocks)) == (3, 1)
     assert small.chunk == 2
@@ -69,16 +71,16 @@ def test_another_split_shares_programs_and_one_split_at_a_time_is_on_the_device(
         np.testing.assert_allclose(test(archs)[name], values, rtol=1e-5)
     assert test.context == alone.context != validation.context
     test.release()
-    assert "_blocks" not in vars(test) and test._score._cache_size() == 0
+    assert "_blocks" not in vars(test) and test._way.score._cache_size() == 0
     for name, values in validation(archs).items():
         np.testing.assert_array_equal(values, found[name])
-    assert validation._calibrate._cache_size() == validation._score._cache_size() == 1
+    assert validation._way.calibrate._cache_size() == validation._way.score._cache_size() == 1
 
 
 def test_blocks_hold_every_picture_once_in_order():
     images, labels = np.arange(70.0).reshape(70, 1, 1, 1).astype(np.float32), np.arange(70, dtype=np.int32)
     for room in (1, 40, 200, 10**6):
-        blocks = masked._blocks(images, labels, 10, masked._batches(images, 10, room))
+        blocks = pictures.blocks(images, labels, 10, pictures.batches(images, 10, room))
         kept = np.concatenate([np.asarray(count).ravel() for _, _, count in blocks]) == 1
         for part, wanted in ((0, images.ravel()), (1, labels)):
             np.testing.assert_array_equal(np.concatenate([np.asarray(b[part]).ravel() for b in blocks])[kept], wanted)
@@ -109,21 +111,27 @@ def test_what_xla_reserves_stays_within_the_estimate():
     net = tiny_network(image_size=24)
     graph, weights = nnx.split(net)
     archs = jnp.asarray(np.array(architectures(net.space, 1), np.int32))
-    pictures = jnp.zeros((2, 16, *net.input_shape))
-    run = jax.jit(masked._calibrations(graph), static_argnames="size").lower(weights, archs, pictures, size=None)
+    drawn = jnp.zeros((2, 16, *net.input_shape))
+    program = jax.jit(calibrations(graph, lambda net: net, at_once), static_argnames="size")
+    run = program.lower(weights, archs, np.int32(len(archs)), drawn, size=None)
     reserved = run.compile().memory_analysis().temp_size_in_bytes
-    estimated = len(archs) * 16 * masked.network_bytes(net)
+    estimated = len(archs) * 16 * memory.network_bytes(net)
     assert 0.2 * estimated < reserved < estimated
+
+
+def planned(net):
+    config = MaskedConfig()
+    return memory.plan(config, config.needs(net), net, np.zeros((3, 100, *net.input_shape), np.float32), 10_000)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "ofa_resnet50" else pytest.mark.slow) for n in ofa.NAMES])
 def test_full_size_networks_fit_the_default_memory_with_the_default_batch(name):
     net = supernets.create(name)
-    plan = masked._plan(MaskedConfig(), net, np.zeros((3, 100, *net.input_shape), np.float32), 10_000)
+    plan = planned(net)
     assert plan.batch == 100 and plan.chunk >= 1
     assert plan.room >= 100 * 4 * np.prod(net.input_shape)
     net.resolutions = RESOLUTIONS
-    plan = masked._plan(MaskedConfig(), net, np.zeros((3, 100, *net.input_shape), np.float32), 10_000)
+    plan = planned(net)
     assert plan.batch >= 50 and plan.chunk >= 1
 
 

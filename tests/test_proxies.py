@@ -10,7 +10,7 @@ from flax import nnx
 from tiny import architectures, easy_task, pictures, tiny_network
 
 import nasjax
-from nasjax.evaluation.masked import gradient_bytes
+from nasjax.evaluation.memory import gradient_bytes
 from nasjax.evaluation.proxies import PROXIES, proxies
 
 IMAGES = pictures(8)

@@ -62,7 +62,7 @@ def test_scores_are_those_of_a_network_on_pictures_of_that_size(net, tiny_net, a
     for start in (0, 3):
         for name in found:
             found[name][start : start + 3] = evaluator(archs[start : start + 3])[name]
-    assert evaluator._score._cache_size() == evaluator._calibrate._cache_size() == len(RESOLUTIONS)
+    assert evaluator._way.score._cache_size() == evaluator._way.calibrate._cache_size() == len(RESOLUTIONS)
     for size in RESOLUTIONS:
         alone = CONFIG.bind(tiny_net, at(size, tiny_task))(archs[rows[size], 1:])
         for name in found:

@@ -1,8 +1,11 @@
 """Evaluators: what measures populations of sub-networks."""
 
-from nasjax.evaluation.masked import MaskedConfig, MaskedEvaluator
+from nasjax.evaluation.evaluator import EvaluatorConfig, PopulationEvaluator
+from nasjax.evaluation.masked import MaskedConfig
+from nasjax.evaluation.prefix import PrefixConfig
+from nasjax.evaluation.switch import SwitchConfig
 
-EVALUATORS = {"masked": MaskedConfig}
+EVALUATORS = {"masked": MaskedConfig, "switch": SwitchConfig, "prefix": PrefixConfig}
 """Every evaluator by name."""
 
-__all__ = ["EVALUATORS", "MaskedConfig", "MaskedEvaluator"]
+__all__ = ["EVALUATORS", "EvaluatorConfig", "MaskedConfig", "PopulationEvaluator", "PrefixConfig", "SwitchConfig"]

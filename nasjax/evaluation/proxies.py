@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from nasjax.evaluation.masked import gradient_bytes
+from nasjax.evaluation.memory import gradient_bytes
 from nasjax.supernets.stage import SuperNet
 from nasjax.types import Images, Population
 

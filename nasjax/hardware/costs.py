@@ -19,7 +19,6 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.extract import carry_after, extract_stage
 from nasjax.hardware.memory import array_bytes, inner_jaxprs, jaxpr_memory
-from nasjax.space import Gene
 from nasjax.supernets.stage import Stage, SuperNet
 from nasjax.types import Population
 
@@ -124,10 +123,7 @@ def _tables(net: SuperNet, resolution: int | None) -> dict[str, list[np.ndarray]
 
 def _signature(stage: Stage) -> tuple[Any, ...]:
     """Equal for stages that cost the same: their structure, settings and shapes, whatever their genes are called."""
-    bare = nnx.clone(stage)
-    bare.gate = None
-    bare.genes = tuple(Gene("", gene.options) for gene in stage.genes)
-    graph, weights = nnx.split(bare)
+    graph, weights = nnx.split(stage.bare())
     return (graph, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(weights)))
 
 

@@ -126,9 +126,7 @@ def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str
     """A digest of all that a latency depends on beside the machine: settings, shapes of weights, what is read."""
     stages = []
     for stage in network.stages:
-        bare = nnx.clone(stage)
-        bare.gate = None
-        bare.genes = tuple(Gene(f"gene_{i}", gene.options) for i, gene in enumerate(bare.genes))
+        bare = stage.bare()
         stages.append((bare.settings(), [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(nnx.state(bare))]))
     return sha256(repr((stages, str(inputs))).encode()).hexdigest()[:16]
 

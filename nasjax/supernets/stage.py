@@ -73,6 +73,13 @@ class Stage(nnx.Module):
             ]
         )
 
+    def bare(self) -> "Stage":
+        """The stage without gate and names of genes: those that do the same with other weights are then of one structure."""
+        bare = nnx.merge(*nnx.split(self))
+        bare.gate = None
+        bare.genes = tuple(Gene("", gene.options) for gene in self.genes)
+        return bare
+
     def skipped(self, choice: Choice) -> bool | Bool[Array, ""]:
         """Whether the gate leaves the stage out."""
         return self.gate is not None and choice[0] < self.gate[0].level(self.gate[1])

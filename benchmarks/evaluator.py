@@ -1,0 +1,225 @@
+"""A population scored with re-calibrated batch norms: by nasjax, by Once-for-All's recipe in PyTorch, by a tuned one.
+
+    pip install torch pillow tqdm pyyaml && pip install --no-deps ofa && python benchmarks/evaluator.py
+
+All sides hold the same weights and take the same architectures and pictures, in one process, in turn (A B A B), with the
+same number of threads and the same settings of malloc:
+
+- recipe: what a user of Once-for-All runs: extract the sub-network, `set_running_statistics`, validate;
+- tuned: no extraction, channels last, statistics from a forward pass in training mode (PyTorch's kernels, cumulative mean);
+- masked, switch, prefix: nasjax's evaluators; `prefix` starts every time with nothing kept from an earlier population.
+
+Populations: `random`, drawn from the whole space; `evolved`, children of four parents that differ from them in two genes, as
+a generation of a search is. Given is the CPU time of the process, which other processes disturb less, and the time that
+passed; compilation and extraction apart. The largest difference of a loss from the recipe's is printed too.
+"""
+# ruff: noqa: E402
+
+import argparse
+import os
+import sys
+
+SETTINGS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--supernet", default="ofa_mbv3_d234_e346_k357_w1.0", choices=("ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50")
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--kind", default="random", choices=("random", "evolved"))
+    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    parser.add_argument("--population", type=int, default=32)
+    parser.add_argument("--images", type=int, default=600, help="to validate")
+    parser.add_argument("--calibration", type=int, default=2000, help="to re-calibrate batch norms")
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--memory", type=float, default=4.0, help="gigabytes that nasjax may take")
+    parser.add_argument("--ways", default="switch,prefix", help="of masked,switch,prefix; all but masked are quick on a CPU")
+    return parser.parse_args()
+
+
+ARGUMENTS = arguments()
+if any(os.environ.get(name) != value for name, value in SETTINGS.items()):  # malloc reads them when a process starts
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
+os.environ["OMP_NUM_THREADS"] = str(ARGUMENTS.threads)
+os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'false' if ARGUMENTS.threads == 1 else 'true'} " \
+                          f"intra_op_parallelism_threads={ARGUMENTS.threads}"  # fmt: skip
+
+import copy
+import tempfile
+import types
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+
+import jax
+import numpy as np
+import torch
+
+# The original's data pipeline needs torchvision, which nothing here uses.
+sys.modules["ofa.utils.my_dataloader"] = types.ModuleType("ofa.utils.my_dataloader")
+from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAResNets
+from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
+
+from nasjax import supernets
+from nasjax.evaluation import EVALUATORS
+from nasjax.subject import measure
+from nasjax.supernets.ofa_lists import to_ofa
+from nasjax.tasks import ImageClassification
+from nasjax.tasks.classification import Split
+
+NETS = {
+    "ofa_mbv3_d234_e346_k357_w1.0": lambda: OFAMobileNetV3(
+        dropout_rate=0, ks_list=[3, 5, 7], expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4]
+    ),
+    "ofa_resnet50": lambda: OFAResNets(
+        dropout_rate=0, depth_list=[0, 1, 2], expand_ratio_list=[0.2, 0.25, 0.35], width_mult_list=[0.65, 0.8, 1.0]
+    ),
+}
+
+
+def population(space, kind, number):
+    """Distinct canonical architectures."""
+    if kind == "random":
+        return np.asarray(space.sample(jax.random.key(0), number))
+    rng = np.random.default_rng(0)
+    parents = np.asarray(space.sample(jax.random.key(0), 4))
+    found = {}
+    while len(found) < number:
+        child = parents[rng.integers(len(parents))].copy()
+        for gene in rng.choice(len(space.genes), 2, replace=False):
+            child[gene] = rng.integers(space.counts[gene])
+        found[space.canonical(child).tobytes()] = space.canonical(child)
+    return np.stack(list(found.values()))
+
+
+class Torch:
+    """Both ways of PyTorch: pictures as channels-first batches, losses as means."""
+
+    def __init__(self, net, task, lists, calibration, device):
+        self.net, self.lists, self.device = net.to(device).eval(), lists, device
+        self.calibration = [self.tensor(batch) for batch in calibration]
+        images, labels = task.validation.images, task.validation.labels
+        parts = range(0, len(labels), ARGUMENTS.batch)
+        self.pictures = [self.tensor(images[i : i + ARGUMENTS.batch]) for i in parts]
+        self.labels = [torch.from_numpy(labels[i : i + ARGUMENTS.batch]).long().to(device) for i in parts]
+        self.extracting = 0.0
+
+    def tensor(self, images):
+        return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
+
+    def loss(self, net):
+        total = sum(
+            float(torch.nn.functional.cross_entropy(net(images), labels, reduction="sum"))
+            for images, labels in zip(self.pictures, self.labels, strict=True)
+        )
+        return total / sum(map(len, self.labels))
+
+    @torch.no_grad()
+    def recipe(self):
+        losses, self.extracting = [], 0.0
+        for lists in self.lists:
+            began = process_time()
+            self.net.set_active_subnet(**lists)
+            small = self.net.get_active_subnet(preserve_weight=True).to(self.device).eval()
+            self.extracting += process_time() - began
+            set_running_statistics(small, [(images, None) for images in self.calibration])
+            losses.append(self.loss(small))
+        return np.array(losses)
+
+
+class Tuned(Torch):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.net = self.net.to(memory_format=torch.channels_last)
+        self.norms = [module for module in self.net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        for norm in self.norms:
+            norm.momentum = None  # the cumulative mean
+
+    def tensor(self, images):
+        return super().tensor(images).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def tuned(self):
+        losses = []
+        for lists in self.lists:
+            self.net.set_active_subnet(**lists)
+            for norm in self.norms:
+                norm.reset_running_stats()
+            self.net.train()
+            for images in self.calibration:
+                self.net(images)
+            self.net.eval()
+            losses.append(self.loss(self.net))
+        return np.array(losses)
+
+
+def ours(evaluator, archs):
+    """Losses, by an evaluator that keeps programs and nothing else."""
+
+    def run():
+        evaluator._way.forget()
+        return measure(evaluator, archs)["loss"]
+
+    return run
+
+
+def main():
+    torch.set_num_threads(ARGUMENTS.threads)
+    torch.manual_seed(0)
+    made = NETS[ARGUMENTS.supernet]()
+    rng = np.random.default_rng(0)
+
+    def split(number):
+        images = rng.standard_normal((number, ARGUMENTS.size, ARGUMENTS.size, 3), np.float32)
+        return Split(images, rng.integers(0, 1000, number).astype(np.int32))
+
+    task = ImageClassification(split(ARGUMENTS.calibration), split(ARGUMENTS.images), split(1), 1000)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(made.state_dict(), Path(folder) / "weights.pth")
+        net = supernets.create(ARGUMENTS.supernet, checkpoint=str(Path(folder) / "weights.pth"), image_size=ARGUMENTS.size)
+    archs = population(net.space, ARGUMENTS.kind, ARGUMENTS.population)
+    lists = [to_ofa(net, net.space.decode(arch)) for arch in archs]
+    settings = {"batch": ARGUMENTS.batch, "calibration_images": ARGUMENTS.calibration, "chunk": ARGUMENTS.population,
+                "memory_gb": ARGUMENTS.memory}  # fmt: skip
+    calibration = EVALUATORS["masked"](**settings).calibration(task)
+    device = "cuda" if ARGUMENTS.device == "gpu" else "cpu"
+    recipe = Torch(copy.deepcopy(made), task, lists, calibration, device)
+    tuned = Tuned(made, task, lists, calibration, device)
+    sides = {"recipe": recipe.recipe, "tuned": tuned.tuned}
+    sides |= {way: ours(EVALUATORS[way](**settings).bind(net, task), archs) for way in ARGUMENTS.ways.split(",")}
+
+    first, losses = {}, {}
+    for name, run in sides.items():
+        began, cpu = perf_counter(), process_time()
+        losses[name] = run()
+        first[name] = perf_counter() - began, process_time() - cpu
+        print(f"{name}: once, with compilation, {first[name][1]:.0f} s of the CPU", file=sys.stderr)
+    times = {name: [] for name in sides}
+    for _ in range(ARGUMENTS.rounds):
+        for name, run in sides.items():
+            began, cpu = perf_counter(), process_time()
+            run()
+            times[name].append((process_time() - cpu, perf_counter() - began))
+            print(f"{name}: {times[name][-1][0]:.2f} s of the CPU", file=sys.stderr)
+
+    kind = jax.devices()[0].device_kind if ARGUMENTS.device == "gpu" else "CPU"
+    print(f"{ARGUMENTS.supernet}, {len(archs)} {ARGUMENTS.kind} sub-networks, {ARGUMENTS.calibration} + {ARGUMENTS.images} "
+          f"pictures of {ARGUMENTS.size} pixels, batch {ARGUMENTS.batch}, {kind}, {ARGUMENTS.threads} threads")  # fmt: skip
+    pictures = len(archs) * (ARGUMENTS.calibration + ARGUMENTS.images)
+    print(f"{'':8}{'CPU s':>9}{'wall s':>9}{'first s':>9}{'pictures x networks / CPU s':>30}{'x recipe':>10}{'x tuned':>9}"
+          f"{'off by':>9}")  # fmt: skip
+    cpus = {name: median(cpu for cpu, _ in rows) for name, rows in times.items()}
+    for name, rows in times.items():
+        off = np.abs(losses[name] - losses["recipe"]).max()
+        print(f"{name:8}{cpus[name]:9.2f}{median(wall for _, wall in rows):9.2f}{first[name][0]:9.1f}"
+              f"{pictures / cpus[name]:30.0f}{cpus['recipe'] / cpus[name]:10.2f}{cpus['tuned'] / cpus[name]:9.2f}{off:9.0e}"
+              f"   {' '.join(f'{cpu:.2f}' for cpu, _ in rows)}")  # fmt: skip
+    print(f"of the recipe's, extraction: {recipe.extracting:.2f} s of the CPU")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""Every way of evaluating a population answers as the extracted networks do; what is shared and kept changes nothing."""
+
+import logging
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from test_evaluation import calibrated_by_hand
+from tiny import architectures, close, easy_task, scrambled, tiny_network
+from toy_transformer import SOURCE, TARGET, WORDS, ToyTransformer
+
+from nasjax import supernets
+from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation.prefix import SKIPPED, Kept, _walk
+from nasjax.evaluation.switch import Switched, in_turn
+from nasjax.extract import extract
+from nasjax.subject import measure
+from nasjax.supernets.resnet import ResNetConfig
+from nasjax.tasks import ImageClassification
+from nasjax.tasks.classification import Split
+
+SETTINGS = {"batch": 4, "calibration_images": 8, "chunk": 2}
+PICTURES, CLASSES = 6, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Logits(ImageClassification):
+    """A task whose metrics are the logits themselves, of every picture; a picture's label is its number."""
+
+    metrics: ClassVar[tuple[str, ...]] = tuple(f"{i}_{j}" for i, j in product(range(PICTURES), range(CLASSES)))
+
+    def scores(self, logits, labels):
+        mine = jax.nn.one_hot(labels, PICTURES)[:, :, None]
+        return (mine * logits[:, None, :CLASSES]).reshape(len(logits), -1)
+
+
+def task_of(size=7, calibrating=8):
+    """Two batches to score, the second filled up; two to calibrate."""
+    rng = np.random.default_rng(3)
+    train, rest = (rng.normal(size=(number, size, size, 3)).astype(np.float32) for number in (calibrating, PICTURES))
+    numbered = Split(rest, np.arange(PICTURES, dtype=np.int32))
+    return Logits(
+        Split(train, np.zeros(calibrating, np.int32)), numbered, replace(numbered, images=rest[::-1].copy()), PICTURES
+    )
+
+
+def mobilenet():
+    """Blocks that are alike, one of them always there, so that a loop runs over them; others that are not."""
+    changes = {"widths": (8, 12), "strides": (1, 2), "depths": ((1, 2, 3), (0, 1)), "kernels": (1, 3), "expands": (1, 2)}
+    return tiny_network(2, **{**changes, "depths": ((1, 2, 3), (1,)), "squeeze_excite": (False, True)})
+
+
+def resnet():
+    """Widths that neighbours read, a stem's block that may be left out."""
+    settings = {"stem_width": 16, "widths": (16, 32), "strides": (1, 2), "least_depths": (1, 1), "depths": (0, 1)}
+    config = ResNetConfig(image_size=7, classes=CLASSES, expands=(0.25, 0.5), multipliers=(0.5, 1.0), **settings)
+    return scrambled(nnx.eval_shape(config.create), 4)
+
+
+NETS = {"mobilenet": mobilenet, "resnet": resnet}
+
+
+def extracted_logits(net, archs, task, calibration):
+    """(pop, pictures, classes): extracted one by one, calibrated by hand."""
+    found = []
+    for arch in archs:
+        arch = tuple(map(int, arch))
+        small = extract(net, arch, jax.tree.map(jnp.asarray, calibrated_by_hand(net, arch, calibration)))
+        graph, weights = nnx.split(small)
+        run = jax.jit(lambda weights, images, graph=graph: nnx.merge(graph, weights)(images))
+        found.append(np.asarray(run(weights, task.validation.images))[:, :CLASSES])
+    return np.stack(found)
+
+
+def logits(found):
+    """(pop, pictures, classes) out of what an evaluator of `Logits` found: a metric is the mean over all pictures."""
+    return np.stack([found[name] for name in Logits.metrics], axis=1).reshape(-1, PICTURES, CLASSES) * PICTURES
+
+
+@pytest.fixture(scope="module", params=NETS)
+def case(request):
+    """A network, architectures (largest, smallest, one between), a task and the logits of the extracted networks."""
+    net, task = NETS[request.param](), task_of()
+    archs = np.array(architectures(net.space, 1), np.int32)
+    archs = np.asarray(net.space.canonical(archs))
+    calibration = EVALUATORS["masked"](**SETTINGS).calibration(task)
+    return net, archs, task, extracted_logits(net, archs, task, calibration)
+
+
+@pytest.fixture(scope="module", params=EVALUATORS)
+def bound(request, case):
+    return EVALUATORS[request.param](**SETTINGS).bind(case[0], case[2])
+
+
+def test_a_population_is_the_extracted_networks(case, bound):
+    """With duplicates, larger than a chunk, and one alone; to 1e-4 of the logits' scale."""
+    _, archs, _, wanted = case
+    rows = [1, 0, 2, 0, 1]
+    assert bound.chunk == 2 < len(rows)
+    scale = np.abs(wanted).max()
+    assert np.ptp(wanted, axis=0).max() > 0.05 * scale
+    for asked in (rows, [2]):
+        np.testing.assert_allclose(logits(measure(bound, archs[asked])), wanted[asked], rtol=0, atol=1e-4 * scale)
+
+
+def test_results_do_not_depend_on_company(case, bound):
+    _, archs, _, _ = case
+    alone = [bound(archs[i : i + 1]) for i in range(2)]
+    for rows in ([0, 1], [1, 0], [1, 1]):
+        for name, values in bound(archs[rows]).items():
+            np.testing.assert_array_equal(values, [alone[i][name][0] for i in rows])
+
+
+def test_statistics_are_those_of_the_masked_network(case, bound):
+    net, archs, task, _ = case
+    arch = tuple(map(int, archs[2]))
+    close(bound.statistics(arch), calibrated_by_hand(net, arch, EVALUATORS["masked"](**SETTINGS).calibration(task)), 2e-5)
+
+
+def test_the_key_does_not_name_the_way(case, bound):
+    net, _, task, _ = case
+    other = EVALUATORS["masked"](**{**SETTINGS, "chunk": 5, "memory_gb": 3.0}).bind(net, task)
+    assert bound.context == other.context
+    assert replace(EVALUATORS["switch"](**SETTINGS), seed=1).bind(net, task).context != other.context
+
+
+def test_another_split_and_back(case, bound):
+    """Nothing kept of one split's pictures is taken for another's."""
+    _, archs, _, wanted = case
+    atol = 1e-4 * np.abs(wanted).max()
+    turned = wanted[:1, ::-1]
+    test = bound.on("test")
+    for evaluator, expected in ((bound, wanted[:1]), (test, turned), (bound, wanted[:1]), (test, turned)):
+        np.testing.assert_allclose(logits(evaluator(archs[:1])), expected, rtol=0, atol=atol)
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------------
+
+
+class Full:
+    """A way that is out of memory with more than `most` networks at once."""
+
+    def __init__(self, way, most, words="RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes"):
+        self.way, self.most, self.words, self.asked = way, most, words, []
+
+    def totals(self, archs, *arguments):
+        self.asked.append(len(archs))
+        if len(archs) > self.most:
+            raise jax.errors.JaxRuntimeError(self.words)
+        return np.stack([archs[:, :2].astype(float)] * 2)
+
+    def forget(self):
+        pass
+
+
+@pytest.fixture
+def small():
+    net = tiny_network(widths=(8,), strides=(1,), depths=((1, 2),), kernels=(3,), expands=(1, 2, 3), squeeze_excite=(False,),
+                       activations=("relu",))  # fmt: skip
+    return net, EVALUATORS["masked"](**{**SETTINGS, "chunk": 8}).bind(net, easy_task())
+
+
+def test_a_device_out_of_memory_halves_the_chunk_for_good_and_says_so(small, caplog):
+    net, bound = small
+    bound._way = way = Full(bound._way, 2)
+    archs = np.asarray(net.space.sample(jax.random.key(0), 7))
+    with caplog.at_level(logging.WARNING):
+        found = bound(archs)
+    assert way.asked == [7, 4, 2, 2, 2, 1]
+    told = [record.getMessage().split(" sub-networks")[0] for record in caplog.records]
+    assert told == ["out of memory with 8", "out of memory with 4"]
+    np.testing.assert_array_equal(found["accuracy_top1"] * 41, archs[:, 0])
+    assert bound.chunk == 8  # what may be asked for stays
+    way.asked.clear()
+    bound(archs[:3])
+    assert way.asked == [2, 1]
+
+
+def test_one_network_that_does_not_fit_and_other_errors_are_raised(small):
+    net, bound = small
+    archs = np.asarray(net.space.sample(jax.random.key(0), 4))
+    for way in (Full(None, 0), Full(None, 2, "INTERNAL: something else")):
+        bound._way, bound._together = way, 4
+        with pytest.raises(jax.errors.JaxRuntimeError, match=way.words[:8]):
+            bound(archs)
+        assert way.asked[-1] == (1 if way.most == 0 else 4)
+
+
+# -- switch ----------------------------------------------------------------------------------------------------------------
+
+
+def test_switch_compiles_once_and_runs_only_the_rows_that_count():
+    ran = []
+
+    def one(x):
+        jax.debug.callback(lambda x: ran.append(int(x)), x)
+        return x * 2, jnp.ones(3)
+
+    run = jax.jit(lambda number, rows: in_turn(one, number, rows))
+    for number in (0, 2, 4):
+        ran.clear()
+        doubled, ones = run(np.int32(number), jnp.arange(1, 5))
+        jax.effects_barrier()
+        assert sorted(ran) == list(range(1, number + 1))
+        np.testing.assert_array_equal(doubled, [2 * (i + 1) if i < number else 0 for i in range(4)])
+        np.testing.assert_array_equal(ones.sum(1), [3 if i < number else 0 for i in range(4)])
+    assert run._cache_size() == 1
+
+
+def test_equal_blocks_are_one_loop():
+    groups = [group for group, _, _ in Switched(mobilenet()).groups]
+    assert groups == [[0], [1], [2, 3, 4], [5], [6]]
+
+
+@pytest.mark.slow
+def test_a_carry_that_is_no_picture_is_switched_too():
+    """The transformer's dict of tokens and two encoder outputs, with the width of neighbours."""
+    net = scrambled(nnx.eval_shape(lambda: ToyTransformer(rngs=nnx.Rngs(0))), 1)
+    rng = np.random.default_rng(0)
+    words = {
+        "source": jnp.asarray(rng.integers(0, WORDS, (3, SOURCE)), jnp.int32),
+        "target": jnp.asarray(rng.integers(0, WORDS, (3, TARGET)), jnp.int32),
+    }
+    graph, weights = nnx.split(net)
+
+    def switched(weights, arch):
+        net = nnx.merge(graph, weights)
+        return Switched(net).forward(words, arch, net.stored())[0]
+
+    run = jax.jit(switched)
+    for arch in architectures(net.space, 1):
+        alone = jax.jit(lambda weights, arch=arch: nnx.merge(graph, weights)(words, arch))(weights)
+        close(run(weights, jnp.asarray(arch, jnp.int32)), alone)
+
+
+# -- prefix ----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
+    kept = Kept(100)
+    for name in "abc":
+        kept.put(name, np.zeros(5))  # 40 bytes each
+    assert (kept.get("a"), kept.bytes) == (None, 80)
+    assert kept.get("b") is not None
+    kept.put("d", {"x": np.zeros(4), "y": np.zeros(1)})
+    assert kept.get("c") is None and kept.get("b") is not None
+    kept.put("e", np.zeros(13))  # too large: nothing makes room for it
+    kept.put("b", np.zeros(7))
+    assert kept.bytes == 96 and kept.get("e") is None and list(kept.values) == ["d", "b"]
+
+
+@pytest.mark.parametrize("limit", [0, 200, 10**6])
+def test_a_walk_takes_each_beginning_once_and_ends_with_every_path(limit):
+    """A carry that is the way gone, on random tries; kept from one population to the next, it is not walked again."""
+    rng = np.random.default_rng(limit)
+    kept, before = Kept(limit), set()
+    for _ in range(5):
+        drawn = rng.integers(-1, 2, (6, 4))
+        paths = sorted({tuple((int(i),) for i in row) for row in drawn})
+        stepped = []
+
+        def step(path, depth, carry, stepped=stepped):
+            assert list(carry) == [choice for (choice,) in path[:depth] if (choice,) != SKIPPED]
+            stepped.append(path[: depth + 1])
+            return np.append(carry, path[depth][0])
+
+        ends = dict(_walk(paths, lambda: np.zeros(0, int), step, kept, len))
+        assert list(ends) == paths
+        for path, carry in ends.items():
+            assert list(carry) == [choice for (choice,) in path if (choice,) != SKIPPED]
+        needed = {path[: i + 1] for path in paths for i in range(4) if path[i] != SKIPPED}
+        assert len(stepped) == len(set(stepped))
+        assert kept.bytes <= limit
+        if limit == 0:
+            assert set(stepped) == needed
+        elif limit == 10**6:
+            assert set(stepped) == needed - {begun for begun in before if len(begun) < 4}
+        before |= needed
+
+
+def test_siblings_cost_only_what_differs_and_no_cache_answers_alike(case):
+    """Of a network known but for its last choice only the stages behind it run, in every batch."""
+    net, archs, task, _ = case
+    config = EVALUATORS["prefix"](**SETTINGS)
+    bound, without = config.bind(net, task), replace(config, cache_gb=0.0).bind(net, task)
+    without._way._programs = bound._way._programs  # compiled once
+    bound(archs[:1])
+    sibling = archs[:1].copy()
+    sibling[0, -1] = 0  # the last gene: of the last block, or its width
+    asked = []
+    program = bound._way._program
+
+    def counting(depth, choice):
+        asked.append(depth)
+        return program(depth, choice)
+
+    bound._way._program = counting
+    found = bound(sibling)
+    paths = [bound._way._path(arch) for arch in (archs[0], sibling[0])]
+    first = next(i for i, (a, b) in enumerate(zip(*paths, strict=True)) if a != b)
+    assert 0 < first < len(paths[0]) - 1 and min(asked) == first
+    assert len(asked) == 4 * (len(paths[0]) - first)  # two batches calibrate, two are scored
+    for name, values in without(sibling).items():
+        np.testing.assert_array_equal(values, found[name])
+
+
+def test_a_cache_too_small_for_everything_answers_alike(case):
+    """What was dropped for one batch and not for another is counted once."""
+    net, _, task, _ = case
+    archs = np.asarray(net.space.sample(jax.random.key(5), 6))
+    config = EVALUATORS["prefix"](**{**SETTINGS, "chunk": 8})
+    without = replace(config, cache_gb=0.0).bind(net, task)
+    wanted = without(archs)
+    bound = replace(config, cache_gb=6e-5).bind(net, task)
+    bound._way._programs = without._way._programs  # compiled once
+    for rows in ([0, 1, 2, 3], [4, 0], [5, 1, 2, 3]):
+        for name, values in bound(archs[rows]).items():
+            np.testing.assert_array_equal(values, wanted[name][rows])
+    way = bound._way
+    assert way._known.bytes and any(kept.bytes for kept in way._calibrating.values())
+    assert way._known.bytes + sum(k.bytes for d in (way._calibrating, way._scoring) for k in d.values()) <= 6e4
+
+
+def test_a_negative_cache_is_refused():
+    with pytest.raises(ValueError, match=r"evaluator\.cache_gb must be at least 0, not -1"):
+        EVALUATORS["prefix"](cache_gb=-1)
+
+
+# -- full size -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["switch", "prefix"])
+@pytest.mark.parametrize("name", [name for name in supernets.SUPERNETS if name.startswith("ofa_")])
+def test_full_size_networks_answer_as_the_masked_ones(name, way):
+    """Moments of few values amplify rounding: by 4 pictures of 32 pixels, 1e-6 of a picture is 1 % of ResNet50's logits."""
+    settings = {**SETTINGS, "batch": 32, "calibration_images": 32}
+    net, task = supernets.create(name, image_size=64), task_of(64, calibrating=32)
+    archs = np.array(architectures(net.space, 1), np.int32)
+    archs = np.asarray(net.space.canonical(archs))
+    wanted = logits(measure(EVALUATORS["masked"](**settings).bind(net, task), archs))
+    found = logits(measure(EVALUATORS[way](**settings).bind(net, task), archs))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
