@@ -12,8 +12,11 @@ import problems
 from anytime import joined
 
 RESULTS = Path(__file__).parent / "results"
-EHVI, COLD = "nasjax:ehvi", {"linas": "LINAS", "nsga2_20": "NSGA-II", "optuna_tpe": "TPE", "random": "random"}
-CHECKPOINTS = (30, 50, 100, 200, 300)
+EHVI, COLD = (
+    "nasjax:ehvi",
+    {"linas": "LINAS", "nsga2_20": "NSGA-II", "optuna_tpe": "TPE", "qnehvi": "qNEHVI", "random": "random"},
+)
+CHECKPOINTS = (30, 50, 100, 200, 300, 500)
 
 
 def after(seeds, number):
@@ -55,8 +58,9 @@ def cold(runs):
         unit, cells = problems.create(name).best / 100, []
         for number in CHECKPOINTS:
             rivals = [np.median(found) for method in COLD if (found := after(runs.get((method, name), {}), number))]
-            own = np.median(after(runs[EHVI, name], number))
-            cells.append(f"{own / unit:.2f} ({(own - max(rivals)) / unit:+.2f})" if rivals else f"{own / unit:.2f}")
+            own = after(runs[EHVI, name], number)
+            ahead = (np.median(own) - max(rivals)) / unit if own else 0
+            cells.append(f"{np.median(own) / unit:.2f} ({ahead:+.2f})" if own else "")
         line(name.removeprefix("nb201:"), *cells)
 
 
@@ -88,7 +92,9 @@ def warm(runs):
 
 
 def main():
-    runs = joined([RESULTS / f"{name}.csv" for name in ("ehvi_tables", "linas_tables", "optuna", "pymoo", "random", "warm")])
+    runs = joined(
+        [RESULTS / f"{name}.csv" for name in ("ehvi_tables", "linas_tables", "optuna", "pymoo", "qnehvi", "random", "warm")]
+    )
     cold(runs)
     print()
     warm(runs)
