@@ -113,6 +113,7 @@ def test_a_network_of_a_run_leaves_in_every_form(run, here, capsys):
     assert [path.name for path in here.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_an_architecture_by_hand_needs_no_run(here, capsys):
     space = supernets.abstract("digits").space
     choices = space.decode(space.smallest())

@@ -31,6 +31,7 @@ def subnet(tmp_path, monkeypatch):
     return Path("subnet")
 
 
+@pytest.mark.slow
 def test_an_extracted_network_is_tuned_in_a_folder_that_loads(subnet, capsys):
     words = ["trainer.epochs=2", "trainer.learning_rate=1e-3", "evaluator.chunk=1", "run=tuned"]
     assert main(["train", f"subnet={subnet}", *words]) == 0

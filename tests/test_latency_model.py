@@ -115,6 +115,7 @@ def test_a_predictor_learns_latencies_alone(population):
     assert model.errors.tau > 0.9 and model.errors.mape < 12 and model.rows == 30
 
 
+@pytest.mark.slow
 def test_another_device_s_model_helps_where_few_are_measured(population):
     there = truth(population)
     here = 0.8 + 0.3 * there * np.where(population[:, 2] == 2, 1.3, 1.0)

@@ -91,6 +91,7 @@ def test_the_table_finds_the_truth_of_networks_never_measured(small_net, made):
     assert "abacus, batch 3" in made.words() and "5 networks held out" in made.words()
 
 
+@pytest.mark.slow
 def test_nothing_is_timed_twice_and_a_line_cut_off_is_timed_again(small_net, made, kept, tmp_path):
     lines = kept.read_text().splitlines()
     copy = tmp_path / "copy.jsonl"
@@ -114,6 +115,7 @@ def test_the_networks_to_measure_hold_both_extremes_and_no_twins(small_net):
     np.testing.assert_array_equal(archs[:2], [small_net.space.smallest(), small_net.space.largest()])
 
 
+@pytest.mark.slow
 def test_another_device_s_latencies_take_the_place_of_a_table(small_net, made, kept, tmp_path):
     header, rows = latency_rows(made, 20)
     table = tmp_path / "other.csv"
@@ -158,6 +160,7 @@ def test_what_a_search_validates_is_measured(small_net, run):
     assert len(front[0].extract().network.stages) >= 4
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_only_on_its_own_device(small_net, tiny_task, run, kept):
     arguments = {"objectives": ["accuracy_top1", "latency"], "constraints": ["latency<=4"], "tactic": "random",
                  "run": run[0]}  # fmt: skip

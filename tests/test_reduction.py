@@ -81,7 +81,9 @@ def test_a_reduced_search_stays_within_the_part_and_says_what_was_dropped(tmp_pa
     assert (tmp_path / "half" / "pareto.csv").read_text() == (tmp_path / "run" / "pareto.csv").read_text()
 
 
-@pytest.mark.parametrize("tactic", ["random", "concurrent", "ehvi", "weaknas"])
+@pytest.mark.parametrize(
+    "tactic", ["concurrent", *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "ehvi", "weaknas"))]
+)
 def test_a_table_with_holes_is_reduced_before_any_tactic(tmp_path, tactic):
     with open(write_table(tmp_path / "whole.csv")) as file:
         lines = file.read().splitlines()

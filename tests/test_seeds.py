@@ -51,6 +51,7 @@ def test_each_seed_measures_what_its_search_measures(net, tactic, tmp_path):
     assert (np.diff(runs.hypervolumes, axis=1) >= 0).all() and (runs.archs[0] != runs.archs[1]).any()
 
 
+@pytest.mark.slow
 def test_concurrent_search_asks_for_what_the_tactic_asks_for(net):
     """Step by step, from what that seed had measured: fits of many seeds at once round otherwise, which breaks near ties."""
     chosen = arguments("concurrent")

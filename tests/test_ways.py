@@ -82,7 +82,7 @@ def logits(found):
     return np.stack([found[name] for name in Logits.metrics], axis=1).reshape(-1, PICTURES, CLASSES) * PICTURES
 
 
-@pytest.fixture(scope="module", params=NETS)
+@pytest.fixture(scope="module", params=["mobilenet", pytest.param("resnet", marks=pytest.mark.slow)])
 def case(request):
     """A network, architectures (largest, smallest, one between), a task and the logits of the extracted networks."""
     net, task = NETS[request.param](), task_of()
