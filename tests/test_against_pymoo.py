@@ -33,7 +33,7 @@ from nasjax.pareto import hypervolume_exact
 
 POPULATION, GENERATIONS, SEEDS = 40, 60, 5
 TOLERANCE = 0.05
-"""How far the median of our hypervolumes may be below pymoo's, as a share of the true front's (measured: 0.024)."""
+"""How far the median of our hypervolumes may be below pymoo's, as a share of the true front's (measured: 0.038)."""
 
 QUICK = ("zdt1", "zdt5")
 
@@ -118,9 +118,12 @@ def test_hypervolume_is_no_worse_than_pymoos_and_near_the_true_fronts(name, prob
     best = hypervolume_exact(objective(None, front), reference)
     algorithm = ALGORITHMS[name](population=POPULATION)
     ours, theirs = [], []
-    for seed in range(SEEDS):
+    # With three objectives single runs differ by a fifth, so that a few seeds say little; ours cost next to nothing.
+    seeds, others = (SEEDS, SEEDS) if dimensions == 2 else (100, 4 * SEEDS)
+    for seed in range(seeds):
         state = evolve(algorithm, space, objective, None, jax.random.key(seed), GENERATIONS, objectives=dimensions)
         ours.append(hypervolume_exact(state.objectives, reference) / best)
+    for seed in range(others):
         theirs.append(hypervolume_exact(pymoo_front(name, objective, counts, dimensions, seed), reference) / best)
     print(name, problem, np.median(ours), np.median(theirs))
     assert max(ours + theirs) <= 1 + 1e-5
