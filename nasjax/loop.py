@@ -88,13 +88,7 @@ def searching(
     nothing more is begun (0: only what is known is written, nothing measured). Raises ValueError for what a person can put
     right.
     """
-    if minutes is not None and minutes < 0:
-        raise ValueError(f"minutes must be at least 0, not {minutes}")
-    if not isinstance(evaluations, Integral) or evaluations < 1:
-        raise ValueError(f"evaluations must be a whole number of at least 1, not {evaluations!r}")
-    for name, place in (("run", run), ("archive", archive), ("warm_start", warm_start)):
-        if not isinstance(place, str | Path | None):
-            raise ValueError(f"{name} must be the path of a file or folder, not {place!r}")
+    _check(evaluations, minutes, {"run": run, "archive": archive, "warm_start": warm_start})
     objectives, constraints = listed("objectives", objectives), listed("constraints", constraints)
     check_seed(seed)
     if archive is not None:
@@ -150,6 +144,17 @@ def searching(
             return finish(about, goals, store, path, written, spent, complete, test=minutes != 0)
         finally:
             store.close()
+
+
+def _check(evaluations: Any, minutes: float | None, places: Mapping[str, Any]) -> None:
+    """Raises ValueError for numbers and paths that are none."""
+    if minutes is not None and minutes < 0:
+        raise ValueError(f"minutes must be at least 0, not {minutes}")
+    if not isinstance(evaluations, Integral) or evaluations < 1:
+        raise ValueError(f"evaluations must be a whole number of at least 1, not {evaluations!r}")
+    for name, place in places.items():
+        if not isinstance(place, str | Path | None):
+            raise ValueError(f"{name} must be the path of a file or folder, not {place!r}")
 
 
 def problem_of(

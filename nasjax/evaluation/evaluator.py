@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from ctypes import CDLL
@@ -55,7 +56,7 @@ class Way(Protocol):
 
 
 @dataclass(frozen=True)
-class EvaluatorConfig:
+class EvaluatorConfig(ABC):
     """Settings that all ways have.
 
     `batch` pictures at a time, fewer to be scored where `memory_gb` does not hold them; `calibration_images` of the training
@@ -86,13 +87,13 @@ class EvaluatorConfig:
         """An evaluator of `net` on one split of the task's pictures."""
         return PopulationEvaluator(self, net, task, split)
 
+    @abstractmethod
     def needs(self, net: SuperNet) -> Needs:
         """What this way takes of the memory."""
-        raise TypeError(f"{type(self).__name__} does not say what it needs")
 
+    @abstractmethod
     def way(self, net: SuperNet, task: ImageClassification, spare: float) -> Way:
         """How sub-networks of a super-network are run; `spare`: bytes of the memory that are left."""
-        raise TypeError(f"{type(self).__name__} is no way of evaluation")
 
 
 class PopulationEvaluator:

@@ -1,5 +1,6 @@
 """Targets: what a person says of the hardware that networks are for."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from nasjax.hardware.latency import Precision
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(ABC):
     """What all targets share.
 
     `batch` examples are run at a time. `networks` sub-networks are measured whole before the search: two thirds fit the
@@ -34,9 +35,9 @@ class Target:
         if self.networks < 6:
             raise ValueError(f"hardware.networks must be at least 6, not {self.networks}")
 
+    @abstractmethod
     def open(self) -> Device:
         """The device, ready to time networks. Raises ValueError where it is not there."""
-        raise TypeError(f"{type(self).__name__} has no device")
 
 
 @dataclass(frozen=True)
