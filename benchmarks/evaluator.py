@@ -45,8 +45,8 @@ ARGUMENTS = arguments()
 if any(os.environ.get(name) != value for name, value in SETTINGS.items()):  # malloc reads them when a process starts
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
 os.environ["OMP_NUM_THREADS"] = str(ARGUMENTS.threads)
-os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'false' if ARGUMENTS.threads == 1 else 'true'} " \
-                          f"intra_op_parallelism_threads={ARGUMENTS.threads}"  # fmt: skip
+if hasattr(os, "sched_setaffinity"):  # XLA counts its processors when it starts
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-ARGUMENTS.threads :])
 
 import copy
 import tempfile

@@ -50,6 +50,26 @@ def test_depthwise_is_the_grouped_convolution(size, stride):
         )
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_of_fewer_pixels_than_taps(stride):
+    for size, shape in ((3, (2, 3)), (5, (4, 4)), (7, (1, 5))):
+        agree(
+            lambda x, w: convolution.depthwise(x, w, stride),
+            lambda x, w: reference(x, w, stride, groups=4),
+            normal(2, *shape, 4),
+            normal(size, size, 1, 4),
+        )
+
+
+@pytest.mark.parametrize("batch", [2, 7, 12])
+def test_depthwise_of_pictures_that_leave_the_caches(monkeypatch, batch):
+    """Few at a time, as many as part the batch evenly: of 12, 3 fit; of 2 and 7 there is no such number."""
+    x, weight = normal(batch, 5, 8, 4), normal(3, 3, 1, 4)
+    monkeypatch.setattr(convolution, "CACHED_BYTES", 14 * 5 * 8 * 4)
+    assert convolution._fit(x) == {2: 2, 7: 7, 12: 3}[batch]
+    agree(lambda x, w: convolution.depthwise(x, w, 2), lambda x, w: reference(x, w, 2, groups=4), x, weight)
+
+
 def test_depthwise_with_49_taps():
     weight = normal(7, 7, 1, 4)
     for stride in (1, 2):

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 Maps = Float[Array, "batch _height _width _channels"]
 """NHWC; a layer may change all but the batch."""
@@ -37,7 +38,7 @@ def depthwise(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int
     return lax.platform_dependent(
         x,
         weight,
-        cpu=lambda x, w: _shift_and_add(x, w, stride),
+        cpu=lambda x, w: _depthwise_on_cpu(x, w, stride),
         default=lambda x, w: library_convolution(x, w, stride, groups=x.shape[-1]),
     )
 
@@ -66,6 +67,34 @@ def _shifted(x: Maps, size: int, stride: int) -> Iterator[Maps]:
             yield lax.slice(x, (0, row, column, 0), stop, (1, stride, stride, 1))
 
 
+def _depthwise_on_cpu(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
+    """Whichever form has fewest products, over few pictures at a time where all together leave the caches."""
+    if x.shape[1] * x.shape[2] < weight.shape[0] ** 2:
+        return _pixels_product(x, weight, stride)
+    together = _fit(x)
+    if together == x.shape[0]:
+        return _shift_and_add(x, weight, stride)
+    parts = lax.map(lambda x: _shift_and_add(x, weight, stride), x.reshape(-1, together, *x.shape[1:]))
+    return parts.reshape(x.shape[0], *parts.shape[2:])
+
+
+CACHED_BYTES = 2**20
+"""What the pictures of a depthwise convolution may take together; above it, fewer at a time are up to 5 times as quick."""
+
+
+def _fit(x: Maps) -> int:
+    """How many pictures CACHED_BYTES holds, out of those numbers that part the batch evenly; two at least.
+
+    One alone is slow in a loop: what XLA makes of it then runs over the loop's result as a whole.
+    """
+    batch = x.shape[0]
+    # An exported network may leave the number of pictures open.
+    if not isinstance(batch, int) or x.size * x.dtype.itemsize <= 2 * CACHED_BYTES:
+        return batch
+    most = max(2, CACHED_BYTES * batch // (x.size * x.dtype.itemsize))
+    return max((part for part in range(2, most + 1) if batch % part == 0), default=batch)
+
+
 def _shift_and_add(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
     size = weight.shape[0]
     taps = weight.reshape(size * size, 1, 1, 1, -1)
@@ -74,6 +103,27 @@ def _shift_and_add(x: Maps, weight: Float[Array, "size size 1 channels"], stride
         total = shifted * tap if total is None else total + shifted * tap
     assert total is not None
     return total
+
+
+def _pixels_product(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
+    """Every pixel times its taps in all results, a Toeplitz matrix: for fewer pixels than taps."""
+    size, channels = weight.shape[0], x.shape[3]
+    rows, columns = (_taps(n, size, stride) for n in x.shape[1:3])
+    beyond = size * size
+    tap = np.where((rows < 0)[:, None, :, None] | (columns < 0)[None, :, None, :], beyond,
+                   rows[:, None, :, None] * size + columns[None, :, None, :])  # fmt: skip
+    shape = (x.shape[0], rows.shape[1], columns.shape[1], channels)
+    taps = jnp.concatenate([weight.reshape(beyond, channels), jnp.zeros((1, channels), weight.dtype)])
+    matrix = taps[tap.reshape(x.shape[1] * x.shape[2], -1)]
+    pixels = x.reshape(x.shape[0], -1, 1, channels)
+    return sum(pixels[:, i] * matrix[None, i] for i in range(len(matrix))).reshape(shape)
+
+
+def _taps(pixels: int, size: int, stride: int) -> Int[np.ndarray, "pixels results"]:
+    """Along one axis, which tap a pixel meets in which result; -1: none."""
+    results = (pixels - 1) // stride + 1
+    tap = np.arange(pixels)[:, None] - stride * np.arange(results)[None] + size // 2
+    return np.where(tap < size, tap, -1)
 
 
 PATCHES_BYTES = 2**23
