@@ -116,7 +116,10 @@ def _pixels_product(x: Maps, weight: Float[Array, "size size 1 channels"], strid
     taps = jnp.concatenate([weight.reshape(beyond, channels), jnp.zeros((1, channels), weight.dtype)])
     matrix = taps[tap.reshape(x.shape[1] * x.shape[2], -1)]
     pixels = x.reshape(x.shape[0], -1, 1, channels)
-    return sum(pixels[:, i] * matrix[None, i] for i in range(len(matrix))).reshape(shape)
+    total = pixels[:, 0] * matrix[None, 0]
+    for i in range(1, len(matrix)):
+        total += pixels[:, i] * matrix[None, i]
+    return total.reshape(shape)
 
 
 def _taps(pixels: int, size: int, stride: int) -> Int[np.ndarray, "pixels results"]:
