@@ -16,6 +16,9 @@ import pytest  # noqa: E402
 
 
 def pytest_configure(config):
+    if config.option.markexpr == "not slow":
+        # Quick tests compile much and compute little: a third of their time is LLVM's optimisation.
+        os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
