@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, product
-from math import prod
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from jaxtyping import Array, Int, PyTree
 from nasjax.evaluation.evaluator import EvaluatorConfig
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.programs import Programs
+from nasjax.supernets.elastic import Branching
 from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
 from nasjax.tasks import ImageClassification
 
@@ -68,11 +68,11 @@ class Switched:
         used: list[Statistics] = []
         for group, graph, weights in self.groups:
             stages = [self.net.stages[i] for i in group]
-            counts = tuple(len(gene.options) for gene in stages[0].genes)
-            run = partial(_run, graph, counts, any(stage.gate is not None for stage in stages))
-            places = jnp.stack([_place(stage, choices[i]) for stage, i in zip(stages, group, strict=True)])
+            gated = any(stage.gate is not None for stage in stages)
+            run = partial(_run, graph, stages[0].sizes_only, tuple(gene.options for gene in stages[0].genes), gated)
+            places = _stacked([_place(stage, choices[i]) for stage, i in zip(stages, group, strict=True)])
             given = None if statistics is None else _stacked([statistics[i] for i in group])
-            rows = (weights, places, given)
+            rows = (weights, *places, given)
             first = jax.tree.map(lambda leaf: leaf[0], rows)
             if len(group) > 1 and _shapes(jax.eval_shape(run, carry, first)[0]) == _shapes(carry):
                 carry, moments = lax.scan(run, carry, rows)
@@ -84,41 +84,58 @@ class Switched:
         return carry, tuple(used)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _run(
-    graph: nnx.GraphDef, counts: tuple[int, ...], gated: bool, carry: PyTree, row: tuple[Any, Int[Array, ""], Any]
+    graph: nnx.GraphDef,
+    inner: tuple[int, ...],
+    options: tuple[tuple[Any, ...], ...],
+    gated: bool,
+    carry: PyTree,
+    row: tuple[Any, Int[Array, ""], Int[Array, " inner"], Any],
 ) -> tuple[PyTree, Statistics]:
-    """One stage, of `row`: its weights, the place of its choice among the branches, its statistics."""
-    weights, place, statistics = row
+    """One stage, of `row`: its weights, the place of its choice among the branches, its `inner` genes, its statistics."""
+    weights, place, indices, statistics = row
 
-    def stage(choice: tuple[int, ...], carry: PyTree, weights: Any, statistics: Any) -> tuple[PyTree, Statistics]:
-        return nnx.merge(graph, weights)(carry, choice, statistics)
+    def stage(choice: tuple[Any, ...], carry: PyTree, weights: Any, statistics: Any) -> tuple[PyTree, Statistics]:
+        return nnx.merge(graph, weights).forward(carry, choice, statistics or {})
 
-    choices = list(product(*map(range, counts)))
+    choices = _outer(inner, options)
     whole = jax.eval_shape(partial(stage, choices[-1]), carry, weights, statistics)[0]
 
     def branch(choice: tuple[int, ...]) -> Any:
-        def taken(carry: PyTree, weights: Any, statistics: Any) -> tuple[PyTree, Statistics]:
-            narrow, used = stage(choice, carry, weights, statistics)
+        def taken(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[PyTree, Statistics]:
+            mixed: list[Any] = list(choice)
+            for index, gene in zip(indices, inner, strict=True):
+                mixed[gene] = Branching(options[gene], index)
+            narrow, used = stage(tuple(mixed), carry, weights, statistics)
             return jax.tree.map(_padded, narrow, whole), used
 
         return taken
 
-    def skipped(carry: PyTree, weights: Any, statistics: Any) -> tuple[PyTree, Statistics]:
+    def skipped(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[PyTree, Statistics]:
         return carry, statistics or nnx.merge(graph, weights).stored()
 
     branches = [*map(branch, choices), *([skipped] if gated else [])]
-    return lax.switch(place, branches, carry, weights, statistics)
+    return lax.switch(place, branches, carry, weights, statistics, indices)
 
 
-def _place(stage: Stage, choice: Choice) -> Int[Array, ""]:
-    """Which branch a stage's choice is: the options of its genes, the last varying fastest; the last branch skips it."""
-    counts = tuple(len(gene.options) for gene in stage.genes)
+def _outer(inner: tuple[int, ...], options: tuple[tuple[Any, ...], ...]) -> list[tuple[int, ...]]:
+    """The choices that are a branch of the stage each, those of `inner` genes the last."""
+    lengths = (range(len(of)) if gene not in inner else [len(of) - 1] for gene, of in enumerate(options))
+    return list(product(*lengths))
+
+
+def _place(stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Array, " inner"]]:
+    """Which branch a stage's choice is, the last gene varying fastest and the last branch skipping it; its inner genes."""
     own = choice if stage.gate is None else choice[1:]
     place = jnp.int32(0)
-    for count, index in zip(counts, own, strict=True):
-        place = place * count + index
-    return place if stage.gate is None else jnp.where(stage.skipped(choice), prod(counts), place)
+    for gene, index in enumerate(own):
+        if gene not in stage.sizes_only:
+            place = place * len(stage.genes[gene].options) + index
+    if stage.gate is not None:
+        branches = len(_outer(stage.sizes_only, tuple(gene.options for gene in stage.genes)))
+        place = jnp.where(stage.skipped(choice), branches, place)
+    return place, jnp.asarray([own[gene] for gene in stage.sizes_only], jnp.int32)
 
 
 def _padded(narrow: Array, whole: jax.ShapeDtypeStruct) -> Array:

@@ -28,6 +28,13 @@ Size = int | Int[Array, ""]
 """A width or kernel size: static (int) or traced (int32 scalar)."""
 
 
+class Branching(NamedTuple):
+    """A kernel size that its convolution branches over: each of `options` is static in a branch of its own."""
+
+    options: tuple[int, ...]
+    chosen: Int[Array, ""]
+
+
 class Moments(NamedTuple):
     """Batch-norm statistics, padded to the layer's full width."""
 
@@ -175,20 +182,26 @@ class Conv(Layer):
         stack = jnp.stack([jnp.pad(s, ((m, m), (m, m), (0, 0), (0, 0))) for s, m in zip(steps, margins, strict=True)])
         return stack[jnp.argmax(jnp.asarray(self.kernels[::-1], jnp.int32) == kernel)]
 
-    def __call__(self, x: Maps, width: Size | None = None, kernel: Size | None = None) -> Maps:
+    def __call__(self, x: Maps, width: Size | None = None, kernel: Size | Branching | None = None) -> Maps:
         width = self.kernel.shape[3] if width is None else width
         kernel = self.kernels[-1] if kernel is None else kernel
-        self.note(width=width, kernel=kernel, inputs=x.shape[-1])
-        weight = self.weights(width, kernel, x.shape[-1])
-        if self.depthwise:
-            x = depthwise(x, weight, self.stride)
-        elif weight.shape[0] == 1 and self.stride == 1:
-            x = pointwise(x, weight)
+        if isinstance(kernel, Branching):
+            weights = [self.weights(width, size, x.shape[-1]) for size in kernel.options]
+            branches = [lambda x, weights, i=i: self._convolved(x, weights[i]) for i in range(len(weights))]
+            x = lax.switch(kernel.chosen, branches, x, weights)
         else:
-            x = convolve(x, weight, self.stride)
+            self.note(width=width, kernel=kernel, inputs=x.shape[-1])
+            x = self._convolved(x, self.weights(width, kernel, x.shape[-1]))
         if self.bias is not None:
             x = x + mask(cut(self.bias[...], 0, width), width)[None, None, None]
         return x
+
+    def _convolved(self, x: Maps, weight: Float[Array, "size size inputs outputs"]) -> Maps:
+        if self.depthwise:
+            return depthwise(x, weight, self.stride)
+        if weight.shape[0] == 1 and self.stride == 1:
+            return pointwise(x, weight)
+        return convolve(x, weight, self.stride)
 
     def narrow(self, *, width: int, kernel: int, inputs: int) -> None:  # type: ignore[override]
         self.kernel = nnx.Param(self.weights(width, kernel, inputs))
@@ -268,7 +281,7 @@ class ConvNorm(nnx.Module):
         self.activation = activation
 
     def __call__(
-        self, x: Maps, statistics: Moments | None, width: Size | None = None, kernel: Size | None = None
+        self, x: Maps, statistics: Moments | None, width: Size | None = None, kernel: Size | Branching | None = None
     ) -> tuple[Maps, Moments]:
         x, moments = self.norm(self.conv(x, width, kernel), statistics, width)
         return ACTIVATIONS[self.activation](x), moments

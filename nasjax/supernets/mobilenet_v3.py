@@ -13,7 +13,7 @@ from nasjax.space import Gene
 from nasjax.supernets.convolution import ACTIVATIONS, Maps
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, make_divisible, pick
 from nasjax.supernets.limits import COUNT, COUNT_OR_NONE, ODD, POSITIVE, WHOLE, check_limits
-from nasjax.supernets.stage import RESOLUTIONS, Choice, Stage, Statistics, SuperNet, check_resolutions
+from nasjax.supernets.stage import RESOLUTIONS, Choice, Mixed, Stage, Statistics, SuperNet, check_resolutions
 
 LIMITS = {
     **dict.fromkeys(("image_size", "resolutions"), WHOLE),
@@ -114,6 +114,8 @@ class InvertedBottleneck(Stage):
     Its genes are the kernel size and the expand ratio; the gate is the depth that may switch it off.
     """
 
+    sizes_only = (0,)
+
     def __init__(
         self,
         inputs: int,
@@ -144,8 +146,8 @@ class InvertedBottleneck(Stage):
         """The width between expansion and projection, for each expand ratio."""
         return tuple(make_divisible(round(self.inputs * ratio)) for ratio in self.genes[1].options)  # type: ignore
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
-        middle = pick(self.middles(), choice[1])
+    def forward(self, carry: Maps, choice: Mixed, statistics: Statistics) -> tuple[Maps, Statistics]:
+        middle = pick(self.middles(), choice[1])  # type: ignore[arg-type]
         used: Statistics = {}
         x, used["expand"] = self.expand(carry, statistics.get("expand"), middle)
         x, used["depthwise"] = self.depthwise(x, statistics.get("depthwise"), middle, self.option(choice, 0))

@@ -16,10 +16,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Int, PyTree
 
 from nasjax.space import Gene, SearchSpace
-from nasjax.supernets.elastic import BatchNorm, Moments, Size, pick
+from nasjax.supernets.elastic import BatchNorm, Branching, Moments, pick
 from nasjax.supernets.words import described
 
 Choice = tuple[int, ...] | Int[Array, " _genes"]
+Mixed = Choice | tuple[int | Branching, ...]
+"""What `switch` gives to `forward`: a static choice but for kernel sizes, which it branches over."""
 Statistics = dict[str, Moments]
 
 
@@ -33,12 +35,18 @@ class Stage(nnx.Module):
     genes: tuple[Gene, ...] = ()
     gate: tuple[Gene, float] | None = None
 
+    sizes_only: tuple[int, ...] = ()
+    """Which of `genes` are kernel sizes, read by one convolution and nothing else: evaluation by `switch` then branches over
+    them round that convolution alone, which compiles far less."""
+
     def forward(self, carry: PyTree, choice: Choice, statistics: Statistics) -> tuple[PyTree, Statistics]:
         """The stage's arithmetic; `statistics.get(name)` is None where the batch's own are to be used."""
         raise TypeError(f"{type(self).__name__} has no forward")
 
-    def option(self, choice: Choice, gene: int) -> Size:
+    def option(self, choice: Mixed, gene: int) -> Any:
         """The value, static or traced, of the `gene`-th of `genes` (whose options are whole numbers)."""
+        if isinstance(choice[gene], Branching):
+            return choice[gene]
         return pick(self.genes[gene].options, choice[gene])  # type: ignore[arg-type]
 
     @property
