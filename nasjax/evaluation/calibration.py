@@ -22,8 +22,7 @@ def calibrate(
     def moments(images):
         return net.forward(resized(images, size), arch, None)[1]
 
-    first = jax.eval_shape(moments, batches[0])
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+    zero = jax.tree.map(jnp.zeros_like, net.stored())
 
     def add(total, images):
         return jax.tree.map(jnp.add, total, moments(images)), None

@@ -7,7 +7,7 @@ sub-network. Between stages the carry has its largest width: a branch slices it 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, product
+from itertools import product
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from nasjax.evaluation.evaluator import EvaluatorConfig
+from nasjax.evaluation.looped import Looped, Run
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.programs import Programs
 from nasjax.supernets.elastic import Branching
@@ -50,38 +51,15 @@ def in_turn(function: Callable[..., Any], number: Int[Array, ""], *populations: 
     return lax.fori_loop(0, number, add, nothing)
 
 
-class Switched:
-    """A super-network that computes, for a traced architecture, no more than its sub-network; stages that follow one
-    another and are alike run as one loop, so that they are compiled once."""
+class Switched(Looped):
+    """A super-network that computes, for a traced architecture, no more than its sub-network."""
 
-    def __init__(self, net: SuperNet):
-        self.net = net
-        bare = [nnx.split(stage.bare()) for stage in net.stages]
-        indices = [list(group) for _, group in groupby(range(len(bare)), key=lambda i: (bare[i][0], _shapes(bare[i][1])))]
-        self.groups = [(group, bare[group[0]][0], _stacked([bare[i][1] for i in group])) for group in indices]
+    def told(self, stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Array, " inner"]]:
+        return _place(stage, choice)
 
-    def forward(
-        self, carry: PyTree, arch: Choice, statistics: tuple[Statistics, ...] | None
-    ) -> tuple[PyTree, tuple[Statistics, ...]]:
-        """As `SuperNet.forward`, for a traced architecture."""
-        choices = self.net.choices(arch)
-        used: list[Statistics] = []
-        for group, graph, weights in self.groups:
-            stages = [self.net.stages[i] for i in group]
-            gated = any(stage.gate is not None for stage in stages)
-            run = partial(_run, graph, stages[0].sizes_only, tuple(gene.options for gene in stages[0].genes), gated)
-            places = _stacked([_place(stage, choices[i]) for stage, i in zip(stages, group, strict=True)])
-            given = None if statistics is None else _stacked([statistics[i] for i in group])
-            rows = (weights, *places, given)
-            first = jax.tree.map(lambda leaf: leaf[0], rows)
-            if len(group) > 1 and _shapes(jax.eval_shape(run, carry, first)[0]) == _shapes(carry):
-                carry, moments = lax.scan(run, carry, rows)
-                used += [jax.tree.map(lambda leaf, i=i: leaf[i], moments) for i in range(len(group))]
-                continue
-            for i in range(len(group)):
-                carry, moments = run(carry, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
-                used.append(moments)
-        return carry, tuple(used)
+    def run(self, graph: nnx.GraphDef, stages: list[Stage]) -> Run:
+        options = tuple(gene.options for gene in stages[0].genes)
+        return partial(_run, graph, stages[0].sizes_only, options, any(stage.gate is not None for stage in stages))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -91,10 +69,10 @@ def _run(
     options: tuple[tuple[Any, ...], ...],
     gated: bool,
     carry: PyTree,
-    row: tuple[Any, Int[Array, ""], Int[Array, " inner"], Any],
+    row: tuple[Any, tuple[Int[Array, ""], Int[Array, " inner"]], Any],
 ) -> tuple[PyTree, Statistics]:
     """One stage, of `row`: its weights, the place of its choice among the branches, its `inner` genes, its statistics."""
-    weights, place, indices, statistics = row
+    weights, (place, indices), statistics = row
 
     def stage(choice: tuple[Any, ...], carry: PyTree, weights: Any, statistics: Any) -> tuple[PyTree, Statistics]:
         return nnx.merge(graph, weights).forward(carry, choice, statistics or {})
@@ -140,11 +118,3 @@ def _place(stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Array, " i
 
 def _padded(narrow: Array, whole: jax.ShapeDtypeStruct) -> Array:
     return jnp.pad(narrow, [(0, to - size) for size, to in zip(narrow.shape, whole.shape, strict=True)])
-
-
-def _stacked(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _shapes(tree: PyTree) -> Any:
-    return jax.tree.structure(tree), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree))
