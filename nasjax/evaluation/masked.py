@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from nasjax.evaluation.evaluator import EvaluatorConfig
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
@@ -24,8 +25,8 @@ class MaskedConfig(EvaluatorConfig):
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net), together=True)
 
-    def way(self, net: SuperNet, task: ImageClassification, spare: float) -> Programs:
-        return Programs(net, task, lambda net: net, at_once)
+    def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> Programs:
+        return Programs(net, task, lambda net: net, at_once, mesh)
 
 
 def at_once(function: Callable[..., Any], number: Any, *populations: Any) -> Any:
