@@ -18,7 +18,9 @@ def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[
     """
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
-    about = subject(net, task, config["evaluator"])
+    # Whoever names architectures wants each on all pictures.
+    evaluator = config["evaluator"] and {**config["evaluator"], "first_pictures": 0}
+    about = subject(net, task, evaluator)
     population, _ = read_architectures("archs", archs, about.space)
     if (split == "test" and about.test is None) or split not in ("validation", "test"):
         raise ValueError(f"split={split} cannot be measured here; allowed: validation{', test' if about.test else ''}")

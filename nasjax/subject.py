@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from nasjax.deliver import Extracted, deliver
-from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation import EVALUATORS, Halving
+from nasjax.evaluation.halving import Values
 from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.latency import Profile, Timed, profile
+from nasjax.objectives import OBJECTIVES
 from nasjax.outline import Block, outline
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
@@ -117,7 +119,8 @@ def subject(
     if made is not None:
         ranges |= made.ranges()
         origin["hardware"] = made.origin
-    timed: Evaluator = evaluator if made is None else Timed(evaluator, made)
+    scored = Halving(evaluator, _compared(task, costs)) if config.first_pictures else evaluator
+    timed: Evaluator = scored if made is None else Timed(scored, made)
     return Subject(
         net.space,
         timed,
@@ -131,6 +134,14 @@ def subject(
         estimates={} if made is None else made.estimates(),
         identity=evaluator.context,
     )
+
+
+def _compared(task: ImageClassification, costs: Mapping[str, CostTable]) -> Values:
+    """Halving compares by the task's first metric and exact multiply-accumulates, whatever the objectives are: its values
+    must not depend on a search's."""
+    name = task.metrics[0]
+    sign = OBJECTIVES[name].sign
+    return lambda archs, found: np.stack([sign * found[name], costs["macs"].exact(archs)], axis=1)
 
 
 def _exact(costs: Mapping[str, CostTable]) -> dict[str, Score]:

@@ -1,6 +1,7 @@
 """Evaluators: what measures populations of sub-networks."""
 
 from nasjax.evaluation.evaluator import EvaluatorConfig, PopulationEvaluator
+from nasjax.evaluation.halving import Halving
 from nasjax.evaluation.masked import MaskedConfig
 from nasjax.evaluation.prefix import PrefixConfig
 from nasjax.evaluation.switch import SwitchConfig
@@ -8,4 +9,4 @@ from nasjax.evaluation.switch import SwitchConfig
 EVALUATORS = {"masked": MaskedConfig, "switch": SwitchConfig, "prefix": PrefixConfig}
 """Every evaluator by name."""
 
-__all__ = ["EVALUATORS", "EvaluatorConfig", "MaskedConfig", "PopulationEvaluator", "PrefixConfig", "SwitchConfig"]
+__all__ = ["EVALUATORS", "EvaluatorConfig", "Halving", "MaskedConfig", "PopulationEvaluator", "PrefixConfig", "SwitchConfig"]

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, PyTree
 
 from nasjax.evaluation.evaluator import EvaluatorConfig
@@ -29,8 +30,8 @@ class MaskedConfig(EvaluatorConfig):
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net, Masked), together=True)
 
-    def way(self, net: SuperNet, task: ImageClassification, spare: float) -> Programs:
-        return Programs(net, task, Masked, at_once)
+    def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> Programs:
+        return Programs(net, task, Masked, at_once, mesh)
 
 
 class Masked(Looped):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
@@ -50,8 +51,9 @@ class Plan(NamedTuple):
     spare: float
 
 
-def plan(config: Any, needs: Needs, net: SuperNet, calibration: Array, pictures: int) -> Plan:
-    """What fits the memory of the evaluator's settings, `pictures` being there to be scored.
+def plan(config: Any, needs: Needs, net: SuperNet, calibration: Array | np.ndarray, pictures: int) -> Plan:
+    """What fits the memory of the evaluator's settings, `pictures` being there to be scored: by one device,
+    where several share them.
 
     Scores are means over pictures, so that fewer at a time change nothing but rounding; moments are those of a batch, which
     cannot be cut apart: raises ValueError where one network does not fit on a batch of `calibration`.

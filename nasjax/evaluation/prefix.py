@@ -2,22 +2,24 @@
 
 One program for each kind of stage and choice, compiled when it first occurs. Sub-networks are sorted by their choices and
 walked depth-first, so that few activations live; what memory is left keeps activations for later populations. The statistics
-of the first stages do not depend on what follows: they are shared by the prefix too.
+of the first stages do not depend on what follows: they are shared by the prefix too. It runs on one device, however many
+there are: activations that are shared lie where they were made.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from nasjax.evaluation.evaluator import EvaluatorConfig
+from nasjax.evaluation.evaluator import ALL, EvaluatorConfig, Found
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.pictures import Block
 from nasjax.evaluation.programs import added
@@ -39,8 +41,10 @@ STATISTICS = 0.1
 class PrefixConfig(EvaluatorConfig):
     """Shares the work of equal first choices, within a chunk and with earlier ones: for evolved populations.
 
-    At most `cache_gb` of activations, and no more than `memory_gb` leaves, are kept for later populations.
+    At most `cache_gb` of activations, and no more than `memory_gb` leaves, are kept for later populations. One device only.
     """
+
+    spreads: ClassVar[bool] = False
 
     chunk: int = 32
     cache_gb: float = 1.0
@@ -53,7 +57,7 @@ class PrefixConfig(EvaluatorConfig):
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net), together=False)
 
-    def way(self, net: SuperNet, task: ImageClassification, spare: float) -> "Prefix":
+    def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> "Prefix":
         return Prefix(net, task, int(min(self.cache_gb * 1e9, spare)))
 
 
@@ -127,6 +131,8 @@ class Prefix:
         blocks: Sequence[Block],
         size: int | None,
         together: int,
+        part: slice = ALL,
+        kept: Found | None = None,
     ) -> tuple[Float[np.ndarray, "pop metrics"], Float[np.ndarray, "pop metrics"]]:
         if blocks is not self._blocks:  # Other pictures: what is kept is not theirs.
             self.forget()
@@ -141,11 +147,11 @@ class Prefix:
             return run(self._weights[depth], carry, statistics[path[: depth + 1]])
 
         totals = {path: np.zeros((2, 0)) for path in distinct}
-        for i, block in enumerate(blocks):
+        for i, block in list(enumerate(blocks))[part]:
             for j, (images, labels, counted) in enumerate(zip(*block, strict=True)):
-                kept = self._scoring.setdefault((size, i, j), self._share(batches))
+                cache = self._scoring.setdefault((size, i, j), self._share(batches))
                 found = {}
-                for path, logits in _walk(distinct, partial(self._resize, images, size), step, kept, len):
+                for path, logits in _walk(distinct, partial(self._resize, images, size), step, cache, len):
                     found[path] = self._add(logits, labels, counted)
                 for path, sums in found.items():
                     new = np.array(sums, np.float64)

@@ -1,6 +1,7 @@
 """The two programs of a way that runs a chunk within one: re-calibration, and scores of a block of pictures."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from nasjax.evaluation.calibration import calibrate
+from nasjax.evaluation.evaluator import ALL, Found
+from nasjax.evaluation.mesh import by_pictures, by_rows, everywhere, parted
 from nasjax.evaluation.pictures import Block
 from nasjax.evaluation.resolution import resized
 from nasjax.supernets.stage import Choice, Statistics, SuperNet
@@ -24,20 +28,25 @@ Each = Callable[..., Any]
 class Programs:
     """A `Way`: `seen` gives the super-network the `forward` that runs one architecture, `each` runs a function for all.
 
-    The population is always filled up, for each resolution: results then do not depend on how many are asked for.
+    The population is always filled up, for each resolution: results then do not depend on how many are asked for. Devices of
+    a mesh share the work (`nasjax.evaluation.mesh`).
     """
 
-    def __init__(self, net: SuperNet, task: ImageClassification, seen: Callable[[Any], Any], each: Each):
-        graph, self._weights = nnx.split(net)
-        self.calibrate = jax.jit(calibrations(graph, seen, each), static_argnames="size")
-        self.score = jax.jit(scores(graph, task, seen, each), static_argnames="size")
+    def __init__(
+        self, net: SuperNet, task: ImageClassification, seen: Callable[[Any], Any], each: Each, mesh: Mesh | None = None
+    ):
+        graph, weights = nnx.split(net)
+        self._weights = everywhere(mesh, weights)
+        self._mesh = mesh
+        self.calibrate = jax.jit(by_rows(mesh, calibrations(graph, seen, each)), static_argnames="size")
+        self.score = jax.jit(by_pictures(mesh, scores(graph, task, seen, each)), static_argnames="size")
 
     def statistics(
         self, arch: Choice, calibration: Float[Array, "batches batch h w c"], size: int | None, together: int
     ) -> tuple[Statistics, ...]:
         rows = np.tile(np.asarray(arch, np.int32), (together, 1))
         found = self.calibrate(self._weights, rows, np.int32(1), calibration, size=size)
-        return jax.tree.map(lambda moment: moment[0], found)
+        return jax.tree.map(lambda moment: jnp.asarray(np.asarray(moment)[0]), found)
 
     def totals(
         self,
@@ -46,15 +55,32 @@ class Programs:
         blocks: Sequence[Block],
         size: int | None,
         together: int,
+        part: slice = ALL,
+        kept: Found | None = None,
     ) -> tuple[Float[np.ndarray, "pop metrics"], Float[np.ndarray, "pop metrics"]]:
         rows = np.concatenate([archs, np.repeat(archs[-1:], together - len(archs), axis=0)])
         number = np.int32(len(archs))
-        statistics = self.calibrate(self._weights, rows, number, calibration, size=size)
-        found = [self.score(self._weights, rows, number, statistics, *block, size=size) for block in blocks]
+        statistics = self._statistics(rows, number, calibration, size, kept)
+        score = partial(self.score, self._weights, rows, number, statistics, size=size)
+        found = [score(*parted(self._mesh, block)) for block in blocks[part]]
         # Sums over many blocks are kept in float64.
         kinds = zip(*found, strict=True)
         sums, squares = (np.sum([np.asarray(part, np.float64) for part in kind], axis=0) for kind in kinds)
         return sums[: len(archs)], squares[: len(archs)]
+
+    def _statistics(
+        self, rows: Population, number: np.int32, calibration: Array, size: int | None, kept: Found | None
+    ) -> Any:
+        """The statistics of all rows; on the host where they are kept: they are small beside pictures and activations."""
+        keys = [(size, row.tobytes()) for row in rows]
+        if kept and all(key in kept for key in keys):
+            return jax.tree.map(lambda *moments: np.stack(moments), *(kept[key] for key in keys))
+        found = self.calibrate(self._weights, rows, number, calibration, size=size)
+        if kept is not None:
+            held = jax.tree.map(np.asarray, found)
+            for i in range(number):
+                kept[keys[i]] = jax.tree.map(lambda moments, i=i: moments[i], held)
+        return found
 
     def forget(self) -> None:
         """Nothing is kept."""

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
 from nasjax.evaluation.evaluator import EvaluatorConfig
@@ -32,8 +33,8 @@ class SwitchConfig(EvaluatorConfig):
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net, Switched), together=False)
 
-    def way(self, net: SuperNet, task: ImageClassification, spare: float) -> Programs:
-        return Programs(net, task, Switched, in_turn)
+    def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> Programs:
+        return Programs(net, task, Switched, in_turn, mesh)
 
 
 def in_turn(function: Callable[..., Any], number: Int[Array, ""], *populations: Any) -> Any:
