@@ -17,6 +17,7 @@ from nasjax.deliver import Extracted, deliver, scores
 from nasjax.evaluation import EVALUATORS
 from nasjax.export import kind
 from nasjax.extract import extract
+from nasjax.fastest import bound
 from nasjax.objectives import parse_constraint
 from nasjax.pareto import knee
 from nasjax.report import read_run
@@ -140,7 +141,7 @@ def ready(config: Mapping[str, Any], run: Path | None = None) -> Ready:
         what = f"supernet={config['supernet']['name']} is a table" if run is None else f"run={run} searched a table"
         raise ValueError(f"{what}: it has no networks to extract")
     task = tasks.create(**config["task"])
-    evaluator = settings("evaluator", EVALUATORS, config["evaluator"]).bind(net, task)
+    evaluator = bound(settings("evaluator", EVALUATORS, config["evaluator"]), net, task)
     if run is not None and digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
         raise ValueError(f"run={run} was measured with other weights or data than are there now: put those back")
     return Ready(net, task, evaluator)

@@ -11,6 +11,7 @@ from nasjax.deliver import Extracted, deliver
 from nasjax.evaluation import EVALUATORS, Halving
 from nasjax.evaluation.halving import Values
 from nasjax.evaluation.proxies import Score, proxies
+from nasjax.fastest import bound
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.latency import Profile, Timed, profile
 from nasjax.objectives import OBJECTIVES
@@ -114,7 +115,7 @@ def subject(
     costs = cost_tables(net)
     ranges = task.ranges() | _ranges(costs)
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
-    evaluator = config.bind(net, task)
+    evaluator = bound(config, net, task)
     made = hardware if hardware is None or isinstance(hardware, Profile) else profile(net, hardware)
     if made is not None:
         ranges |= made.ranges()

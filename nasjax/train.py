@@ -11,6 +11,7 @@ import jax
 from nasjax import supernets, tasks
 from nasjax.evaluation import EVALUATORS
 from nasjax.extract import load, save_network
+from nasjax.fastest import bound
 from nasjax.runs import check_seed, plain, write_text
 from nasjax.subject import check_fit, measure
 from nasjax.supernets import SuperNet
@@ -74,6 +75,6 @@ def _network(config: Mapping[str, Any]) -> SuperNet:
 
 def _accuracies(evaluator: Any, net: SuperNet, task: Any, arch: Arch) -> dict[str, float]:
     """Accuracy of an architecture, re-calibrated, by split."""
-    bound = evaluator.bind(net, task)
+    validated = bound(evaluator, net, task)
     splits = ("validation", "test")
-    return {split: round(measure(bound.on(split), arch[None])["accuracy_top1"].item(), 2) for split in splits}
+    return {split: round(measure(validated.on(split), arch[None])["accuracy_top1"].item(), 2) for split in splits}

@@ -26,6 +26,7 @@ FLOORS = {
     "export": 4,
     "architectures": 4,
     "latency": 5,
+    "fastest": 5,
     "deliver": 5,
     "claims": 4,
     "objectives": 5,
@@ -54,7 +55,7 @@ NETWORKS = {"supernets", "tasks", "extract", "export", "outline", "evaluation", 
 
 HYDRA = {"cli"}
 DISK = {"archive", "claims", "cli", "deliver", "dynast", "evaluate", "export", "extract", "extract_run", "warm"}
-DISK |= {"architectures", "hardware", "latency", "report", "runs", "supernets", "tasks", "train"}
+DISK |= {"architectures", "fastest", "hardware", "latency", "report", "runs", "supernets", "tasks", "train"}
 
 
 def imports():

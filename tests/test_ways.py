@@ -15,7 +15,7 @@ from tiny import architectures, close, easy_task, scrambled, tiny_network
 from toy_transformer import SOURCE, TARGET, WORDS, ToyTransformer
 
 from nasjax import supernets
-from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation import EVALUATORS, WAYS
 from nasjax.evaluation.prefix import SKIPPED, Kept, _walk
 from nasjax.evaluation.switch import Switched, in_turn
 from nasjax.extract import extract
@@ -92,7 +92,7 @@ def case(request):
     return net, archs, task, extracted_logits(net, archs, task, calibration)
 
 
-@pytest.fixture(scope="module", params=EVALUATORS)
+@pytest.fixture(scope="module", params=WAYS)
 def bound(request, case):
     return EVALUATORS[request.param](**SETTINGS).bind(case[0], case[2])
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import logging
 import os
 import re
 import sys
@@ -289,7 +290,9 @@ HANDLERS = {
 
 
 def _prepare_jax() -> None:
-    """The persistent compilation cache, unless the environment says where it is."""
+    """The persistent compilation cache, unless the environment says where it is; what is logged goes to stderr."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("nasjax").setLevel(logging.INFO)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

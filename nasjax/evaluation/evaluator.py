@@ -70,7 +70,7 @@ class Way(Protocol):
 
 @dataclass(frozen=True)
 class EvaluatorConfig(ABC):
-    """Settings that all ways have.
+    """Settings that all evaluators have.
 
     `batch` pictures at a time, fewer to be scored where `memory_gb` does not hold them; `calibration_images` of the training
     pictures, in whole batches, re-calibrate the batch norms of every sub-network, drawn with `seed`. At most `chunk`
@@ -85,9 +85,6 @@ class EvaluatorConfig(ABC):
     memory_gb: float = 4.0
     seed: int = 0
     first_pictures: int = 0
-
-    spreads: ClassVar[bool] = True
-    """Whether several devices share the work."""
 
     def __post_init__(self):
         for name in ("batch", "calibration_images", "chunk", "memory_gb"):
@@ -104,6 +101,7 @@ class EvaluatorConfig(ABC):
         order = np.random.default_rng(self.seed).permutation(len(images))[: number * size]
         return images[order].reshape(number, size, *images.shape[1:])
 
+    @abstractmethod
     def bind(
         self,
         net: SuperNet,
@@ -112,6 +110,21 @@ class EvaluatorConfig(ABC):
         devices: Sequence[jax.Device] | None = None,
     ) -> "PopulationEvaluator":
         """An evaluator of `net` on one split of the task's pictures, on `devices` (None: all that JAX has)."""
+
+
+class WayConfig(EvaluatorConfig):
+    """Settings of one way of evaluation."""
+
+    spreads: ClassVar[bool] = True
+    """Whether several devices share the work."""
+
+    def bind(
+        self,
+        net: SuperNet,
+        task: ImageClassification,
+        split: str = "validation",
+        devices: Sequence[jax.Device] | None = None,
+    ) -> "PopulationEvaluator":
         return PopulationEvaluator(self, net, task, split, devices if self.spreads else jax.local_devices()[:1])
 
     @abstractmethod
@@ -133,7 +146,7 @@ class PopulationEvaluator:
 
     def __init__(
         self,
-        config: EvaluatorConfig,
+        config: WayConfig,
         net: SuperNet,
         task: ImageClassification,
         split: str,
@@ -175,6 +188,10 @@ class PopulationEvaluator:
         other._split = split
         other.context = {**self.context, "split": split}
         return other
+
+    def forget(self) -> None:
+        """Drops what is kept of sub-networks: everything is computed again."""
+        self._way.forget()
 
     def release(self) -> None:
         """Makes room: the pictures leave the device, the programs are dropped. Both come back when wanted."""

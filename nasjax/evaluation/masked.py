@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, PyTree
 
-from nasjax.evaluation.evaluator import EvaluatorConfig
+from nasjax.evaluation.evaluator import WayConfig
 from nasjax.evaluation.looped import Looped, Run
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.programs import Programs
@@ -20,7 +20,7 @@ from nasjax.tasks import ImageClassification
 
 
 @dataclass(frozen=True)
-class MaskedConfig(EvaluatorConfig):
+class MaskedConfig(WayConfig):
     """All sub-networks of a chunk at once, each at the cost of the largest: for accelerators and small networks.
 
     At most `chunk` at once, fewer where the memory does not hold them or where fewer are quicker: full-size ones on a CPU

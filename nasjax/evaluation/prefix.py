@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from nasjax.evaluation.evaluator import ALL, EvaluatorConfig, Found
+from nasjax.evaluation.evaluator import ALL, Found, WayConfig
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.pictures import Block
 from nasjax.evaluation.programs import added
@@ -38,7 +38,7 @@ STATISTICS = 0.1
 
 
 @dataclass(frozen=True)
-class PrefixConfig(EvaluatorConfig):
+class PrefixConfig(WayConfig):
     """Shares the work of equal first choices, within a chunk and with earlier ones: for evolved populations.
 
     At most `cache_gb` of activations, and no more than `memory_gb` leaves, are kept for later populations. One device only.

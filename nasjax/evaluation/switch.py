@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
-from nasjax.evaluation.evaluator import EvaluatorConfig
+from nasjax.evaluation.evaluator import WayConfig
 from nasjax.evaluation.looped import Looped, Run
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.programs import Programs
@@ -27,7 +27,7 @@ from nasjax.tasks import ImageClassification
 
 
 @dataclass(frozen=True)
-class SwitchConfig(EvaluatorConfig):
+class SwitchConfig(WayConfig):
     """One sub-network after the other, each at its own cost: for full-size networks. Compiles once, whatever is measured."""
 
     def needs(self, net: SuperNet) -> Needs:

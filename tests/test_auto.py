@@ -1,0 +1,95 @@
+"""evaluator=auto: the quickest way by a clock, remembered, told, and answering as every way does."""
+
+import json
+import logging
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+
+from nasjax import fastest
+from nasjax.evaluation import WAYS, AutoConfig, MaskedConfig, auto
+from nasjax.fastest import bound
+
+SMALL = AutoConfig(batch=16, calibration_images=16, chunk=2)
+
+
+class TooLarge(MaskedConfig):
+    def needs(self, net):
+        raise ValueError("evaluator.memory_gb=4 does not hold one network")
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Two ways, one of which the memory does not hold."""
+    monkeypatch.setattr(auto, "WAYS", {"masked": MaskedConfig, "switch": TooLarge})
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Seconds as if measured, and how often they were asked for."""
+    asked = []
+
+    def seconds(self, net, task):
+        asked.append(self)
+        return {"masked": 2.0, "switch": 0.5, "prefix": np.inf}
+
+    monkeypatch.setattr(AutoConfig, "seconds", seconds)
+    return asked
+
+
+def test_a_way_takes_what_its_clock_says_and_one_too_large_is_infinite(two, tiny_net, tiny_task, caplog):
+    ticks = count(step=7.0)
+    with caplog.at_level(logging.INFO):
+        seconds = SMALL.seconds(tiny_net, tiny_task, lambda: next(ticks))
+    assert seconds == {"masked": 7.0 / 2, "switch": np.inf}
+    assert "timing masked, switch" in caplog.text
+
+
+def test_nothing_that_fits_is_told_as_by_a_way_alone(monkeypatch, tiny_net, tiny_task):
+    monkeypatch.setattr(auto, "WAYS", {"masked": TooLarge, "switch": TooLarge})
+    with pytest.raises(ValueError, match="does not hold one network"):
+        SMALL.seconds(tiny_net, tiny_task)
+
+
+def test_the_quickest_is_taken_with_all_settings_and_told(figures, tiny_net, tiny_task, caplog):
+    with caplog.at_level(logging.INFO):
+        found = bound(replace(SMALL, seed=3), tiny_net, tiny_task)
+    assert found.config == WAYS["switch"](batch=16, calibration_images=16, chunk=2, seed=3)
+    assert "switch is fastest (seconds a sub-network: masked 2, switch 0.5, prefix too large)" in caplog.text
+    assert SMALL.as_way("prefix") == WAYS["prefix"](batch=16, calibration_images=16, chunk=2)
+    # Values do not depend on the way: their key does not name it.
+    assert found.context == WAYS["masked"](batch=16, calibration_images=16, seed=3).bind(tiny_net, tiny_task).context
+
+
+def test_what_was_timed_is_remembered_for_the_same_network_device_and_batch(
+    figures, tiny_net, tiny_task, tmp_path, monkeypatch
+):
+    config = replace(SMALL, file=str(tmp_path / "deep" / "ways.jsonl"))
+    bound(config, tiny_net, tiny_task)
+    bound(replace(config, seed=1), tiny_net, tiny_task)
+    assert len(figures) == 1
+    bound(replace(config, batch=8), tiny_net, tiny_task)
+    assert len(figures) == 2
+    monkeypatch.setattr(fastest, "processor", lambda: "another")
+    bound(config, tiny_net, tiny_task)
+    assert len(figures) == 3
+    assert len((tmp_path / "deep" / "ways.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("line", ['{"key": ', "[]", '{"key": "KEY"}', '{"key": "KEY", "seconds": {"masked": "x"}}'])
+def test_a_line_that_is_not_whole_is_passed_over(figures, tiny_net, tiny_task, tmp_path, line):
+    file = tmp_path / "ways.jsonl"
+    config = replace(SMALL, file=str(file))
+    bound(config, tiny_net, tiny_task)
+    key = json.loads(file.read_text())["key"]
+    file.write_text(line.replace("KEY", key) + "\n")
+    assert bound(config, tiny_net, tiny_task).config == SMALL.as_way("switch")
+    assert len(figures) == 2
+
+
+def test_relatives_are_architectures_half_of_them_near_the_others(tiny_net):
+    archs = auto.relatives(tiny_net.space, 9)
+    assert archs.shape == (9, len(tiny_net.space.genes)) and archs.dtype == np.int32
+    np.testing.assert_array_equal(archs, tiny_net.space.canonical(archs))
