@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from nasjax.loop import Progress, search, searching
     from nasjax.results import Front
     from nasjax.seeds import search_seeds
+    from nasjax.subject import follow
 
 _PLACES = {
     "Front": "nasjax.results",
     "Progress": "nasjax.loop",
+    "follow": "nasjax.subject",
     "load": "nasjax.extract",
     "search": "nasjax.loop",
     "search_seeds": "nasjax.seeds",
@@ -31,7 +33,7 @@ _PLACES = {
     "tasks": "nasjax",
 }
 
-__all__ = ["Front", "Progress", "__version__", "load", "search", "search_seeds", "searching", "supernets", "tasks"]
+__all__ = ["Front", "Progress", "__version__", "follow", "load", "search", "search_seeds", "searching", "supernets", "tasks"]
 
 
 def __getattr__(name: str) -> Any:

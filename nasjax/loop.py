@@ -85,8 +85,8 @@ def searching(
     `run` is the folder to write or to take up again (None: nothing is written); `archive` a file of measurements shared with
     other runs (None: the run's own). `warm_start` is an earlier search to begin from (a run folder, a table, an archive);
     `space_reduction` (`popdb`, a mapping or settings) makes the space smaller before the tactic begins. After `minutes`
-    nothing more is begun (0: only what is known is written, nothing measured). Raises ValueError for what a person can put
-    right.
+    nothing more is begun (0: only what is known is written, nothing measured). Of several processes the first one searches,
+    the others run `nasjax.follow`. Raises ValueError for what a person can put right.
     """
     _check(evaluations, minutes, {"run": run, "archive": archive, "warm_start": warm_start})
     objectives, constraints = listed("objectives", objectives), listed("constraints", constraints)
@@ -99,51 +99,54 @@ def searching(
     predictor = settings("predictor", PREDICTORS, predictor)
     reduction = None if space_reduction is None else settings("space_reduction", REDUCTIONS, space_reduction)
     about = subject(net, task, evaluator, hardware)
-    goals = Goals(parse_objectives(objectives, about.ranges, references or {}), parse_constraints(constraints, about.ranges))
-    written = {
-        "objectives": list(objectives),
-        "constraints": list(constraints),
-        "references": dict(references or {}),
-        "evaluations": evaluations,
-        "seed": seed,
-        "tactic": record(TACTICS, tactic),
-        "algorithm": record(ALGORITHMS, algorithm),
-        "predictor": record(PREDICTORS, predictor),
-        **about.origin,
-        "archive": archive,
-        "warm_start": None if warm_start is None else Path(warm_start).absolute(),
-        "space_reduction": reduction and record(REDUCTIONS, reduction),
-    }
-    warm = None if warm_start is None else start_from(Path(warm_start), about, goals, net)
-    problem = problem_of(about, goals, algorithm, predictor, evaluations, warm)
-    # What a tactic refuses it refuses here, before anything is written.
-    state = tactic.init(jax.random.key(seed), problem)
-    if reduction is not None:
-        reduction.check(problem)
-    context = digest(about.identity)
-    held = nullcontext(RunFolder(None, uuid.uuid4().hex)) if run is None else run_folder(Path(run), written, context)
-    with held as folder:
-        path = folder.path
-        place = archive or (path and path / "archive.db")
-        store = Archive(place, folder.id)
-        try:
-            began = time.monotonic()
-            search = _Search(about, goals, problem, store, path)
-            if reduction is None:
-                steps = _steps(search, tactic, state, evaluations)
-            else:
-                steps = _reduced_steps(search, tactic, reduction, jax.random.key(seed))
-            complete = False
-            while minutes is None or time.monotonic() - began < 60 * minutes:
-                now = next(steps, None)
-                complete = now is None
-                if now is None:
-                    break
-                yield now
-            spent = time.monotonic() - began
-            return finish(about, goals, store, path, written, spent, complete, test=minutes != 0)
-        finally:
-            store.close()
+    with about.leading():
+        goals = Goals(
+            parse_objectives(objectives, about.ranges, references or {}), parse_constraints(constraints, about.ranges)
+        )
+        written = {
+            "objectives": list(objectives),
+            "constraints": list(constraints),
+            "references": dict(references or {}),
+            "evaluations": evaluations,
+            "seed": seed,
+            "tactic": record(TACTICS, tactic),
+            "algorithm": record(ALGORITHMS, algorithm),
+            "predictor": record(PREDICTORS, predictor),
+            **about.origin,
+            "archive": archive,
+            "warm_start": None if warm_start is None else Path(warm_start).absolute(),
+            "space_reduction": reduction and record(REDUCTIONS, reduction),
+        }
+        warm = None if warm_start is None else start_from(Path(warm_start), about, goals, net)
+        problem = problem_of(about, goals, algorithm, predictor, evaluations, warm)
+        # What a tactic refuses it refuses here, before anything is written.
+        state = tactic.init(jax.random.key(seed), problem)
+        if reduction is not None:
+            reduction.check(problem)
+        context = digest(about.identity)
+        held = nullcontext(RunFolder(None, uuid.uuid4().hex)) if run is None else run_folder(Path(run), written, context)
+        with held as folder:
+            path = folder.path
+            place = archive or (path and path / "archive.db")
+            store = Archive(place, folder.id)
+            try:
+                began = time.monotonic()
+                search = _Search(about, goals, problem, store, path)
+                if reduction is None:
+                    steps = _steps(search, tactic, state, evaluations)
+                else:
+                    steps = _reduced_steps(search, tactic, reduction, jax.random.key(seed))
+                complete = False
+                while minutes is None or time.monotonic() - began < 60 * minutes:
+                    now = next(steps, None)
+                    complete = now is None
+                    if now is None:
+                        break
+                    yield now
+                spent = time.monotonic() - began
+                return finish(about, goals, store, path, written, spent, complete, test=minutes != 0)
+            finally:
+                store.close()
 
 
 def _check(evaluations: Any, minutes: float | None, places: Mapping[str, Any]) -> None:

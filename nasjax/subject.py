@@ -1,6 +1,7 @@
 """What a search is about: a super-network with all that can be known of its sub-networks, measured or computed."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -8,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from nasjax.deliver import Extracted, deliver
-from nasjax.evaluation import EVALUATORS, Halving
+from nasjax.evaluation import EVALUATORS, Halving, hosts
 from nasjax.evaluation.halving import Values
+from nasjax.evaluation.hosts import leading
 from nasjax.evaluation.proxies import Score, proxies
 from nasjax.fastest import bound
 from nasjax.hardware.costs import CostTable, cost_tables
@@ -50,6 +52,7 @@ class Subject:
     this was made. `rows` are the only architectures that can be measured, and `repair` replaces others by those; None where
     all can. `blocks` are what a network is drawn as; none where only its genes are known. `proxies` are
     cheap scores of architectures, more is better. `estimates` are what is measured, but known well before: a latency model.
+    `leading` holds while other processes, where there are any, do their part of what is measured.
     `identity` is what a run's measurements depend on, the timing aside, which is in its settings.
     """
 
@@ -65,6 +68,7 @@ class Subject:
     blocks: tuple[Block, ...] = ()
     proxies: Mapping[str, Score] = field(default_factory=dict)
     estimates: Mapping[str, Any] = field(default_factory=dict)
+    leading: Callable[[], AbstractContextManager[None]] = nullcontext
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     def compute(self, archs: Population) -> dict[str, np.ndarray]:
@@ -133,8 +137,20 @@ def subject(
         blocks=outline(net.stages),
         proxies={**proxies(net, task.train.images[:PROXY_IMAGES], evaluator.chunk, config.memory_gb), **_exact(costs)},
         estimates={} if made is None else made.estimates(),
+        leading=lambda: leading(evaluator),
         identity=evaluator.context,
     )
+
+
+def follow(net: SuperNet | Measurable, task: ImageClassification | None = None, evaluator: Any = "masked") -> None:
+    """Does this process's part of a search that the first of several processes makes; until that search is over.
+
+    The processes are joined by `jax.distributed.initialize`, and have the same super-network, task and evaluator. Raises
+    ValueError where these do not fit.
+    """
+    if isinstance(net, SuperNet) and task is not None:
+        check_fit(net, task)
+        hosts.follow(settings("evaluator", EVALUATORS, evaluator).bind(net, task))
 
 
 def _compared(task: ImageClassification, costs: Mapping[str, CostTable]) -> Values:

@@ -1,5 +1,6 @@
 """Several devices, of one process or of two joined on loopback, measure what one device measures."""
 
+import csv
 import json
 import os
 import socket
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from nasjax.cli import main
 
 SCRIPT = Path(__file__).parent / "several_devices.py"
 
@@ -67,3 +70,44 @@ def test_two_processes_measure_what_one_device_does(request):
     first, second = map(answer, both)
     assert first == second and (first["processes"], first["devices"]) == (2, 4)
     check_ways(first["ways"])
+
+
+@pytest.mark.slow
+def test_a_search_over_two_processes_is_that_of_one(request, tmp_path):
+    """The first writes, the other only measures; halving shares what re-calibration found in both."""
+    words = ["supernet=digits", "task=digits", "tactic=random", "evaluations=10", "evaluator.chunk=5"]
+    words += ["evaluator.first_pictures=200", "objectives=[accuracy_top1,macs]"]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(request.config.cache.mkdir("jax")), "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, **cache, "XLA_FLAGS": ""}
+
+    def search(*own):
+        command = [sys.executable, "-m", "nasjax", "search", *words, *own]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE)
+
+    joined = f"distributed=[127.0.0.1:{free_port()},2,"
+    runs = [search("run=two", f"{joined}0]"), search("run=other", f"{joined}1]"), search("run=one")]
+    for run in runs:
+        error = run.communicate()[1]
+        assert run.returncode == 0, error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    tables = [list(csv.DictReader((tmp_path / name / "evaluations.csv").open())) for name in ("one", "two")]
+    assert len(tables[0]) == 10
+    for one, two in zip(*tables, strict=True):
+        assert {key: value for key, value in one.items() if not _measured(key)} == {
+            key: value for key, value in two.items() if not _measured(key)
+        }
+        for key in filter(_measured, one):
+            if key != "seconds":
+                assert float(one[key]) == pytest.approx(float(two[key]), rel=1e-5), key
+
+
+def _measured(column):
+    return column == "seconds" or column.startswith(("accuracy", "loss"))
+
+
+def test_what_does_not_say_which_process_this_is_is_refused(capsys):
+    for words in ("[]", "[10.0.0.1:1234,two,0]"):
+        assert main(["search", "supernet=digits", "task=digits", f"distributed={words}"]) == 2
+        assert "must be [auto] or [HOST:PORT,NUMBER,INDEX]" in capsys.readouterr().err
+    assert main(["search", "-m", "distributed=[auto]", "seed=0,1"]) == 2
+    assert "distributed= cannot be given with -m" in capsys.readouterr().err

@@ -30,6 +30,7 @@ from nasjax.report import read_run, write_report
 from nasjax.report.compare import write_comparison
 from nasjax.report.terminal import front_table, words_table
 from nasjax.runs import new_path, read_settings, write_table
+from nasjax.subject import follow
 from nasjax.train import train_run
 
 
@@ -40,6 +41,8 @@ def search(options: argparse.Namespace) -> int:
         from nasjax.cli.multirun import sweep
 
         check_sweep("search", words)
+        if any(word.startswith("distributed=") for word in words):
+            raise ValueError("distributed= cannot be given with -m: several processes make one search")
         return sweep(words)
     run_search(configuration("search", words))
     return 0
@@ -67,9 +70,15 @@ def run_search(config: dict[str, Any], label: str = "", again: str | None = None
 
 
 def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
+    config = dict(config)
+    _join(config.pop("distributed", None))
     _prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
+    if jax.process_index():
+        follow(net, task, config["evaluator"])
+        print(f"Process {jax.process_index()} of {jax.process_count()} has done its part")
+        return True
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
     if rest["hardware"] is not None and isinstance(net, supernets.SuperNet):
         rest["hardware"] = profiled(net, rest["hardware"], label)
@@ -77,6 +86,9 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
     try:
         _show(searching(net, task, **rest), rest["evaluations"], label)
     except KeyboardInterrupt:
+        if jax.process_count() > 1:  # What all compute together cannot be taken up again by one.
+            print(f"Stopping: what was measured is stored; {again} goes on", file=sys.stderr)
+            raise
         stopped = True
         print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
         _show(searching(net, task, **(rest | {"minutes": 0})), rest["evaluations"], label)
@@ -287,6 +299,26 @@ HANDLERS = {
     "list": list_names,
 }
 """What runs each command."""
+
+
+def _join(distributed: list[str] | None) -> None:
+    """Joins this process to the others of a search: `[HOST:PORT,NUMBER,INDEX]`, or `[auto]` where the cluster says them."""
+    if distributed is None:
+        return
+    address, *numbers = distributed or [""]
+    named = len(numbers) == 2 and all(word.isdigit() for word in numbers)
+    if not named and distributed != ["auto"]:
+        raise ValueError(
+            f"distributed=[{','.join(distributed)}] must be [auto] or [HOST:PORT,NUMBER,INDEX]: where the first process "
+            "listens, how many there are, and which of them, from 0, this one is"
+        )
+    joined: dict[str, Any] = {}
+    if named:
+        joined = {"coordinator_address": address, "num_processes": int(numbers[0]), "process_id": int(numbers[1])}
+    try:
+        jax.distributed.initialize(**joined)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"distributed=[{','.join(distributed)}]: {str(error).splitlines()[0]}") from error
 
 
 def _prepare_jax() -> None:

@@ -3,7 +3,7 @@
 KEYS = {
     "search": ("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "hardware", "objectives", "constraints",
                "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start",
-               "space_reduction", "experiment", "debug"),
+               "space_reduction", "distributed", "experiment", "debug"),
     "evaluate": ("supernet", "task", "evaluator", "seed", "experiment", "debug"),
     "extract": ("supernet", "task", "evaluator", "seed", "experiment"),
     "latency": ("supernet", "hardware", "seed"),

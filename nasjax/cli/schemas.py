@@ -54,6 +54,7 @@ class Schema:
     subnet: str | None = None
     space_reduction: Any = None
     minutes: float | None = None
+    distributed: list[str] | None = None
 
 
 def register() -> None:

@@ -3,7 +3,7 @@
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from ctypes import CDLL
 from dataclasses import dataclass
@@ -33,6 +33,9 @@ FULL = "RESOURCE_EXHAUSTED"
 
 
 ALL = slice(None)
+
+STOP, SUMS, STATISTICS = range(3)
+"""What an evaluator announces."""
 
 Found = dict[Any, Any]
 """Batch-norm statistics found: (size, architecture) -> statistics, as one likes to keep them."""
@@ -153,7 +156,9 @@ class PopulationEvaluator:
         devices: Sequence[jax.Device] | None = None,
     ):
         self.config, self.metrics = config, task.metrics
-        self._task, self._split = task, split
+        # Told what is computed next, where processes share the work (`nasjax.evaluation.hosts`).
+        self.announce: Callable[..., None] = lambda *call: None
+        self._task, self.split = task, split
         pictures = getattr(task, split)
         self._net = nnx.eval_shape(lambda: net)
         self._mesh = mesh(devices)
@@ -185,7 +190,7 @@ class PopulationEvaluator:
         self.__dict__.pop("_blocks", None)
         self._way.forget()
         other = copy(self)
-        other._split = split
+        other.split = split
         other.context = {**self.context, "split": split}
         return other
 
@@ -202,8 +207,18 @@ class PopulationEvaluator:
             getattr(CDLL(None), "malloc_trim", int)(0)
 
     @property
+    def shared(self) -> bool:
+        """Whether devices of several processes compute."""
+        return self._mesh is not None and self._mesh.is_multi_process
+
+    @property
+    def genes(self) -> int:
+        """How many an architecture has."""
+        return len(self._net.space.genes)
+
+    @property
     def _pictures(self) -> Split:
-        return getattr(self._task, self._split)
+        return getattr(self._task, self.split)
 
     @property
     def steps(self) -> int:
@@ -226,6 +241,7 @@ class PopulationEvaluator:
 
     def statistics(self, arch: Choice) -> tuple[Statistics, ...]:
         """The batch-norm statistics that an architecture is measured with, full width, stage by stage."""
+        self.announce(STATISTICS, self.split, [arch])
         size = self._net.resolution(np.asarray(arch))
         return self._way.statistics(arch, self._calibration, size, self._together)
 
@@ -245,6 +261,7 @@ class PopulationEvaluator:
 
         With `kept`, a dict, what re-calibration found is put there, and taken from there when it is given again.
         """
+        self.announce(SUMS, self.split, archs, start, -1 if stop is None else stop, int(kept is not None))
         sums, squares = (np.zeros((len(archs), len(self.metrics))) for _ in range(2))
         each = -(-self._step // (self._each * self._devices * self.batch))
         part = slice(start * each, None if stop is None else stop * each)
