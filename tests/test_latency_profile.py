@@ -15,10 +15,13 @@ from tiny import architectures, tiny_network
 
 import nasjax
 from nasjax.cli import main
+from nasjax.cli.extraction import _rows
+from nasjax.extract_run import Handed, chosen
 from nasjax.hardware.latency import Latency
 from nasjax.hardware.stages import extracted
 from nasjax.hardware.targets import Command, Cpu, Csv, Gpu, Target
 from nasjax.latency import latency_rows, networks_to_measure, profile, profiling
+from nasjax.report.run_folder import number
 
 
 def milliseconds(network):
@@ -158,6 +161,21 @@ def test_what_a_search_validates_is_measured(small_net, run):
     assert len(front) and max(front.metrics["latency"]) <= 4
     assert yaml.safe_load((folder / "config.yaml").read_text())["hardware"]["context"]["device"] == "abacus"
     assert len(front[0].extract().network.stages) >= 4
+
+
+def test_a_run_keeps_what_its_model_predicted_beside_what_was_measured(small_net, made, run):
+    folder, front = run
+    with (folder / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    archs = np.array([wanted.arch for i in range(len(rows)) for wanted in chosen(folder, network=i)])
+    np.testing.assert_allclose([float(row["latency_predicted"]) for row in rows], made.model.exact(archs), rtol=1e-5)
+    assert any(row["latency_predicted"] != row["latency_measured"] for row in rows)
+    (wanted,) = chosen(folder)
+    handed = Handed(wanted, None, folder, "accuracy_top1", 1.0, 2.0, 3)
+    head, line = _rows([handed])
+    index = front.indices.tolist().index(wanted.index)
+    assert head[1:3] == ["latency (ms)\npredicted", "latency (ms)\nmeasured"]
+    assert line[1:3] == [number(front.metrics[f"latency_{name}"][index]) for name in ("predicted", "measured")]
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def _rows(found: Sequence[Handed]) -> list[list[str]]:
     for handed in found:
         known = handed.wanted.metrics
         # Where a device measures, `latency` is what it measured; else it is a table's or a predictor's.
-        predicted = None if "latency_measured" in known else known.get("latency")
+        predicted = known.get("latency_predicted" if "latency_measured" in known else "latency")
         times = ["–" if value is None else number(value) for value in (predicted, known.get("latency_measured"))]
         quality = [f"{value:.2f}" for value in (handed.before, handed.after)]
         rows.append([str(handed.wanted.index), *times, *quality, f"{handed.size / 1e6:.3g}"])
