@@ -10,8 +10,9 @@ same number of threads and the same settings of malloc:
 - masked, switch, prefix: nasjax's evaluators; `prefix` starts every time with nothing kept from an earlier population.
 
 Populations: `random`, drawn from the whole space; `evolved`, children of four parents that differ from them in two genes, as
-a generation of a search is. Given is the CPU time of the process, which other processes disturb less, and the time that
-passed; compilation and extraction apart. The largest difference of a loss from the recipe's is printed too.
+a generation of a search is; `front`, from the front of accuracy_top1 and macs of a table of measured networks, or next to
+it. Given is the CPU time of the process, which other processes disturb less, and the time that passed; compilation and
+extraction apart. The largest difference of a loss from the recipe's is printed too.
 """
 # ruff: noqa: E402
 
@@ -28,7 +29,8 @@ def arguments():
         "--supernet", default="ofa_mbv3_d234_e346_k357_w1.0", choices=("ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50")
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
-    parser.add_argument("--kind", default="random", choices=("random", "evolved"))
+    parser.add_argument("--kind", default="random", choices=("random", "evolved", "front"))
+    parser.add_argument("--table", help="for a front: measured networks, as `nasjax import-results` writes them")
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--population", type=int, default=32)
     parser.add_argument("--images", type=int, default=600, help="to validate")
@@ -65,7 +67,9 @@ from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAR
 from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 
 from nasjax import supernets
+from nasjax.architectures import read_architectures
 from nasjax.evaluation import EVALUATORS
+from nasjax.pareto import non_dominated_sort
 from nasjax.subject import measure
 from nasjax.supernets.ofa_lists import to_ofa
 from nasjax.tasks import ImageClassification
@@ -83,6 +87,10 @@ NETS = {
 
 def population(space, kind, number):
     """Distinct canonical architectures."""
+    if kind == "front":
+        archs, rows = read_architectures("--table", Path(ARGUMENTS.table), space)
+        costs = np.array([(-float(row["accuracy_top1"]), float(row["macs"])) for row in rows])
+        return archs[np.lexsort((costs[:, 0], np.asarray(non_dominated_sort(jax.numpy.asarray(costs)))))[:number]]
     if kind == "random":
         return np.asarray(space.sample(jax.random.key(0), number))
     rng = np.random.default_rng(0)

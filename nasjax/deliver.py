@@ -129,7 +129,7 @@ def deliver(
     traced = jnp.asarray(arch, jnp.int32)
     logits = _answers(net, lambda net, *given: net.forward(*given)[0], jnp.asarray(pictures), traced, statistics)
     choices = net.space.decode(np.array(arch, np.int32))
-    difference = _difference(logits, _answers(network, lambda network, images: network(images), pictures), choices)
+    difference = _difference(logits, answers(network, pictures), choices)
     return Extracted(network, net.origin, arch, choices, difference, pictures, logits)
 
 
@@ -152,6 +152,13 @@ def scores(networks: Sequence[SuperNet], task: ImageClassification, batch: int) 
         ]
         found.append(dict(zip(task.metrics, (np.sum(parts, 0) / len(held)).tolist(), strict=True)))
     return found
+
+
+def answers(
+    network: SuperNet, pictures: Float[np.ndarray, "batch height width channels"]
+) -> Float[np.ndarray, "batch classes"]:
+    """The logits of an extracted network."""
+    return _answers(network, lambda network, images: network(images), pictures)
 
 
 def _answers(net: SuperNet, forward: Callable[..., Any], *given: Any) -> Float[np.ndarray, "batch classes"]:

@@ -13,10 +13,11 @@ import numpy as np
 from nasjax import supernets, tasks
 from nasjax.architectures import read_architectures
 from nasjax.archive import Archive, digest
-from nasjax.deliver import Extracted, deliver, scores
+from nasjax.deliver import Extracted, answers, deliver, scores
 from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation.resolution import resized
 from nasjax.export import kind
-from nasjax.extract import extract
+from nasjax.extract import extract, load
 from nasjax.fastest import bound
 from nasjax.objectives import parse_constraint
 from nasjax.pareto import knee
@@ -24,6 +25,7 @@ from nasjax.report import read_run
 from nasjax.report.run_folder import Network, Run
 from nasjax.runs import read_settings
 from nasjax.space import SearchSpace
+from nasjax.subject import check_fit
 from nasjax.supernets import SuperNet
 from nasjax.tables import settings
 from nasjax.tasks import ImageClassification
@@ -190,3 +192,41 @@ def _hand_over(
     metric = task.metrics[0]
     weights = (place / "network.safetensors").stat().st_size
     return Handed(wanted, extracted, target, metric, before[metric], after[metric], weights)
+
+
+def taken_up(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, float]:
+    """The network in a folder that `nasjax extract` or `nasjax train` wrote, and its accuracy on the validation pictures.
+
+    Raises ValueError where the folder has none, or where the pictures of `config` are not those that it takes.
+    """
+    network = load(folder)
+    facts = json.loads((folder / "config.json").read_text())
+    task = tasks.create(**config["task"])
+    batch = settings("evaluator", EVALUATORS, config["evaluator"]).batch
+    size = network.resolution((0,))
+    if size is None:  # Else pictures are scaled.
+        check_fit(network, task)
+    pictures = np.asarray(resized(task.validation.images[:batch], size))
+    accuracy = scores([network], task, batch)[0][task.metrics[0]]
+    logits = answers(network, pictures)
+    return Extracted(network, network.origin, tuple(facts["arch"]), facts["choices"], 0.0, pictures, logits), accuracy
+
+
+def add_exports(extracted: Extracted, folder: Path, suffixes: Sequence[str], batch: int | None = None) -> list[Path]:
+    """Writes files of these suffixes beside a network that is in `folder` already: all of them, or none.
+
+    Raises ValueError for a file that is there, and for an export that cannot be made.
+    """
+    files = [folder / f"{kind(suffix).stem}{suffix}" for suffix in suffixes]
+    for file in files:
+        if file.exists():
+            raise ValueError(f"{file} exists already; name another folder, out=FOLDER, or remove it")
+    written = []
+    try:
+        for file in files:
+            written.append(extracted.export(file, batch))
+    except BaseException:
+        for file in written:
+            file.unlink()
+        raise
+    return written

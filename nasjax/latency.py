@@ -1,7 +1,9 @@
 """Latencies of a super-network's sub-networks on a target: measured, kept, and modelled."""
 
 import json
-from collections.abc import Generator, Mapping
+import logging
+import re
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
@@ -14,19 +16,28 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.architectures import read_architectures
 from nasjax.hardware.costs import cost_tables
-from nasjax.hardware.devices import Device
+from nasjax.hardware.devices import Device, Failed
+from nasjax.hardware.energy import energy_counter
 from nasjax.hardware.latency import Latency
 from nasjax.hardware.model import Known, LatencyModel, fit_latency
 from nasjax.hardware.stages import branches, extracted, network_name
-from nasjax.hardware.targets import HARDWARE, Csv, Target
+from nasjax.hardware.targets import HARDWARE, Cpu, Csv, Target
 from nasjax.predictors import PREDICTORS, Inputs
 from nasjax.space import SearchSpace
 from nasjax.supernets.stage import SuperNet
 from nasjax.tables import record, settings
 from nasjax.types import Population
 
+LOG = logging.getLogger(__name__)
+
 HELD_OUT = 3
 """One in so many measured networks is held out."""
+
+FIRST = 3
+"""Where a device fails on so many networks from the first on, it will fail on all."""
+
+LEAST = 6
+"""Networks that a latency model needs, those held out among them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Timer:
     def __init__(self, device: Device, file: Path | None, setting: Mapping[str, Any]):
         self._device, self._file = device, file
         self.context = {**device.context, **setting}
+        self.failure = ""  # What the device last said of a network that it could not time.
         self._known: dict[str, Latency] = {}
         if file is not None and file.is_file():
             self._known = dict(_kept(file, self._named()))
@@ -66,6 +78,16 @@ class Timer:
                     file.write(json.dumps(line) + "\n")
         return self._known[name]
 
+    def tried(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> tuple[float, float]:
+        """Milliseconds and joules of a batch; NaN, with a line in the log, where the device fails on this network."""
+        try:
+            found = self(network, inputs)
+        except Failed as error:
+            self.failure = str(error)
+            LOG.warning("a network has no latency: %s", error)
+            return np.nan, np.nan
+        return found.median, found.energy
+
     def close(self) -> None:
         self._device.close()
 
@@ -77,7 +99,7 @@ def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None
         try:
             row = json.loads(line)
             if row["context"] == context:
-                yield row["name"], Latency(**{column: row[column] for column in columns})
+                yield row["name"], Latency(**{column: row[column] for column in columns if column in row})
         except (ValueError, KeyError, TypeError):
             continue
 
@@ -86,7 +108,8 @@ def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None
 class Profile:
     """A super-network on a target: `model` estimates, `measure` measures; `archs` and `milliseconds` are what was measured.
 
-    `context` is what the latencies depend on beside the network, `origin` the settings and that.
+    `context` is what the latencies depend on beside the network, `origin` the settings and that. `joules`: those of the same
+    networks, where energy is counted.
     """
 
     net: SuperNet = field(repr=False)
@@ -96,6 +119,7 @@ class Profile:
     archs: Int[np.ndarray, "rows genes"]
     milliseconds: Float[np.ndarray, " rows"]
     timer: Timer | None = field(repr=False)
+    joules: Float[np.ndarray, " rows"] | None = None
 
     @property
     def batch(self) -> int:
@@ -108,7 +132,8 @@ class Profile:
     @property
     def names(self) -> tuple[str, ...]:
         """The metrics of a network: of a recorded device, nothing is measured."""
-        return ("latency", "throughput", "latency_measured")[: 2 if self.timer is None else 3]
+        measured = () if self.timer is None else ("latency_measured",)
+        return ("latency", "throughput", *measured, *(() if self.joules is None else ("energy",)))
 
     def words(self) -> str:
         """What a person is told of it."""
@@ -118,18 +143,30 @@ class Profile:
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
         """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""
+        return self._measured(archs)[0]
+
+    def _measured(self, archs: Population) -> tuple[Float[np.ndarray, " pop"], Float[np.ndarray, " pop"]]:
+        """Milliseconds and joules of a batch."""
         if self.timer is None:
             known = {arch.tobytes(): value for arch, value in zip(self.archs, self.milliseconds, strict=True)}
-            return np.array([known.get(arch.tobytes(), np.nan) for arch in np.asarray(archs, np.int32)])
-        return np.array([_time(self.net, self.timer, arch, self.batch).median for arch in np.asarray(archs)])
+            found = np.array([known.get(arch.tobytes(), np.nan) for arch in np.asarray(archs, np.int32)])
+            return found, np.full(len(found), np.nan)
+        rows = [_time(self.net, self.timer, arch, self.batch) for arch in np.asarray(archs)]
+        return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
 
     def metrics(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
         """What is stored of measured networks; where nothing can be measured, `latency` is the estimate."""
-        measured = self.measure(archs)
+        measured, joules = self._measured(archs)
         latency = measured
         if self.timer is None:
             latency = np.where(np.isfinite(measured), measured, self.model.exact(archs))
-        return dict(zip(self.names, (latency, 1e3 * self.batch / latency, measured), strict=False))
+        known = {
+            "latency": latency,
+            "throughput": 1e3 * self.batch / latency,
+            "latency_measured": measured,
+            "energy": joules,
+        }
+        return {name: known[name] for name in self.names}
 
     def estimates(self) -> dict[str, Any]:
         """What a search computes of networks that it has not measured: tables with `estimate`, `exact`, `maximum`."""
@@ -138,7 +175,9 @@ class Profile:
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Least and greatest value of every metric, fixed before a search measures anything."""
         most = self.model.maximum()
-        return {name: (0.0, np.inf if name == "throughput" else most) for name in self.names}
+        dearest = np.nan if self.joules is None else 1.1 * float(self.joules.max())
+        bounds = {"throughput": np.inf, "energy": dearest}
+        return {name: (0.0, bounds.get(name, most)) for name in self.names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,17 +240,23 @@ def _measured(net: SuperNet, target: Target) -> Generator[Profiled, None, Profil
         milliseconds[name] = timer(branch.network, branch.carry).median
         done += 1
         yield Profiled(done, planned, milliseconds[name])
-    whole = []
-    for arch in archs:
-        whole.append(_time(net, timer, arch, target.batch).median)
+    whole = np.full((len(archs), 2), np.nan)
+    for i, arch in enumerate(archs):
+        whole[i] = _time(net, timer, arch, target.batch)
+        if i + 1 == FIRST and np.isnan(whole[:FIRST, 0]).all():
+            raise ValueError(f"the first {FIRST} networks all failed: {timer.failure}")
         done += 1
-        yield Profiled(done, planned, whole[-1])
+        yield Profiled(done, planned, float(whole[i, 0]))
+    there = np.isfinite(whole[:, 0])
+    if there.sum() < LEAST:
+        raise ValueError(f"{there.sum()} of {len(archs)} networks could be timed, {LEAST} are needed: {timer.failure}")
+    archs, (latencies, joules) = archs[there], whole[there].T
     sums = None if parts is None else parts.sums(milliseconds)
     known: Known | None = sums if source is None else source.column
     inputs = Inputs(net.space, cost_tables(net)["macs"].by_unit if sums is None else sums.by_unit)
-    model = _fitted(target.predictor, inputs, archs, np.array(whole), known)
+    model = _fitted(target.predictor, inputs, archs, latencies, known)
     context = {**timer.context, "batch": target.batch}
-    return Profile(net, model, target, context, archs, np.array(whole), timer)
+    return Profile(net, model, target, context, archs, latencies, timer, joules if "energy" in context else None)
 
 
 def _recorded(net: SuperNet, target: Csv) -> Profile:
@@ -250,10 +295,20 @@ def networks_to_measure(space: SearchSpace, number: int) -> Int[np.ndarray, "pop
     return archs[first][:number]
 
 
-def _time(net: SuperNet, timer: Timer, arch: Int[np.ndarray, " genes"], batch: int) -> Latency:
-    """One sub-network, whole."""
+def _time(net: SuperNet, timer: Timer, arch: Int[np.ndarray, " genes"], batch: int) -> tuple[float, float]:
+    """Milliseconds and joules of one sub-network, whole; NaN where the device fails on it."""
     network = extracted(net, tuple(map(int, arch)))
-    return timer(network, network.inputs(batch))
+    return timer.tried(network, network.inputs(batch))
+
+
+def check_energy(words: Iterable[str], hardware: Any) -> None:
+    """Raises ValueError where objectives or constraints name energy, and nothing here counts it."""
+    if hardware is None or not any(re.match(r"\s*(min:|max:)?energy\b", word) for word in words):
+        return
+    target = hardware.target if isinstance(hardware, Profile) else settings("hardware", HARDWARE, hardware)
+    if not isinstance(target, Cpu):
+        raise ValueError("energy is counted on hardware=cpu alone, where the processor has a counter; leave energy out")
+    energy_counter()
 
 
 def read_latencies(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from nasjax.algorithms import ALGORITHMS, Algorithm
 from nasjax.archive import Archive, check_archive, digest
+from nasjax.latency import check_energy
 from nasjax.measure import measuring
 from nasjax.objectives import Goals, Objective, listed, parse_constraints, parse_objectives
 from nasjax.pareto import hypervolume_exact
@@ -98,6 +99,7 @@ def searching(
     algorithm = settings("algorithm", ALGORITHMS, algorithm)
     predictor = settings("predictor", PREDICTORS, predictor)
     reduction = None if space_reduction is None else settings("space_reduction", REDUCTIONS, space_reduction)
+    check_energy((*objectives, *constraints), hardware)
     about = subject(net, task, evaluator, hardware)
     with about.leading():
         goals = Goals(

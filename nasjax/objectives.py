@@ -50,6 +50,7 @@ OBJECTIVES = {
         Objective("params", "min", about="weights without batch-norm statistics, exact"),
         Objective("latency", "min", "ms", about="milliseconds of a batch, on hardware=… (or a column of a table)"),
         Objective("latency_measured", "min", "ms", about="the same, learnt from the search's own measurements alone"),
+        Objective("energy", "min", "J", about="joules of a batch, on hardware=cpu where the processor counts them"),
         Objective("throughput", "max", "1/s", 0.0, about="examples a second, on hardware=…"),
         Objective("memory", "min", "bytes", about="peak of one example's activations, bytes, exact"),
         Objective("model_size", "min", "bytes", about="weights and batch-norm statistics, bytes, exact"),

@@ -107,6 +107,17 @@ def metric_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.nd
     return measured | about.compute(architectures(about, rows))
 
 
+def all_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.ndarray]:
+    """Every metric, and where latencies were measured beside them what the search's latency model says of these networks.
+
+    The model compiles for every new number of rows: this is for what a search leaves, not for its steps.
+    """
+    known = metric_values(about, rows)
+    if rows and "latency_measured" in known:
+        known["latency_predicted"] = about.estimates["latency"].exact(architectures(about, rows))
+    return known
+
+
 def goal_values(about: Subject, goals: Goals, rows: Sequence[Evaluation]) -> Float[np.ndarray, "pop columns"]:
     """The goals' columns of a run's evaluations, minimised; NaN where one failed: where any metric is not finite."""
     values = goals.minimised(metric_values(about, rows))
@@ -137,21 +148,22 @@ def finish(
     best = best[np.sort(np.unique(architectures(about, rows)[best], axis=0, return_index=True)[1])]
     archs = architectures(about, rows)[best]
     began = time.monotonic()
-    metrics = {name: column[best] for name, column in metric_values(about, rows).items()} | _errors(rows, best)
+    columns = all_values(about, rows)
+    metrics = {name: column[best] for name, column in columns.items()} | _errors(rows, best)
     if test:
         metrics |= _test_metrics(about, store, archs)
     positions = np.array([rows[i].position for i in best], int)
     volume = hypervolume_exact(values, goals.reference)
     front = Front(about.space, goals.objectives, positions, archs, metrics, volume, folder, about)
     if folder is not None:
-        _write_tables(about, rows, failed, np.isnan(values).any(1), front)
+        _write_tables(about, rows, columns, failed, np.isnan(values).any(1), front)
         times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,
                  "evaluation": sum(row.seconds for row in rows if row.source == "measured")}  # fmt: skip
         fits = store.fits()
         write_table(folder / "predictors.csv", ["step", "objective", "rows", "mape", "rmse", "tau", "chosen"], fits)
         options = store.reduction()
         reduced = None if options is None else _reduction(Reduced(about.space, options))
-        _write_summary(about, goals, rows, values, failed, settings, times, complete, reduced, folder)
+        _write_summary(about, goals, rows, list(columns), values, failed, settings, times, complete, reduced, folder)
     return front
 
 
@@ -180,13 +192,13 @@ def _test_metrics(about: Subject, store: Archive, archs: Int[np.ndarray, "networ
 def _write_tables(
     about: Subject,
     rows: Sequence[Evaluation],
+    columns: Mapping[str, np.ndarray],
     failed: Bool[np.ndarray, " pop"],
     out: Bool[np.ndarray, " pop"],
     front: Front,
 ) -> None:
-    """`evaluations.csv` and `pareto.csv`; rows that are `out` count nothing: `failed`, or breaking a constraint."""
+    """`evaluations.csv` (values: `columns`) and `pareto.csv`; rows `out` count nothing: `failed`, or out of bounds."""
     assert front.folder is not None
-    columns = metric_values(about, rows)
     errors = [name for name in rows[0].metrics if name.endswith("_se")] if rows else []
     status = np.where(failed, "failed", np.where(out, "infeasible", "ok")).tolist()
 
@@ -216,6 +228,7 @@ def _write_summary(
     about: Subject,
     goals: Goals,
     rows: Sequence[Evaluation],
+    metrics: Sequence[str],
     values: Float[np.ndarray, "pop obj"],
     failed: Bool[np.ndarray, " pop"],
     settings: Mapping[str, Any],
@@ -242,7 +255,7 @@ def _write_summary(
         "options": {gene.name: gene.options for gene in about.space.genes},
         "blocks": [asdict(block) for block in about.blocks],
         "largest": _largest(about),
-        "metrics": list(metric_values(about, rows)),
+        "metrics": metrics,
         "objectives": [
             {"name": goal.name, "direction": goal.direction, "unit": goal.unit, "reference": goal.sign * value}
             for goal, value in zip(goals.objectives, goals.reference.tolist(), strict=True)

@@ -14,6 +14,7 @@ from tiny import architectures, scrambled
 import nasjax
 from nasjax import supernets, tasks
 from nasjax.cli import main
+from nasjax.export import run_stablehlo
 from nasjax.extract import extract, save_network
 from nasjax.supernets.checkpoints import tensors
 from nasjax.supernets.elastic import Conv
@@ -77,6 +78,58 @@ def test_mistakes_are_one_line_and_leave_nothing(subnet, capsys, words, said):
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert [path.name for path in Path().iterdir()] == ["subnet"]
+
+
+# -- exported again ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_network_in_a_folder_is_given_other_forms_beside_its_own(subnet, capsys):
+    assert main(["extract", f"subnet={subnet}", "export=stablehlo,safetensors", "batch=20"]) == 0
+    printed = capsys.readouterr().out
+    names = ["config.json", "network.safetensors", "network.stablehlo", "ofa.safetensors"]
+    assert sorted(path.name for path in subnet.iterdir()) == names
+    task = tasks.create("digits")
+    pictures = task.validation.images[:20]
+    logits = jax.jit(nasjax.load(subnet).__call__)(task.validation.images)
+    np.testing.assert_allclose(run_stablehlo(subnet / "network.stablehlo", pictures), logits[:20], atol=1e-4)
+    accuracy = 100 * (np.asarray(logits).argmax(1) == task.validation.labels).mean()
+    assert float(re.search(r"accuracy ([\d.]+)", printed).group(1)) == pytest.approx(accuracy, abs=100 / 600 + 0.006)
+    # All or none: the second is there already.
+    (subnet / "network.stablehlo").unlink()
+    assert main(["extract", f"subnet={subnet}", "export=stablehlo,safetensors"]) == 2
+    assert "ofa.safetensors exists already" in capsys.readouterr().err
+    assert not (subnet / "network.stablehlo").exists()
+
+
+def test_a_network_s_pictures_are_those_that_it_was_trained_with(subnet, capsys):
+    settings = {"task": {"name": "image_folder", "path": "nowhere"}}
+    (subnet / "record.json").write_text(json.dumps({"settings": settings}))
+    assert main(["extract", f"subnet={subnet}", "export=safetensors", "out=other"]) == 2
+    assert "nowhere" in capsys.readouterr().err and not Path("other").exists()
+    assert main(["extract", f"subnet={subnet}", "task=digits", "export=safetensors", "out=other"]) == 0
+    names = ["config.json", "network.safetensors", "ofa.safetensors"]
+    assert sorted(path.name for path in Path("other").iterdir()) == names
+    for name in names[:2]:
+        assert (Path("other") / name).read_bytes() == (subnet / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["subnet=nowhere", "export=onnx"], "nowhere holds no extracted network"),
+        (["subnet=subnet"], "subnet=subnet is extracted already: say what for, export="),
+        (["subnet=subnet", "select=knee", "export=onnx"], "says which network: leave select= out"),
+        (["subnet=subnet", "supernet=digits", "export=onnx"], "says which network: leave supernet= out"),
+        (["subnet=subnet", "export=onnx", "out=subnet/config.json"], "exists already"),
+        (["subnet=subnet", "export=onnx", "batch=few"], "batch=few is not a number of pictures"),
+        (["run=subnet", "export=onnx"], "run=subnet is a network, not a search: say subnet=subnet"),
+    ],
+)
+def test_mistakes_of_an_export_are_one_line_and_leave_nothing(subnet, capsys, words, said):
+    assert main(["extract", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert sorted(path.name for path in Path().rglob("*")) == ["config.json", "network.safetensors", "subnet"]
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -15,10 +15,14 @@ from tiny import architectures, tiny_network
 
 import nasjax
 from nasjax.cli import main
+from nasjax.cli.extraction import _rows
+from nasjax.extract_run import Handed, chosen
+from nasjax.hardware.devices import Failed
 from nasjax.hardware.latency import Latency
 from nasjax.hardware.stages import extracted
 from nasjax.hardware.targets import Command, Cpu, Csv, Gpu, Target
 from nasjax.latency import latency_rows, networks_to_measure, profile, profiling
+from nasjax.report.run_folder import number
 
 
 def milliseconds(network):
@@ -160,6 +164,21 @@ def test_what_a_search_validates_is_measured(small_net, run):
     assert len(front[0].extract().network.stages) >= 4
 
 
+def test_a_run_keeps_what_its_model_predicted_beside_what_was_measured(small_net, made, run):
+    folder, front = run
+    with (folder / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    archs = np.array([wanted.arch for i in range(len(rows)) for wanted in chosen(folder, network=i)])
+    np.testing.assert_allclose([float(row["latency_predicted"]) for row in rows], made.model.exact(archs), rtol=1e-5)
+    assert any(row["latency_predicted"] != row["latency_measured"] for row in rows)
+    (wanted,) = chosen(folder)
+    handed = Handed(wanted, None, folder, "accuracy_top1", 1.0, 2.0, 3)
+    head, line = _rows([handed])
+    index = front.indices.tolist().index(wanted.index)
+    assert head[1:3] == ["latency (ms)\npredicted", "latency (ms)\nmeasured"]
+    assert line[1:3] == [number(front.metrics[f"latency_{name}"][index]) for name in ("predicted", "measured")]
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_only_on_its_own_device(small_net, tiny_task, run, kept):
     arguments = {"objectives": ["accuracy_top1", "latency"], "constraints": ["latency<=4"], "tactic": "random",
@@ -197,6 +216,71 @@ def test_what_cannot_be_timed_is_refused_in_one_line(small_net, tiny_task, tmp_p
         profile(small_net, Csv(file=str(table), column="ms"))
 
 
+# -- networks that a device fails on ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MoodyTarget(Cpu):
+    """An abacus that counts joules too, a fifth of the milliseconds, and breaks where a network is slower than `most`."""
+
+    most: float = math.inf
+    predictor: str = "ridge"
+    networks: int = 9
+    table: bool = False
+
+    def open(self):
+        device = Abacus("moody")
+        device.context["energy"] = ["intel-rapl:0"]
+        OPENED.append(device)
+        return self._moody(device)
+
+    def _moody(self, device):
+        class Moody:
+            context, close = device.context, device.close
+
+            def __call__(_, network, inputs):
+                found = device(network, inputs)
+                if found.median > self.most:
+                    raise Failed("the beads are stuck")
+                return replace(found, energy=found.median / 5)
+
+        return Moody()
+
+
+def test_networks_that_a_device_fails_on_are_failed_evaluations_and_no_more(small_net, tiny_task, tmp_path, caplog,
+                                                                           monkeypatch):  # fmt: skip
+    monkeypatch.setattr("nasjax.latency.energy_counter", lambda: None)
+    archs = networks_to_measure(small_net.space, 9)
+    known = truths(small_net, archs)
+    most = float(np.sort(known)[-3])
+    made = profile(small_net, MoodyTarget(most=most))
+    np.testing.assert_allclose(made.milliseconds, known[known <= most])
+    np.testing.assert_allclose(made.joules, made.milliseconds / 5)
+    assert len(made.archs) == 7 and made.model.rows + made.model.errors.rows == 7
+    assert made.ranges()["energy"] == (0, pytest.approx(1.1 * most / 5))
+    front = nasjax.search(small_net, tiny_task, objectives=["accuracy_top1", "energy"], constraints=["latency<=100"],
+                          tactic="random", evaluations=8, hardware=made, run=tmp_path / "run")  # fmt: skip
+    with (tmp_path / "run" / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    failed = [row["status"] == "failed" for row in rows]
+    assert len(rows) == 8 and 0 < sum(failed) < 8 and len(front)
+    for row in rows:
+        assert (row["status"] == "failed") == (float(row["latency_predicted"]) > 0 and math.isnan(float(row["latency"])))
+        if row["status"] == "ok":
+            assert float(row["energy"]) == pytest.approx(float(row["latency"]) / 5)
+    lines = [record.getMessage() for record in caplog.records if "beads" in record.getMessage()]
+    assert lines == ["a network has no latency: the beads are stuck"] * (2 + sum(failed))
+
+
+def test_a_device_that_fails_on_all_or_most_networks_ends_the_search_in_one_line(small_net):
+    with pytest.raises(ValueError, match=r"^the first 3 networks all failed: the beads are stuck$"):
+        profile(small_net, MoodyTarget(most=0.0))
+    assert OPENED[-1].asked == 3
+    smallest = float(np.sort(truths(small_net, networks_to_measure(small_net.space, 9)))[4])
+    with pytest.raises(ValueError, match=r"^5 of 9 networks could be timed, 6 are needed: the beads are stuck$"):
+        profile(small_net, MoodyTarget(most=smallest))
+
+
 def program(folder, text):
     file = folder / "timer"
     file.write_text(f"#!/bin/sh\n{text}\n")
@@ -221,10 +305,17 @@ def test_a_program_is_given_the_exported_network(small_net, tmp_path):
 )  # fmt: skip
 def test_a_program_that_fails_is_named_with_what_it_said(tmp_path, text, words):
     command = Command(command=program(tmp_path, text), timeout=0.2 if "sleep" in text else 60).open()
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(Failed, match=words):
         command._run(tmp_path / "network.stablehlo")
-    with pytest.raises(ValueError, match="there is no such program"):
-        Command(command="/nowhere/timer").open()._run(tmp_path)
+
+
+def test_a_program_that_is_not_there_is_no_matter_of_a_network(small_net, tmp_path):
+    pytest.importorskip("flatbuffers")
+    with pytest.raises(ValueError, match="/nowhere/timer: there is no such program"):
+        profile(small_net, Command(command="/nowhere/timer", networks=6))
+    (tmp_path / "timer").touch()
+    with pytest.raises(ValueError, match="cannot be run: make it executable"):
+        Command(command=str(tmp_path / "timer")).open()._run(tmp_path)
 
 
 def test_a_process_of_its_own_has_its_own_threads(small_net):

@@ -94,7 +94,8 @@ def _import_results(parser: argparse.ArgumentParser) -> None:
 def _extract(parser: argparse.ArgumentParser) -> None:
     words = (
         "run=FOLDER, with network=INDEX, select=knee|all|NAME<=NUMBER, arch=GENE=OPTION,… or archs=FILE.csv (without a run: "
-        "settings and one of the last two); out=FOLDER, export=stablehlo,onnx,pth,safetensors, batch=NUMBER"
+        "settings and one of the last two), or subnet=FOLDER of a network that was extracted or trained on; "
+        "out=FOLDER, export=stablehlo,onnx,pth,safetensors, batch=NUMBER"
     )
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help=words)
 

@@ -23,7 +23,7 @@ from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
 from nasjax.dynast import import_results
 from nasjax.evaluate import evaluate_table
-from nasjax.latency import Profile, latency_rows, profiling
+from nasjax.latency import Profile, check_energy, latency_rows, profiling
 from nasjax.loop import Progress, searching
 from nasjax.objectives import OBJECTIVES
 from nasjax.report import read_run, write_report
@@ -81,6 +81,7 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
         return True
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
     if rest["hardware"] is not None and isinstance(net, supernets.SuperNet):
+        check_energy((*rest["objectives"], *rest["constraints"]), rest["hardware"])
         rest["hardware"] = profiled(net, rest["hardware"], label)
     stopped = False
     try:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 OWN = {
-    "extract": ("run", "network", "select", "arch", "archs", "out", "export", "batch"),
+    "extract": ("run", "network", "select", "arch", "archs", "out", "export", "batch", "subnet"),
     "evaluate": ("archs", "out", "run", "split"),
     "import": ("out",),
     "import-results": ("out",),

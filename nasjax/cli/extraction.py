@@ -1,5 +1,6 @@
 """`nasjax extract`: which networks its words mean, and the table that it prints."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from nasjax.cli.commands import _advance, _bar, _prepare_jax
 from nasjax.cli.complete import OWN
 from nasjax.cli.compose import configuration, rewritten
 from nasjax.export import kind
-from nasjax.extract_run import Handed, Wanted, by_hand, chosen, hand_over, ready
+from nasjax.extract_run import Handed, Wanted, add_exports, by_hand, chosen, hand_over, ready, taken_up
 from nasjax.report.run_folder import number
 from nasjax.report.terminal import words_table
 from nasjax.runs import read_settings
@@ -27,6 +28,8 @@ def extract_networks(overrides: Sequence[str]) -> int:
     exports = [f".{name.strip()}" for name in own.get("export", "").strip("[]").split(",") if name.strip()]
     for suffix in exports:
         kind(suffix)
+    if "subnet" in own:
+        return _export_again(Path(own["subnet"]), own, words, exports)
     hand = "arch" in own or "archs" in own
     network = int(own["network"]) if "network" in own else None
     wanted = [] if hand or run is None else chosen(run, own.get("select"), network)
@@ -70,17 +73,58 @@ def extract_networks(overrides: Sequence[str]) -> int:
     return 0
 
 
+def _export_again(folder: Path, own: dict[str, str], words: list[str], exports: list[str]) -> int:
+    """Exports a network that was extracted or trained on: into its own folder, or another that then has all of it."""
+    config = configuration("extract", words)
+    record = folder / "record.json"
+    if record.is_file() and not any(word.startswith("task") for word in words):
+        config["task"] = json.loads(record.read_text())["settings"]["task"]
+    out = Path(own["out"]) if "out" in own else folder
+    if out != folder and out.exists():
+        raise ValueError(f"out={out} exists already; name another folder, or remove it")
+    _prepare_jax()
+    extracted, accuracy = taken_up(folder, config)
+    batch = int(own["batch"]) if "batch" in own else None
+    if out == folder:
+        written = add_exports(extracted, folder, exports, batch)
+    else:
+        written = sorted(extracted.save(out, exports, batch).iterdir())
+    choices = ", ".join(f"{name}={value}" for name, value in extracted.choices.items())
+    print(f"Network {folder}: {choices}; accuracy {accuracy:.2f} on the validation pictures")
+    files = ", ".join(file.name for file in written)
+    print(f"Written to {out} ({files}), each file loaded again and compared on {len(extracted.pictures)} pictures.")
+    return 0
+
+
 def _check_extract(own: dict[str, str], words: list[str]) -> None:
     """Raises ValueError for words that do not go together."""
+    _check_numbers(own)
     ways = [key for key in ("network", "select", "arch", "archs") if key in own]
+    if "subnet" in own:
+        which = ["supernet"] * any(word.startswith("supernet") for word in words)
+        if said := [key for key in ("run", *ways) if key in own] + which:
+            raise ValueError(f"subnet={own['subnet']} says which network: leave {said[0]}= out")
+        if not own.get("export"):
+            raise ValueError(
+                f"subnet={own['subnet']} is extracted already: say what for, export=stablehlo,onnx,pth,safetensors"
+            )
+        return
+    if own.get("run") and (Path(own["run"]) / "network.safetensors").is_file():
+        raise ValueError(f"run={own['run']} is a network, not a search: say subnet={own['run']}")
     if len(ways) > 1:
         raise ValueError(f"{ways[0]}= and {ways[1]}= both say which network: leave one out")
     if own.get("run") and words:
-        raise ValueError(f"nasjax extract takes run=FOLDER and {', '.join(EXTRACT[1:])}; run= says the rest, not {words[0]}")
+        raise ValueError(
+            f"nasjax extract takes run=FOLDER and {', '.join(EXTRACT[1:-1])}; run= says the rest, not {words[0]}"
+        )
     if not own.get("run") and not set(ways) & {"arch", "archs"}:
         raise ValueError("nasjax extract takes run=FOLDER, or settings and arch=GENE=OPTION,… or archs=FILE.csv")
     if set(ways) & {"arch", "archs"} and "out" not in own:
         raise ValueError(f"{ways[0]}={own[ways[0]]} is no network of a run: name its folder, out=FOLDER")
+
+
+def _check_numbers(own: dict[str, str]) -> None:
+    """Raises ValueError for an index or a number of pictures that is none."""
     for key, least in (("network", 0), ("batch", 1)):
         if key in own and not (own[key].isdigit() and int(own[key]) >= least):
             what = "an index of evaluations.csv" if key == "network" else "a number of pictures"
@@ -96,7 +140,7 @@ def _rows(found: Sequence[Handed]) -> list[list[str]]:
     for handed in found:
         known = handed.wanted.metrics
         # Where a device measures, `latency` is what it measured; else it is a table's or a predictor's.
-        predicted = None if "latency_measured" in known else known.get("latency")
+        predicted = known.get("latency_predicted" if "latency_measured" in known else "latency")
         times = ["–" if value is None else number(value) for value in (predicted, known.get("latency_measured"))]
         quality = [f"{value:.2f}" for value in (handed.before, handed.after)]
         rows.append([str(handed.wanted.index), *times, *quality, f"{handed.size / 1e6:.3g}"])

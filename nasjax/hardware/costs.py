@@ -76,21 +76,22 @@ def cost_tables(net: SuperNet) -> dict[str, CostTable]:
     An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read. Where the resolution is elastic, a
     stage's table has it as its first axis, unless the cost is the same at all of them.
     """
-    if not net.resolutions:
-        units = cost_units(net)
-        found = _tables(net, None)
-        return {name: CostTable(net.columns(), tuple(found[name]), units, name in PEAKS) for name in COSTS}
-    slices = [_tables(net, resolution) for resolution in net.resolutions]
-    return {name: _stacked(net, [tables[name] for tables in slices], name in PEAKS) for name in COSTS}
+    found = _tables(net)
+    units = cost_units(net)
+    return {name: _table(net.columns(), [stage[name] for stage in found], units, name in PEAKS) for name in COSTS}
 
 
-def _stacked(net: SuperNet, slices: list[list[np.ndarray]], peak: bool) -> CostTable:
-    """One table of a table for each resolution."""
-    columns, tables = list(net.columns()), list(slices[0])
-    for i, rows in enumerate(zip(*slices, strict=True)):
-        if not all(np.array_equal(row, rows[0]) for row in rows):
-            columns[i], tables[i] = (0, *columns[i]), np.stack(rows)
-    return CostTable(tuple(columns), tuple(tables), cost_units(net), peak)
+def _table(
+    columns: tuple[tuple[int, ...], ...], slices: list[list[np.ndarray]], units: tuple[int, ...], peak: bool
+) -> CostTable:
+    """One table of what each stage costs at each resolution; those that are equal are one."""
+    same = [all(np.array_equal(table, stage[0]) for table in stage) for stage in slices]
+    return CostTable(
+        tuple(column if one else (0, *column) for column, one in zip(columns, same, strict=True)),
+        tuple(stage[0] if one else np.stack(stage) for stage, one in zip(slices, same, strict=True)),
+        units,
+        peak,
+    )
 
 
 def cost_units(net: SuperNet) -> tuple[int, ...]:
@@ -105,20 +106,23 @@ def cost_units(net: SuperNet) -> tuple[int, ...]:
     return tuple(units)
 
 
-def _tables(net: SuperNet, resolution: int | None) -> dict[str, list[np.ndarray]]:
-    """Every cost at one resolution, stage by stage."""
-    carry: PyTree = net.example(resolution)
-    tables: dict[str, list[np.ndarray]] = {name: [] for name in COSTS}
-    known: list[tuple[Any, PyTree, dict[str, np.ndarray]]] = []
+def _tables(net: SuperNet) -> list[dict[str, list[np.ndarray]]]:
+    """Every cost of every stage, a table for each resolution."""
+    carries: list[PyTree] = [net.example(resolution) for resolution in net.resolutions or (None,)]
+    tables = []
+    known: list[tuple[Any, list[PyTree], dict[str, list[np.ndarray]]]] = []
     for stage in net.stages:
-        signature = (_signature(stage), jax.tree.structure(carry), *map(str, jax.tree.leaves(carry)))
+        signature = (list(map(_words, carries)), _signature(stage))
         if not any(signature == before for before, _, _ in known):
-            largest = tuple(len(gene.options) - 1 for gene in stage.reads)
-            known.append((signature, _with_weights(stage, carry_after, largest, carry), _stage_tables(stage, carry)))
-        _, carry, found = next(row for row in known if row[0] == signature)
-        for name, table in found.items():
-            tables[name].append(_gated(stage, table))
+            known.append((signature, *_stage_tables(stage, carries)))
+        _, carries, found = next(row for row in known if row[0] == signature)
+        tables.append({name: [_gated(stage, table) for table in slices] for name, slices in found.items()})
     return tables
+
+
+def _words(carry: PyTree) -> str:
+    """Equal for equal shapes."""
+    return f"{jax.tree.structure(carry)} {jax.tree.leaves(carry)}"
 
 
 def _signature(stage: Stage) -> tuple[Any, ...]:
@@ -133,17 +137,25 @@ def _with_weights(stage: Stage, function: Callable[..., Any], *arguments: Any) -
     return nnx.eval_shape(lambda weights: function(nnx.merge(graph, weights), *arguments), weights)
 
 
-def _stage_tables(stage: Stage, carry: PyTree) -> dict[str, np.ndarray]:
-    """Every cost for every choice of `stage.genes`, where the gate lets the stage run."""
-    open_gate = () if stage.gate is None else (len(stage.gate[0].options) - 1,)
+def _stage_tables(stage: Stage, carries: list[PyTree]) -> tuple[list[PyTree], dict[str, list[np.ndarray]]]:
+    """What a stage hands on of each of `carries`, and each cost there for every choice of `stage.genes`, the gate open.
+
+    A stage is extracted once for all: carries differ in the size of the pictures, the weights that are kept do not.
+    """
+    largest = tuple(len(gene.options) - 1 for gene in stage.reads)
+    open_gate = () if stage.gate is None else largest[:1]
     counts = tuple(len(gene.options) for gene in stage.genes)
-    tables = {name: np.zeros(counts, np.int64) for name in COSTS}
+    distinct = {_words(carry): carry for carry in carries}
+    after = {words: _with_weights(stage, carry_after, largest, carry) for words, carry in distinct.items()}
+    tables = {words: {name: np.zeros(counts, np.int64) for name in COSTS} for words in distinct}
     for choice in product(*map(range, counts)):
-        graph, weights = nnx.split(_with_weights(stage, extract_stage, open_gate + choice, carry))
-        jaxpr = _jaxpr(graph, weights, carry)
-        for name, cost in COSTS.items():
-            tables[name][choice] = cost(jaxpr, weights)
-    return tables
+        graph, weights = nnx.split(_with_weights(stage, extract_stage, open_gate + choice, carries[0]))
+        for words, carry in distinct.items():
+            jaxpr = _jaxpr(graph, weights, carry)
+            for name, cost in COSTS.items():
+                tables[words][name][choice] = cost(jaxpr, weights)
+    order = list(map(_words, carries))
+    return [after[words] for words in order], {name: [tables[words][name] for words in order] for name in COSTS}
 
 
 def _gated(stage: Stage, table: np.ndarray) -> np.ndarray:

@@ -20,12 +20,17 @@ import numpy as np
 from jaxtyping import PyTree
 
 from nasjax.export import stablehlo
+from nasjax.hardware.energy import Counter, counter_here
 from nasjax.hardware.latency import Latency, Precision, compiled, filled, measure_latency
 from nasjax.supernets.stage import SuperNet
 
 
+class Failed(ValueError):
+    """A device could not time a network; it may well time others."""
+
+
 class Device(Protocol):
-    """Times networks; `context` says all that a latency depends on beside the network."""
+    """Times networks; `context` says all that a latency depends on beside the network. Raises `Failed` for a network."""
 
     @property
     def context(self) -> Mapping[str, Any]: ...
@@ -57,10 +62,11 @@ class Here:
     threads: int
     precision: Precision
     clock: Callable[[], float] = time.perf_counter
+    counter: Counter | None = None
 
     @property
     def context(self) -> dict[str, Any]:
-        return machine(self.name, self.threads)
+        return machine(self.name, self.threads, self.counter)
 
     def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
         batch = jax.tree.leaves(inputs)[0].shape[0]
@@ -71,22 +77,24 @@ class Here:
             threads=self.threads,
             device=self.name,
             precision=self.precision,
+            counter=self.counter,
         )
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def machine(name: str, threads: int) -> dict[str, Any]:
-    """What a latency depends on: the device, its threads, the compiler."""
-    return {"device": name, "threads": threads, "jaxlib": jax.lib.__version__}
+def machine(name: str, threads: int, counter: Counter | None) -> dict[str, Any]:
+    """What a latency depends on: the device, its threads, the compiler; and whether energy is counted beside it."""
+    energy = {} if counter is None else {"energy": [file.parent.name for file, _ in counter.domains]}
+    return {"device": name, "threads": threads, "jaxlib": jax.lib.__version__, **energy}
 
 
 class Process:
     """Another process with `threads` threads, on as many processors; it is started when first used."""
 
     def __init__(self, threads: int, precision: Precision):
-        self.context = machine(processor(), threads)
+        self.context = machine(processor(), threads, counter_here())
         self._threads, self._precision = threads, precision
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -148,7 +156,7 @@ class Program:
         return Latency(milliseconds, np.nan, 1, True, batch, 0, self._words[0], {}, 0, np.nan)
 
     def _run(self, file: Path) -> float:
-        """What the program prints last. Raises ValueError where that is no time."""
+        """What the program prints last. Raises `Failed` where that is no time, ValueError where it cannot be run at all."""
         what = f"hardware.command={self._words[0]}"
         try:
             ended = subprocess.run([*self._words, str(file)], capture_output=True, text=True, timeout=self._seconds)
@@ -157,16 +165,16 @@ class Program:
         except PermissionError:
             raise ValueError(f"{what} cannot be run: make it executable") from None
         except subprocess.TimeoutExpired:
-            raise ValueError(f"{what} took more than {self._seconds:g} s: say hardware.timeout") from None
+            raise Failed(f"{what} took more than {self._seconds:g} s: say hardware.timeout") from None
         if ended.returncode:
             said = (ended.stderr or ended.stdout).strip().splitlines()
-            raise ValueError(f"{what} ended with code {ended.returncode}: {said[-1] if said else 'it said nothing'}")
+            raise Failed(f"{what} ended with code {ended.returncode}: {said[-1] if said else 'it said nothing'}")
         printed = ended.stdout.split()
         try:
             milliseconds = float(printed[-1])
             assert 0 < milliseconds < float("inf")
         except (IndexError, ValueError, AssertionError):
-            raise ValueError(f"{what} must print milliseconds last, not {' '.join(printed[-1:]) or 'nothing'}") from None
+            raise Failed(f"{what} must print milliseconds last, not {' '.join(printed[-1:]) or 'nothing'}") from None
         return milliseconds
 
     def close(self) -> None:

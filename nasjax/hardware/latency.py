@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Float, PyTree
 from scipy.stats import binom
 
+from nasjax.hardware.energy import Counter
 from nasjax.supernets.stage import SuperNet
 
 CERTAIN = 0.95
@@ -47,6 +48,7 @@ class Latency:
 
     `spread` is the interquartile range of the `repeats`; `settled` says whether the median's 95 % interval came within the
     precision asked for. `memory`: bytes of the compiled program's arguments, results and scratch; `flops`: XLA's count.
+    `energy`: joules a batch, the mean of the same repeats; NaN where the machine has no counter.
     """
 
     median: float
@@ -59,6 +61,7 @@ class Latency:
     versions: Mapping[str, str]
     memory: int
     flops: float
+    energy: float = np.nan
 
 
 class Program(NamedTuple):
@@ -89,14 +92,18 @@ def certain(times: Float[np.ndarray, " repeats"], within: float) -> bool:
 
 
 def timed(
-    run: Callable[[], Any], clock: Callable[[], float], precision: Precision = Precision()
+    run: Callable[[], Any],
+    clock: Callable[[], float],
+    precision: Precision = Precision(),
+    begin: Callable[[], Any] = lambda: None,
 ) -> Float[np.ndarray, " repeats"]:
-    """Milliseconds of every repeat that counts. `clock` gives seconds."""
+    """Milliseconds of every repeat that counts. `clock` gives seconds; `begin` is called before the first of these."""
     began = clock()
     run()
     while clock() - began < precision.warm:
         run()
     times: list[float] = []
+    begin()
     began, looked = clock(), 0
     while True:
         start = clock()
@@ -164,9 +171,13 @@ def measure_latency(
     threads: int,
     device: str,
     precision: Precision = Precision(),
+    counter: Counter | None = None,
 ) -> Latency:
-    """Times a program; what it is called is written beside the result."""
-    times = timed(program.run, clock, precision)
+    """Times a program, beside a `counter` of energy where there is one; what it is called is written with the result."""
+    read = (lambda: ()) if counter is None else counter.read
+    readings: list[tuple[int, ...]] = []
+    times = timed(program.run, clock, precision, lambda: readings.append(read()))
+    energy = np.nan if counter is None else counter.joules(readings[0], read()) / len(times)
     low, high = np.quantile(times, (0.25, 0.75))
     return Latency(
         median=float(np.median(times)),
@@ -179,4 +190,5 @@ def measure_latency(
         versions={name: version(name) for name in LIBRARIES},
         memory=program.memory,
         flops=program.flops,
+        energy=energy,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from nasjax.hardware.devices import Device, Here, Process, Program, processor, threads_here
+from nasjax.hardware.energy import counter_here
 from nasjax.hardware.latency import Precision
 
 
@@ -63,7 +64,7 @@ class Cpu(Timed):
         if not 0 <= self.threads <= here:
             raise ValueError(f"hardware.threads={self.threads}: this process may use 0 (all) to {here} processors")
         if self.threads in (0, here) and jax.default_backend() == "cpu":
-            return Here(jax.devices("cpu")[0], processor(), here, self.precision)
+            return Here(jax.devices("cpu")[0], processor(), here, self.precision, counter=counter_here())
         return Process(self.threads or here, self.precision)
 
 

@@ -2,18 +2,22 @@
 
 import os
 import pickle
+import select
 import sys
+import threading
 import time
 
 
 def main(threads: int) -> None:
     """Times what comes in, until nothing does; an error goes back as one line."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # XLA counts its processors when it starts, which is at the first network.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # Whatever is printed meanwhile must not stand among the answers.
     from nasjax.hardware.devices import Here, processor
+    from nasjax.hardware.energy import counter_here
 
     while True:
         try:
@@ -27,12 +31,21 @@ def main(threads: int) -> None:
         import jax
 
         try:
-            device = Here(jax.devices("cpu")[0], processor(), threads, precision, time.perf_counter)
+            device = Here(jax.devices("cpu")[0], processor(), threads, precision, time.perf_counter, counter_here())
             answer: object = device(network, inputs)
         except Exception as error:
             answer = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         pickle.dump(answer, out)
         out.flush()
+
+
+def _end_with_parent() -> None:
+    """Ends this process at once, whatever it times, when nobody is left who could write to it: its parent was killed."""
+    if hasattr(select, "poll"):
+        hung_up = select.poll()
+        hung_up.register(0, 0)  # Nothing but the hang-up, which is always told.
+        hung_up.poll()
+        os._exit(1)
 
 
 if __name__ == "__main__":

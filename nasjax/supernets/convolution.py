@@ -5,6 +5,7 @@ products; accelerators run the library's convolution.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ CACHED_BYTES = 2**20
 """What the pictures of a depthwise convolution may take together; above it, fewer at a time are up to 5 times as quick."""
 
 
-def _fit(x: Maps) -> int:
+def _fit(x: Maps) -> Any:
     """How many pictures CACHED_BYTES holds, out of those numbers that part the batch evenly; two at least.
 
     One alone is slow in a loop: what XLA makes of it then runs over the loop's result as a whole.

@@ -1,0 +1,76 @@
+"""Fronts found for this machine with one and two threads, batch 1 and 32, measured on each other's target.
+
+    python experiments/reoptimise/here.py FRONTS.csv LATENCIES.jsonl [EVALUATIONS [SECONDS [PIXELS]]]
+
+Once-for-All's MobileNetV3 at 96 pixels: latencies are measured by nasjax (`hardware=cpu`: the table, the model inside the
+search, all validated networks whole), each front is found by `ehvi` within 100 validations, and all networks of all
+fronts are measured on all four targets, for at most 3 seconds each. There are no trained weights here: accuracy is the
+surrogate's of experiments/tactics (fitted at 224 pixels), the same for every target. Reference: 70 % and the largest
+network's latency.
+
+What was timed is kept in LATENCIES.jsonl and the search repeats itself: the same command goes on where it was killed.
+Nothing else should run on the machine meanwhile. NASJAX_DATA as in experiments/latency.
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from recorded import anytime, front_of, fronts, problems
+
+from nasjax import supernets
+from nasjax.latency import profiling
+
+TARGETS = {f"{threads}-thread_batch-{batch}": (threads, batch) for threads in (1, 2) for batch in (1, 32)}
+
+
+def profiled(net, name, file, seconds):
+    """The profile of a target; a line for every twentieth program that is timed."""
+    threads, batch = TARGETS[name]
+    steps = profiling(net, {"name": "cpu", "threads": threads, "batch": batch, "file": str(file), "seconds": seconds})
+    while True:
+        try:
+            now = next(steps)
+        except StopIteration as end:
+            print(f"{name}: {end.value.words()}", flush=True)
+            return end.value
+        if now.done % 20 == 0:
+            print(f"{name}: {now.done} of {now.planned} programs timed", flush=True)
+
+
+def searched(about, made, reference, evaluations):
+    """The front of a target: accuracy measured, latency measured and, inside the search, estimated."""
+
+    def measure(archs, seed):
+        return np.stack([about.true(archs)[:, 0], made.measure(archs)], 1)
+
+    target = SimpleNamespace(space=about.space, costs=(None, made.model.estimate), reference=reference, inputs=about.inputs,
+                             measure=measure)  # fmt: skip
+    archs, values = anytime.nasjax_tactic("ehvi", target, evaluations, 0)
+    return archs[front_of(values)]
+
+
+def main(path, file, evaluations=100, seconds=3.0, pixels=96):
+    about = problems.create("surrogate_blend")
+    net = supernets.abstract(problems.surrogate.NAME, image_size=int(pixels))
+    found = {}
+    for name in TARGETS:
+        made = profiled(net, name, Path(file), float(seconds))
+        worst = float(made.measure(about.space.largest()[None])[0])
+        archs = searched(about, made, np.array([-70.0, worst]), int(evaluations))
+        found[name] = (made, worst, archs)
+        print(f"{name}: a front of {len(archs)} networks", flush=True)
+    # At the end, so that the file is whole or not there.
+    Path(path).unlink(missing_ok=True)
+    for target, (made, worst, _) in found.items():
+        for source, (_, _, archs) in found.items():
+            points = np.stack([-about.true(archs)[:, 0], made.measure(archs)], 1)
+            fronts.write(path, f"ofa_{pixels}px", 0, source, target, points, (70.0, worst))
+        print(f"{target}: every front is measured", flush=True)
+        made.timer.close()
+    fronts.main(path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

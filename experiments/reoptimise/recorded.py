@@ -1,0 +1,119 @@
+"""Fronts found for a recorded device, looked up on others: python experiments/reoptimise/recorded.py FRONTS.csv [SEEDS]
+
+`nb201:DATA`: NAS-Bench-201's 15,625 cells are all known, so fronts are the true ones and nothing is searched. `ofa`:
+Once-for-All's MobileNetV3 at 224 pixels, each front found by `ehvi` within 250 validations; accuracy by the surrogate of
+experiments/tactics (no noise), latency by a Gaussian process on 2,000 recorded networks of all resolutions, whose error on
+others is printed. References: the worst values of a table; 70 % and the largest network's latency.
+
+What is in the file is skipped: the same command goes on where it was killed. NASJAX_DATA as in experiments/latency.
+"""
+
+import sys
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent / name) for name in ("tactics", "latency")]
+
+import anytime  # noqa: E402
+import fronts  # noqa: E402
+import problems  # noqa: E402
+import recorded as latencies  # noqa: E402
+
+from nasjax.hardware.model import fit_latency  # noqa: E402
+from nasjax.pareto import non_dominated_exact  # noqa: E402
+from nasjax.predictors import GaussianProcess, errors  # noqa: E402
+
+CELLS = ("gold_6226", "1080ti_1", "titan_rtx_256", "pixel3", "raspi4")
+"""Devices of NAS-Bench-201 whose latencies were measured, one of each kind."""
+
+DEVICES = ("v100_1", "v100_32", "v100_64", "titan_xp_64")
+VALIDATIONS = 250
+SAMPLES = 2000
+LARGEST = 24
+"""The index of 224 pixels among the recorded resolutions."""
+
+
+@cache
+def latency_model(device):
+    """Milliseconds of architectures at 224 pixels on a recorded device, and the model's errors on 1,000 other networks."""
+    inputs, archs, milliseconds = latencies.recorded("ofa")
+    order = np.random.default_rng(0).permutation(len(archs))
+    train, test = order[:SAMPLES], order[-1000:]
+    model = fit_latency(GaussianProcess(), inputs, archs[train], milliseconds[device][train])
+    found = errors(milliseconds[device][test], model.exact(archs[test]))
+
+    def at_224(archs):
+        return model.exact(np.insert(np.asarray(archs), 0, LARGEST, axis=1))
+
+    return at_224, found
+
+
+@cache
+def base():
+    """Space, accuracies and what predictors read: one object, so that all searches compile once."""
+    return problems.create("surrogate_blend")
+
+
+def front_of(values):
+    return np.flatnonzero(non_dominated_exact(values))
+
+
+def ofa(path, seed):
+    """Every front of Once-for-All's MobileNetV3, on every device."""
+    about = base()
+
+    def accuracies(archs):
+        return about.true(archs)[:, 0]
+
+    found = {}
+    for device in DEVICES:
+        milliseconds, _ = latency_model(device)
+        worst = float(milliseconds(about.space.largest()[None])[0])
+        reference = np.array([-70.0, worst])
+
+        def measure(archs, seed, milliseconds=milliseconds):
+            return np.stack([accuracies(archs), milliseconds(archs)], 1)
+
+        target = SimpleNamespace(space=about.space, costs=(None, None), reference=reference, inputs=about.inputs,
+                                 measure=measure)  # fmt: skip
+        archs, values = anytime.nasjax_tactic("ehvi", target, VALIDATIONS, seed)
+        found[device] = (archs[front_of(values)], worst)
+    for target in DEVICES:
+        for source, (archs, _) in found.items():
+            points = np.stack([-accuracies(archs), latency_model(target)[0](archs)], 1)
+            fronts.write(path, "ofa", seed, source, target, points, (70.0, found[target][1]))
+
+
+def cells(path, data):
+    """Every true front of NAS-Bench-201, on every device."""
+    values = {}
+    for device in CELLS:
+        problem = problems.create(f"nb201:{data}:{device}")
+        values[device] = problem.true(problem.archs)
+    rows = {device: front_of(table) for device, table in values.items()}
+    for target, table in values.items():
+        worst = table.max(0)
+        for source in CELLS:
+            points = table[rows[source]] * (-1, 1)
+            fronts.write(path, f"nb201:{data}", 0, source, target, points, (-worst[0], worst[1]))
+
+
+def main(path, seeds=3):
+    done = {name[:2] for name in fronts.read(path)}
+    for data in problems.DATASETS:
+        if (f"nb201:{data}", 0) not in done:
+            cells(path, data)
+    for seed in range(seeds):
+        if ("ofa", seed) not in done:
+            for device in DEVICES:
+                error = latency_model(device)[1]
+                print(f"{device}: latencies estimated with an error of {error.mape:.1f} %, tau {error.tau:.2f}", flush=True)
+            ofa(path, seed)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))

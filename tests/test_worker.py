@@ -1,0 +1,60 @@
+"""The process that times networks ends with whoever started it."""
+
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+from tiny import tiny_network
+
+from nasjax.hardware.devices import environment
+from nasjax.hardware.latency import Precision
+from nasjax.hardware.stages import extracted
+
+HOLDER = """
+import subprocess, sys
+words = [sys.executable, "-m", "nasjax.hardware.worker", "1"]
+worker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+worker.stdin.write(open(sys.argv[1], "rb").read())
+worker.stdin.flush()
+assert worker.stdout.read(1)
+print(worker.pid, flush=True)
+sys.stdin.read()
+"""
+"""A parent: asks for all that a file holds, waits for the first answer, says who measures, and stays until it is killed."""
+
+PATIENCE = 60.0
+"""Seconds after which something that should have happened has not."""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux, to wait for a process that is nobody's child")
+def test_a_killed_parent_s_worker_ends_in_the_middle_of_a_measurement(tmp_path):
+    net = tiny_network()
+    network = extracted(net, tuple(map(int, net.space.smallest())))
+    ten_minutes = Precision(within=0.0, seconds=600.0)
+    requests = [(network, network.inputs(1), precision) for precision in (Precision(seconds=0.01, warm=0), ten_minutes)]
+    file = tmp_path / "requests"
+    file.write_bytes(b"".join(map(pickle.dumps, requests)))
+    words = [sys.executable, "-c", HOLDER, str(file)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | environment(1)) as holder:
+        assert holder.stdout is not None
+        said = holder.stdout.readline()  # The second request is in the worker's pipe: that is what it is at.
+        worker = os.pidfd_open(int(said))
+        try:
+            assert not ended(worker, 0)
+            holder.send_signal(signal.SIGKILL)
+            assert ended(worker, PATIENCE)
+        finally:
+            if not ended(worker, 0):
+                signal.pidfd_send_signal(worker, signal.SIGKILL)
+            os.close(worker)
+
+
+def ended(process, seconds):
+    """Whether a process, a file descriptor of it, ends within so many seconds."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
