@@ -1,0 +1,62 @@
+"""How well a latency table of this machine agrees with measurements of networks that it has not seen.
+
+    python here.py results/here.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS]
+
+The table: every stage's choices timed once, their sum put right by 24 whole networks (16 fitted, 8 held out), as a search
+has it. Then NETWORKS (120) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`: no
+table can agree better with a measurement than a second measurement does. One thread, batch 1, 224 pixels. What was measured
+is kept, and the same command goes on where it was killed.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from nasjax import supernets
+from nasjax.latency import networks_to_measure, profile
+
+FITTED = 24
+HARDWARE = {"name": "cpu", "threads": 1, "seconds": 3.0}
+
+
+def agreement(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
+    error = 100 * np.abs(found / wanted - 1)
+    print(
+        f"{what}: {len(found)} networks, tau {kendalltau(found, wanted).statistic:.3f}, error {np.median(error):.1f} % "
+        f"(median), {error.mean():.1f} % (mean)"
+    )
+
+
+def main(out: str, supernet: str, kept: str, again: str, number: int = 120) -> None:
+    net = supernets.create(supernet)
+    made = profile(net, {**HARDWARE, "networks": FITTED, "file": kept})
+    print(made.words())
+    archs = networks_to_measure(net.space, number)
+    # The table's own networks come first whatever the number is: the rest is what it has not seen.
+    seen = {arch.tobytes() for arch in made.archs}
+    rest = np.stack([arch for arch in archs if arch.tobytes() not in seen])
+    first = made.measure(rest)
+    estimates = made.model.exact(rest)
+    made.timer.close()
+    agreement("table and measurement", estimates, first)
+    second = profile(net, {**HARDWARE, "table": False, "networks": FITTED, "file": again})
+    half = rest[: len(rest) // 2]
+    repeated = second.measure(half)
+    second.timer.close()
+    agreement("two measurements", repeated, first[: len(half)])
+    agreement("table and second measurement", estimates[: len(half)], repeated)
+    agreement("table and mean of both", estimates[: len(half)], (repeated + first[: len(half)]) / 2)
+    with Path(out).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*net.space.names, "estimate", "measured", "again"])
+        for i, arch in enumerate(rest):
+            chosen = net.space.decode(arch)
+            words = [chosen.get(name, "") for name in net.space.names]
+            writer.writerow([*words, estimates[i], first[i], repeated[i] if i < len(half) else ""])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5], *map(int, sys.argv[5:6]))
