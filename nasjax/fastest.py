@@ -1,6 +1,7 @@
 """Remembers which way of evaluation was fastest, for a super-network, device and batch."""
 
 import json
+import logging
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from nasjax.hardware.devices import processor, threads_here
 from nasjax.supernets import SuperNet
 from nasjax.tasks import ImageClassification
 
+LOG = logging.getLogger(__name__)
+
 
 def bound(config: EvaluatorConfig, net: SuperNet, task: ImageClassification) -> PopulationEvaluator:
     """An evaluator on the validation pictures; `auto` times its ways only where `config.file` does not know them yet."""
@@ -22,9 +25,12 @@ def bound(config: EvaluatorConfig, net: SuperNet, task: ImageClassification) -> 
     seconds = _known(file, key)
     if seconds is None:
         seconds = config.seconds(net, task)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as out:
-            out.write(json.dumps({"key": key, "seconds": seconds}) + "\n")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a") as out:
+                out.write(json.dumps({"key": key, "seconds": seconds}) + "\n")
+        except OSError as error:  # What was timed serves this run all the same.
+            LOG.warning("evaluator.file=%s cannot be written, the ways will be timed again: %s", file, error.strerror)
     return config.as_way(fastest(seconds)).bind(net, task)
 
 
@@ -39,7 +45,7 @@ def _key(config: AutoConfig, net: SuperNet) -> str:
 def _known(file: Path, key: str) -> dict[str, float] | None:
     """What a file remembers of a key, the last of it; a line that is not whole is passed over."""
     found = None
-    for line in file.read_text().splitlines() if file.is_file() else []:
+    for line in file.read_text(errors="replace").splitlines() if file.is_file() else []:
         try:
             row = json.loads(line)
             if row["key"] == key:

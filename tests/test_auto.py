@@ -10,20 +10,26 @@ import pytest
 
 from nasjax import fastest
 from nasjax.evaluation import WAYS, AutoConfig, MaskedConfig, auto
+from nasjax.evaluation.memory import TooLarge
 from nasjax.fastest import bound
 
 SMALL = AutoConfig(batch=16, calibration_images=16, chunk=2)
 
 
-class TooLarge(MaskedConfig):
+class Large(MaskedConfig):
     def needs(self, net):
-        raise ValueError("evaluator.memory_gb=4 does not hold one network")
+        raise TooLarge("evaluator.memory_gb=4 does not hold one network")
+
+
+class Wrong(MaskedConfig):
+    def needs(self, net):
+        raise ValueError("shapes differ")
 
 
 @pytest.fixture
 def two(monkeypatch):
     """Two ways, one of which the memory does not hold."""
-    monkeypatch.setattr(auto, "WAYS", {"masked": MaskedConfig, "switch": TooLarge})
+    monkeypatch.setattr(auto, "WAYS", {"masked": MaskedConfig, "switch": Large})
 
 
 @pytest.fixture
@@ -43,12 +49,29 @@ def test_a_way_takes_what_its_clock_says_and_one_too_large_is_infinite(two, tiny
     ticks = count(step=7.0)
     with caplog.at_level(logging.INFO):
         seconds = SMALL.seconds(tiny_net, tiny_task, lambda: next(ticks))
-    assert seconds == {"masked": 7.0 / 2, "switch": np.inf}
+    assert seconds == {"masked": 7.0 / 4, "switch": np.inf}
     assert "timing masked, switch" in caplog.text
 
 
+def test_the_median_of_rounds_in_turn_counts_and_a_mistake_is_no_lack_of_memory(monkeypatch, tiny_net, tiny_task):
+    monkeypatch.setattr(auto, "WAYS", {"masked": MaskedConfig, "switch": MaskedConfig})
+    took = iter([4, 40, 8, 16, 400, 20])  # masked and switch in turn; a way each 4 networks
+    now = [0.0]
+
+    def clock():
+        now[0] += next(took) if clock.running else 0.0
+        clock.running = not clock.running
+        return now[0]
+
+    clock.running = False
+    assert SMALL.seconds(tiny_net, tiny_task, clock) == {"masked": 8 / 4, "switch": 20 / 4}
+    monkeypatch.setattr(auto, "WAYS", {"masked": MaskedConfig, "switch": Wrong})
+    with pytest.raises(ValueError, match="shapes differ"):
+        SMALL.seconds(tiny_net, tiny_task)
+
+
 def test_nothing_that_fits_is_told_as_by_a_way_alone(monkeypatch, tiny_net, tiny_task):
-    monkeypatch.setattr(auto, "WAYS", {"masked": TooLarge, "switch": TooLarge})
+    monkeypatch.setattr(auto, "WAYS", {"masked": Large, "switch": Large})
     with pytest.raises(ValueError, match="does not hold one network"):
         SMALL.seconds(tiny_net, tiny_task)
 
@@ -89,7 +112,14 @@ def test_a_line_that_is_not_whole_is_passed_over(figures, tiny_net, tiny_task, t
     assert len(figures) == 2
 
 
+def test_a_file_that_cannot_be_written_costs_nothing_but_its_memory(figures, tiny_net, tiny_task, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    found = bound(replace(SMALL, file=str(tmp_path / "file" / "ways.jsonl")), tiny_net, tiny_task)
+    assert found.config == SMALL.as_way("switch") and "cannot be written" in caplog.text
+
+
 def test_relatives_are_architectures_half_of_them_near_the_others(tiny_net):
     archs = auto.relatives(tiny_net.space, 9)
     assert archs.shape == (9, len(tiny_net.space.genes)) and archs.dtype == np.int32
     np.testing.assert_array_equal(archs, tiny_net.space.canonical(archs))
+    assert len(np.unique(archs, axis=0)) == 9

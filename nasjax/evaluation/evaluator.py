@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from nasjax.evaluation.augmentation import AUGMENTATIONS
 from nasjax.evaluation.memory import Needs, plan
 from nasjax.evaluation.mesh import everywhere, mesh, parted
 from nasjax.evaluation.pictures import Block, batches, blocks, even
@@ -76,7 +77,8 @@ class EvaluatorConfig(ABC):
     """Settings that all evaluators have.
 
     `batch` pictures at a time, fewer to be scored where `memory_gb` does not hold them; `calibration_images` of the training
-    pictures, in whole batches, re-calibrate the batch norms of every sub-network, drawn with `seed`. At most `chunk`
+    pictures, in whole batches, re-calibrate the batch norms of every sub-network, drawn with `seed`, after an `augmentation`
+    (none, flip, crop: as they were trained). At most `chunk`
     sub-networks are measured and stored at once. All devices are used, each within `memory_gb`. With `first_pictures` a
     search scores networks on so many pictures first, drawn with `seed`, and the better half on twice as many each time,
     until these are all (`nasjax.evaluation.halving`); 0: all networks on all pictures.
@@ -88,11 +90,14 @@ class EvaluatorConfig(ABC):
     memory_gb: float = 4.0
     seed: int = 0
     first_pictures: int = 0
+    augmentation: str = "none"
 
     def __post_init__(self):
         for name in ("batch", "calibration_images", "chunk", "memory_gb"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"evaluator.{name} must be above 0, not {getattr(self, name)}")
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(f"evaluator.augmentation={self.augmentation!r} is none of {', '.join(AUGMENTATIONS)}")
         if self.first_pictures < 0:
             raise ValueError(f"evaluator.first_pictures must be at least 0, not {self.first_pictures}")
 
@@ -101,8 +106,12 @@ class EvaluatorConfig(ABC):
         images = task.train.images
         size = min(self.batch, len(images))
         number = max(1, min(self.calibration_images, len(images)) // size)
-        order = np.random.default_rng(self.seed).permutation(len(images))[: number * size]
-        return images[order].reshape(number, size, *images.shape[1:])
+        if number * size != self.calibration_images:
+            words = "evaluator.calibration_images=%d: %d are used, whole batches of %d out of %d training pictures"
+            LOG.info(words, self.calibration_images, number * size, size, len(images))
+        rng = np.random.default_rng(self.seed)
+        order = rng.permutation(len(images))[: number * size]
+        return AUGMENTATIONS[self.augmentation](rng, images[order]).reshape(number, size, *images.shape[1:])
 
     @abstractmethod
     def bind(
@@ -173,7 +182,13 @@ class PopulationEvaluator:
         self._together, self._room = planned.chunk, planned.room
         self._each = batches(pictures.images[:own], self.batch, planned.room)
         self._way = config.way(net, task, planned.spare, self._mesh)
-        settings = ("batch", "calibration_images", "seed", *(["first_pictures"] if config.first_pictures else []))
+        told = {"first_pictures": 0, "augmentation": "none"}
+        settings = (
+            "batch",
+            "calibration_images",
+            "seed",
+            *(name for name, off in told.items() if getattr(config, name) != off),
+        )
         self.context: Mapping[str, Any] = {
             "weights": _digest(nnx.to_flat_state(nnx.state(net))),
             "network": [repr(net.space), *(stage.settings() for stage in net.stages)],
