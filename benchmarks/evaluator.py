@@ -12,7 +12,7 @@ same number of threads and the same settings of malloc:
 Populations: `random`, drawn from the whole space; `evolved`, children of four parents that differ from them in two genes, as
 a generation of a search is; `front`, from the front of accuracy_top1 and macs of a table of measured networks, or next to
 it. Given is the CPU time of the process, which other processes disturb less, and the time that passed; compilation and
-extraction apart. The largest difference of a loss from the recipe's is printed too.
+extraction apart; on a GPU only the time that passed. The largest difference of a loss from the recipe's is printed too.
 """
 # ruff: noqa: E402
 
@@ -29,6 +29,7 @@ def arguments():
         "--supernet", default="ofa_mbv3_d234_e346_k357_w1.0", choices=("ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50")
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--tf32", action="store_true", help="on a GPU: both sides may multiply in TF32")
     parser.add_argument("--kind", default="random", choices=("random", "evolved", "front"))
     parser.add_argument("--table", help="for a front: measured networks, as `nasjax import-results` writes them")
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
@@ -74,6 +75,11 @@ from nasjax.subject import measure
 from nasjax.supernets.ofa_lists import to_ofa
 from nasjax.tasks import ImageClassification
 from nasjax.tasks.classification import Split
+
+CLOCK = process_time if ARGUMENTS.device == "cpu" else perf_counter
+"""A GPU works while the process waits: there only the time that passes counts. Every side ends with numbers on the host."""
+
+UNIT = "CPU s" if ARGUMENTS.device == "cpu" else "s"
 
 NETS = {
     "ofa_mbv3_d234_e346_k357_w1.0": lambda: OFAMobileNetV3(
@@ -130,10 +136,10 @@ class Torch:
     def recipe(self):
         losses, self.extracting = [], 0.0
         for lists in self.lists:
-            began = process_time()
+            began = CLOCK()
             self.net.set_active_subnet(**lists)
             small = self.net.get_active_subnet(preserve_weight=True).to(self.device).eval()
-            self.extracting += process_time() - began
+            self.extracting += CLOCK() - began
             set_running_statistics(small, [(images, None) for images in self.calibration])
             losses.append(self.loss(small))
         return np.array(losses)
@@ -176,6 +182,12 @@ def ours(evaluator, archs):
 
 
 def main():
+    if jax.default_backend() != ARGUMENTS.device:
+        sys.exit(f"--device {ARGUMENTS.device}: JAX runs on {jax.default_backend()} here; JAX_PLATFORMS chooses another")
+    if ARGUMENTS.device == "gpu" and not torch.cuda.is_available():
+        sys.exit("--device gpu: this PyTorch sees no GPU")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = ARGUMENTS.tf32
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if ARGUMENTS.tf32 else "highest")
     torch.set_num_threads(ARGUMENTS.threads)
     torch.manual_seed(0)
     made = NETS[ARGUMENTS.supernet]()
@@ -202,23 +214,23 @@ def main():
 
     first, losses = {}, {}
     for name, run in sides.items():
-        began, cpu = perf_counter(), process_time()
+        began, used = perf_counter(), CLOCK()
         losses[name] = run()
-        first[name] = perf_counter() - began, process_time() - cpu
-        print(f"{name}: once, with compilation, {first[name][1]:.0f} s of the CPU", file=sys.stderr)
+        first[name] = perf_counter() - began, CLOCK() - used
+        print(f"{name}: once, with compilation, {first[name][1]:.0f} {UNIT}", file=sys.stderr)
     times = {name: [] for name in sides}
     for _ in range(ARGUMENTS.rounds):
         for name, run in sides.items():
-            began, cpu = perf_counter(), process_time()
+            began, used = perf_counter(), CLOCK()
             run()
-            times[name].append((process_time() - cpu, perf_counter() - began))
-            print(f"{name}: {times[name][-1][0]:.2f} s of the CPU", file=sys.stderr)
+            times[name].append((CLOCK() - used, perf_counter() - began))
+            print(f"{name}: {times[name][-1][0]:.2f} {UNIT}", file=sys.stderr)
 
     kind = jax.devices()[0].device_kind if ARGUMENTS.device == "gpu" else "CPU"
     print(f"{ARGUMENTS.supernet}, {len(archs)} {ARGUMENTS.kind} sub-networks, {ARGUMENTS.calibration} + {ARGUMENTS.images} "
           f"pictures of {ARGUMENTS.size} pixels, batch {ARGUMENTS.batch}, {kind}, {ARGUMENTS.threads} threads")  # fmt: skip
     pictures = len(archs) * (ARGUMENTS.calibration + ARGUMENTS.images)
-    print(f"{'':8}{'CPU s':>9}{'wall s':>9}{'first s':>9}{'pictures x networks / CPU s':>30}{'x recipe':>10}{'x tuned':>9}"
+    print(f"{'':8}{UNIT:>9}{'wall s':>9}{'first s':>9}{'pictures x networks / s':>30}{'x recipe':>10}{'x tuned':>9}"
           f"{'off by':>9}")  # fmt: skip
     cpus = {name: median(cpu for cpu, _ in rows) for name, rows in times.items()}
     for name, rows in times.items():
@@ -226,7 +238,7 @@ def main():
         print(f"{name:8}{cpus[name]:9.2f}{median(wall for _, wall in rows):9.2f}{first[name][0]:9.1f}"
               f"{pictures / cpus[name]:30.0f}{cpus['recipe'] / cpus[name]:10.2f}{cpus['tuned'] / cpus[name]:9.2f}{off:9.0e}"
               f"   {' '.join(f'{cpu:.2f}' for cpu, _ in rows)}")  # fmt: skip
-    print(f"of the recipe's, extraction: {recipe.extracting:.2f} s of the CPU")
+    print(f"of the recipe's, extraction: {recipe.extracting:.2f} {UNIT}")
 
 
 if __name__ == "__main__":

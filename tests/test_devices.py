@@ -63,10 +63,11 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_device_does(request):
+@pytest.mark.parametrize("way", ["masked", "switch"])
+def test_two_processes_measure_what_one_device_does(request, way):
     """Two devices in each; both processes get the same."""
     address = f"127.0.0.1:{free_port()}"
-    both = [started(request.config.cache.mkdir("jax"), "masked", address, "2", str(i)) for i in range(2)]
+    both = [started(request.config.cache.mkdir("jax"), way, address, "2", str(i)) for i in range(2)]
     first, second = map(answer, both)
     assert first == second and (first["processes"], first["devices"]) == (2, 4)
     check_ways(first["ways"])
@@ -99,6 +100,24 @@ def test_a_search_over_two_processes_is_that_of_one(request, tmp_path):
         for key in filter(_measured, one):
             if key != "seconds":
                 assert float(one[key]) == pytest.approx(float(two[key]), rel=1e-5), key
+
+
+@pytest.mark.slow
+def test_processes_that_differ_are_told_so(tmp_path):
+    words = ["supernet=digits", "task=digits", "tactic=random", "evaluations=4", "objectives=[accuracy_top1,macs]"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    joined = f"distributed=[127.0.0.1:{free_port()},2,"
+
+    def search(i):
+        own = [f"run=run{i}", f"evaluator.chunk={4 + i}", f"{joined}{i}]"]
+        command = [sys.executable, "-m", "nasjax", "search", *words, *own]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE)
+
+    runs = [search(0), search(1)]
+    for run in runs:
+        assert "the processes differ in settings, data or weights" in run.communicate()[1]
+        assert run.returncode == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def _measured(column):

@@ -335,14 +335,26 @@ def test_a_negative_cache_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["switch", "prefix"])
-@pytest.mark.parametrize("name", [name for name in supernets.SUPERNETS if name.startswith("ofa_")])
-def test_full_size_networks_answer_as_the_masked_ones(name, way):
-    """Moments of few values amplify rounding: by 4 pictures of 32 pixels, 1e-6 of a picture is 1 % of ResNet50's logits."""
+@pytest.mark.parametrize("name", ["digits", *(name for name in supernets.SUPERNETS if name.startswith("ofa_"))])
+def test_all_ways_answer_as_the_extracted_networks(name):
+    """To 1e-4 of the logits' scale; the same class first, but for pictures whose margin is below 2e-4 of it, which are few.
+
+    Moments of few values amplify rounding: by 4 pictures of 32 pixels, 1e-6 of a picture is 1 % of ResNet50's logits.
+    """
     settings = {**SETTINGS, "batch": 32, "calibration_images": 32}
-    net, task = supernets.create(name, image_size=64), task_of(64, calibrating=32)
-    archs = np.array(architectures(net.space, 1), np.int32)
-    archs = np.asarray(net.space.canonical(archs))
-    wanted = logits(measure(EVALUATORS["masked"](**settings).bind(net, task), archs))
-    found = logits(measure(EVALUATORS[way](**settings).bind(net, task), archs))
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    net = supernets.create(name) if name == "digits" else supernets.create(name, image_size=64)
+    side, _, channels = net.input_shape
+    task = task_of(side, calibrating=32)
+    if channels == 1:
+        parts = (replace(part, images=part.images[..., :1]) for part in (task.train, task.validation, task.test))
+        task = replace(task, **dict(zip(("train", "validation", "test"), parts, strict=True)))
+    archs = np.asarray(net.space.canonical(np.array(architectures(net.space, 1), np.int32)))
+    wanted = extracted_logits(net, archs, task, EVALUATORS["masked"](**settings).calibration(task))
+    scale = np.abs(wanted).max()
+    ordered = np.sort(wanted, axis=2)
+    narrow = ordered[..., -1] - ordered[..., -2] < 2e-4 * scale
+    assert narrow.sum() <= 1
+    for way in WAYS:
+        found = logits(measure(EVALUATORS[way](**settings).bind(net, task), archs))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * scale, err_msg=way)
+        assert ((found.argmax(2) == wanted.argmax(2)) | narrow).all(), way

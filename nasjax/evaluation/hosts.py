@@ -7,11 +7,12 @@ are those of one process.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.multihost_utils import broadcast_one_to_all
+from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
 from nasjax.evaluation.evaluator import STATISTICS, STOP, Found, PopulationEvaluator
 from nasjax.types import Population
@@ -30,6 +31,7 @@ def leading(evaluator: PopulationEvaluator) -> Iterator[None]:
         return
     if jax.process_index():
         raise ValueError("the first process alone searches; the others run nasjax.follow")
+    _agree(evaluator)
     if evaluator.shared:
         evaluator.announce = lambda *call: _tell(evaluator, *call)
     try:
@@ -40,6 +42,16 @@ def leading(evaluator: PopulationEvaluator) -> Iterator[None]:
         _dismiss(evaluator)
         raise
     _dismiss(evaluator)
+
+
+def _agree(evaluator: PopulationEvaluator) -> None:
+    """Raises ValueError, in every process, where they do not measure the same in the same way."""
+    facts = repr((evaluator.config, dict(evaluator.context)))
+    digests = process_allgather(np.frombuffer(sha256(facts.encode()).digest(), np.uint8))
+    if (digests != digests[0]).any():
+        raise ValueError(
+            "the processes differ in settings, data or weights: all must be started with the same command on the same files"
+        )
 
 
 def _dismiss(evaluator: PopulationEvaluator) -> None:
@@ -53,6 +65,7 @@ def _dismiss(evaluator: PopulationEvaluator) -> None:
 
 def follow(evaluator: PopulationEvaluator) -> None:
     """Measures what the first process measures, until it is done: to be called in every other one, with equal settings."""
+    _agree(evaluator)
     kept: Found = {}
     while True:
         message = broadcast_one_to_all(_message(evaluator))
