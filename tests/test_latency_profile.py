@@ -139,6 +139,38 @@ def test_another_device_s_latencies_take_the_place_of_a_table(small_net, made, k
     assert recorded.names == ("latency", "throughput")
 
 
+def recorded(space, path, rows):
+    """A CSV of architectures with milliseconds and how those were obtained."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*space.names, "latency", "obtained"])
+        for arch, value, how in rows:
+            chosen = space.decode(arch)
+            writer.writerow([*(chosen.get(name, "") for name in space.names), value, how])
+    return Csv(file=str(path), predictor="ridge")
+
+
+def test_estimates_in_a_file_are_neither_counted_nor_held_out_nor_recorded(small_net, tmp_path):
+    archs = networks_to_measure(small_net.space, 20)
+    truth = truths(small_net, archs)
+    rows = [(arch, value * (1 if i < 9 else 100), "measured" if i < 9 else "estimated")
+            for i, (arch, value) in enumerate(zip(archs, truth, strict=True))]  # fmt: skip
+    found = profile(small_net, recorded(small_net.space, tmp_path / "t.csv", rows))
+    assert (found.model.rows, found.model.errors.rows) == (6, 3) and "from 6 measured networks" in found.words()
+    np.testing.assert_array_equal(found.measure(archs), [*truth[:9], *[np.nan] * 11])
+    with pytest.raises(ValueError, match="estimated latencies alone"):
+        profile(small_net, recorded(small_net.space, tmp_path / "t.csv", rows[9:]))
+
+
+def test_rows_that_disagree_on_a_network_are_one_with_their_median(small_net, tmp_path):
+    archs = networks_to_measure(small_net.space, 9)
+    rows = [(arch, 1.0 + i, "measured") for i, arch in enumerate(archs)]
+    rows += [(archs[3], 4.5, "measured"), (archs[3], 400.0, "measured"), (archs[3], 0.1, "estimated")]
+    found = profile(small_net, recorded(small_net.space, tmp_path / "t.csv", rows))
+    np.testing.assert_array_equal(found.archs, archs)
+    np.testing.assert_array_equal(found.milliseconds, [1, 2, 3, 4.5, 5, 6, 7, 8, 9])
+
+
 @pytest.fixture(scope="module")
 def run(small_net, tiny_task, kept, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search") / "run"
