@@ -43,6 +43,10 @@ LEAST = 6
 """Networks that a latency model needs, those held out among them."""
 
 
+METRICS = ("latency", "throughput", "latency_measured", "energy")
+"""What hardware may tell of a network."""
+
+
 @dataclass(frozen=True)
 class Profiled:
     """How far a profile is: `done` of `planned` programs are timed, and what the last one takes."""
@@ -223,6 +227,7 @@ def profiling(net: SuperNet, hardware: Any) -> Generator[Profiled, None, Profile
     `hardware`: a name, a mapping with `name` and settings, or settings. Raises ValueError for what a person can put right.
     """
     target = settings("hardware", HARDWARE, hardware)
+    settings("hardware.predictor", PREDICTORS, target.predictor)  # Refused before anything is timed.
     shapes: SuperNet = nnx.eval_shape(lambda: net)
     if isinstance(target, Csv):
         return _recorded(shapes, target)

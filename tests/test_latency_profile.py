@@ -393,6 +393,13 @@ def test_the_command_line_profiles_recorded_latencies(tmp_path, capsys):
     [([], "nasjax latency needs hardware=NAME"), (["hardware=abacus"], "unknown hardware 'abacus'; allowed: command, cpu"),
      (["hardware=cpu", "hardware.threads=many"], "hardware.threads"), (["hardware=cpu", "samples=-1"], "samples=-1"),
      (["hardware=cpu", "tactic=random"], "nasjax latency has no setting 'tactic'"),
+     (["hardware=cpu", "hardware.predictor=oracle"], "unknown hardware.predictor 'oracle'; allowed: auto"),
+     (["hardware=cpu", "out=nowhere/t.csv"], "out=nowhere/t.csv: there is no folder nowhere"),
+     (["hardware=cpu", f"out={__file__}"], "exists already; name another file"),
+     (["hardware=cpu", "hardware.within=0"], "hardware.within must be a finite number above 0, not 0"),
+     (["hardware=cpu", "hardware.seconds=inf"], "hardware.seconds must be a finite number above 0"),
+     (["hardware=csv", "hardware.batch=0"], "hardware.batch must be at least 1"),
+     (["hardware=command", "hardware.timeout=-1"], "hardware.timeout must be a finite number above 0"),
      (["hardware=gpu"], "hardware=gpu: JAX sees no GPU here"),
      (["supernet=external", "hardware=cpu"], "external")],
 )  # fmt: skip
@@ -401,3 +408,17 @@ def test_the_command_line_refuses_in_one_line(words, said, capsys, monkeypatch, 
     assert main(["latency", "supernet=digits", *words]) == 2
     printed = capsys.readouterr().err.strip().splitlines()
     assert said in printed[-1] and len(printed) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("objectives=[accuracy_top1,latncy]", "objective 'latncy' cannot be measured here"),
+     ("constraints=[latncy<=5]", "'latncy' is not known here")],
+)  # fmt: skip
+def test_a_search_refuses_unknown_names_before_anything_is_timed(word, said, capsys, monkeypatch, tmp_path):
+    def never(*_):
+        raise AssertionError("timed")
+
+    monkeypatch.setattr("nasjax.cli.commands.profiling", never)
+    assert main(["search", "hardware=cpu", word, f"run={tmp_path / 'run'}"]) == 2
+    assert said in capsys.readouterr().err
