@@ -5,6 +5,7 @@ import json
 import math
 import stat
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -339,6 +340,28 @@ def test_a_program_that_fails_is_named_with_what_it_said(tmp_path, text, words):
     command = Command(command=program(tmp_path, text), timeout=0.2 if "sleep" in text else 60).open()
     with pytest.raises(Failed, match=words):
         command._run(tmp_path / "network.stablehlo")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="reads the processes of Linux")
+def test_a_program_that_takes_too_long_leaves_nothing_running(tmp_path):
+    command = Command(command=program(tmp_path, f"sleep 20 & echo $! > {tmp_path}/child; wait"), timeout=0.5).open()
+    with pytest.raises(Failed, match="took more than"):
+        command._run(tmp_path / "network.stablehlo")
+    stat = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    assert not stat.exists() or stat.read_text().split()[2] in "ZX"
+
+
+def test_what_is_no_program_is_refused_in_one_line(tmp_path):
+    script = Path(program(tmp_path, "echo 1"))
+    script.write_text("echo 1\n")
+    with pytest.raises(ValueError, match=r"timer cannot be run: a script begins with #!/bin/sh"):
+        Command(command=str(script)).open()._run(tmp_path)
+    with pytest.raises(ValueError, match=r"hardware\.command=time 'it: no closing quotation"):
+        Command(command="time 'it").open()
+
+
+def test_what_a_program_says_need_not_be_text(tmp_path):
+    assert Command(command=program(tmp_path, "printf '\\377\\376 4.5'")).open()._run(tmp_path) == 4.5
 
 
 def test_a_program_that_is_not_there_is_no_matter_of_a_network(small_net, tmp_path):
