@@ -63,9 +63,10 @@ class Timer:
         self._device, self._file = device, file
         self.context = {**device.context, **setting}
         self.failure = ""  # What the device last said of a network that it could not time.
+        self.settled: dict[str, bool] = {}  # Of what was asked for.
         self._known: dict[str, Latency] = {}
-        if file is not None and file.is_file():
-            self._known = dict(_kept(file, self._named()))
+        if file is not None and file.is_file():  # What did not settle is timed again, once a process.
+            self._known = {name: found for name, found in _kept(file, self._named()) if found.settled}
 
     def _named(self) -> str:
         return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
@@ -83,6 +84,7 @@ class Timer:
                 line = {"context": self._named(), "name": name, **asdict(self._known[name])}
                 with self._file.open("a") as file:
                     file.write(json.dumps(line) + "\n")
+        self.settled[name] = self._known[name].settled
         return self._known[name]
 
     def tried(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> tuple[float, float]:
@@ -146,7 +148,10 @@ class Profile:
         """What a person is told of it."""
         found = self.model.errors
         held = f"on {found.rows} networks held out: error {found.mape:.1f} %, tau {found.tau:.2f}" if found else "unchecked"
-        return f"Latency on {self.context['device']}, batch {self.batch}, from {self.model.rows} measured networks; {held}"
+        made = f"Latency on {self.context['device']}, batch {self.batch}, from {self.model.rows} measured networks; {held}"
+        settled = [] if self.timer is None else list(self.timer.settled.values())
+        missed = len(settled) - sum(settled)
+        return made + (f"; {missed} of {len(settled)} measurements did not settle" if missed else "")
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
         """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""

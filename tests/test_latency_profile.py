@@ -109,6 +109,42 @@ def test_nothing_is_timed_twice_and_a_line_cut_off_is_timed_again(small_net, mad
     assert {json.loads(line)["device"] for line in kept.read_text().splitlines()} == {"abacus"}
 
 
+@dataclass(frozen=True)
+class ShakyTarget(AbacusTarget):
+    """An abacus that is not sure of networks slower than `most`."""
+
+    most: float = math.inf
+    networks: int = 6
+    table: bool = False
+    predictor: str = "ridge"
+
+    def open(self):
+        device = super().open()
+
+        class Shaky:
+            context, close = device.context, device.close
+
+            def __call__(_, network, inputs):
+                found = device(network, inputs)
+                return replace(found, settled=found.median <= self.most)
+
+        return Shaky()
+
+
+def test_what_did_not_settle_is_said_and_timed_again_by_another_process(small_net, tmp_path):
+    file = tmp_path / "kept.jsonl"
+    archs = networks_to_measure(small_net.space, 6)
+    middle = float(np.sort(truths(small_net, archs))[3])
+    shaky = profile(small_net, ShakyTarget(file=str(file), most=middle))
+    assert shaky.words().endswith("; 2 of 6 measurements did not settle") and OPENED[-1].asked == 6
+    shaky.measure(archs)
+    assert OPENED[-1].asked == 6
+    steady = profile(small_net, ShakyTarget(file=str(file)))
+    assert OPENED[-1].asked == 2 and "settle" not in steady.words()
+    profile(small_net, ShakyTarget(file=str(file)))
+    assert OPENED[-1].asked == 0
+
+
 def test_progress_counts_every_program_once(small_net, kept):
     steps = list(profiling(small_net, AbacusTarget(file=str(kept))))
     assert [step.done for step in steps] == list(range(1, steps[0].planned + 1))
