@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,9 @@ def hand_over(
             raise ValueError(f"out={target} exists already; name another folder, or remove it")
     for suffix in exports:
         kind(suffix)
-    staging = next(place for place in folders[0].absolute().parents if place.exists()) / f".extract-{os.getpid()}"
+    parent = next(place for place in folders[0].absolute().parents if place.exists())
+    _clear(parent)
+    staging = parent / f"{_staging()}{os.getpid()}"
     found = []
     try:
         for done, (one, target) in enumerate(zip(wanted, folders, strict=True), 1):
@@ -179,6 +182,22 @@ def hand_over(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return found
+
+
+def _staging() -> str:
+    """How folders begin that a process of this machine writes networks in, before its number."""
+    return f".extract-{socket.gethostname()}-"
+
+
+def _clear(parent: Path) -> None:
+    """Removes what processes of this machine that were killed have left."""
+    for folder in parent.glob(f"{_staging()}*"):
+        try:
+            os.kill(int(folder.name.removeprefix(_staging())), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (ValueError, OSError):  # No number; or it runs, and is somebody else's.
+            continue
 
 
 def _hand_over(

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from nasjax.supernets.stage import SuperNet
 from nasjax.tables import record, settings
 from nasjax.types import Population
 
+Latencies = tuple[Int[np.ndarray, "rows genes"], Float[np.ndarray, " rows"]]
+"""Architectures and what each takes, in milliseconds."""
+
 LOG = logging.getLogger(__name__)
 
 HELD_OUT = 3
@@ -38,6 +41,10 @@ FIRST = 3
 
 LEAST = 6
 """Networks that a latency model needs, those held out among them."""
+
+
+METRICS = ("latency", "throughput", "latency_measured", "energy")
+"""What hardware may tell of a network."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,10 @@ class Timer:
         self._device, self._file = device, file
         self.context = {**device.context, **setting}
         self.failure = ""  # What the device last said of a network that it could not time.
+        self.settled: dict[str, bool] = {}  # Of what was asked for.
         self._known: dict[str, Latency] = {}
-        if file is not None and file.is_file():
-            self._known = dict(_kept(file, self._named()))
+        if file is not None and file.is_file():  # What did not settle is timed again, once a process.
+            self._known = {name: found for name, found in _kept(file, self._named()) if found.settled}
 
     def _named(self) -> str:
         return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
@@ -76,6 +84,7 @@ class Timer:
                 line = {"context": self._named(), "name": name, **asdict(self._known[name])}
                 with self._file.open("a") as file:
                     file.write(json.dumps(line) + "\n")
+        self.settled[name] = self._known[name].settled
         return self._known[name]
 
     def tried(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> tuple[float, float]:
@@ -139,7 +148,10 @@ class Profile:
         """What a person is told of it."""
         found = self.model.errors
         held = f"on {found.rows} networks held out: error {found.mape:.1f} %, tau {found.tau:.2f}" if found else "unchecked"
-        return f"Latency on {self.context['device']}, batch {self.batch}, from {self.model.rows} measured networks; {held}"
+        made = f"Latency on {self.context['device']}, batch {self.batch}, from {self.model.rows} measured networks; {held}"
+        settled = [] if self.timer is None else list(self.timer.settled.values())
+        missed = len(settled) - sum(settled)
+        return made + (f"; {missed} of {len(settled)} measurements did not settle" if missed else "")
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
         """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""
@@ -220,6 +232,7 @@ def profiling(net: SuperNet, hardware: Any) -> Generator[Profiled, None, Profile
     `hardware`: a name, a mapping with `name` and settings, or settings. Raises ValueError for what a person can put right.
     """
     target = settings("hardware", HARDWARE, hardware)
+    settings("hardware.predictor", PREDICTORS, target.predictor)  # Refused before anything is timed.
     shapes: SuperNet = nnx.eval_shape(lambda: net)
     if isinstance(target, Csv):
         return _recorded(shapes, target)
@@ -263,9 +276,9 @@ def _recorded(net: SuperNet, target: Csv) -> Profile:
     """A profile of a device whose latencies are in a file."""
     if not target.file:
         raise ValueError("hardware=csv needs hardware.file=FILE.csv, with a column for each gene and one of milliseconds")
-    archs, milliseconds = read_latencies("hardware.file", Path(target.file), target.column, net.space)
+    (archs, milliseconds), estimated = read_latencies("hardware.file", Path(target.file), target.column, net.space)
     inputs = Inputs(net.space, cost_tables(net)["macs"].by_unit)
-    model = _fitted(target.predictor, inputs, archs, milliseconds, None)
+    model = _fitted(target.predictor, inputs, archs, milliseconds, None, estimated)
     kept = sha256(archs.tobytes() + milliseconds.tobytes()).hexdigest()[:16]
     context = {"device": f"{target.column} in {Path(target.file).name}", "latencies": kept, "batch": target.batch}
     return Profile(net, model, target, context, archs, milliseconds, None)
@@ -273,18 +286,29 @@ def _recorded(net: SuperNet, target: Csv) -> Profile:
 
 def _source(net: SuperNet, file: str, predictor: str) -> LatencyModel:
     """The model of another device whose latencies are in a file."""
-    archs, milliseconds = read_latencies("hardware.source", Path(file), "latency", net.space)
-    return _fitted(predictor, Inputs(net.space, cost_tables(net)["macs"].by_unit), archs, milliseconds, None)
+    (archs, milliseconds), estimated = read_latencies("hardware.source", Path(file), "latency", net.space)
+    return _fitted(predictor, Inputs(net.space, cost_tables(net)["macs"].by_unit), archs, milliseconds, None, estimated)
 
 
 def _fitted(
-    predictor: str, inputs: Inputs, archs: Population, milliseconds: Float[np.ndarray, " rows"], known: Known | None
+    predictor: str,
+    inputs: Inputs,
+    archs: Population,
+    milliseconds: Float[np.ndarray, " rows"],
+    known: Known | None,
+    estimated: Latencies | None = None,
 ) -> LatencyModel:
-    """A model, and its error on every third network; the extremes, which come first, are fitted."""
+    """A model, and its error on every third network; the extremes, which come first, are fitted.
+
+    What was `estimated` elsewhere (by a table that is not here) is fitted beside them, but says nothing of errors.
+    """
     held = np.arange(len(archs)) % HELD_OUT == HELD_OUT - 1
     held_out = (archs[held], milliseconds[held])
     made = settings("predictor", PREDICTORS, predictor)
-    return fit_latency(made, inputs, archs[~held], milliseconds[~held], known, held_out)
+    if estimated is None:
+        return fit_latency(made, inputs, archs[~held], milliseconds[~held], known, held_out)
+    rows, values = np.concatenate([archs[~held], estimated[0]]), np.concatenate([milliseconds[~held], estimated[1]])
+    return replace(fit_latency(made, inputs, rows, values, known, held_out), rows=int((~held).sum()))
 
 
 def networks_to_measure(space: SearchSpace, number: int) -> Int[np.ndarray, "pop genes"]:
@@ -311,10 +335,12 @@ def check_energy(words: Iterable[str], hardware: Any) -> None:
     energy_counter()
 
 
-def read_latencies(
-    what: str, file: Path, column: str, space: SearchSpace
-) -> tuple[Int[np.ndarray, "rows genes"], Float[np.ndarray, " rows"]]:
-    """Architectures and milliseconds of a CSV. Raises ValueError where a row has no latency above 0."""
+def read_latencies(what: str, file: Path, column: str, space: SearchSpace) -> tuple[Latencies, Latencies]:
+    """Measured architectures and milliseconds of a CSV, each once (the median of its rows), and those only estimated.
+
+    A row is estimated where its column `obtained`, if there is one, says so. Raises ValueError where a row has no latency
+    above 0, or none is measured.
+    """
     archs, rows = read_architectures(what, file, space)
     if column not in rows[0]:
         raise ValueError(f"{file} has no column {column!r} of milliseconds; it has {', '.join(rows[0])}")
@@ -325,7 +351,20 @@ def read_latencies(
             assert 0 < values[-1] < np.inf
         except (ValueError, AssertionError):
             raise ValueError(f"{file}, line {line}: {column}={row[column]!r} is not a latency above 0") from None
-    return archs, np.array(values)
+    said = [row.get("obtained") for row in rows]
+    times: dict[str, dict[bytes, list[float]]] = {"measured": {}, "estimated": {}}
+    for arch, value, how in zip(archs, values, said, strict=True):
+        times["estimated" if how == "estimated" else "measured"].setdefault(arch.tobytes(), []).append(value)
+    if not times["measured"]:
+        raise ValueError(f"{what}={file} has estimated latencies alone; some must be measured")
+    for name in times["measured"].keys() & times["estimated"].keys():
+        del times["estimated"][name]
+
+    def medians(found: Mapping[bytes, list[float]]) -> Latencies:
+        unique = np.frombuffer(b"".join(found), np.int32).reshape(len(found), -1) if found else archs[:0]
+        return unique.copy(), np.array([float(np.median(value)) for value in found.values()])
+
+    return medians(times["measured"]), medians(times["estimated"])
 
 
 def latency_rows(made: Profile, number: int) -> tuple[list[str], list[list[Any]]]:

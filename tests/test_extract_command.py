@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
 import re
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -147,6 +152,35 @@ def test_all_networks_or_none(run, here, monkeypatch):
     written.clear()
     hand_over(None, wanted[:1], [here / "new" / "0"])
     assert [path.name for path in (here / "new" / "0").iterdir()] == ["network.safetensors"]
+
+
+def test_what_a_killed_process_left_is_removed_and_no_more(here, monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    start = f".extract-{socket.gethostname()}-"
+    left = [f"{start}{gone.pid}", f"{start}{os.getppid()}", f".extract-elsewhere-{gone.pid}", f"{start}mine"]
+    for name in left:
+        (here / name).mkdir()
+        (here / name / "network.safetensors").touch()
+
+    def fails(*_):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(extract_run, "_hand_over", fails)
+    with pytest.raises(RuntimeError, match="no network"):
+        hand_over(None, [None], [here / "new"])
+    assert {path.name for path in here.iterdir()} == set(left[1:])
+
+
+def test_a_network_extracted_before_is_named_with_what_to_say(run, capsys):
+    wanted = chosen(run, "all")[-1]
+    there = run / "subnets" / str(wanted.index)
+    there.mkdir(parents=True)
+    try:
+        assert main(["extract", f"run={run}", "select=all"]) == 2
+        assert f"{there} exists already, extracted before: say out=FOLDER" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(run / "subnets")
 
 
 @pytest.mark.parametrize(

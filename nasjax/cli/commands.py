@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -23,9 +23,10 @@ from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
 from nasjax.dynast import import_results
 from nasjax.evaluate import evaluate_table
-from nasjax.latency import Profile, check_energy, latency_rows, profiling
+from nasjax.hardware.costs import cost_tables
+from nasjax.latency import METRICS, Profile, check_energy, latency_rows, profiling
 from nasjax.loop import Progress, searching
-from nasjax.objectives import OBJECTIVES
+from nasjax.objectives import OBJECTIVES, listed, parse_constraints, parse_objective
 from nasjax.report import read_run, write_report
 from nasjax.report.compare import write_comparison
 from nasjax.report.terminal import front_table, words_table
@@ -82,6 +83,8 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
     rest = {key: value for key, value in config.items() if key not in ("supernet", "task")}
     if rest["hardware"] is not None and isinstance(net, supernets.SuperNet):
         check_energy((*rest["objectives"], *rest["constraints"]), rest["hardware"])
+        if task is not None:  # Before what takes long.
+            _check_names(rest["objectives"], rest["constraints"], (*task.ranges(), *cost_tables(net), *METRICS))
         rest["hardware"] = profiled(net, rest["hardware"], label)
     stopped = False
     try:
@@ -118,6 +121,14 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
     if failed == done:
         raise ValueError("every evaluation failed; what is wrong is above, or in evaluations.csv")
     return run.summary["complete"]
+
+
+def _check_names(objectives: Any, constraints: Any, known: Sequence[str]) -> None:
+    """Raises ValueError for a name that nothing can be known by."""
+    ranges = dict.fromkeys(known, (0.0, float("inf")))
+    for word in listed("objectives", objectives):
+        parse_objective(word, ranges)
+    parse_constraints(constraints, ranges)
 
 
 def train(options: argparse.Namespace) -> int:
@@ -259,14 +270,20 @@ def latency(options: argparse.Namespace) -> int:
         raise ValueError("nasjax latency needs hardware=NAME; nasjax list has the names")
     if not own.get("samples", "0").isdigit():
         raise ValueError(f"samples={own['samples']} is not a number of networks")
+    out = Path(own["out"]) if "out" in own else None
+    if out is not None:  # Before what takes long.
+        if out.exists():
+            raise ValueError(f"out={out} exists already; name another file, or remove it")
+        if not out.parent.is_dir():
+            raise ValueError(f"out={out}: there is no folder {out.parent}")
     _prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
     if not isinstance(net, supernets.SuperNet):
         raise ValueError(f"supernet={config['supernet']['name']} has no layers to time")
     made = profiled(net, config["hardware"])
-    if "out" in own:
-        write_table(Path(own["out"]), *latency_rows(made, int(own.get("samples", "0"))))
-        print(f"Written to {own['out']}; hardware=csv hardware.file={own['out']} searches with it")
+    if out is not None:
+        write_table(out, *latency_rows(made, int(own.get("samples", "0"))))
+        print(f"Written to {out}; hardware=csv hardware.file={out} searches with it")
     return 0
 
 

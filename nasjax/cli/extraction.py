@@ -43,8 +43,10 @@ def extract_networks(overrides: Sequence[str]) -> int:
         return [out / str(one.index) for one in networks]
 
     for target in folders(wanted):  # Before what takes long.
+        if target.exists() and "out" in own:
+            raise ValueError(f"out={own['out']}: {target} exists already; name another folder, or remove it")
         if target.exists():
-            raise ValueError(f"out={target} exists already; name another folder, or remove it")
+            raise ValueError(f"{target} exists already, extracted before: say out=FOLDER, or remove it")
     _prepare_jax()
     subject = ready(config, run)
     if hand:

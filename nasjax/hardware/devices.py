@@ -3,14 +3,17 @@
 A device is called with a network (shapes are enough) and what it reads, one after the other, while nothing else runs here.
 """
 
+import errno
 import os
 import pickle
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,11 +139,30 @@ def environment(threads: int) -> dict[str, str]:
     }
 
 
+def ended(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
+    """A program's code, output and errors once it has ended.
+
+    Raises OSError where it cannot be run, subprocess.TimeoutExpired after `seconds`; whatever it started then ends too.
+    """
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    with subprocess.Popen(words, start_new_session=True, **piped) as process:
+        try:
+            out, error = process.communicate(timeout=seconds)
+        except BaseException:  # A keyboard's interrupt too: it does not reach another session.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, out, error
+
+
 class Program:
     """Somebody else's program: it is given an exported network's file (StableHLO) and prints milliseconds."""
 
     def __init__(self, command: str, seconds: float):
-        self._words, self._seconds = shlex.split(command), seconds
+        try:
+            self._words, self._seconds = shlex.split(command), seconds
+        except ValueError as error:
+            raise ValueError(f"hardware.command={command}: {str(error)[0].lower()}{str(error)[1:]}") from None
         if not self._words:
             raise ValueError(
                 "hardware=command needs hardware.command=PROGRAM, which is given a file and prints milliseconds"
@@ -159,17 +181,24 @@ class Program:
         """What the program prints last. Raises `Failed` where that is no time, ValueError where it cannot be run at all."""
         what = f"hardware.command={self._words[0]}"
         try:
-            ended = subprocess.run([*self._words, str(file)], capture_output=True, text=True, timeout=self._seconds)
+            code, out, error = ended([*self._words, str(file)], self._seconds)
         except FileNotFoundError:
             raise ValueError(f"{what}: there is no such program") from None
         except PermissionError:
             raise ValueError(f"{what} cannot be run: make it executable") from None
+        except OSError as failed:
+            why = (
+                "a script begins with #!/bin/sh, or another interpreter"
+                if failed.errno == errno.ENOEXEC
+                else failed.strerror
+            )
+            raise ValueError(f"{what} cannot be run: {why}") from None
         except subprocess.TimeoutExpired:
             raise Failed(f"{what} took more than {self._seconds:g} s: say hardware.timeout") from None
-        if ended.returncode:
-            said = (ended.stderr or ended.stdout).strip().splitlines()
-            raise Failed(f"{what} ended with code {ended.returncode}: {said[-1] if said else 'it said nothing'}")
-        printed = ended.stdout.split()
+        if code:
+            said = (error or out).strip().splitlines()
+            raise Failed(f"{what} ended with code {code}: {said[-1] if said else 'it said nothing'}")
+        printed = out.split()
         try:
             milliseconds = float(printed[-1])
             assert 0 < milliseconds < float("inf")

@@ -1,5 +1,6 @@
 """Targets: what a person says of the hardware that networks are for."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,8 +32,7 @@ class Target(ABC):
     file: str | None = None
 
     def __post_init__(self):
-        if self.batch < 1:
-            raise ValueError(f"hardware.batch must be at least 1, not {self.batch}")
+        _check_batch(self.batch)
         if self.networks < 6:
             raise ValueError(f"hardware.networks must be at least 6, not {self.networks}")
 
@@ -47,6 +47,10 @@ class Timed(Target):
 
     within: float = 0.02
     seconds: float = 10.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_positive(within=self.within, seconds=self.seconds)
 
     @property
     def precision(self) -> Precision:
@@ -89,6 +93,10 @@ class Command(Target):
     table: bool = False
     networks: int = 60
 
+    def __post_init__(self):
+        super().__post_init__()
+        _check_positive(timeout=self.timeout)
+
     def open(self) -> Device:
         if self.table:
             raise ValueError("hardware=command takes whole networks: hardware.table must be false")
@@ -106,6 +114,20 @@ class Csv:
     column: str = "latency"
     batch: int = 1
     predictor: str = "gaussian_process"
+
+    def __post_init__(self):
+        _check_batch(self.batch)
+
+
+def _check_batch(batch: int) -> None:
+    if batch < 1:
+        raise ValueError(f"hardware.batch must be at least 1, not {batch}")
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"hardware.{name} must be a finite number above 0, not {value}")
 
 
 HARDWARE: Mapping[str, Any] = {"cpu": Cpu, "gpu": Gpu, "csv": Csv, "command": Command}

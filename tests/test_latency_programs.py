@@ -1,0 +1,142 @@
+"""Latencies by somebody else's programs, and `nasjax latency`: what they say, and what is refused in one line."""
+
+import csv
+import stat
+from pathlib import Path
+
+import pytest
+from tiny import tiny_network
+
+import nasjax
+from nasjax.cli import main
+from nasjax.hardware.devices import Failed
+from nasjax.hardware.stages import extracted
+from nasjax.hardware.targets import Command
+from nasjax.latency import networks_to_measure, profile
+
+
+@pytest.fixture(scope="module")
+def small_net():
+    """42 sub-networks of two blocks."""
+    return tiny_network(widths=(8,), strides=(2,), depths=((1, 2),), activations=("relu",), squeeze_excite=(False,),
+                        kernels=(3, 5), expands=(1, 3, 6))  # fmt: skip
+
+
+def program(folder, text):
+    file = folder / "timer"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return str(file)
+
+
+def test_a_program_is_given_the_exported_network(small_net, tmp_path):
+    pytest.importorskip("flatbuffers")
+    small, large = (extracted(small_net, tuple(map(int, arch))) for arch in
+                    (small_net.space.smallest(), small_net.space.largest()))  # fmt: skip
+    device = Command(command=program(tmp_path, 'echo "it took"; wc -c < "$1"')).open()
+    times = [device(network, network.inputs(2)) for network in (small, large)]
+    assert 1000 < times[0].median < times[1].median and times[0].batch == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("exit 3", "ended with code 3: it said nothing"), ("echo soon", "must print milliseconds last, not soon"),
+     ("echo no GPU >&2; exit 1", "ended with code 1: no GPU"), ("sleep 9", "took more than 0.2 s"),
+     ("echo -4", "must print milliseconds last")],
+)  # fmt: skip
+def test_a_program_that_fails_is_named_with_what_it_said(tmp_path, text, words):
+    command = Command(command=program(tmp_path, text), timeout=0.2 if "sleep" in text else 60).open()
+    with pytest.raises(Failed, match=words):
+        command._run(tmp_path / "network.stablehlo")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="reads the processes of Linux")
+def test_a_program_that_takes_too_long_leaves_nothing_running(tmp_path):
+    command = Command(command=program(tmp_path, f"sleep 20 & echo $! > {tmp_path}/child; wait"), timeout=0.5).open()
+    with pytest.raises(Failed, match="took more than"):
+        command._run(tmp_path / "network.stablehlo")
+    stat = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    assert not stat.exists() or stat.read_text().split()[2] in "ZX"
+
+
+def test_what_is_no_program_is_refused_in_one_line(tmp_path):
+    script = Path(program(tmp_path, "echo 1"))
+    script.write_text("echo 1\n")
+    with pytest.raises(ValueError, match=r"timer cannot be run: a script begins with #!/bin/sh"):
+        Command(command=str(script)).open()._run(tmp_path)
+    with pytest.raises(ValueError, match=r"hardware\.command=time 'it: no closing quotation"):
+        Command(command="time 'it").open()
+
+
+def test_what_a_program_says_need_not_be_text(tmp_path):
+    assert Command(command=program(tmp_path, "printf '\\377\\376 4.5'")).open()._run(tmp_path) == 4.5
+
+
+def test_a_program_that_is_not_there_is_no_matter_of_a_network(small_net, tmp_path):
+    pytest.importorskip("flatbuffers")
+    with pytest.raises(ValueError, match="/nowhere/timer: there is no such program"):
+        profile(small_net, Command(command="/nowhere/timer", networks=6))
+    (tmp_path / "timer").touch()
+    with pytest.raises(ValueError, match="cannot be run: make it executable"):
+        Command(command=str(tmp_path / "timer")).open()._run(tmp_path)
+
+
+def test_the_command_line_profiles_recorded_latencies(tmp_path, capsys):
+    net = nasjax.supernets.create("digits")
+    archs = networks_to_measure(net.space, 12)
+    table, out = tmp_path / "board.csv", tmp_path / "out.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*net.space.names, "board"])
+        for arch in archs:
+            chosen = net.space.decode(arch)
+            writer.writerow([*(chosen.get(name, "") for name in net.space.names), 1.0 + float(arch.sum())])
+    words = [
+        "supernet=digits",
+        "hardware=csv",
+        f"hardware.file={table}",
+        "hardware.column=board",
+        "hardware.predictor=ridge",
+    ]
+    assert main(["latency", *words, f"out={out}", "samples=5"]) == 0
+    assert f"Latency on board in {table.name}, batch 1, from 8 measured networks" in capsys.readouterr().out
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["latency"]) for row in rows[:12]] == (1.0 + archs.sum(1)).tolist()
+    assert {row["obtained"] for row in rows[12:]} == {"estimated"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "nasjax latency needs hardware=NAME"), (["hardware=abacus"], "unknown hardware 'abacus'; allowed: command, cpu"),
+     (["hardware=cpu", "hardware.threads=many"], "hardware.threads"), (["hardware=cpu", "samples=-1"], "samples=-1"),
+     (["hardware=cpu", "tactic=random"], "nasjax latency has no setting 'tactic'"),
+     (["hardware=cpu", "hardware.predictor=oracle"], "unknown hardware.predictor 'oracle'; allowed: auto"),
+     (["hardware=cpu", "out=nowhere/t.csv"], "out=nowhere/t.csv: there is no folder nowhere"),
+     (["hardware=cpu", f"out={__file__}"], "exists already; name another file"),
+     (["hardware=cpu", "hardware.within=0"], "hardware.within must be a finite number above 0, not 0"),
+     (["hardware=cpu", "hardware.seconds=inf"], "hardware.seconds must be a finite number above 0"),
+     (["hardware=csv", "hardware.batch=0"], "hardware.batch must be at least 1"),
+     (["hardware=command", "hardware.timeout=-1"], "hardware.timeout must be a finite number above 0"),
+     (["hardware=gpu"], "hardware=gpu: JAX sees no GPU here"),
+     (["supernet=external", "hardware=cpu"], "external")],
+)  # fmt: skip
+def test_the_command_line_refuses_in_one_line(words, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["latency", "supernet=digits", *words]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert said in printed[-1] and len(printed) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("objectives=[accuracy_top1,latncy]", "objective 'latncy' cannot be measured here"),
+     ("constraints=[latncy<=5]", "'latncy' is not known here")],
+)  # fmt: skip
+def test_a_search_refuses_unknown_names_before_anything_is_timed(word, said, capsys, monkeypatch, tmp_path):
+    def never(*_):
+        raise AssertionError("timed")
+
+    monkeypatch.setattr("nasjax.cli.commands.profiling", never)
+    assert main(["search", "hardware=cpu", word, f"run={tmp_path / 'run'}"]) == 2
+    assert said in capsys.readouterr().err
