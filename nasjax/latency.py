@@ -65,8 +65,8 @@ class Timer:
         self.failure = ""  # What the device last said of a network that it could not time.
         self.settled: dict[str, bool] = {}  # Of what was asked for.
         self._known: dict[str, Latency] = {}
-        if file is not None and file.is_file():  # What did not settle is timed again, once a process.
-            self._known = {name: found for name, found in _kept(file, self._named()) if found.settled}
+        if file is not None and file.is_file():
+            self._known = dict(_kept(file, self._named()))
 
     def _named(self) -> str:
         return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
