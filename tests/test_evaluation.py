@@ -11,7 +11,6 @@ from tiny import architectures, close, easy_task, tiny_network
 
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.masked import Masked
 from nasjax.evaluation.memory import compiler_bytes
 from nasjax.extract import extract
 from nasjax.tasks.classification import Split
@@ -140,7 +139,7 @@ def test_the_last_batch_counts_only_its_pictures(tiny_net, tiny_task, evaluator)
 
 
 def test_less_memory_makes_smaller_chunks(tiny_net, tiny_task, found, archs):
-    compiling = compiler_bytes(tiny_net, Masked) / 1e9
+    compiling = compiler_bytes(tiny_net) / 1e9
 
     def chunk(memory):
         return replace(CONFIG, chunk=16, memory_gb=memory).bind(tiny_net, tiny_task).chunk

@@ -2,20 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Int, PyTree
 
 from nasjax.evaluation.evaluator import WayConfig
-from nasjax.evaluation.looped import Looped, Run
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.programs import Programs
-from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
+from nasjax.supernets.stage import SuperNet
 from nasjax.tasks import ImageClassification
 
 
@@ -28,31 +23,10 @@ class MaskedConfig(WayConfig):
     """
 
     def needs(self, net: SuperNet) -> Needs:
-        return Needs(network_bytes(net), compiler_bytes(net, Masked), together=True)
+        return Needs(network_bytes(net), compiler_bytes(net), together=True)
 
     def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> Programs:
-        return Programs(net, task, Masked, at_once, mesh)
-
-
-class Masked(Looped):
-    """A super-network whose stages mask what a traced architecture does not have."""
-
-    def told(self, stage: Stage, choice: Choice) -> tuple[Int[Array, " genes"], Bool[Array, ""]]:
-        return jnp.asarray(choice[len(choice) - len(stage.genes) :], jnp.int32), jnp.asarray(stage.skipped(choice))
-
-    def run(self, graph: nnx.GraphDef, stages: list[Stage]) -> Run:
-        return partial(_run, graph, any(stage.gate is not None for stage in stages))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _run(graph: nnx.GraphDef, gated: bool, carry: PyTree, row: tuple[Any, Any, Any]) -> tuple[PyTree, Statistics]:
-    """One stage, of `row`: its weights, its choice and whether it is skipped, its statistics."""
-    weights, (choice, skipped), statistics = row
-    stage = nnx.merge(graph, weights)
-    run = stage(carry, choice, statistics)
-    if not gated:
-        return run
-    return jax.tree.map(lambda new, old: jnp.where(skipped, old, new), run, (carry, statistics or stage.stored()))
+        return Programs(net, task, lambda net: net, at_once, mesh)
 
 
 def at_once(function: Callable[..., Any], number: Any, *populations: Any) -> Any:
