@@ -78,8 +78,8 @@ class EvaluatorConfig(ABC):
 
     `batch` pictures at a time, fewer to be scored where `memory_gb` does not hold them; `calibration_images` of the training
     pictures, in whole batches, re-calibrate the batch norms of every sub-network, drawn with `seed`, after an `augmentation`
-    (none, flip, crop: as they were trained). At most `chunk`
-    sub-networks are measured and stored at once. All devices are used, each within `memory_gb`. With `first_pictures` a
+    (none, flip, crop: as they were trained). At most `chunk` sub-networks are measured and stored at once. All devices are
+    used, each within `memory_gb`. With `first_pictures` a
     search scores networks on so many pictures first, drawn with `seed`, and the better half on twice as many each time,
     until these are all (`nasjax.evaluation.halving`); 0: all networks on all pictures.
     """
