@@ -69,7 +69,7 @@ def test_macs_are_those_of_whole_networks_of_library_convolutions(tiny_net, tabl
         return library_convolution(x, weight, stride, groups=x.shape[-1])
 
     monkeypatch.setattr(elastic, "depthwise", depthwise)
-    monkeypatch.setattr(elastic, "convolve", library_convolution)
+    monkeypatch.setattr(elastic, "convolve", lambda x, weight, stride, own: library_convolution(x, weight, stride))
     counted = []
     for arch in archs:
         small = extract(tiny_net, arch)

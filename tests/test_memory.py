@@ -126,17 +126,14 @@ def planned(net):
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "ofa_resnet50" else pytest.mark.slow) for n in ofa.NAMES])
-def test_full_size_networks_fit_the_default_memory_with_the_default_batch(name, monkeypatch):
+def test_full_size_networks_fit_the_default_memory_with_the_default_batch(name):
     net = supernets.create(name)
-    quick = planned(net).batch
-    assert 5 <= quick <= memory.SCORED_BYTES / memory.network_bytes(net)  # on a CPU
-    monkeypatch.setattr(memory, "SCORED_BYTES", 1e18)
     plan = planned(net)
     assert plan.batch == 100 and plan.chunk >= 1
     assert plan.room >= 100 * 4 * np.prod(net.input_shape)
     net.resolutions = RESOLUTIONS
     plan = planned(net)
-    assert plan.batch >= 50 and plan.chunk >= 1
+    assert plan.batch >= 40 and plan.chunk >= 1
 
 
 START = """

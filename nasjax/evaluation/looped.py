@@ -11,6 +11,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import PyTree
 
+from nasjax.evaluation.few import few_at_a_time
 from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
 
 Run = Callable[[PyTree, tuple[Any, Any, Any]], tuple[PyTree, Statistics]]
@@ -49,12 +50,18 @@ class Looped(ABC):
             told = _stacked([self.told(stage, choices[i]) for stage, i in zip(stages, group, strict=True)])
             rows = (weights, told, None if statistics is None else _stacked([statistics[i] for i in group]))
             first = jax.tree.map(lambda leaf: leaf[0], rows)
+
+            def step(carry: PyTree, row: Any, run: Run = run) -> tuple[PyTree, Statistics]:
+                if statistics is None:
+                    return run(carry, row)
+                return few_at_a_time(lambda few: run(few, row)[0], carry, row[0]), row[2]
+
             if len(group) > 1 and shapes(jax.eval_shape(run, carry, first)[0]) == shapes(carry):
-                carry, moments = lax.scan(run, carry, rows)
+                carry, moments = lax.scan(step, carry, rows)
                 used += [jax.tree.map(lambda leaf, i=i: leaf[i], moments) for i in range(len(group))]
                 continue
             for i in range(len(group)):
-                carry, moments = run(carry, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
+                carry, moments = step(carry, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
                 used.append(moments)
         return carry, tuple(used)
 

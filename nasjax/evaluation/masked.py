@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from nasjax.evaluation.evaluator import WayConfig
+from nasjax.evaluation.few import Few
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.programs import Programs
 from nasjax.supernets.stage import SuperNet
@@ -26,7 +27,7 @@ class MaskedConfig(WayConfig):
         return Needs(network_bytes(net), compiler_bytes(net), together=True)
 
     def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> Programs:
-        return Programs(net, task, lambda net: net, at_once, mesh)
+        return Programs(net, task, Few, at_once, mesh)
 
 
 def at_once(function: Callable[..., Any], number: Any, *populations: Any) -> Any:

@@ -31,11 +31,6 @@ CPU_BYTES = 1.6e7
 """What the activations of a chunk may take on a CPU: more leave its caches, and kernels that differ are slow there."""
 
 
-SCORED_BYTES = 3e8
-"""What the activations of pictures that are scored at a time may take on a CPU: at 224 pixels those of ten or so by
-MobileNetV3, each of which then takes half the time that it takes among 50."""
-
-
 class TooLarge(ValueError):
     """The memory does not hold one network."""
 
@@ -83,8 +78,6 @@ def plan(config: Any, needs: Needs, net: SuperNet, calibration: Array | np.ndarr
             f"evaluator.memory_gb={config.memory_gb} does not hold one network on the evaluator.batch={together} pictures "
             f"that re-calibrate it together, which take {(together * each + picture + weights + taken) / 1e9:.2g}; {advice}"
         )
-    if jax.default_backend() == "cpu":
-        batch = int(min(batch, max(1, SCORED_BYTES // each)))
     activations = max(batch, together) * each
     everything = -(-pictures // batch) * batch * picture
     room = max(batch * picture, min(PICTURES * config.memory_gb * 1e9, free - activations, everything))

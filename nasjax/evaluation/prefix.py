@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
 from nasjax.evaluation.evaluator import ALL, Found, WayConfig
+from nasjax.evaluation.few import few_at_a_time
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.pictures import Block
 from nasjax.evaluation.programs import added
@@ -263,4 +264,5 @@ def _calibrating(
 
 
 def _scoring(graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, statistics: Statistics) -> PyTree:
-    return nnx.merge(graph, weights)(carry, choice, statistics)[0]
+    stage = nnx.merge(graph, weights)
+    return few_at_a_time(lambda few: stage(few, choice, statistics)[0], carry, weights)

@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from nasjax.supernets.parts import in_parts, joined, largest_part
+
 Maps = Float[Array, "batch _height _width _channels"]
 """NHWC; a layer may change all but the batch."""
 
@@ -22,14 +24,20 @@ def pointwise(x: Maps, weight: Float[Array, "1 1 inputs outputs"]) -> Maps:
     return x @ weight[0, 0]
 
 
-def convolve(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
-    """Dense convolution, NHWC and HWIO."""
-    # A population's kernels differ, and XLA's convolution with one kernel an example is slow on CPUs: a product is not.
-    few = weight.size // weight.shape[3] <= 1024
+OWN, SHARED = 1024, 72
+"""How many numbers each result of a convolution may depend on for a product of patches to be the quicker form on a CPU:
+where each network of a population has a kernel of its own, which XLA's convolution is slow with, and where all share one."""
+
+
+def convolve(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int, own: bool = False) -> Maps:
+    """Dense convolution, NHWC and HWIO; `own` says that each network of a population may have a kernel of its own."""
+    numbers = weight.size // weight.shape[3]
+    pixels = ((x.shape[1] - 1) // stride + 1) * ((x.shape[2] - 1) // stride + 1)
+    product = numbers <= (OWN if own else SHARED) or pixels < weight.shape[0] ** 2
     return lax.platform_dependent(
         x,
         weight,
-        cpu=lambda x, w: _patches_product(x, w, stride) if few else library_convolution(x, w, stride),
+        cpu=lambda x, w: _patches_product(x, w, stride) if product else library_convolution(x, w, stride),
         default=lambda x, w: library_convolution(x, w, stride),
     )
 
@@ -72,11 +80,10 @@ def _depthwise_on_cpu(x: Maps, weight: Float[Array, "size size 1 channels"], str
     """Whichever form has fewest products, over few pictures at a time where all together leave the caches."""
     if x.shape[1] * x.shape[2] < weight.shape[0] ** 2:
         return _pixels_product(x, weight, stride)
-    together = _fit(x)
-    if together == x.shape[0]:
+    few = _fit(x)
+    if few == x.shape[0]:
         return _shift_and_add(x, weight, stride)
-    parts = lax.map(lambda x: _shift_and_add(x, weight, stride), x.reshape(-1, together, *x.shape[1:]))
-    return parts.reshape(x.shape[0], *parts.shape[2:])
+    return joined(in_parts(lambda x: _shift_and_add(x, weight, stride), few, x))
 
 
 CACHED_BYTES = 2**20
@@ -92,8 +99,7 @@ def _fit(x: Maps) -> Any:
     # An exported network may leave the number of pictures open.
     if not isinstance(batch, int) or x.size * x.dtype.itemsize <= 2 * CACHED_BYTES:
         return batch
-    most = max(2, CACHED_BYTES * batch // (x.size * x.dtype.itemsize))
-    return max((part for part in range(2, most + 1) if batch % part == 0), default=batch)
+    return largest_part(batch, x.size * x.dtype.itemsize // batch, CACHED_BYTES, least=2)
 
 
 def _shift_and_add(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
@@ -131,7 +137,8 @@ def _taps(pixels: int, size: int, stride: int) -> Int[np.ndarray, "pixels result
 
 
 PATCHES_BYTES = 2**23
-"""What the patches of all pictures may take together; above it, one picture's at a time are 3 times as quick on a CPU."""
+"""What the patches of all pictures may take together, or as much as the kernel; above it, one picture's at a time are 3
+times as quick on a CPU."""
 
 
 def _patches_product(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
@@ -141,8 +148,9 @@ def _patches_product(x: Maps, weight: Float[Array, "size size inputs outputs"], 
     def product(x: Maps) -> Maps:
         return jnp.concatenate(list(_shifted(x, size, stride)), axis=-1) @ matrix
 
+    most = max(PATCHES_BYTES, matrix.size * matrix.dtype.itemsize)
     # An exported network may leave the number of pictures open.
-    if not isinstance(x.shape[0], int) or x.size // stride**2 * size**2 * x.dtype.itemsize <= PATCHES_BYTES:
+    if not isinstance(x.shape[0], int) or x.size // stride**2 * size**2 * x.dtype.itemsize <= most:
         return product(x)
     return lax.map(lambda picture: product(picture[None])[0], x)
 

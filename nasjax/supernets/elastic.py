@@ -7,7 +7,7 @@ While `recording()` is open, layers note the static sizes that they are called w
 that those sizes read, which is extraction.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -22,6 +22,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nasjax.supernets.convolution import ACTIVATIONS, Maps, convolve, depthwise, pointwise
+from nasjax.supernets.parts import in_parts, joined, together
+from nasjax.supernets.pending import Pending, finished
 from nasjax.types import PRNGKey
 
 Size = int | Int[Array, ""]
@@ -183,25 +185,42 @@ class Conv(Layer):
         return stack[jnp.argmax(jnp.asarray(self.kernels[::-1], jnp.int32) == kernel)]
 
     def __call__(self, x: Maps, width: Size | None = None, kernel: Size | Branching | None = None) -> Maps:
+        return self.ready(x.shape[-1], width, kernel)(x)
+
+    def ready(
+        self, inputs: int, width: Size | None = None, kernel: Size | Branching | None = None
+    ) -> Callable[[Maps], Maps]:
+        """The convolution of maps with `inputs` channels, its weights made."""
         width = self.kernel.shape[3] if width is None else width
         kernel = self.kernels[-1] if kernel is None else kernel
+        bias = None if self.bias is None else mask(cut(self.bias[...], 0, width), width)[None, None, None]
         if isinstance(kernel, Branching):
-            weights = [self.weights(width, size, x.shape[-1]) for size in kernel.options]
+            weights = [self.weights(width, size, inputs) for size in kernel.options]
             branches = [lambda x, weights, i=i: self._convolved(x, weights[i]) for i in range(len(weights))]
-            x = lax.switch(kernel.chosen, branches, x, weights)
-        else:
-            self.note(width=width, kernel=kernel, inputs=x.shape[-1])
-            x = self._convolved(x, self.weights(width, kernel, x.shape[-1]))
-        if self.bias is not None:
-            x = x + mask(cut(self.bias[...], 0, width), width)[None, None, None]
-        return x
 
-    def _convolved(self, x: Maps, weight: Float[Array, "size size inputs outputs"]) -> Maps:
+            def convolved(x: Maps) -> Maps:
+                return lax.switch(kernel.chosen, branches, x, weights)
+        else:
+            self.note(width=width, kernel=kernel, inputs=inputs)
+            weight = self.weights(width, kernel, inputs)
+
+            def convolved(x: Maps) -> Maps:
+                return self._convolved(x, weight, own=not (isinstance(width, int) and isinstance(kernel, int)))
+
+        return convolved if bias is None else lambda x: convolved(x) + bias
+
+    def makes(self, x: Any, width: Size | None) -> jax.ShapeDtypeStruct:
+        """Shape of what it makes of maps like `x`, as wide as it can be."""
+        height, columns = ((n - 1) // self.stride + 1 for n in x.shape[1:3])
+        width = width if isinstance(width, int) else self.kernel.shape[3]
+        return jax.ShapeDtypeStruct((x.shape[0], height, columns, width), x.dtype)
+
+    def _convolved(self, x: Maps, weight: Float[Array, "size size inputs outputs"], own: bool = False) -> Maps:
         if self.depthwise:
             return depthwise(x, weight, self.stride)
         if weight.shape[0] == 1 and self.stride == 1:
             return pointwise(x, weight)
-        return convolve(x, weight, self.stride)
+        return convolve(x, weight, self.stride, own)
 
     def narrow(self, *, width: int, kernel: int, inputs: int) -> None:  # type: ignore[override]
         self.kernel = nnx.Param(self.weights(width, kernel, inputs))
@@ -249,21 +268,30 @@ class BatchNorm(Layer):
         return Moments(self.mean[...], self.variance[...])
 
     def __call__(self, x: Maps, statistics: Moments | None, width: Size | None = None) -> tuple[Maps, Moments]:
-        narrow = x.shape[-1]
+        if statistics is None:
+            statistics = self.whole(*moments(x), width)
+        return self.ready(x.shape[-1], statistics, width)(x), statistics
+
+    def whole(self, mean: Float[Array, " narrow"], variance: Float[Array, " narrow"], width: Size | None = None) -> Moments:
+        """Moments of the channels that there are, padded to the layer's full width."""
+        narrow = mean.shape[0]
+        beyond = (0, self.mean.shape[0] - narrow)
+        variance = mask(variance, narrow if width is None else width, 1.0)
+        return Moments(jnp.pad(mean, beyond), jnp.pad(variance, beyond, constant_values=1))
+
+    def ready(self, narrow: int, statistics: Moments, width: Size | None = None) -> Callable[[Maps], Maps]:
+        """The normalisation of maps with `narrow` channels."""
         width = narrow if width is None else width
         self.note(width=narrow)
-        if statistics is None:
-            axes = tuple(range(x.ndim - 1))
-            mean = x.mean(axes)
-            variance = jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
-            beyond = (0, self.mean.shape[0] - narrow)
-            variance = mask(variance, width, 1.0)
-            statistics = Moments(jnp.pad(mean, beyond), jnp.pad(variance, beyond, constant_values=1))
         mean, variance = cut(statistics.mean, 0, narrow), cut(statistics.variance, 0, narrow)
         gain = mask(cut(self.scale[...], 0, narrow) * lax.rsqrt(variance + self.epsilon), width)
         shift = mask(cut(self.bias[...], 0, narrow), width) - mean * gain
-        ones = (1,) * (x.ndim - 1)
-        return x * gain.reshape(*ones, -1) + shift.reshape(*ones, -1), statistics
+
+        def normalised(x: Maps) -> Maps:
+            ones = (1,) * (x.ndim - 1)
+            return x * gain.reshape(*ones, -1) + shift.reshape(*ones, -1)
+
+        return normalised
 
     def narrow(self, *, width: int) -> None:  # type: ignore[override]
         for name in ("scale", "bias", "mean", "variance"):
@@ -271,8 +299,24 @@ class BatchNorm(Layer):
             setattr(self, name, type(variable)(cut(variable[...], 0, width)))
 
 
+def moments(x: Maps) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+    """Mean and biased variance over all axes but the last."""
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    return mean, jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
+
+
+CACHED_BYTES = 1e6
+"""What a convolution may take or make of the pictures that are re-calibrated together, where its weights take less: more
+leaves the caches of a CPU."""
+
+
 class ConvNorm(nnx.Module):
-    """Convolution, batch norm, activation."""
+    """Convolution, batch norm, activation.
+
+    On a CPU, large batches that are normalised with their own statistics are convolved few pictures at a time; what is made
+    of them goes through memory once if the next layer takes it `pending`.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernels: tuple[int, ...] = (1,), *, activation: str = "none",
                  epsilon: float = 1e-5, rngs: nnx.Rngs, **options: Any):  # fmt: skip
@@ -281,10 +325,44 @@ class ConvNorm(nnx.Module):
         self.activation = activation
 
     def __call__(
-        self, x: Maps, statistics: Moments | None, width: Size | None = None, kernel: Size | Branching | None = None
+        self,
+        x: Maps | Pending,
+        statistics: Moments | None,
+        width: Size | None = None,
+        kernel: Size | Branching | None = None,
     ) -> tuple[Maps, Moments]:
-        x, moments = self.norm(self.conv(x, width, kernel), statistics, width)
-        return ACTIVATIONS[self.activation](x), moments
+        x, used = self.pending(x, statistics, width, kernel)
+        return finished(x), used
+
+    def pending(
+        self,
+        x: Maps | Pending,
+        statistics: Moments | None,
+        width: Size | None = None,
+        kernel: Size | Branching | None = None,
+    ) -> tuple[Maps | Pending, Moments]:
+        """The same for a layer that takes maps whose normalisation and activation are pending."""
+        given = x.raw if isinstance(x, Pending) else x
+        convolved = self.conv.ready(given.shape[-1], width, kernel)
+        few = given.shape[0] if statistics is not None else self._few(given, width)
+        if few == given.shape[0]:
+            maps, used = self.norm(convolved(finished(x)), statistics, width)
+            return ACTIVATIONS[self.activation](maps), used
+
+        def part(maps: Maps) -> Any:
+            maps = convolved(maps)
+            return maps, *moments(maps)
+
+        raw, means, variances = x.over(part, few) if isinstance(x, Pending) else in_parts(part, few, x)
+        mean = means.mean(0)
+        used = self.norm.whole(mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0), width)
+        normalised = self.norm.ready(raw.shape[-1], used, width)
+        return Pending(joined(raw), lambda raw: ACTIVATIONS[self.activation](normalised(raw)), few), used
+
+    def _few(self, x: Maps, width: Size | None) -> int:
+        weights = self.conv.kernel.size * self.conv.kernel.dtype.itemsize
+        makes = self.conv.makes(x, width)
+        return together(x if x.size > makes.size else makes, max(CACHED_BYTES, weights))
 
 
 class SqueezeExcite(nnx.Module):
@@ -296,7 +374,14 @@ class SqueezeExcite(nnx.Module):
         self.reduce = Conv(width, middle, bias=True, rngs=rngs)
         self.expand = Conv(middle, width, bias=True, rngs=rngs)
 
-    def __call__(self, x: Maps, width: Size) -> Maps:
-        pooled = x.mean((1, 2), keepdims=True)
+    def __call__(self, x: Maps | Pending, width: Size) -> Any:
+        """Maps weighed; pending ones stay so."""
+        if not isinstance(x, Pending):
+            return x * self.gains(x.mean((1, 2), keepdims=True), width)
+        pooled = joined(x.over(lambda maps: maps.mean((1, 2), keepdims=True), x.few))
+        return x._replace(finish=lambda raw, gains: x.finish(raw) * gains, gains=(self.gains(pooled, width),))
+
+    def gains(self, pooled: Float[Array, "batch 1 1 channels"], width: Size) -> Float[Array, "batch 1 1 channels"]:
+        """What each channel of each picture is multiplied by."""
         middle = ACTIVATIONS["relu"](self.reduce(pooled, make_divisible(width // 4)))
-        return x * ACTIVATIONS["h_sigmoid"](self.expand(middle, width))
+        return ACTIVATIONS["h_sigmoid"](self.expand(middle, width))

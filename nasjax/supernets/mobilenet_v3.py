@@ -103,7 +103,7 @@ class SeparableBlock(Stage):
 
     def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
         used: Statistics = {}
-        x, used["depthwise"] = self.depthwise(carry, statistics.get("depthwise"))
+        x, used["depthwise"] = self.depthwise.pending(carry, statistics.get("depthwise"))
         x, used["project"] = self.project(x, statistics.get("project"))
         return (carry + x if self.identity else x), used
 
@@ -149,8 +149,8 @@ class InvertedBottleneck(Stage):
     def forward(self, carry: Maps, choice: Mixed, statistics: Statistics) -> tuple[Maps, Statistics]:
         middle = pick(self.middles(), choice[1])  # type: ignore[arg-type]
         used: Statistics = {}
-        x, used["expand"] = self.expand(carry, statistics.get("expand"), middle)
-        x, used["depthwise"] = self.depthwise(x, statistics.get("depthwise"), middle, self.option(choice, 0))
+        x, used["expand"] = self.expand.pending(carry, statistics.get("expand"), middle)
+        x, used["depthwise"] = self.depthwise.pending(x, statistics.get("depthwise"), middle, self.option(choice, 0))
         if self.excite is not None:
             x = self.excite(x, middle)
         x, used["project"] = self.project(x, statistics.get("project"))

@@ -172,8 +172,8 @@ class Bottleneck(Stage):
         if self.shortcut is not None:
             pooled = average_pool(carry, self.stride)
             residual, used["shortcut"] = self.shortcut(pooled, statistics.get("shortcut"), width)
-        x, used["reduce"] = self.reduce(carry, statistics.get("reduce"), middle)
-        x, used["spatial"] = self.spatial(x, statistics.get("spatial"), middle)
+        x, used["reduce"] = self.reduce.pending(carry, statistics.get("reduce"), middle)
+        x, used["spatial"] = self.spatial.pending(x, statistics.get("spatial"), middle)
         x, used["expand"] = self.expand(x, statistics.get("expand"), width)
         return jnp.maximum(x + residual, 0), used
 
