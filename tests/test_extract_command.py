@@ -17,6 +17,8 @@ import pytest
 import nasjax
 from nasjax import extract_run, supernets, tasks
 from nasjax.cli import main
+from nasjax.cli.compose import configuration
+from nasjax.cli.extraction import _timed
 from nasjax.extract_run import by_hand, chosen, hand_over
 from nasjax.pareto import knee, non_dominated_exact
 
@@ -219,3 +221,42 @@ def test_mistakes_without_a_run(here, capsys, words, said):
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert list(here.iterdir()) == []
+
+
+@pytest.fixture
+def mine(here):
+    """Two networks by hand; a device that knows the second."""
+    space = supernets.create("digits").space
+    archs = np.unique(np.asarray(space.sample(jax.random.key(0), 12)), axis=0)
+    rows = [[space.decode(arch).get(name, "") for name in space.names] for arch in archs]
+    for file, header, content in (
+        ("mine.csv", space.names, rows[:2]),
+        ("device.csv", [*space.names, "latency"], [[*row, 10 + i] for i, row in enumerate(rows[1:])]),
+    ):
+        with open(file, "w", newline="") as out:
+            csv.writer(out).writerows([header, *content])
+    return ["supernet=digits", "task=digits", "archs=mine.csv"]
+
+
+def latencies(printed):
+    """The words of both latencies of networks 0 and 1."""
+    lines = [line for line in printed.splitlines() if re.match(r"^\W*[01]\s", line)]
+    return [re.findall(r"[\d.]+(?:e-?\d+)?|–", line)[1:3] for line in lines]
+
+
+def test_networks_given_by_hand_have_latencies_of_a_recorded_device(mine):
+    net = supernets.create("digits")
+    hardware = configuration("extract", ["hardware=csv", "hardware.file=device.csv"])["hardware"]
+    first, second = (one.metrics for one in _timed(net, hardware, by_hand(net.space, None, Path("mine.csv"))))
+    assert set(first) == {"latency"} and 5 < first["latency"] < 25
+    assert set(second) == {"latency_predicted", "latency_measured"} and second["latency_measured"] == 10
+
+
+@pytest.mark.slow
+def test_networks_given_by_hand_are_timed(mine, capsys):
+    quick = ["hardware=cpu", "hardware.table=false", "hardware.networks=6", "hardware.seconds=0.05"]
+    assert main(["extract", *mine, "out=timed", *quick, "hardware.file=kept.jsonl"]) == 0
+    kept = [json.loads(line)["median"] for line in Path("kept.jsonl").read_text().splitlines()]
+    found = latencies(capsys.readouterr().out)
+    np.testing.assert_allclose([float(measured) for _, measured in found], kept[-2:], rtol=1e-2)
+    assert all(float(estimate) > 0 for estimate, _ in found)

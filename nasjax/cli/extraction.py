@@ -1,12 +1,15 @@
 """`nasjax extract`: which networks its words mean, and the table that it prints."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 
-from nasjax.cli.commands import _advance, _bar, _prepare_jax
+from nasjax.cli.commands import _advance, _bar, _prepare_jax, profiled
 from nasjax.cli.complete import OWN
 from nasjax.cli.compose import configuration, rewritten
 from nasjax.export import kind
@@ -14,6 +17,7 @@ from nasjax.extract_run import Handed, Wanted, add_exports, by_hand, chosen, han
 from nasjax.report.run_folder import number
 from nasjax.report.terminal import words_table
 from nasjax.runs import read_settings
+from nasjax.supernets import SuperNet
 
 EXTRACT = OWN["extract"]
 """What `nasjax extract` takes beside settings."""
@@ -51,6 +55,8 @@ def extract_networks(overrides: Sequence[str]) -> int:
     subject = ready(config, run)
     if hand:
         wanted = by_hand(subject.net.space, own.get("arch"), Path(own["archs"]) if "archs" in own else None)
+        if config["hardware"] is not None:  # Before anything else runs here.
+            wanted = _timed(subject.net, config["hardware"], wanted)
     batch = int(own["batch"]) if "batch" in own else None
     total = len(wanted)
     with _bar("networks", subject.task.metrics[0], total) as (bar, line):
@@ -73,6 +79,20 @@ def extract_networks(overrides: Sequence[str]) -> int:
     print(f"Written to {place if total == 1 else place.parent} ({files}), each file loaded again and compared. To load:\n")
     print(f'    import nasjax\n    net = nasjax.load("{place}")\n    logits = net(images)')
     return 0
+
+
+def _timed(net: SuperNet, hardware: Mapping[str, Any], wanted: Sequence[Wanted]) -> list[Wanted]:
+    """The same networks with what a latency model of the hardware says of them, and what is measured there."""
+    made = profiled(net, hardware)
+    archs = np.array([one.arch for one in wanted], np.int32)
+    predicted, measured = made.model.exact(archs), made.measure(archs)
+    if made.timer is not None:
+        made.timer.close()
+    found = []
+    for one, estimate, value in zip(wanted, predicted.tolist(), measured.tolist(), strict=True):
+        known = {"latency_predicted": estimate, "latency_measured": value}
+        found.append(replace(one, metrics=known if np.isfinite(value) else {"latency": estimate}))
+    return found
 
 
 def _export_again(folder: Path, own: dict[str, str], words: list[str], exports: list[str]) -> int:

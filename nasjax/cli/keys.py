@@ -5,7 +5,7 @@ KEYS = {
                "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start",
                "space_reduction", "distributed", "experiment", "debug"),
     "evaluate": ("supernet", "task", "evaluator", "seed", "experiment", "debug"),
-    "extract": ("supernet", "task", "evaluator", "seed", "experiment"),
+    "extract": ("supernet", "task", "evaluator", "hardware", "seed", "experiment"),
     "latency": ("supernet", "hardware", "seed"),
     "import": ("supernet",),
     "import-results": ("supernet",),
