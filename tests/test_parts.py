@@ -11,7 +11,7 @@ from tiny import architectures, close, scrambled
 from nasjax.evaluation import few
 from nasjax.evaluation.few import Few, few_at_a_time
 from nasjax.evaluation.switch import Switched
-from nasjax.supernets import elastic
+from nasjax.supernets import elastic, parts
 from nasjax.supernets.elastic import ConvNorm
 from nasjax.supernets.parts import largest_part, together
 from nasjax.supernets.pending import Pending
@@ -31,9 +31,12 @@ def test_a_part_is_the_largest_divisor_that_fits(batch, each, most, least, part)
     assert largest_part(batch, each, most, least) == part
 
 
-def test_an_accelerator_takes_all_at_once(monkeypatch):
+def test_each_processor_gets_its_part_and_an_accelerator_takes_all_at_once(monkeypatch):
     x = jax.ShapeDtypeStruct((12, 4, 4, 8), jnp.float32)
+    monkeypatch.setattr(parts, "_processors", lambda: 1)
     assert together(x, 3 * 512) == 3
+    monkeypatch.setattr(parts, "_processors", lambda: 2)
+    assert together(x, 3 * 512) == 6
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert together(x, 3 * 512) == 12
 
@@ -88,7 +91,7 @@ def test_stages_answer_few_pictures_as_they_answer_all(kind, seen, monkeypatch):
 
 
 def test_every_part_is_given_to_a_stage_once(monkeypatch):
-    monkeypatch.setattr(few, "STAGE_BYTES", 2 * 4 * 4)
+    monkeypatch.setattr(few, "STAGE_BYTES", 2 * 4 * 4 / parts._processors())
     shapes = []
 
     def run(x):
