@@ -5,12 +5,14 @@ import stat
 from pathlib import Path
 
 import pytest
+from flax import nnx
 from tiny import tiny_network
 
 import nasjax
+from nasjax import supernets
 from nasjax.cli import main
 from nasjax.hardware.devices import Failed
-from nasjax.hardware.stages import extracted
+from nasjax.hardware.stages import branches, extracted
 from nasjax.hardware.targets import Command
 from nasjax.latency import networks_to_measure, profile
 
@@ -140,3 +142,18 @@ def test_a_search_refuses_unknown_names_before_anything_is_timed(word, said, cap
     monkeypatch.setattr("nasjax.cli.commands.profiling", never)
     assert main(["search", "hardware=cpu", word, f"run={tmp_path / 'run'}"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "distinct"),
+    [
+        # Stem, first block, head; of five stages the first block and one for all others, nine choices each.
+        ("ofa_mbv3_d234_e346_k357_w1.0", 3 + 5 * 2 * 9),
+        # Stem: two middle widths twice, by three; of four stages 27 first blocks and nine others; three heads.
+        ("ofa_resnet50", 2 + 2 + 6 + 4 * (27 + 9) + 3),
+    ],
+)
+def test_a_full_size_network_is_timed_by_few_programs(name, distinct):
+    net = nnx.eval_shape(lambda: supernets.create(name))
+    assert len(branches(net, 1).distinct) == distinct
