@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PyTree
 
@@ -31,7 +32,23 @@ def largest_part(batch: int, each: int, most: float, least: int = 1) -> int:
 
 def in_parts(function: Callable[..., Any], few: int, *trees: PyTree) -> Any:
     """`function` of `few` pictures after the other; results with the number of parts in front."""
-    return lax.map(lambda part: function(*part), jax.tree.map(lambda leaf: leaf.reshape(-1, few, *leaf.shape[1:]), trees))
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, few, *leaf.shape[1:]), trees)
+    first = jax.tree.leaves(parts)[0]
+    run = jax.jit(function)  # Traced once, for its shapes too.
+
+    def part(i: Any) -> Any:
+        return run(*jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), parts))
+
+    # Overwritten, all of it. Zeros, as `lax.map` begins with, XLA makes once for all such loops, and copies for each.
+    anything = first.reshape(-1)[0]
+    nothing = jax.tree.map(
+        lambda shape: jnp.full((len(first), *shape.shape), anything.astype(shape.dtype)), jax.eval_shape(part, 0)
+    )
+
+    def add(i: Any, found: Any) -> Any:
+        return jax.tree.map(lambda whole, new: lax.dynamic_update_index_in_dim(whole, new, i, 0), found, part(i))
+
+    return lax.fori_loop(0, len(first), add, nothing)
 
 
 def joined(tree: PyTree) -> Any:
