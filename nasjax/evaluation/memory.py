@@ -15,8 +15,9 @@ from nasjax.supernets.stage import SuperNet
 PICTURES = 0.25
 """The share of the memory that the pictures to be scored may take at once."""
 
-COMPILER = 55_000
-"""Bytes that compiling a step takes; measured for full-size networks: 35,000 at 224 pixels, 53,000 at 32."""
+COMPILER = 90_000
+"""Bytes that compiling a step takes; measured for MobileNetV3: 84,000 at 224 pixels, 100,000 at 32. ResNet50's few steps
+take 200,000, less together than its activations are overrated by."""
 
 KEPT = 0.4
 """The share of it that each further resolution takes: what its programs keep. Measured for MobileNetV3: 0.37."""
@@ -24,8 +25,8 @@ KEPT = 0.4
 WHOLE = ("dot_general", "conv_general_dilated", "cond", "scan", "while")
 """The steps whose results stand in memory: XLA computes all between them on the way."""
 
-ALIVE = 10
-"""How many of the largest such results may be alive at once; a process on a CPU: 3 (ProxylessNAS) to 10 (ResNet50)."""
+ALIVE = 6
+"""How many of the largest such results may be alive at once; re-calibration on a CPU: 3 (MobileNetV3) to 6 (ResNet50)."""
 
 CPU_BYTES = 1.6e7
 """What the activations of a chunk may take on a CPU: more leave its caches, and kernels that differ are slow there."""
