@@ -6,6 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from nasjax.evaluation.resolution import resized
+from nasjax.supernets.parts import recalibrating
 from nasjax.supernets.stage import Choice, Statistics, SuperNet
 
 
@@ -20,7 +21,8 @@ def calibrate(
     """
 
     def moments(images):
-        return net.forward(resized(images, size), arch, None)[1]
+        with recalibrating():
+            return net.forward(resized(images, size), arch, None)[1]
 
     zero = jax.tree.map(jnp.zeros_like, net.stored())
 

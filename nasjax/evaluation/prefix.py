@@ -25,6 +25,7 @@ from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.pictures import Block
 from nasjax.evaluation.programs import added
 from nasjax.evaluation.resolution import resized
+from nasjax.supernets.parts import recalibrating
 from nasjax.supernets.stage import Choice, Statistics, SuperNet
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population
@@ -259,7 +260,8 @@ def _calibrating(
     graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, total: Statistics
 ) -> tuple[PyTree, Statistics]:
     """What a stage hands on by the batch's own statistics, and these added to `total`."""
-    carry, moments = nnx.merge(graph, weights)(carry, choice, None)
+    with recalibrating():
+        carry, moments = nnx.merge(graph, weights)(carry, choice, None)
     return carry, jax.tree.map(jnp.add, total, moments)
 
 

@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nasjax.supernets.convolution import ACTIVATIONS, Maps, convolve, depthwise, pointwise
-from nasjax.supernets.parts import in_parts, joined, together
+from nasjax.supernets.parts import in_parts, is_recalibrating, joined, together
 from nasjax.supernets.pending import Pending, finished
 from nasjax.types import PRNGKey
 
@@ -314,8 +314,8 @@ leaves the caches of a CPU."""
 class ConvNorm(nnx.Module):
     """Convolution, batch norm, activation.
 
-    On a CPU, large batches that are normalised with their own statistics are convolved few pictures at a time; what is made
-    of them goes through memory once if the next layer takes it `pending`.
+    On a CPU, large batches that re-calibrate are convolved few pictures at a time (`parts.recalibrating`); what is made of
+    them goes through memory once if the next layer takes it `pending`.
     """
 
     def __init__(self, inputs: int, outputs: int, kernels: tuple[int, ...] = (1,), *, activation: str = "none",
@@ -344,7 +344,7 @@ class ConvNorm(nnx.Module):
         """The same for a layer that takes maps whose normalisation and activation are pending."""
         given = x.raw if isinstance(x, Pending) else x
         convolved = self.conv.ready(given.shape[-1], width, kernel)
-        few = given.shape[0] if statistics is not None else self._few(given, width)
+        few = self._few(given, width) if statistics is None and is_recalibrating() else given.shape[0]
         if few == given.shape[0]:
             maps, used = self.norm(convolved(finished(x)), statistics, width)
             return ACTIVATIONS[self.activation](maps), used
