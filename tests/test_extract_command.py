@@ -252,6 +252,14 @@ def test_networks_given_by_hand_have_latencies_of_a_recorded_device(mine):
     assert set(second) == {"latency_predicted", "latency_measured"} and second["latency_measured"] == 10
 
 
+def test_a_folder_that_exists_is_refused_before_anything_is_timed(mine, capsys):
+    Path("there/1").mkdir(parents=True)
+    assert main(["extract", *mine, "out=there", "hardware=cpu", "hardware.file=kept.jsonl"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "there/1 exists already" in said[-1] and not Path("kept.jsonl").exists()
+    assert list(Path("there").iterdir()) == [Path("there/1")]
+
+
 @pytest.mark.slow
 def test_networks_given_by_hand_are_timed(mine, capsys):
     quick = ["hardware=cpu", "hardware.table=false", "hardware.networks=6", "hardware.seconds=0.05"]

@@ -46,16 +46,20 @@ def extract_networks(overrides: Sequence[str]) -> int:
             return [out]
         return [out / str(one.index) for one in networks]
 
-    for target in folders(wanted):  # Before what takes long.
-        if target.exists() and "out" in own:
-            raise ValueError(f"out={own['out']}: {target} exists already; name another folder, or remove it")
-        if target.exists():
-            raise ValueError(f"{target} exists already, extracted before: say out=FOLDER, or remove it")
+    def check_folders(networks: list[Wanted]) -> None:  # Before what takes long.
+        for target in folders(networks):
+            if target.exists() and "out" in own:
+                raise ValueError(f"out={own['out']}: {target} exists already; name another folder, or remove it")
+            if target.exists():
+                raise ValueError(f"{target} exists already, extracted before: say out=FOLDER, or remove it")
+
+    check_folders(wanted)
     _prepare_jax()
     subject = ready(config, run)
     if hand:
         wanted = by_hand(subject.net.space, own.get("arch"), Path(own["archs"]) if "archs" in own else None)
-        if config["hardware"] is not None:  # Before anything else runs here.
+        check_folders(wanted)
+        if config.get("hardware") is not None:  # Before anything else runs here.
             wanted = _timed(subject.net, config["hardware"], wanted)
     batch = int(own["batch"]) if "batch" in own else None
     total = len(wanted)
