@@ -25,6 +25,7 @@ from jaxtyping import PyTree
 from nasjax.export import stablehlo
 from nasjax.hardware.energy import Counter, counter_here
 from nasjax.hardware.latency import Latency, Precision, compiled, filled, measure_latency
+from nasjax.hardware.pace import Pace
 from nasjax.supernets.stage import SuperNet
 
 
@@ -66,6 +67,7 @@ class Here:
     precision: Precision
     clock: Callable[[], float] = time.perf_counter
     counter: Counter | None = None
+    pace: Pace | None = None
 
     @property
     def context(self) -> dict[str, Any]:
@@ -81,6 +83,7 @@ class Here:
             device=self.name,
             precision=self.precision,
             counter=self.counter,
+            pace=self.pace,
         )
 
     def close(self) -> None:

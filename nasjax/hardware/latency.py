@@ -1,7 +1,8 @@
 """One measurement of a network's latency: compiled ahead of time, warmed up, repeated until its median is certain.
 
-Nothing is timed while this program itself runs other work: `timed` runs one thing after the other and waits for each. Clock
-and runner are arguments, so that what is decided can be tested without a clock.
+Nothing is timed while this program itself runs other work: `timed` runs one thing after the other and waits for each. What
+other programs do shows in the processors' pace: repeats while they were slowed do not count. Clock, runner and pace are
+arguments, so that what is decided can be tested without a clock.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, PyTree
+from jaxtyping import Bool, Float, PyTree
 from scipy.stats import binom
 
 from nasjax.hardware.energy import Counter
+from nasjax.hardware.pace import Pace
 from nasjax.supernets.stage import SuperNet
 
 CERTAIN = 0.95
@@ -27,6 +29,13 @@ LIBRARIES = ("jax", "jaxlib")
 
 WEIGHT = 0.01
 """What every weight is while a network is timed: latencies do not depend on weights, and shapes are all that is kept."""
+
+
+BLOCK = 0.005
+"""Seconds of repeats between two looks at the processors' pace, at the least."""
+
+FEWEST = 6
+"""Repeats that a median needs to have an interval at all."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,9 @@ class Latency:
     """A measured latency of a batch, in milliseconds, and what it was measured with.
 
     `spread` is the interquartile range of the `repeats`; `settled` says whether the median's 95 % interval came within the
-    precision asked for. `memory`: bytes of the compiled program's arguments, results and scratch; `flops`: XLA's count.
-    `energy`: joules a batch, the mean of the same repeats; NaN where the machine has no counter.
+    precision asked for. `slowed`: repeats during which a processor did not run at its full speed; they do not count unless nearly
+    all are such, and then nothing has settled. `memory`: bytes of the compiled program's arguments, results and scratch; `flops`: XLA's count.
+    `energy`: joules a batch, the mean of all repeats; NaN where the machine has no counter.
     """
 
     median: float
@@ -62,6 +72,18 @@ class Latency:
     memory: int
     flops: float
     energy: float = np.nan
+    slowed: int = 0
+
+
+class Repeats(NamedTuple):
+    """Milliseconds of all repeats, and which of them count."""
+
+    times: Float[np.ndarray, " repeats"]
+    count: Bool[np.ndarray, " repeats"]
+
+    @property
+    def counted(self) -> Float[np.ndarray, " counted"]:
+        return self.times[self.count]
 
 
 class Program(NamedTuple):
@@ -96,27 +118,50 @@ def timed(
     clock: Callable[[], float],
     precision: Precision = Precision(),
     begin: Callable[[], Any] = lambda: None,
-) -> Float[np.ndarray, " repeats"]:
-    """Milliseconds of every repeat that counts. `clock` gives seconds; `begin` is called before the first of these."""
+    pace: Pace | None = None,
+) -> Repeats:
+    """Repeats of `run`. `clock` gives seconds; `begin` is called before the first of these.
+
+    With a `pace`, those do not count before or after which a processor was slowed.
+    """
     began = clock()
     run()
     while clock() - began < precision.warm:
         run()
     times: list[float] = []
+    paces = [] if pace is None else [pace()]
+    blocks: list[int] = []  # How many repeats stand between two paces.
     begin()
-    began, looked = clock(), 0
+    began, looked, counted = clock(), 0, 0
     while True:
-        start = clock()
-        run()
-        now = clock()
-        times.append(1e3 * (now - start))
-        if now - began >= precision.seconds:
-            return np.array(times)
+        now = block = clock()
+        before = len(times)
+        while len(times) == before or now < min(block + BLOCK, began + precision.seconds):
+            start = clock()
+            run()
+            now = clock()
+            times.append(1e3 * (now - start))
+        blocks.append(len(times) - before)
+        if pace is None:
+            counted = len(times)
+        else:
+            paces.append(pace())
+            counted += blocks[-1] * bool(pace.full(np.array(paces[-2:])).all())
+        over = now - began >= precision.seconds
         # Looking costs time, but not that which counts: it is done less often the more there is to look at.
-        if now - began >= precision.least and len(times) >= 1.25 * looked:
-            looked = len(times)
-            if certain(np.array(times), precision.within):
-                return np.array(times)
+        if over or (now - began >= precision.least and counted >= max(FEWEST, 1.25 * looked)):
+            looked = counted
+            found = Repeats(np.array(times), _undisturbed(blocks, paces, pace))
+            if over or certain(found.counted, precision.within):
+                return found
+
+
+def _undisturbed(blocks: list[int], paces: list[np.ndarray], pace: Pace | None) -> Bool[np.ndarray, " repeats"]:
+    """Which repeats stand between two full paces; judged anew, as the quickest may have come last."""
+    if pace is None:
+        return np.ones(sum(blocks), bool)
+    full = pace.full(np.array(paces))
+    return np.repeat(full[:-1] & full[1:], blocks)
 
 
 def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.Device) -> Program:
@@ -172,18 +217,20 @@ def measure_latency(
     device: str,
     precision: Precision = Precision(),
     counter: Counter | None = None,
+    pace: Pace | None = None,
 ) -> Latency:
     """Times a program, beside a `counter` of energy where there is one; what it is called is written with the result."""
     read = (lambda: ()) if counter is None else counter.read
     readings: list[tuple[int, ...]] = []
-    times = timed(program.run, clock, precision, lambda: readings.append(read()))
-    energy = np.nan if counter is None else counter.joules(readings[0], read()) / len(times)
+    found = timed(program.run, clock, precision, lambda: readings.append(read()), pace)
+    energy = np.nan if counter is None else counter.joules(readings[0], read()) / len(found.times)
+    times = found.counted if len(found.counted) >= FEWEST else found.times
     low, high = np.quantile(times, (0.25, 0.75))
     return Latency(
         median=float(np.median(times)),
         spread=float(high - low),
         repeats=len(times),
-        settled=certain(times, precision.within),
+        settled=certain(found.counted, precision.within),
         batch=batch,
         threads=threads,
         device=device,
@@ -191,4 +238,5 @@ def measure_latency(
         memory=program.memory,
         flops=program.flops,
         energy=energy,
+        slowed=len(found.times) - len(found.counted),
     )

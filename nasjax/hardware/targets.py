@@ -1,6 +1,7 @@
 """Targets: what a person says of the hardware that networks are for."""
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import jax
 from nasjax.hardware.devices import Device, Here, Process, Program, processor, threads_here
 from nasjax.hardware.energy import counter_here
 from nasjax.hardware.latency import Precision
+from nasjax.hardware.pace import Pace
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Cpu(Timed):
         if not 0 <= self.threads <= here:
             raise ValueError(f"hardware.threads={self.threads}: this process may use 0 (all) to {here} processors")
         if self.threads in (0, here) and jax.default_backend() == "cpu":
-            return Here(jax.devices("cpu")[0], processor(), here, self.precision, counter=counter_here())
+            pace = Pace(time.perf_counter)
+            return Here(jax.devices("cpu")[0], processor(), here, self.precision, counter=counter_here(), pace=pace)
         return Process(self.threads or here, self.precision)
 
 

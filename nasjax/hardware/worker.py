@@ -18,7 +18,10 @@ def main(threads: int) -> None:
     os.dup2(2, 1)  # Whatever is printed meanwhile must not stand among the answers.
     from nasjax.hardware.devices import Here, processor
     from nasjax.hardware.energy import counter_here
+    from nasjax.hardware.pace import Pace
 
+    clock = time.perf_counter
+    pace = Pace(clock)
     while True:
         try:
             network, inputs, precision = pickle.load(sys.stdin.buffer)
@@ -31,7 +34,7 @@ def main(threads: int) -> None:
         import jax
 
         try:
-            device = Here(jax.devices("cpu")[0], processor(), threads, precision, time.perf_counter, counter_here())
+            device = Here(jax.devices("cpu")[0], processor(), threads, precision, clock, counter_here(), pace)
             answer: object = device(network, inputs)
         except Exception as error:
             answer = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
