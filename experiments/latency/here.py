@@ -3,7 +3,7 @@
     python here.py results/here.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS]
 
 The table: every stage's choices timed once, their sum put right by 24 whole networks (16 fitted, 8 held out), as a search
-has it. Then NETWORKS (120) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`: no
+has it. Then 100 (NETWORKS less 24) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`: no
 table can agree better with a measurement than a second measurement does. One thread, batch 1, 224 pixels. What was measured
 is kept, and the same command goes on where it was killed.
 """
@@ -30,7 +30,7 @@ def agreement(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
     )
 
 
-def main(out: str, supernet: str, kept: str, again: str, number: int = 120) -> None:
+def main(out: str, supernet: str, kept: str, again: str, number: int = 124) -> None:
     net = supernets.create(supernet)
     made = profile(net, {**HARDWARE, "networks": FITTED, "file": kept})
     print(made.words())

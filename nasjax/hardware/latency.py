@@ -31,7 +31,7 @@ WEIGHT = 0.01
 """What every weight is while a network is timed: latencies do not depend on weights, and shapes are all that is kept."""
 
 
-BLOCK = 0.005
+BLOCK = 0.001
 """Seconds of repeats between two looks at the processors' pace, at the least."""
 
 FEWEST = 6

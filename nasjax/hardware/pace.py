@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float
 
-WORK = 2000
-"""Additions of the little work: under .1 ms, so that it can stand beside every repeat."""
+WORK = 1000
+"""Additions of the little work: some 30 us, so that it can stand beside every repeat."""
 
 SLOWED = 1.15
 """From so many times its quickest on, the little work says that a processor is slowed; a shared core takes 1.7 times."""
