@@ -80,6 +80,18 @@ def test_an_elastic_resolution_has_branches_of_its_own(tiny_net, found):
     assert small < large
 
 
+def test_of_many_resolutions_a_few_are_timed_and_the_others_lie_between():
+    sizes = tuple(range(5, 15))
+    made = branches(tiny_network(resolutions=sizes, image_size=14), 2)
+    read = {branch.carry.shape[1] for branch in made.distinct.values() if branch.carry.shape[3:] == (3,)}
+    assert read == {5, 8, 11, 14}
+    sums = made.sums({name: float(np.prod(branch.carry.shape[1:3])) for name, branch in made.distinct.items()})
+    stem = np.round(sums.table.tables[0] / 1e6, 3)
+    np.testing.assert_array_equal(stem.reshape(len(sizes), -1), np.square(sizes)[:, None])
+    ones = made.sums(dict.fromkeys(made.distinct, 1.0))
+    assert all(set(np.unique(table)) <= {0, 1_000_000} for table in ones.table.tables)
+
+
 def test_shapes_of_an_extracted_network_are_those_of_the_network(tiny_net):
     arch = tuple(map(int, tiny_net.space.largest()))
     shapes = [leaf.shape for leaf in jax.tree.leaves(nnx.state(extracted(nnx.eval_shape(lambda: tiny_net), arch)))]

@@ -23,6 +23,9 @@ NANOSECONDS = 1e6
 SKIPPED = ""
 """The name of no branch at all."""
 
+TIMED = 4
+"""Of more resolutions than so many, so many are timed: the least, the greatest, and some between."""
+
 
 @dataclass(frozen=True, eq=False)
 class Branch:
@@ -49,12 +52,17 @@ class TableSums:
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """Every branch of a super-network: `names` has one array a stage, one axis a gene of `columns`; equals share a name."""
+    """Every branch of a super-network: `names` has one array a stage, one axis a gene of `columns`; equals share a name.
+
+    Where the resolution is elastic the first axis are those that are timed; `shares`: what each of these counts for in a
+    resolution.
+    """
 
     distinct: Mapping[str, Branch]
     columns: tuple[tuple[int, ...], ...]
     names: tuple[np.ndarray, ...]
     units: tuple[int, ...]
+    shares: Float[np.ndarray, "resolutions timed"] | None = None
 
     def sums(self, milliseconds: Mapping[str, float]) -> TableSums:
         """The table of what each distinct branch takes; and that of one a stage: timed alone, each pays for being called."""
@@ -63,18 +71,29 @@ class Branches:
 
     def _filled(self, value: Callable[[str], int]) -> CostTable:
         fill = np.vectorize(lambda name: 0 if name == SKIPPED else value(name), otypes=[np.int64])
-        return CostTable(self.columns, tuple(map(fill, self.names)), self.units)
+        tables = map(fill, self.names)
+        if self.shares is not None:
+            tables = (np.rint(np.tensordot(self.shares, table, 1)).astype(np.int64) for table in tables)
+        return CostTable(self.columns, tuple(tables), self.units)
 
 
 def branches(net: SuperNet, batch: int) -> Branches:
     """The branches of a super-network (shapes are enough) called with `batch` examples."""
     net = nnx.eval_shape(lambda: net)
     distinct: dict[str, Branch] = {}
-    slices = [_names(net, _inputs(net, batch, size), distinct) for size in net.resolutions or (None,)]
     if not net.resolutions:
-        return Branches(distinct, net.columns(), tuple(slices[0]), cost_units(net))
+        return Branches(distinct, net.columns(), tuple(_names(net, _inputs(net, batch, None), distinct)), cost_units(net))
+    timed = sorted({round(place) for place in np.linspace(0, len(net.resolutions) - 1, TIMED)})
+    slices = [_names(net, _inputs(net, batch, net.resolutions[i]), distinct) for i in timed]
     names = tuple(np.stack(rows) for rows in zip(*slices, strict=True))
-    return Branches(distinct, tuple((0, *column) for column in net.columns()), names, cost_units(net))
+    columns = tuple((0, *column) for column in net.columns())
+    return Branches(distinct, columns, names, cost_units(net), _shares(net.resolutions, timed))
+
+
+def _shares(resolutions: tuple[int, ...], timed: list[int]) -> Float[np.ndarray, "resolutions timed"]:
+    """Between two that are timed, a stage takes what lies between on the line through their numbers of pixels."""
+    pixels = np.square(np.array(resolutions, float))
+    return np.stack([np.interp(pixels, pixels[timed], one) for one in np.eye(len(timed))], axis=1)
 
 
 def _inputs(net: SuperNet, batch: int, resolution: int | None) -> PyTree[jax.ShapeDtypeStruct]:
