@@ -39,6 +39,9 @@ HELD_OUT = 3
 FIRST = 3
 """Where a device fails on so many networks from the first on, it will fail on all."""
 
+BUSY = 0.1
+"""The share of repeats while processors were slowed from which on a person is told."""
+
 LEAST = 6
 """Networks that a latency model needs, those held out among them."""
 
@@ -63,7 +66,7 @@ class Timer:
         self._device, self._file = device, file
         self.context = {**device.context, **setting}
         self.failure = ""  # What the device last said of a network that it could not time.
-        self.settled: dict[str, bool] = {}  # Of what was asked for.
+        self.told: dict[str, Latency] = {}  # What was asked for.
         self._known: dict[str, Latency] = {}
         if file is not None and file.is_file():
             self._known = dict(_kept(file, self._named()))
@@ -84,8 +87,8 @@ class Timer:
                 line = {"context": self._named(), "name": name, **asdict(self._known[name])}
                 with self._file.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-        self.settled[name] = self._known[name].settled
-        return self._known[name]
+        self.told[name] = self._known[name]
+        return self.told[name]
 
     def tried(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> tuple[float, float]:
         """Milliseconds and joules of a batch; NaN, with a line in the log, where the device fails on this network."""
@@ -149,9 +152,11 @@ class Profile:
         found = self.model.errors
         held = f"on {found.rows} networks held out: error {found.mape:.1f} %, tau {found.tau:.2f}" if found else "unchecked"
         made = f"Latency on {self.context['device']}, batch {self.batch}, from {self.model.rows} measured networks; {held}"
-        settled = [] if self.timer is None else list(self.timer.settled.values())
-        missed = len(settled) - sum(settled)
-        return made + (f"; {missed} of {len(settled)} measurements did not settle" if missed else "")
+        told = [] if self.timer is None else list(self.timer.told.values())
+        missed = sum(not one.settled for one in told)
+        made += f"; {missed} of {len(told)} measurements did not settle" if missed else ""
+        slowed = np.median([one.slowed / (one.slowed + one.repeats) for one in told]) if told else 0
+        return made + (f"; {100 * slowed:.0f} % of the repeats do not count: processors were slowed" if slowed > BUSY else "")
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
         """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""

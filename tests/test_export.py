@@ -293,9 +293,14 @@ def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_fo
                 Image.fromarray(grid).save(folder / f"{i}.png")
     words = [f"supernet={name}", "supernet.checkpoint=ofa.safetensors", "task=image_folder", "task.path=pictures"]
     sizes = ["evaluator.batch=4", "evaluator.calibration_images=8", "tactic=random", "evaluations=2"]
-    assert main(["search", *words, *sizes, "run=run"]) == 0
+    timed = ["hardware=cpu", "hardware.table=false", "hardware.networks=6", "hardware.seconds=1", "hardware.file=timed.jsonl"]
+    assert main(["search", *words, *sizes, *timed, "objectives=[accuracy_top1,latency]", "run=run"]) == 0
     assert main(["extract", "run=run", "select=knee", "export=stablehlo,onnx,safetensors", "out=net"]) == 0
-    assert "each file loaded again and compared" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "each file loaded again and compared" in printed
+    row = next(line for line in reversed(printed.splitlines()) if re.match(r"\W*\d+\s", line))
+    predicted, measured = map(float, re.findall(r"\d+\.?\d*", row)[1:3])
+    assert 0.2 < predicted / measured < 5
     images = tasks.image_classification("pictures").test.images[:2]
     assert images.shape[1:] == (224, 224, 3)
     wanted = run_onnx(tmp_path / "net" / "network.onnx", images)

@@ -1,5 +1,8 @@
 """One measurement: when it ends, what it says, what it is made of. No clock of the machine is read."""
 
+import os
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +10,11 @@ from scipy.stats import binom
 
 from nasjax.extract import extract
 from nasjax.hardware.latency import Precision, Program, certain, compiled, measure_latency, median_interval, timed
+from nasjax.hardware.pace import Pace
+
+
+NEVER = -1.0
+"""A precision that no median has: all of the time is taken."""
 
 
 class Clock:
@@ -77,6 +85,66 @@ def test_noise_is_repeated_until_the_median_is_certain_or_the_time_is_up():
     assert np.median(many) == pytest.approx(10, rel=0.04)
     hopeless = noisy(2.0)
     assert not certain(timed(hopeless.run, hopeless, Precision(seconds=2)).times, 0.02)
+
+
+class Neighbour:
+    """A machine whose one processor somebody else slows by turns: runs take 10 ms or 18 ms, the little work 1 us or 1.7 us."""
+
+    def __init__(self, slowed):
+        self.now, self.begun, self._slowed = 0.0, 0, slowed
+
+    def __call__(self):
+        return self.now
+
+    def run(self):
+        slowed = self._slowed(self.now)
+        self.now += 0.018 if slowed else 0.010
+
+    def pace(self):
+        """A pace that takes its seconds from this machine's state; it learns at first what the quickest is."""
+        pace = Pace(self)
+        pace._seconds = lambda: 1.7e-6 if self._slowed(self.now) else 1e-6
+        return pace
+
+
+def test_repeats_while_a_processor_was_slowed_do_not_count():
+    """Slowed for three seconds of four: the median of all is the neighbour's, that of what counts the network's."""
+    machine = Neighbour(lambda now: now % 4 > 1)
+    found = measure_latency(Program(machine.run, 0, 0.0), machine, batch=1, threads=1, device="abacus",
+                            precision=Precision(within=NEVER, seconds=8), pace=machine.pace())  # fmt: skip
+    assert found.median == pytest.approx(10) and found.spread < 1e-9 and found.repeats > 100
+    assert found.slowed > found.repeats
+    alone = timed(machine.run, machine, Precision(within=NEVER, seconds=8))
+    assert np.median(alone.times) == pytest.approx(18) and alone.count.all()
+
+
+def test_one_slowed_from_the_first_repeat_on_is_found_out_when_a_quicker_one_comes():
+    machine = Neighbour(lambda now: now < 1)
+    found = timed(machine.run, machine, Precision(within=NEVER, seconds=2, warm=0), pace=machine.pace())
+    np.testing.assert_allclose(found.counted, 10)
+    assert 50 <= len(found.counted) < len(found.times)
+
+
+def test_where_all_is_slowed_all_counts_and_nothing_has_settled():
+    machine = Neighbour(lambda now: True)
+    pace = machine.pace()
+    pace._quickest = np.array([1e-6])
+    found = measure_latency(Program(machine.run, 0, 0.0), machine, batch=1, threads=1, device="abacus",
+                            precision=Precision(seconds=1), pace=pace)  # fmt: skip
+    assert found.median == pytest.approx(18) and not found.settled and found.slowed == found.repeats
+
+
+def test_the_slowest_of_all_processors_says_the_pace():
+    pace = Pace(lambda: 0.0)
+    pace._quickest = np.array([1.0, 2.0])
+    assert pace.full(np.array([[1.1, 2.1], [1.1, 2.4], [1.2, 2.0]])).tolist() == [True, False, False]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux lets a thread choose its processors")
+def test_looking_at_the_pace_leaves_the_processors_as_they_were():
+    before = os.sched_getaffinity(0)
+    assert Pace(time.perf_counter)().shape == (len(before),)
+    assert os.sched_getaffinity(0) == before
 
 
 def test_a_measurement_says_what_it_was_made_with():

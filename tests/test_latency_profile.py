@@ -108,9 +108,10 @@ def test_nothing_is_timed_twice_and_a_line_cut_off_is_timed_again(small_net, mad
 
 @dataclass(frozen=True)
 class ShakyTarget(AbacusTarget):
-    """An abacus that is not sure of networks slower than `most`."""
+    """An abacus that is not sure of networks slower than `most`, and slowed for some repeats beside its six."""
 
     most: float = math.inf
+    slowed: int = 0
     networks: int = 6
     table: bool = False
     predictor: str = "ridge"
@@ -123,7 +124,7 @@ class ShakyTarget(AbacusTarget):
 
             def __call__(_, network, inputs):
                 found = device(network, inputs)
-                return replace(found, settled=found.median <= self.most)
+                return replace(found, settled=found.median <= self.most, slowed=self.slowed)
 
         return Shaky()
 
@@ -140,6 +141,10 @@ def test_what_did_not_settle_is_said_and_timed_again_where_its_lines_are_removed
     file.write_text("".join(line for line in lines if '"settled": false' not in line))
     steady = profile(small_net, ShakyTarget(file=str(file)))
     assert OPENED[-1].asked == 2 and "settle" not in steady.words()
+
+
+def test_how_much_the_processors_were_slowed_is_said(small_net):
+    assert profile(small_net, ShakyTarget(slowed=18)).words().endswith("; 75 % of the repeats do not count: processors were slowed")
 
 
 def test_progress_counts_every_program_once(small_net, kept):
