@@ -156,7 +156,9 @@ class Profile:
         missed = sum(not one.settled for one in told)
         made += f"; {missed} of {len(told)} measurements did not settle" if missed else ""
         slowed = np.median([one.slowed / (one.slowed + one.repeats) for one in told]) if told else 0
-        return made + (f"; {100 * slowed:.0f} % of the repeats do not count: processors were slowed" if slowed > BUSY else "")
+        return made + (
+            f"; {100 * slowed:.0f} % of the repeats do not count: processors were slowed or shared" if slowed > BUSY else ""
+        )
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
         """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""

@@ -1,7 +1,10 @@
 """One measurement: when it ends, what it says, what it is made of. No clock of the machine is read."""
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -103,7 +106,7 @@ class Neighbour:
     def pace(self):
         """A pace that takes its seconds from this machine's state; it learns at first what the quickest is."""
         pace = Pace(self)
-        pace._seconds = lambda: 1.7e-6 if self._slowed(self.now) else 1e-6
+        pace._by_processor = lambda: [1.7e-6 if self._slowed(self.now) else 1e-6]
         return pace
 
 
@@ -134,16 +137,37 @@ def test_where_all_is_slowed_all_counts_and_nothing_has_settled():
     assert found.median == pytest.approx(18) and not found.settled and found.slowed == found.repeats
 
 
-def test_the_slowest_of_all_processors_says_the_pace():
+def test_one_slow_processor_of_two_disturbs_and_so_does_waiting():
     pace = Pace(lambda: 0.0)
     pace._quickest = np.array([1.0, 2.0])
-    assert pace.full(np.array([[1.1, 2.1], [1.1, 2.4], [1.2, 2.0]])).tolist() == [True, False, False]
+    speeds = [[1.1, 2.1], [1.1, 2.0], [1.0, 2.4], [1.0, 2.0], [1.0, 2.0], [1.2, 2.0]]
+    waited = [0.0, 0.1, 0.1, 0.1, 0.5, 0.5]
+    looks = np.column_stack([np.arange(6.0), waited, speeds])
+    assert pace.undisturbed(looks).tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux says how long a thread waits")
+def test_a_process_that_shares_its_processor_waits():
+    program = """if True:
+        import os, subprocess, sys, time
+        from nasjax.hardware.pace import _waited
+        one = min(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {one})
+        other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        before = _waited()
+        while time.process_time() < 1:
+            pass
+        print(_waited() - before)
+        other.kill()
+    """
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert float(printed) > 0.1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux lets a thread choose its processors")
 def test_looking_at_the_pace_leaves_the_processors_as_they_were():
     before = os.sched_getaffinity(0)
-    assert Pace(time.perf_counter)().shape == (len(before),)
+    assert Pace(time.perf_counter).look().shape == (2 + len(before),)
     assert os.sched_getaffinity(0) == before
 
 

@@ -31,7 +31,7 @@ WEIGHT = 0.01
 """What every weight is while a network is timed: latencies do not depend on weights, and shapes are all that is kept."""
 
 
-BLOCK = 0.001
+BLOCK = 0.002
 """Seconds of repeats between two looks at the processors' pace, at the least."""
 
 FEWEST = 6
@@ -56,8 +56,8 @@ class Latency:
     """A measured latency of a batch, in milliseconds, and what it was measured with.
 
     `spread` is the interquartile range of the `repeats`; `settled` says whether the median's 95 % interval came within the
-    precision asked for. `slowed`: repeats during which a processor did not run at its full speed; they do not count unless nearly
-    all are such, and then nothing has settled. `memory`: bytes of the compiled program's arguments, results and scratch; `flops`: XLA's count.
+    precision asked for. `slowed`: repeats during which a processor did not run at its full speed, or for others; they do not count
+    unless nearly all are such, and then nothing has settled. `memory`: bytes of the compiled program's arguments, results and scratch; `flops`: XLA's count.
     `energy`: joules a batch, the mean of all repeats; NaN where the machine has no counter.
     """
 
@@ -122,15 +122,15 @@ def timed(
 ) -> Repeats:
     """Repeats of `run`. `clock` gives seconds; `begin` is called before the first of these.
 
-    With a `pace`, those do not count before or after which a processor was slowed.
+    With a `pace`, those do not count before or after which a processor was slowed, or that waited for one.
     """
     began = clock()
     run()
     while clock() - began < precision.warm:
         run()
     times: list[float] = []
-    paces = [] if pace is None else [pace()]
-    blocks: list[int] = []  # How many repeats stand between two paces.
+    looks = [] if pace is None else [pace.look()]
+    blocks: list[int] = []  # How many repeats stand between two looks at the pace.
     begin()
     began, looked, counted = clock(), 0, 0
     while True:
@@ -145,23 +145,22 @@ def timed(
         if pace is None:
             counted = len(times)
         else:
-            paces.append(pace())
-            counted += blocks[-1] * bool(pace.full(np.array(paces[-2:])).all())
+            looks.append(pace.look())
+            counted += blocks[-1] * int(pace.undisturbed(np.array(looks[-2:]))[0])
         over = now - began >= precision.seconds
         # Looking costs time, but not that which counts: it is done less often the more there is to look at.
         if over or (now - began >= precision.least and counted >= max(FEWEST, 1.25 * looked)):
             looked = counted
-            found = Repeats(np.array(times), _undisturbed(blocks, paces, pace))
+            found = Repeats(np.array(times), _undisturbed(blocks, looks, pace))
             if over or certain(found.counted, precision.within):
                 return found
 
 
-def _undisturbed(blocks: list[int], paces: list[np.ndarray], pace: Pace | None) -> Bool[np.ndarray, " repeats"]:
-    """Which repeats stand between two full paces; judged anew, as the quickest may have come last."""
+def _undisturbed(blocks: list[int], looks: list[np.ndarray], pace: Pace | None) -> Bool[np.ndarray, " repeats"]:
+    """Which repeats stand between two looks that saw nothing; judged anew, as the quickest may have come last."""
     if pace is None:
         return np.ones(sum(blocks), bool)
-    full = pace.full(np.array(paces))
-    return np.repeat(full[:-1] & full[1:], blocks)
+    return np.repeat(pace.undisturbed(np.array(looks)), blocks)
 
 
 def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.Device) -> Program:

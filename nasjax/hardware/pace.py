@@ -1,7 +1,9 @@
-"""How fast the processors run just now: a neighbour on the same core, another program or heat slow them, by turns."""
+"""How much the processors are this process's own just now: a neighbour on the same core, heat or other programs take of them."""
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,27 +14,36 @@ WORK = 1000
 SLOWED = 1.15
 """From so many times its quickest on, the little work says that a processor is slowed; a shared core takes 1.7 times."""
 
+WAITED = 0.2
+"""Seconds in a second that threads may wait for a processor: waking takes a little, another program half of the time."""
+
+THREADS = Path("/proc/self/task")
+"""Where Linux has a folder for each thread, with how long it waited: https://docs.kernel.org/scheduler/sched-stats.html."""
+
 
 class Pace:
     """A fixed little work, timed on each of the processors; the quickest each ever took is what it is judged by.
 
-    Where a process cannot choose its processor (all but Linux), the work runs wherever the process is.
+    Where a process cannot choose its processor (all but Linux), the work runs wherever the process is, and nobody says how
+    long threads waited.
     """
 
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock
         self._quickest: Float[np.ndarray, " processors"] | None = None
 
-    def __call__(self) -> Float[np.ndarray, " processors"]:
-        """Seconds that the work takes now."""
+    def look(self) -> Float[np.ndarray, " columns"]:
+        """When this is, seconds that all threads have waited so far, and what the work takes now on each processor."""
         found = np.array(self._by_processor() if hasattr(os, "sched_setaffinity") else [self._seconds()])
         self._quickest = found if self._quickest is None else np.minimum(self._quickest, found)
-        return found
+        return np.concatenate([[self._clock(), _waited()], found])
 
-    def full(self, paces: Float[np.ndarray, "times processors"]) -> Bool[np.ndarray, " times"]:
-        """When all processors ran at their full speed."""
+    def undisturbed(self, looks: Float[np.ndarray, "looks columns"]) -> Bool[np.ndarray, " between"]:
+        """Between which looks all processors ran at their full speed, and for this process."""
         assert self._quickest is not None
-        return (paces <= SLOWED * self._quickest).all(axis=1)
+        full = (looks[:, 2:] <= SLOWED * self._quickest).all(axis=1)
+        at, waited = np.diff(looks[:, :2], axis=0).T
+        return full[:-1] & full[1:] & (waited <= WAITED * at)
 
     def _by_processor(self) -> list[float]:
         """Only this thread moves: those of XLA have processors of their own choice."""
@@ -51,3 +62,12 @@ class Pace:
         for i in range(WORK):
             number += i
         return self._clock() - began
+
+
+def _waited() -> float:
+    """Seconds that this process's threads have waited for a processor so far; 0 where nobody counts."""
+    nanoseconds = 0
+    for thread in THREADS.iterdir() if THREADS.is_dir() else ():
+        with suppress(OSError):  # It has ended, or this Linux does not count.
+            nanoseconds += int((thread / "schedstat").read_bytes().split()[1])
+    return 1e-9 * nanoseconds
