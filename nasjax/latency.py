@@ -39,8 +39,8 @@ HELD_OUT = 3
 FIRST = 3
 """Where a device fails on so many networks from the first on, it will fail on all."""
 
-BUSY = 0.1
-"""The share of repeats while processors were slowed from which on a person is told."""
+BUSY = 10
+"""The percentage of repeats while processors were slowed from which on a person is told."""
 
 LEAST = 6
 """Networks that a latency model needs, those held out among them."""
@@ -155,10 +155,9 @@ class Profile:
         told = [] if self.timer is None else list(self.timer.told.values())
         missed = sum(not one.settled for one in told)
         made += f"; {missed} of {len(told)} measurements did not settle" if missed else ""
-        slowed = np.median([one.slowed / (one.slowed + one.repeats) for one in told]) if told else 0
-        return made + (
-            f"; {100 * slowed:.0f} % of the repeats do not count: processors were slowed or shared" if slowed > BUSY else ""
-        )
+        slowed = 100 * np.median([one.slowed / (one.slowed + one.repeats) for one in told]) if told else 0
+        why = f"; {slowed:.0f} % of the repeats do not count: processors were slowed or shared"
+        return made + (why if slowed > BUSY else "")
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
         """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""

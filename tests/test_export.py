@@ -300,7 +300,7 @@ def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_fo
         "hardware.seconds=1",
         "hardware.file=timed.jsonl",
     ]
-    assert main(["search", *words, *sizes, *timed, "objectives=[accuracy_top1,latency]", "run=run"]) == 0
+    assert main(["search", *words, *sizes, *timed, *goals, "run=run"]) == 0
     assert main(["extract", "run=run", "select=knee", "export=stablehlo,onnx,safetensors", "out=net"]) == 0
     printed = capsys.readouterr().out
     assert "each file loaded again and compared" in printed

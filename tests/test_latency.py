@@ -15,7 +15,6 @@ from nasjax.extract import extract
 from nasjax.hardware.latency import Precision, Program, certain, compiled, measure_latency, median_interval, timed
 from nasjax.hardware.pace import Pace
 
-
 NEVER = -1.0
 """A precision that no median has: all of the time is taken."""
 
@@ -91,7 +90,7 @@ def test_noise_is_repeated_until_the_median_is_certain_or_the_time_is_up():
 
 
 class Neighbour:
-    """A machine whose one processor somebody else slows by turns: runs take 10 ms or 18 ms, the little work 1 us or 1.7 us."""
+    """A machine whose one processor somebody slows by turns: runs take 10 ms or 18 ms, the little work 1 us or 1.7 us."""
 
     def __init__(self, slowed):
         self.now, self.begun, self._slowed = 0.0, 0, slowed

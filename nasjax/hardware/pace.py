@@ -1,4 +1,4 @@
-"""How much the processors are this process's own just now: a neighbour on the same core, heat or other programs take of them."""
+"""How much of the processors this process has just now: a neighbour on the core, heat and other programs take of them."""
 
 import os
 from collections.abc import Callable
