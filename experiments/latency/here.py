@@ -3,9 +3,9 @@
     python here.py results/here.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS]
 
 The table: every stage's choices timed once, their sum put right by 24 whole networks (16 fitted, 8 held out), as a search
-has it. Then 100 (NETWORKS less 24) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`: no
-table can agree better with a measurement than a second measurement does. One thread, batch 1, 224 pixels. What was measured
-is kept, and the same command goes on where it was killed.
+has it. Then 100 (NETWORKS less 24) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`:
+no table can agree better with a measurement than a second measurement does. One thread, batch 1, 224 pixels. What was
+measured is kept, and the same command goes on where it was killed.
 """
 
 import csv
