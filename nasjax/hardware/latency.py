@@ -58,7 +58,7 @@ class Latency:
     `spread` is the interquartile range of the `repeats`; `settled` says whether the median's 95 % interval came within the
     precision asked for. `slowed`: repeats during which a processor did not run at its full speed, or for others; they do not
     count unless nearly all are such, and then nothing has settled. `memory`: bytes of the compiled program's arguments,
-    results and scratch; `flops`: XLA's count. `energy`: joules a batch, the mean of all repeats; NaN where nothing counts it.
+    results and scratch; `flops`: XLA's count. `energy`: joules a batch, the mean of all repeats; NaN if nothing counts it.
     """
 
     median: float
