@@ -10,8 +10,9 @@ import numpy as np
 
 from nasjax.evaluation import EvaluatorConfig, PopulationEvaluator
 from nasjax.evaluation.auto import WAYS, AutoConfig, fastest
-from nasjax.hardware.devices import processor, threads_here
+from nasjax.hardware.devices import processor
 from nasjax.supernets import SuperNet
+from nasjax.supernets.parts import processors
 from nasjax.tasks import ImageClassification
 
 LOG = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def _key(config: AutoConfig, net: SuperNet) -> str:
     """All that the ways' speeds depend on: network, pictures' shape, batch, memory, devices, compiler."""
     devices = [device.device_kind for device in jax.devices()]
     facts = [repr(net.space), *(stage.settings() for stage in net.stages), net.input_shape, config.batch, config.chunk,
-             config.memory_gb, config.cache_gb, devices, processor(), threads_here(), jax.lib.__version__]  # fmt: skip
+             config.memory_gb, config.cache_gb, devices, processor(), processors(), jax.lib.__version__]  # fmt: skip
     return sha256(repr(facts).encode()).hexdigest()[:16]
 
 

@@ -117,7 +117,7 @@ def test_repeats_while_a_processor_was_slowed_do_not_count():
     assert found.median == pytest.approx(10) and found.spread < 1e-9 and found.repeats > 100
     assert found.slowed > found.repeats
     alone = timed(machine.run, machine, Precision(within=NEVER, seconds=8))
-    assert np.median(alone.times) == pytest.approx(18) and alone.count.all()
+    assert np.median(alone.times) == pytest.approx(18) and alone.counts.all()
 
 
 def test_one_slowed_from_the_first_repeat_on_is_found_out_when_a_quicker_one_comes():

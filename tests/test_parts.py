@@ -33,9 +33,9 @@ def test_a_part_is_the_largest_divisor_that_fits(batch, each, most, least, part)
 
 def test_each_processor_gets_its_part_and_an_accelerator_takes_all_at_once(monkeypatch):
     x = jax.ShapeDtypeStruct((12, 4, 4, 8), jnp.float32)
-    monkeypatch.setattr(parts, "_processors", lambda: 1)
+    monkeypatch.setattr(parts, "processors", lambda: 1)
     assert together(x, 3 * 512) == 3
-    monkeypatch.setattr(parts, "_processors", lambda: 2)
+    monkeypatch.setattr(parts, "processors", lambda: 2)
     assert together(x, 3 * 512) == 6
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert together(x, 3 * 512) == 12
@@ -95,7 +95,7 @@ def test_stages_answer_few_pictures_as_they_answer_all(kind, seen, monkeypatch):
 
 
 def test_every_part_is_given_to_a_stage_once(monkeypatch):
-    monkeypatch.setattr(few, "STAGE_BYTES", 2 * 4 * 4 / parts._processors())
+    monkeypatch.setattr(few, "STAGE_BYTES", 2 * 4 * 4 / parts.processors())
     shapes = []
 
     def run(x):

@@ -7,7 +7,7 @@ sub-network. Between stages the carry has its largest width: a branch slices it 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
 from nasjax.evaluation.evaluator import WayConfig
-from nasjax.evaluation.looped import Looped, Run
+from nasjax.evaluation.few import Few, few_at_a_time
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.programs import Programs
 from nasjax.supernets.elastic import Branching
@@ -52,15 +52,54 @@ def in_turn(function: Callable[..., Any], number: Int[Array, ""], *populations: 
     return lax.fori_loop(0, number, add, nothing)
 
 
-class Switched(Looped):
-    """A super-network that computes, for a traced architecture, no more than its sub-network."""
+class Switched(Few):
+    """A super-network that computes, for a traced architecture, no more than its sub-network.
 
-    def told(self, stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Array, " inner"]]:
-        return _place(stage, choice)
+    Stages that follow one another and are alike are one loop: compiled once.
+    """
 
-    def run(self, graph: nnx.GraphDef, stages: list[Stage]) -> Run:
-        options = tuple(gene.options for gene in stages[0].genes)
-        return partial(_run, graph, stages[0].sizes_only, options, any(stage.gate is not None for stage in stages))
+    def __init__(self, net: SuperNet):
+        super().__init__(net)
+        bare = [nnx.split(stage.bare()) for stage in net.stages]
+        alike = groupby(range(len(bare)), key=lambda i: (bare[i][0], _shapes(bare[i][1])))
+        indices = [list(group) for _, group in alike]
+        self._groups = [(group, bare[group[0]][0], _stacked([bare[i][1] for i in group])) for group in indices]
+
+    def forward(
+        self, carry: PyTree, arch: Choice, statistics: tuple[Statistics, ...] | None
+    ) -> tuple[PyTree, tuple[Statistics, ...]]:
+        choices = self.net.choices(arch)
+        used: list[Statistics] = []
+        for group, graph, weights in self._groups:
+            stages = [self.net.stages[i] for i in group]
+            options = tuple(gene.options for gene in stages[0].genes)
+            run = partial(_run, graph, stages[0].sizes_only, options, any(stage.gate is not None for stage in stages))
+            places = _stacked([_place(stage, choices[i]) for stage, i in zip(stages, group, strict=True)])
+            rows = (weights, places, None if statistics is None else _stacked([statistics[i] for i in group]))
+            first = jax.tree.map(lambda leaf: leaf[0], rows)
+
+            def step(carry: PyTree, row: Any, run: Any = run) -> tuple[PyTree, Statistics]:
+                if statistics is None:
+                    return run(carry, row)
+                return few_at_a_time(lambda few: run(few, row)[0], carry, row[0]), row[2]
+
+            if len(group) > 1 and _shapes(jax.eval_shape(run, carry, first)[0]) == _shapes(carry):
+                carry, moments = lax.scan(step, carry, rows)
+                used += [jax.tree.map(lambda leaf, i=i: leaf[i], moments) for i in range(len(group))]
+                continue
+            for i in range(len(group)):
+                carry, moments = step(carry, jax.tree.map(lambda leaf, i=i: leaf[i], rows))
+                used.append(moments)
+        return carry, tuple(used)
+
+
+def _shapes(tree: PyTree) -> Any:
+    """Structure, shapes and types: equal where two trees may stand for one another in a loop."""
+    return jax.tree.structure(tree), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree))
+
+
+def _stacked(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -51,12 +51,6 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
-def threads_here() -> int:
-    """The processors that this process may use; XLA takes them all when it starts."""
-    # Only Linux says which.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True, eq=False)
 class Here:
     """A device of this process."""

@@ -79,11 +79,11 @@ class Repeats(NamedTuple):
     """Milliseconds of all repeats, and which of them count."""
 
     times: Float[np.ndarray, " repeats"]
-    count: Bool[np.ndarray, " repeats"]
+    counts: Bool[np.ndarray, " repeats"]
 
     @property
     def counted(self) -> Float[np.ndarray, " counted"]:
-        return self.times[self.count]
+        return self.times[self.counts]
 
 
 class Program(NamedTuple):

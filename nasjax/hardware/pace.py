@@ -41,7 +41,7 @@ class Pace:
     def undisturbed(self, looks: Float[np.ndarray, "looks columns"]) -> Bool[np.ndarray, " between"]:
         """Between which looks all processors ran at their full speed, and for this process."""
         assert self._quickest is not None
-        full = (looks[:, 2:] <= SLOWED * self._quickest).all(axis=1)
+        full = np.all(looks[:, 2:] <= SLOWED * self._quickest, axis=1)
         at, waited = np.diff(looks[:, :2], axis=0).T
         return full[:-1] & full[1:] & (waited <= WAITED * at)
 

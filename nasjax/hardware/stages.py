@@ -71,9 +71,9 @@ class Branches:
 
     def _filled(self, value: Callable[[str], int]) -> CostTable:
         fill = np.vectorize(lambda name: 0 if name == SKIPPED else value(name), otypes=[np.int64])
-        tables = map(fill, self.names)
+        tables = [fill(names) for names in self.names]
         if self.shares is not None:
-            tables = (np.rint(np.tensordot(self.shares, table, 1)).astype(np.int64) for table in tables)
+            tables = [np.rint(np.tensordot(self.shares, table, 1)).astype(np.int64) for table in tables]
         return CostTable(self.columns, tuple(tables), self.units)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
-from nasjax.hardware.devices import Device, Here, Process, Program, processor, threads_here
+from nasjax.hardware.devices import Device, Here, Process, Program, processor
 from nasjax.hardware.energy import counter_here
 from nasjax.hardware.latency import Precision
 from nasjax.hardware.pace import Pace
+from nasjax.supernets.parts import processors
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Cpu(Timed):
     threads: int = 0
 
     def open(self) -> Device:
-        here = threads_here()
+        here = processors()
         if not 0 <= self.threads <= here:
             raise ValueError(f"hardware.threads={self.threads}: this process may use 0 (all) to {here} processors")
         if self.threads in (0, here) and jax.default_backend() == "cpu":

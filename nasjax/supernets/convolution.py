@@ -87,7 +87,7 @@ def _depthwise_on_cpu(x: Maps, weight: Float[Array, "size size 1 channels"], str
 
 
 CACHED_BYTES = 2**20
-"""What the pictures of a depthwise convolution may take together; above it, fewer at a time are up to 5 times as quick."""
+"""What a convolution's pictures may take together on a CPU; above it, fewer at a time are up to 5 times as quick."""
 
 
 def _fit(x: Maps) -> Any:

@@ -21,7 +21,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from nasjax.supernets.convolution import ACTIVATIONS, Maps, convolve, depthwise, pointwise
+from nasjax.supernets.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
 from nasjax.supernets.parts import in_parts, is_recalibrating, joined, together
 from nasjax.supernets.pending import Pending, finished
 from nasjax.types import PRNGKey
@@ -306,11 +306,6 @@ def moments(x: Maps) -> tuple[Float[Array, " channels"], Float[Array, " channels
     return mean, jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
 
 
-CACHED_BYTES = 1e6
-"""What a convolution may take or make of the pictures that are re-calibrated together, where its weights take less: more
-leaves the caches of a CPU."""
-
-
 class ConvNorm(nnx.Module):
     """Convolution, batch norm, activation.
 
@@ -360,6 +355,7 @@ class ConvNorm(nnx.Module):
         return Pending(joined(raw), lambda raw: ACTIVATIONS[self.activation](normalised(raw)), few), used
 
     def _few(self, x: Maps, width: Size | None) -> int:
+        """How many pictures to re-calibrate together: what a convolution takes or makes of more leaves the caches."""
         weights = self.conv.kernel.size * self.conv.kernel.dtype.itemsize
         makes = self.conv.makes(x, width)
         return together(x if x.size > makes.size else makes, max(CACHED_BYTES, weights))

@@ -43,7 +43,7 @@ def together(tree: PyTree, most: float) -> int:
     if jax.default_backend() != "cpu":
         return batch
     each = sum(prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in leaves)
-    return largest_part(batch, each, most * _processors())
+    return largest_part(batch, each, most * processors())
 
 
 def largest_part(batch: int, each: int, most: float, least: int = 1) -> int:
@@ -78,6 +78,7 @@ def joined(tree: PyTree) -> Any:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
 
 
-def _processors() -> int:
+def processors() -> int:
     """How many this process may use, as XLA counts them: each has its own caches, and works on a part of what is taken."""
+    # Only Linux says which.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
