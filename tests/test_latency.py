@@ -136,27 +136,37 @@ def test_where_all_is_slowed_all_counts_and_nothing_has_settled():
     assert found.median == pytest.approx(18) and not found.settled and found.slowed == found.repeats
 
 
-def test_one_slow_processor_of_two_disturbs_and_so_does_waiting():
+def test_one_slow_processor_of_two_disturbs():
     pace = Pace(lambda: 0.0)
     pace._quickest = np.array([1.0, 2.0])
     speeds = [[1.1, 2.1], [1.1, 2.0], [1.0, 2.4], [1.0, 2.0], [1.0, 2.0], [1.2, 2.0]]
-    waited = [0.0, 0.1, 0.1, 0.1, 0.5, 0.5]
-    looks = np.column_stack([np.arange(6.0), waited, speeds])
-    assert pace.undisturbed(looks).tolist() == [True, False, False, False, False]
+    looks = np.column_stack([np.arange(6.0), np.zeros(6), speeds])
+    assert pace.undisturbed(looks).tolist() == [True, False, False, True, False]
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux says how long a thread waits")
-def test_a_process_that_shares_its_processor_waits():
+def test_what_others_take_disturbs_while_they_take_it():
+    """Others take half of one processor from the second to the fourth second, in whole hundredths as Linux counts."""
+    pace = Pace(lambda: 0.0)
+    pace._quickest = np.ones(1)
+    at = np.arange(0, 6, 0.002)
+    others = np.floor(100 * 0.5 * np.clip(at - 2, 0, 2)) / 100
+    found = pace.undisturbed(np.column_stack([at, others, np.ones(len(at))]))
+    middle = (at[:-1] + at[1:]) / 2
+    assert found[(middle < 1.9) | (middle > 4.1)].all() and not found[(middle > 2.1) & (middle < 3.9)].any()
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="only Linux counts what others take")
+def test_a_process_that_shares_its_processor_knows_what_others_take():
     program = """if True:
         import os, subprocess, sys, time
-        from nasjax.hardware.pace import _waited
+        from nasjax.hardware.pace import _others
         one = min(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {one})
         other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        before = _waited()
+        before = _others()
         while time.process_time() < 1:
             pass
-        print(_waited() - before)
+        print(_others() - before)
         other.kill()
     """
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

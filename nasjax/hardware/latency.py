@@ -122,7 +122,7 @@ def timed(
 ) -> Repeats:
     """Repeats of `run`. `clock` gives seconds; `begin` is called before the first of these.
 
-    With a `pace`, those do not count before or after which a processor was slowed, or that waited for one.
+    With a `pace`, those do not count before or after which a processor was slowed, or while others took much of them.
     """
     began = clock()
     run()
@@ -132,7 +132,7 @@ def timed(
     looks = [] if pace is None else [pace.look()]
     blocks: list[int] = []  # How many repeats stand between two looks at the pace.
     begin()
-    began, looked, counted = clock(), 0, 0
+    began, looked = clock(), 0
     while True:
         now = block = clock()
         before = len(times)
@@ -142,15 +142,12 @@ def timed(
             now = clock()
             times.append(1e3 * (now - start))
         blocks.append(len(times) - before)
-        if pace is None:
-            counted = len(times)
-        else:
+        if pace is not None:
             looks.append(pace.look())
-            counted += blocks[-1] * int(pace.undisturbed(np.array(looks[-2:]))[0])
         over = now - began >= precision.seconds
-        # Looking costs time, but not that which counts: it is done less often the more there is to look at.
-        if over or (now - began >= precision.least and counted >= max(FEWEST, 1.25 * looked)):
-            looked = counted
+        # This costs time, but not that which counts: it is done less often the more there is to judge.
+        if over or (now - began >= precision.least and len(times) >= 1.25 * looked):
+            looked = len(times)
             found = Repeats(np.array(times), _undisturbed(blocks, looks, pace))
             if over or certain(found.counted, precision.within):
                 return found

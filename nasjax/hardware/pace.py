@@ -1,8 +1,8 @@
 """How much of the processors this process has just now: a neighbour on the core, heat and other programs take of them."""
 
 import os
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,24 @@ WORK = 1000
 SLOWED = 1.15
 """From so many times its quickest on, the little work says that a processor is slowed; a shared core takes 1.7 times."""
 
-WAITED = 0.2
-"""Seconds in a second that threads may wait for a processor: waking takes a little, another program half of the time."""
+OTHERS = 0.2
+"""The share of the processors' time that others may take."""
 
-THREADS = Path("/proc/self/task")
-"""Where Linux has a folder for each thread, with how long it waited: https://docs.kernel.org/scheduler/sched-stats.html."""
+WINDOW = 0.2
+"""Seconds over which that is judged: Linux counts it in hundredths."""
+
+STAT = Path("/proc/stat")
+"""Where Linux counts each processor's time: https://docs.kernel.org/filesystems/proc.html, section 1.7."""
+
+IDLE = (3, 4)
+"""The columns of time in which a processor has nothing to do; the first eight are all of it, what a host steals included."""
 
 
 class Pace:
     """A fixed little work, timed on each of the processors; the quickest each ever took is what it is judged by.
 
-    Where a process cannot choose its processor (all but Linux), the work runs wherever the process is, and nobody says how
-    long threads waited.
+    Where a process cannot choose its processor (all but Linux), the work runs wherever the process is, and nobody says what
+    others take.
     """
 
     def __init__(self, clock: Callable[[], float]):
@@ -33,17 +39,20 @@ class Pace:
         self._quickest: Float[np.ndarray, " processors"] | None = None
 
     def look(self) -> Float[np.ndarray, " columns"]:
-        """When this is, seconds that all threads have waited so far, and what the work takes now on each processor."""
+        """When this is, seconds of the processors that others have taken so far, and what the work takes now on each."""
         found = np.array(self._by_processor() if hasattr(os, "sched_setaffinity") else [self._seconds()])
         self._quickest = found if self._quickest is None else np.minimum(self._quickest, found)
-        return np.concatenate([[self._clock(), _waited()], found])
+        return np.concatenate([[self._clock(), _others()], found])
 
     def undisturbed(self, looks: Float[np.ndarray, "looks columns"]) -> Bool[np.ndarray, " between"]:
         """Between which looks all processors ran at their full speed, and for this process."""
         assert self._quickest is not None
         full = np.all(looks[:, 2:] <= SLOWED * self._quickest, axis=1)
-        at, waited = np.diff(looks[:, :2], axis=0).T
-        return full[:-1] & full[1:] & (waited <= WAITED * at)
+        at, others = looks[:, 0], looks[:, 1]
+        middle = (at[:-1] + at[1:]) / 2
+        begin, end = (np.clip(middle + side * WINDOW / 2, at[0], at[-1]) for side in (-1, 1))
+        taken = np.interp(end, at, others) - np.interp(begin, at, others)
+        return full[:-1] & full[1:] & (taken <= OTHERS * len(self._quickest) * (end - begin))
 
     def _by_processor(self) -> list[float]:
         """Only this thread moves: those of XLA have processors of their own choice."""
@@ -64,10 +73,11 @@ class Pace:
         return self._clock() - began
 
 
-def _waited() -> float:
-    """Seconds that this process's threads have waited for a processor so far; 0 where nobody counts."""
-    nanoseconds = 0
-    for thread in THREADS.iterdir() if THREADS.is_dir() else ():
-        with suppress(OSError):  # It has ended, or this Linux does not count.
-            nanoseconds += int((thread / "schedstat").read_bytes().split()[1])
-    return 1e-9 * nanoseconds
+def _others() -> float:
+    """Seconds that others have taken of this process's processors so far; 0 where nobody counts."""
+    if not STAT.is_file():
+        return 0.0
+    allowed = {f"cpu{one}" for one in os.sched_getaffinity(0)}
+    rows = [words for words in map(str.split, STAT.read_text().splitlines()) if words[0] in allowed]
+    ticks = sum(int(word) for row in rows for i, word in enumerate(row[1:9]) if i not in IDLE)
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
