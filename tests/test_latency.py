@@ -144,6 +144,15 @@ def test_one_slow_processor_of_two_disturbs():
     assert pace.undisturbed(looks).tolist() == [True, False, False, True, False]
 
 
+def test_one_slow_processor_of_many_does_not_disturb():
+    pace = Pace(lambda: 0.0)
+    pace._quickest = np.ones(32)
+    speeds = np.ones((3, 32))
+    speeds[0, :3], speeds[2, :4] = 2, 2
+    looks = np.column_stack([np.arange(3.0), np.zeros(3), speeds])
+    assert pace.undisturbed(looks).tolist() == [True, False]
+
+
 def test_what_others_take_disturbs_while_they_take_it():
     """Others take half of one processor from the second to the fourth second, in whole hundredths as Linux counts."""
     pace = Pace(lambda: 0.0)

@@ -32,7 +32,9 @@ WEIGHT = 0.01
 
 
 BLOCK = 0.002
-"""Seconds of repeats between two looks at the processors' pace, at the least."""
+"""Seconds of repeats between two looks at the processors' pace, at the least, and so many times what a look takes:"""
+
+LOOKS = 5
 
 FEWEST = 6
 """Repeats that a median needs to have an interval at all."""
@@ -132,11 +134,11 @@ def timed(
     looks = [] if pace is None else [pace.look()]
     blocks: list[int] = []  # How many repeats stand between two looks at the pace.
     begin()
-    began, looked = clock(), 0
+    began, looked, block = clock(), 0, BLOCK
     while True:
-        now = block = clock()
-        before = len(times)
-        while len(times) == before or now < min(block + BLOCK, began + precision.seconds):
+        now = clock()
+        before, end = len(times), min(now + block, began + precision.seconds)
+        while len(times) == before or now < end:
             start = clock()
             run()
             now = clock()
@@ -144,6 +146,7 @@ def timed(
         blocks.append(len(times) - before)
         if pace is not None:
             looks.append(pace.look())
+            block = max(BLOCK, LOOKS * (clock() - now))
         over = now - began >= precision.seconds
         # This costs time, but not that which counts: it is done less often the more there is to judge.
         if over or (now - began >= precision.least and len(times) >= 1.25 * looked):
