@@ -176,12 +176,24 @@ def hand_over(
         for done, (one, target) in enumerate(zip(wanted, folders, strict=True), 1):
             found.append(_hand_over(subject, one, staging / str(done), target, exports, batch))
             progress(done, found[-1])
-        for done, handed in enumerate(found, 1):
-            handed.folder.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staging / str(done), handed.folder)
+        _move({staging / str(done): handed.folder for done, handed in enumerate(found, 1)})
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return found
+
+
+def _move(folders: Mapping[Path, Path]) -> None:
+    """Moves folders, all or none."""
+    moved: list[Path] = []
+    try:
+        for place, target in folders.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(place, target)
+            moved.append(target)
+    except BaseException:
+        for target in moved:
+            shutil.rmtree(target)
+        raise
 
 
 def _staging() -> str:

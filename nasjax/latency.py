@@ -39,6 +39,9 @@ HELD_OUT = 3
 FIRST = 3
 """Where a device fails on so many networks from the first on, it will fail on all."""
 
+RECORD = '{"context": '
+"""How every line of a file begins that keeps what was timed."""
+
 BUSY = 10
 """The percentage of repeats while processors were slowed from which on a person is told."""
 
@@ -68,7 +71,8 @@ class Timer:
         self.failure = ""  # What the device last said of a network that it could not time.
         self.told: dict[str, Latency] = {}  # What was asked for.
         self._known: dict[str, Latency] = {}
-        if file is not None and file.is_file():
+        if file is not None:
+            _check_kept(file)
             self._known = dict(_kept(file, self._named()))
 
     def _named(self) -> str:
@@ -83,7 +87,6 @@ class Timer:
         if name not in self._known:
             self._known[name] = self._device(network, inputs)
             if self._file is not None:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
                 line = {"context": self._named(), "name": name, **asdict(self._known[name])}
                 with self._file.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -102,6 +105,21 @@ class Timer:
 
     def close(self) -> None:
         self._device.close()
+
+
+def _check_kept(file: Path) -> None:
+    """Raises ValueError for a file that measurements cannot be kept in, before any is made."""
+    what = f"hardware.file={file}"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a+") as opened:
+            opened.seek(0)
+            begins = opened.read(len(RECORD))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"{what} cannot keep what is timed: {why}; name another file") from None
+    if not RECORD.startswith(begins):
+        raise ValueError(f"{what} holds no latencies kept before; name another file (hardware=csv reads tables)")
 
 
 def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None]:
@@ -155,8 +173,8 @@ class Profile:
         told = [] if self.timer is None else list(self.timer.told.values())
         missed = sum(not one.settled for one in told)
         made += f"; {missed} of {len(told)} measurements did not settle" if missed else ""
-        slowed = 100 * np.median([one.slowed / (one.slowed + one.repeats) for one in told]) if told else 0
-        why = f"; {slowed:.0f} % of the repeats do not count: processors were slowed or shared"
+        slowed = 100 * np.median([one.slowed / one.repeats for one in told]) if told else 0
+        why = f"; in {slowed:.0f} % of the repeats processors were slowed or shared"
         return made + (why if slowed > BUSY else "")
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
@@ -187,7 +205,7 @@ class Profile:
         return {name: known[name] for name in self.names}
 
     def estimates(self) -> dict[str, Any]:
-        """What a search computes of networks that it has not measured: tables with `estimate`, `exact`, `maximum`."""
+        """What a search computes of networks that it has not measured: each with `estimate`, for use inside jit."""
         return {"latency": self.model, "throughput": Throughput(self.model, self.batch)}
 
     def ranges(self) -> dict[str, tuple[float, float]]:

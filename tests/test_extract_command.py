@@ -156,6 +156,26 @@ def test_all_networks_or_none(run, here, monkeypatch):
     assert [path.name for path in (here / "new" / "0").iterdir()] == ["network.safetensors"]
 
 
+def test_folders_are_moved_all_or_none(here, monkeypatch):
+    def place(subject, one, place, target, exports, batch):
+        place.mkdir(parents=True)
+        return extract_run.Handed(one, None, target, "accuracy_top1", 0.0, 0.0, 0)
+
+    moved = []
+
+    def full(place, target):
+        moved.append(target)
+        if len(moved) > 1:
+            raise OSError(28, "No space left on device")
+        Path(place).rename(target)
+
+    monkeypatch.setattr(extract_run, "_hand_over", place)
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        hand_over(None, [None] * 3, [here / "0", here / "1", here / "2"])
+    assert moved == [here / "0", here / "1"] and list(here.iterdir()) == []
+
+
 def test_what_a_killed_process_left_is_removed_and_no_more(here, monkeypatch):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -247,9 +267,20 @@ def latencies(printed):
 def test_networks_given_by_hand_have_latencies_of_a_recorded_device(mine):
     net = supernets.create("digits")
     hardware = configuration("extract", ["hardware=csv", "hardware.file=device.csv"])["hardware"]
-    first, second = (one.metrics for one in _timed(net, hardware, by_hand(net.space, None, Path("mine.csv"))))
+    of_a_run = hardware | {"context": {"device": "latency in device.csv"}}
+    first, second = (one.metrics for one in _timed(net, of_a_run, by_hand(net.space, None, Path("mine.csv"))))
     assert set(first) == {"latency"} and 5 < first["latency"] < 25
     assert set(second) == {"latency_predicted", "latency_measured"} and second["latency_measured"] == 10
+
+
+@pytest.mark.slow
+def test_networks_given_by_hand_have_latencies_of_the_device_of_a_run(mine, capsys):
+    recorded = ["hardware=csv", "hardware.file=device.csv", "objectives=[accuracy_top1,latency]"]
+    assert main(["search", "tactic=random", "evaluations=3", *recorded, "run=timed"]) == 0
+    capsys.readouterr()
+    assert main(["extract", "run=timed", "archs=mine.csv", "out=net"]) == 0
+    (first, nothing), (_, second) = latencies(capsys.readouterr().out)
+    assert 5 < float(first) < 25 and nothing == "–" and float(second) == 10
 
 
 def test_a_folder_that_exists_is_refused_before_anything_is_timed(mine, capsys):

@@ -112,6 +112,8 @@ def test_the_command_line_profiles_recorded_latencies(tmp_path, capsys):
     ("words", "said"),
     [([], "nasjax latency needs hardware=NAME"), (["hardware=abacus"], "unknown hardware 'abacus'; allowed: command, cpu"),
      (["hardware=cpu", "hardware.threads=many"], "hardware.threads"), (["hardware=cpu", "samples=-1"], "samples=-1"),
+     (["hardware=cpu", "samples=²", "out=t.csv"], "samples=² is not a number of networks"),
+     (["hardware=cpu", "samples=5"], "samples=5 estimates are for a file: say out=FILE.csv too"),
      (["hardware=cpu", "tactic=random"], "nasjax latency has no setting 'tactic'"),
      (["hardware=cpu", "hardware.predictor=oracle"], "unknown hardware.predictor 'oracle'; allowed: auto"),
      (["hardware=cpu", "out=nowhere/t.csv"], "out=nowhere/t.csv: there is no folder nowhere"),

@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 from tiny import tiny_network
 
-from nasjax.hardware.devices import environment
+from nasjax.hardware.devices import Failed, Here, environment
 from nasjax.hardware.latency import Precision
 from nasjax.hardware.stages import extracted
 
@@ -53,8 +54,34 @@ def test_a_killed_parent_s_worker_ends_in_the_middle_of_a_measurement(tmp_path):
             os.close(worker)
 
 
+def test_ctrl_c_is_left_to_the_parent(tmp_path):
+    net = tiny_network()
+    network = extracted(net, tuple(map(int, net.space.smallest())))
+    words = [sys.executable, "-m", "nasjax.hardware.worker", "1"]
+    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **piped, env=os.environ | environment(1)) as worker:
+        for _ in range(2):
+            worker.stdin.write(pickle.dumps((network, network.inputs(1), Precision(seconds=0.01, warm=0))))
+            worker.stdin.flush()
+            assert pickle.load(worker.stdout).median > 0
+            worker.send_signal(signal.SIGINT)
+        _, said = worker.communicate(timeout=PATIENCE)
+    assert b"KeyboardInterrupt" not in said
+
+
 def ended(process, seconds):
     """Whether a process, a file descriptor of it, ends within so many seconds."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
     return bool(poll.poll(1000 * seconds))
+
+
+def test_a_network_that_takes_more_memory_than_there_is_is_no_matter_of_the_device(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    net = tiny_network()
+    monkeypatch.setattr("nasjax.hardware.devices.compiled", full)
+    device = Here(jax.devices()[0], "abacus", 1, Precision())
+    with pytest.raises(Failed, match=r"hardware\.batch=3 takes more memory than abacus has"):
+        device(net, net.inputs(3))

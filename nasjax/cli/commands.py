@@ -268,8 +268,10 @@ def latency(options: argparse.Namespace) -> int:
     config = configuration("latency", rewritten([word for word in options.overrides if word.partition("=")[0] not in own]))
     if config["hardware"] is None:
         raise ValueError("nasjax latency needs hardware=NAME; nasjax list has the names")
-    if not own.get("samples", "0").isdigit():
+    if "samples" in own and not own["samples"].isdecimal():
         raise ValueError(f"samples={own['samples']} is not a number of networks")
+    if "samples" in own and "out" not in own:
+        raise ValueError(f"samples={own['samples']} estimates are for a file: say out=FILE.csv too")
     out = Path(own["out"]) if "out" in own else None
     if out is not None:  # Before what takes long.
         if out.exists():
@@ -371,12 +373,14 @@ def _show(steps: Iterator[Progress], planned: int, label: str = "") -> None:
 def _bar(things: str, value: str, planned: int | None = None, plain: bool = False) -> Iterator[tuple[Bar, Any]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[name]} {task.fields[value]}"), TimeRemainingColumn())  # fmt: skip
-    with Bar(*columns, console=Console(stderr=True), disable=plain or not sys.stderr.isatty()) as bar:
+    # Drawn where it advances: a thread that draws meanwhile would disturb what is timed.
+    quiet = plain or not sys.stderr.isatty()
+    with Bar(*columns, console=Console(stderr=True), disable=quiet, auto_refresh=False) as bar:
         yield bar, bar.add_task(things, total=planned, name=value, value="…")
 
 
 def _advance(bar: Bar, line: Any, done: int, planned: int, value: float, start: str = "") -> None:
-    bar.update(line, completed=done, total=planned, value=f"{value:.5g}")
+    bar.update(line, completed=done, total=planned, value=f"{value:.5g}", refresh=True)
     if bar.disable:
         task = bar.tasks[0]
         left = task.time_remaining

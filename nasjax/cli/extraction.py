@@ -87,7 +87,8 @@ def extract_networks(overrides: Sequence[str]) -> int:
 
 def _timed(net: SuperNet, hardware: Mapping[str, Any], wanted: Sequence[Wanted]) -> list[Wanted]:
     """The same networks with what a latency model of the hardware says of them, and what is measured there."""
-    made = profiled(net, hardware)
+    # A run's own settings say more: what it was timed with.
+    made = profiled(net, {key: value for key, value in hardware.items() if key != "context"})
     archs = np.array([one.arch for one in wanted], np.int32)
     predicted, measured = made.model.exact(archs), made.measure(archs)
     if made.timer is not None:

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from nasjax.evaluation.evaluator import FULL
 from nasjax.export import stablehlo
 from nasjax.hardware.energy import Counter, counter_here
 from nasjax.hardware.latency import Latency, Precision, compiled, filled, measure_latency
@@ -69,16 +70,21 @@ class Here:
 
     def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
         batch = jax.tree.leaves(inputs)[0].shape[0]
-        return measure_latency(
-            compiled(network, inputs, self.device),
-            self.clock,
-            batch=batch,
-            threads=self.threads,
-            device=self.name,
-            precision=self.precision,
-            counter=self.counter,
-            pace=self.pace,
-        )
+        try:
+            return measure_latency(
+                compiled(network, inputs, self.device),
+                self.clock,
+                batch=batch,
+                threads=self.threads,
+                device=self.name,
+                precision=self.precision,
+                counter=self.counter,
+                pace=self.pace,
+            )
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(FULL):
+                raise
+            raise Failed(f"hardware.batch={batch} takes more memory than {self.name} has") from None
 
     def close(self) -> None:
         """Nothing is held."""
@@ -91,7 +97,7 @@ def machine(name: str, threads: int, counter: Counter | None) -> dict[str, Any]:
 
 
 class Process:
-    """Another process with `threads` threads, on as many processors; it is started when first used."""
+    """Another process with `threads` threads, on as many processors where it can choose; it is started when first used."""
 
     def __init__(self, threads: int, precision: Precision):
         self.context = machine(processor(), threads, counter_here())
@@ -113,6 +119,8 @@ class Process:
             answer = pickle.load(self._process.stdout)
         except (OSError, EOFError) as error:
             raise ValueError(f"the process that times networks has ended ({error}); what it said is above") from error
+        if isinstance(answer, Failed):
+            raise answer
         if isinstance(answer, str):
             raise ValueError(f"the process that times networks failed: {answer}")
         return answer

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, PyTree
 from scipy.stats import binom
 
 from nasjax.hardware.energy import Counter
-from nasjax.hardware.pace import Pace
+from nasjax.hardware.pace import Look, Pace
 from nasjax.supernets.stage import SuperNet
 
 CERTAIN = 0.95
@@ -30,14 +30,20 @@ LIBRARIES = ("jax", "jaxlib")
 WEIGHT = 0.01
 """What every weight is while a network is timed: latencies do not depend on weights, and shapes are all that is kept."""
 
-
 BLOCK = 0.002
-"""Seconds of repeats between two looks at the processors' pace, at the least, and so many times what a look takes:"""
+"""Seconds of repeats between two looks at the processors' pace, at the least."""
 
 LOOKS = 5
+"""How many times what a look takes they last at the least."""
 
 FEWEST = 6
 """Repeats that a median needs to have an interval at all."""
+
+BATCHES = 20
+"""Repeats that follow one another are alike: their certainty is that of the medians of so many batches of them."""
+
+COUNTED = 0.5
+"""Seconds of repeats whose energy is counted."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Precision:
 
     within: float = 0.02
     seconds: float = 10.0
-    least: float = 0.1
+    least: float = 0.5
     warm: float = 0.1
 
 
@@ -57,10 +63,10 @@ class Precision:
 class Latency:
     """A measured latency of a batch, in milliseconds, and what it was measured with.
 
-    `spread` is the interquartile range of the `repeats`; `settled` says whether the median's 95 % interval came within the
-    precision asked for. `slowed`: repeats during which a processor did not run at its full speed, or for others; they do not
-    count unless nearly all are such, and then nothing has settled. `memory`: bytes of the compiled program's arguments,
-    results and scratch; `flops`: XLA's count. `energy`: joules a batch, the mean of all repeats; NaN if nothing counts it.
+    `spread` is the interquartile range; `settled`: the median's 95 % interval came within the precision asked for. `slowed`:
+    those of the `repeats` during which processors did not run at their full speed, or for others; they do not count unless
+    nearly all are such, and then nothing has settled. `memory`: bytes of the compiled program's arguments, results and
+    scratch; `flops`: XLA's count. `energy`: joules a batch, the mean of repeats of their own; NaN if nothing counts it.
     """
 
     median: float
@@ -109,20 +115,21 @@ def median_interval(times: Float[np.ndarray, " repeats"]) -> tuple[float, float]
 
 
 def certain(times: Float[np.ndarray, " repeats"], within: float) -> bool:
-    """Whether the interval of the median is within a share of the median, on both sides."""
-    low, high = median_interval(times)
-    median = float(np.median(times)) if len(times) else np.nan
+    """Whether the interval of the median is within a share of the median, on both sides; of the batches' medians, if many.
+
+    What disturbs lasts for many repeats, so that these are no independent draws (batch means: Law and Kelton, Simulation
+    Modeling and Analysis, section 9.5.3).
+    """
+    batches = np.array([np.median(batch) for batch in np.array_split(times, min(len(times), BATCHES))] if len(times) else [])
+    low, high = median_interval(batches)
+    median = float(np.median(batches)) if len(batches) else np.nan
     return max(high - median, median - low) <= within * median
 
 
 def timed(
-    run: Callable[[], Any],
-    clock: Callable[[], float],
-    precision: Precision = Precision(),
-    begin: Callable[[], Any] = lambda: None,
-    pace: Pace | None = None,
+    run: Callable[[], Any], clock: Callable[[], float], precision: Precision = Precision(), pace: Pace | None = None
 ) -> Repeats:
-    """Repeats of `run`. `clock` gives seconds; `begin` is called before the first of these.
+    """Repeats of `run`. `clock` gives seconds.
 
     With a `pace`, those do not count before or after which a processor was slowed, or while others took much of them.
     """
@@ -133,7 +140,6 @@ def timed(
     times: list[float] = []
     looks = [] if pace is None else [pace.look()]
     blocks: list[int] = []  # How many repeats stand between two looks at the pace.
-    begin()
     began, looked, block = clock(), 0, BLOCK
     while True:
         now = clock()
@@ -156,11 +162,11 @@ def timed(
                 return found
 
 
-def _undisturbed(blocks: list[int], looks: list[np.ndarray], pace: Pace | None) -> Bool[np.ndarray, " repeats"]:
+def _undisturbed(blocks: list[int], looks: list[Look], pace: Pace | None) -> Bool[np.ndarray, " repeats"]:
     """Which repeats stand between two looks that saw nothing; judged anew, as the quickest may have come last."""
     if pace is None:
         return np.ones(sum(blocks), bool)
-    return np.repeat(pace.undisturbed(np.array(looks)), blocks)
+    return np.repeat(pace.undisturbed(looks), blocks)
 
 
 def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.Device) -> Program:
@@ -207,6 +213,15 @@ def _drawn(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> Any:
     return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
 
 
+def joules(run: Callable[[], Any], clock: Callable[[], float], counter: Counter) -> float:
+    """Joules of one run, the mean of some: nothing else is done between two readings of the counter."""
+    before, began, number = counter.read(), clock(), 0
+    while number < FEWEST or clock() - began < COUNTED:
+        run()
+        number += 1
+    return counter.joules(before, counter.read()) / number
+
+
 def measure_latency(
     program: Program,
     clock: Callable[[], float],
@@ -219,16 +234,14 @@ def measure_latency(
     pace: Pace | None = None,
 ) -> Latency:
     """Times a program, beside a `counter` of energy where there is one; what it is called is written with the result."""
-    read = (lambda: ()) if counter is None else counter.read
-    readings: list[tuple[int, ...]] = []
-    found = timed(program.run, clock, precision, lambda: readings.append(read()), pace)
-    energy = np.nan if counter is None else counter.joules(readings[0], read()) / len(found.times)
+    found = timed(program.run, clock, precision, pace)
+    energy = np.nan if counter is None else joules(program.run, clock, counter)
     times = found.counted if len(found.counted) >= FEWEST else found.times
     low, high = np.quantile(times, (0.25, 0.75))
     return Latency(
         median=float(np.median(times)),
         spread=float(high - low),
-        repeats=len(times),
+        repeats=len(found.times),
         settled=certain(found.counted, precision.within),
         batch=batch,
         threads=threads,

@@ -4,9 +4,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 WORK = 1000
 """Additions of the little work: some 30 us, so that it can stand beside every repeat."""
@@ -30,6 +31,14 @@ IDLE = (3, 4)
 """The columns of time in which a processor has nothing to do; the first eight are all of it, what a host steals included."""
 
 
+class Look(NamedTuple):
+    """When this was, seconds that others have taken of the processors so far, and what the work took on each of them."""
+
+    at: float
+    others: float
+    work: dict[int, float]
+
+
 class Pace:
     """A fixed little work, timed on each of the processors; the quickest each ever took is what it is judged by.
 
@@ -39,34 +48,40 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock
-        self._quickest: Float[np.ndarray, " processors"] | None = None
+        self._quickest: dict[int, float] = {}
 
-    def look(self) -> Float[np.ndarray, " columns"]:
-        """When this is, seconds of the processors that others have taken so far, and what the work takes now on each."""
-        found = np.array(self._by_processor() if hasattr(os, "sched_setaffinity") else [self._seconds()])
-        self._quickest = found if self._quickest is None else np.minimum(self._quickest, found)
-        return np.concatenate([[self._clock(), _others()], found])
+    def look(self) -> Look:
+        """How it is now."""
+        work = self._by_processor() if hasattr(os, "sched_setaffinity") else {0: self._seconds()}
+        for processor, seconds in work.items():
+            self._quickest[processor] = min(seconds, self._quickest.get(processor, seconds))
+        return Look(self._clock(), _others(), work)
 
-    def undisturbed(self, looks: Float[np.ndarray, "looks columns"]) -> Bool[np.ndarray, " between"]:
+    def undisturbed(self, looks: list[Look]) -> Bool[np.ndarray, " between"]:
         """Between which looks the processors ran at their full speed, and for this process."""
-        assert self._quickest is not None
-        full = np.mean(looks[:, 2:] > SLOWED * self._quickest, axis=1) <= FEW
-        at, others = looks[:, 0], looks[:, 1]
+        full = np.array([self._full(look) for look in looks])
+        at, others = np.array([look.at for look in looks]), np.array([look.others for look in looks])
         middle = (at[:-1] + at[1:]) / 2
         begin, end = (np.clip(middle + side * WINDOW / 2, at[0], at[-1]) for side in (-1, 1))
         taken = np.interp(end, at, others) - np.interp(begin, at, others)
-        return full[:-1] & full[1:] & (taken <= OTHERS * len(self._quickest) * (end - begin))
+        return full[:-1] & full[1:] & (taken <= OTHERS * len(looks[0].work) * (end - begin))
 
-    def _by_processor(self) -> list[float]:
+    def _full(self, look: Look) -> bool:
+        slowed = sum(seconds > SLOWED * self._quickest[processor] for processor, seconds in look.work.items())
+        return slowed <= FEW * len(look.work)
+
+    def _by_processor(self) -> dict[int, float]:
         """Only this thread moves: those of XLA have processors of their own choice."""
         allowed = os.sched_getaffinity(0)
         if len(allowed) == 1:
-            return [self._seconds()]
-        found = []
-        for one in sorted(allowed):
-            os.sched_setaffinity(0, {one})
-            found.append(self._seconds())
-        os.sched_setaffinity(0, allowed)
+            return dict.fromkeys(allowed, self._seconds())
+        found = {}
+        try:
+            for one in sorted(allowed):
+                os.sched_setaffinity(0, {one})
+                found[one] = self._seconds()
+        finally:
+            os.sched_setaffinity(0, allowed)
         return found
 
     def _seconds(self) -> float:

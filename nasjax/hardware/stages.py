@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.extract import carry_after, extract, extract_stage
 from nasjax.hardware.costs import CostTable, cost_units
 from nasjax.space import Gene
 from nasjax.supernets.stage import Stage, SuperNet
 from nasjax.types import Population
+from nasjax.version import __version__
 
 NANOSECONDS = 1e6
 """Of a millisecond: a table of whole numbers holds latencies too."""
@@ -54,15 +55,15 @@ class TableSums:
 class Branches:
     """Every branch of a super-network: `names` has one array a stage, one axis a gene of `columns`; equals share a name.
 
-    Where the resolution is elastic the first axis are those that are timed; `shares`: what each of these counts for in a
-    resolution.
+    Where the resolution is elastic the first axis are those that are timed; `shares`, of each stage: what these count for in
+    every resolution.
     """
 
     distinct: Mapping[str, Branch]
     columns: tuple[tuple[int, ...], ...]
     names: tuple[np.ndarray, ...]
     units: tuple[int, ...]
-    shares: Float[np.ndarray, "resolutions timed"] | None = None
+    shares: tuple[Float[np.ndarray, "resolutions timed"], ...] = ()
 
     def sums(self, milliseconds: Mapping[str, float]) -> TableSums:
         """The table of what each distinct branch takes; and that of one a stage: timed alone, each pays for being called."""
@@ -72,8 +73,9 @@ class Branches:
     def _filled(self, value: Callable[[str], int]) -> CostTable:
         fill = np.vectorize(lambda name: 0 if name == SKIPPED else value(name), otypes=[np.int64])
         tables = [fill(names) for names in self.names]
-        if self.shares is not None:
-            tables = [np.rint(np.tensordot(self.shares, table, 1)).astype(np.int64) for table in tables]
+        if self.shares:
+            shared = zip(self.shares, tables, strict=True)
+            tables = [np.rint(np.tensordot(shares, table, 1)).astype(np.int64) for shares, table in shared]
         return CostTable(self.columns, tuple(tables), self.units)
 
 
@@ -87,13 +89,26 @@ def branches(net: SuperNet, batch: int) -> Branches:
     slices = [_names(net, _inputs(net, batch, net.resolutions[i]), distinct) for i in timed]
     names = tuple(np.stack(rows) for rows in zip(*slices, strict=True))
     columns = tuple((0, *column) for column in net.columns())
-    return Branches(distinct, columns, names, cost_units(net), _shares(net.resolutions, timed))
+    shares: tuple[np.ndarray, ...] = ()
+    if len(timed) < len(net.resolutions):
+        carried = np.array([_carried(net, _inputs(net, 1, size)) for size in net.resolutions])
+        shares = tuple(_shares(sizes, timed) for sizes in carried.T)
+    return Branches(distinct, columns, names, cost_units(net), shares)
 
 
-def _shares(resolutions: tuple[int, ...], timed: list[int]) -> Float[np.ndarray, "resolutions timed"]:
-    """Between two that are timed, a stage takes what lies between on the line through their numbers of pixels."""
-    pixels = np.square(np.array(resolutions, float))
-    return np.stack([np.interp(pixels, pixels[timed], one) for one in np.eye(len(timed))], axis=1)
+def _carried(net: SuperNet, carry: PyTree) -> list[int]:
+    """Stage by stage how many numbers it is given and hands on: what it takes grows with these, rounding included."""
+    found = []
+    for stage in net.stages:
+        after = _handed_on(stage, carry)
+        found.append(sum(leaf.size for leaf in jax.tree.leaves((carry, after))))
+        carry = after
+    return found
+
+
+def _shares(sizes: Int[np.ndarray, " resolutions"], timed: list[int]) -> Float[np.ndarray, "resolutions timed"]:
+    """Between two that are timed, a stage takes what lies on the line through them, by its size."""
+    return np.stack([np.interp(sizes, sizes[timed], one) for one in np.eye(len(timed))], axis=1)
 
 
 def _inputs(net: SuperNet, batch: int, resolution: int | None) -> PyTree[jax.ShapeDtypeStruct]:
@@ -142,12 +157,16 @@ def _handed_on(stage: Stage, carry: PyTree) -> PyTree:
 
 
 def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str:
-    """A digest of all that a latency depends on beside the machine: settings, shapes of weights, what is read."""
+    """A digest of all that a latency depends on beside the machine: this version, settings, shapes of weights, what is read.
+
+    Of a stage its class is told by module and name, not by its code.
+    """
     stages = []
     for stage in network.stages:
         bare = stage.bare()
-        stages.append((bare.settings(), [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(nnx.state(bare))]))
-    return sha256(repr((stages, str(inputs))).encode()).hexdigest()[:16]
+        shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(nnx.state(bare))]
+        stages.append((type(stage).__module__, bare.settings(), shapes))
+    return sha256(repr((__version__, stages, str(inputs))).encode()).hexdigest()[:16]
 
 
 def extracted(net: SuperNet, arch: tuple[int, ...]) -> SuperNet:

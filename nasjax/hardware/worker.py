@@ -3,6 +3,7 @@
 import os
 import pickle
 import select
+import signal
 import sys
 import threading
 import time
@@ -10,13 +11,14 @@ import time
 
 def main(threads: int) -> None:
     """Times what comes in, until nothing does; an error goes back as one line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; this ends with it.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # XLA counts its processors when it starts, which is at the first network.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # Whatever is printed meanwhile must not stand among the answers.
-    from nasjax.hardware.devices import Here, processor
+    from nasjax.hardware.devices import Failed, Here, processor
     from nasjax.hardware.energy import counter_here
     from nasjax.hardware.pace import Pace
 
@@ -36,6 +38,8 @@ def main(threads: int) -> None:
         try:
             device = Here(jax.devices("cpu")[0], processor(), threads, precision, clock, counter_here(), pace)
             answer: object = device(network, inputs)
+        except Failed as error:
+            answer = error
         except Exception as error:
             answer = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         pickle.dump(answer, out)
