@@ -42,6 +42,9 @@ FEWEST = 6
 BATCHES = 20
 """Repeats that follow one another are alike: their certainty is that of the medians of so many batches of them."""
 
+WAITING = 1 / 3
+"""The share of a measurement's time for which full speed is waited for; where it does not come, all repeats count."""
+
 COUNTED = 0.5
 """Seconds of repeats whose energy is counted."""
 
@@ -92,6 +95,11 @@ class Repeats(NamedTuple):
     @property
     def counted(self) -> Float[np.ndarray, " counted"]:
         return self.times[self.counts]
+
+    @property
+    def judged(self) -> Float[np.ndarray, " judged"]:
+        """Those that count, or all where these are too few."""
+        return self.counted if len(self.counted) >= FEWEST else self.times
 
 
 class Program(NamedTuple):
@@ -158,7 +166,8 @@ def timed(
         if over or (now - began >= precision.least and len(times) >= 1.25 * looked):
             looked = len(times)
             found = Repeats(np.array(times), _undisturbed(blocks, looks, pace))
-            if over or certain(found.counted, precision.within):
+            waited = now - began >= WAITING * precision.seconds
+            if over or certain(found.judged if waited else found.counted, precision.within):
                 return found
 
 
@@ -236,7 +245,7 @@ def measure_latency(
     """Times a program, beside a `counter` of energy where there is one; what it is called is written with the result."""
     found = timed(program.run, clock, precision, pace)
     energy = np.nan if counter is None else joules(program.run, clock, counter)
-    times = found.counted if len(found.counted) >= FEWEST else found.times
+    times = found.judged
     low, high = np.quantile(times, (0.25, 0.75))
     return Latency(
         median=float(np.median(times)),
