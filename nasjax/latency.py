@@ -1,10 +1,8 @@
 """Latencies of a super-network's sub-networks on a target: measured, kept, and modelled."""
 
-import json
-import logging
 import re
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,16 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from nasjax.architectures import read_architectures
 from nasjax.hardware.costs import cost_tables
-from nasjax.hardware.devices import Device, Failed
 from nasjax.hardware.energy import energy_counter
-from nasjax.hardware.latency import Latency
 from nasjax.hardware.model import Known, LatencyModel, fit_latency
-from nasjax.hardware.stages import branches, extracted, network_name
+from nasjax.hardware.stages import branches, extracted
 from nasjax.hardware.targets import HARDWARE, Cpu, Csv, Target
+from nasjax.hardware.timer import Timer
 from nasjax.predictors import PREDICTORS, Inputs
 from nasjax.space import SearchSpace
 from nasjax.supernets.stage import SuperNet
@@ -31,16 +28,11 @@ from nasjax.types import Population
 Latencies = tuple[Int[np.ndarray, "rows genes"], Float[np.ndarray, " rows"]]
 """Architectures and what each takes, in milliseconds."""
 
-LOG = logging.getLogger(__name__)
-
 HELD_OUT = 3
 """One in so many measured networks is held out."""
 
 FIRST = 3
 """Where a device fails on so many networks from the first on, it will fail on all."""
-
-RECORD = '{"context": '
-"""How every line of a file begins that keeps what was timed."""
 
 BUSY = 10
 """The percentage of repeats while processors were slowed from which on a person is told."""
@@ -60,78 +52,6 @@ class Profiled:
     done: int
     planned: int
     milliseconds: float
-
-
-class Timer:
-    """Times networks on a device, one after the other, none twice; a file keeps what was measured (None: memory)."""
-
-    def __init__(self, device: Device, file: Path | None, setting: Mapping[str, Any]):
-        self._device, self._file = device, file
-        self.context = {**device.context, **setting}
-        self.failure = ""  # What the device last said of a network that it could not time.
-        self.told: dict[str, Latency] = {}  # What was asked for.
-        self._known: dict[str, Latency] = {}
-        if file is not None:
-            _check_kept(file)
-            self._known = dict(_kept(file, self._named()))
-
-    def _named(self) -> str:
-        return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
-
-    def knows(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> bool:
-        """Whether it was timed before."""
-        return network_name(network, inputs) in self._known
-
-    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
-        name = network_name(network, inputs)
-        if name not in self._known:
-            self._known[name] = self._device(network, inputs)
-            if self._file is not None:
-                line = {"context": self._named(), "name": name, **asdict(self._known[name])}
-                with self._file.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-        self.told[name] = self._known[name]
-        return self.told[name]
-
-    def tried(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> tuple[float, float]:
-        """Milliseconds and joules of a batch; NaN, with a line in the log, where the device fails on this network."""
-        try:
-            found = self(network, inputs)
-        except Failed as error:
-            self.failure = str(error)
-            LOG.warning("a network has no latency: %s", error)
-            return np.nan, np.nan
-        return found.median, found.energy
-
-    def close(self) -> None:
-        self._device.close()
-
-
-def _check_kept(file: Path) -> None:
-    """Raises ValueError for a file that measurements cannot be kept in, before any is made."""
-    what = f"hardware.file={file}"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a+") as opened:
-            opened.seek(0)
-            begins = opened.read(len(RECORD))
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ValueError(f"{what} cannot keep what is timed: {why}; name another file") from None
-    if not RECORD.startswith(begins):
-        raise ValueError(f"{what} holds no latencies kept before; name another file (hardware=csv reads tables)")
-
-
-def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None]:
-    """What a file holds of a context; a line that a killed process left unfinished is passed over."""
-    columns = [column.name for column in fields(Latency)]
-    for line in file.read_text().splitlines():
-        try:
-            row = json.loads(line)
-            if row["context"] == context:
-                yield row["name"], Latency(**{column: row[column] for column in columns if column in row})
-        except (ValueError, KeyError, TypeError):
-            continue
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,95 @@
+"""Networks timed on a device, none twice: a file keeps what was measured, a line each."""
+
+import json
+import logging
+from collections.abc import Generator, Mapping
+from dataclasses import asdict, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from nasjax.hardware.devices import Device, Failed
+from nasjax.hardware.latency import Latency
+from nasjax.hardware.stages import network_name
+from nasjax.supernets.stage import SuperNet
+
+LOG = logging.getLogger(__name__)
+
+RECORD = '{"context": '
+"""How every line of a file begins that keeps what was timed."""
+
+
+class Timer:
+    """Times networks on a device, one after the other, none twice; a file keeps what was measured (None: memory)."""
+
+    def __init__(self, device: Device, file: Path | None, setting: Mapping[str, Any]):
+        self._device, self._file = device, file
+        self.context = {**device.context, **setting}
+        self.failure = ""  # What the device last said of a network that it could not time.
+        self.told: dict[str, Latency] = {}  # What was asked for.
+        self._known: dict[str, Latency] = {}
+        if file is not None:
+            _check_kept(file)
+            self._known = dict(_kept(file, self._named()))
+
+    def _named(self) -> str:
+        return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
+
+    def knows(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> bool:
+        """Whether it was timed before."""
+        return network_name(network, inputs) in self._known
+
+    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
+        name = network_name(network, inputs)
+        if name not in self._known:
+            self._known[name] = self._device(network, inputs)
+            if self._file is not None:
+                line = {"context": self._named(), "name": name, **asdict(self._known[name])}
+                with self._file.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+        self.told[name] = self._known[name]
+        return self.told[name]
+
+    def tried(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> tuple[float, float]:
+        """Milliseconds and joules of a batch; NaN, with a line in the log, where the device fails on this network."""
+        try:
+            found = self(network, inputs)
+        except Failed as error:
+            self.failure = str(error)
+            LOG.warning("a network has no latency: %s", error)
+            return np.nan, np.nan
+        return found.median, found.energy
+
+    def close(self) -> None:
+        self._device.close()
+
+
+def _check_kept(file: Path) -> None:
+    """Raises ValueError for a file that measurements cannot be kept in, before any is made."""
+    what = f"hardware.file={file}"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a+") as opened:
+            opened.seek(0)
+            begins = opened.read(len(RECORD))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"{what} cannot keep what is timed: {why}; name another file") from None
+    if not RECORD.startswith(begins):
+        raise ValueError(f"{what} holds no latencies kept before; name another file (hardware=csv reads tables)")
+
+
+def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None]:
+    """What a file holds of a context; a line that a killed process left unfinished is passed over."""
+    columns = [column.name for column in fields(Latency)]
+    for line in file.read_text().splitlines():
+        try:
+            row = json.loads(line)
+            if row["context"] == context:
+                yield row["name"], Latency(**{column: row[column] for column in columns if column in row})
+        except (ValueError, KeyError, TypeError):
+            continue
