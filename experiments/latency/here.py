@@ -1,6 +1,6 @@
 """How well a latency table of this machine agrees with measurements of networks that it has not seen.
 
-    python here.py results/here.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS]
+    python here.py results/mobilenet_v3.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS]
 
 The table: every stage's choices timed once, their sum put right by 24 whole networks (16 fitted, 8 held out), as a search
 has it. Then 100 (NETWORKS less 24) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`:

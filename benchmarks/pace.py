@@ -1,0 +1,47 @@
+"""What it does to a network's latency that repeats while processors are slowed or shared do not count.
+
+    taskset -c 0 python benchmarks/pace.py [SECONDS [SUPERNET]]
+
+One random sub-network, one thread, batch 1, is run for so many seconds (120). Every three seconds are a measurement: how
+much do the medians of all repeats vary, and those of the repeats that count, out of the same seconds?
+"""
+
+import sys
+import time
+
+import jax
+import numpy as np
+
+from nasjax import supernets
+from nasjax.hardware.latency import FEWEST, Precision, compiled, timed
+from nasjax.hardware.pace import Pace
+from nasjax.hardware.stages import extracted
+from nasjax.latency import networks_to_measure
+
+WINDOW = 3.0
+
+
+def varied(what: str, medians: list[float]) -> None:
+    found = np.array(medians)
+    print(
+        f"{what}: {len(found)} measurements, median {np.median(found):.2f} ms, standard deviation "
+        f"{100 * found.std() / found.mean():.1f} %, largest {100 * (found.max() / found.min() - 1):.0f} % above the smallest"
+    )
+
+
+def main(seconds: float = 120, supernet: str = "ofa_mbv3_d234_e346_k357_w1.0") -> None:
+    net = supernets.abstract(supernet)
+    network = extracted(net, tuple(map(int, networks_to_measure(net.space, 3)[2])))
+    program = compiled(network, network.inputs(1), jax.devices("cpu")[0])
+    found = timed(program.run, time.perf_counter, Precision(within=-1, seconds=seconds), Pace(time.perf_counter))
+    print(f"{len(found.times)} repeats, {100 * found.counts.mean():.0f} % count")
+    window = (np.cumsum(found.times) // (1e3 * WINDOW)).astype(int)
+    parts = [(found.times[window == i], found.counts[window == i]) for i in range(window[-1])]
+    enough = [(times, counts) for times, counts in parts if counts.sum() >= FEWEST]
+    varied("all repeats", [np.median(times) for times, _ in parts])
+    varied("all repeats, where enough count", [np.median(times) for times, _ in enough])
+    varied("those that count", [np.median(times[counts]) for times, counts in enough])
+
+
+if __name__ == "__main__":
+    main(*map(float, sys.argv[1:2]), *sys.argv[2:3])
