@@ -63,14 +63,14 @@ class Switched(Few):
         bare = [nnx.split(stage.bare()) for stage in net.stages]
         alike = groupby(range(len(bare)), key=lambda i: (bare[i][0], _shapes(bare[i][1])))
         indices = [list(group) for _, group in alike]
-        self._groups = [(group, bare[group[0]][0], _stacked([bare[i][1] for i in group])) for group in indices]
+        self.groups = [(group, bare[group[0]][0], _stacked([bare[i][1] for i in group])) for group in indices]
 
     def forward(
         self, carry: PyTree, arch: Choice, statistics: tuple[Statistics, ...] | None
     ) -> tuple[PyTree, tuple[Statistics, ...]]:
         choices = self.net.choices(arch)
         used: list[Statistics] = []
-        for group, graph, weights in self._groups:
+        for group, graph, weights in self.groups:
             stages = [self.net.stages[i] for i in group]
             options = tuple(gene.options for gene in stages[0].genes)
             run = partial(_run, graph, stages[0].sizes_only, options, any(stage.gate is not None for stage in stages))
