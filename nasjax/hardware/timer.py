@@ -39,10 +39,6 @@ class Timer:
     def _named(self) -> str:
         return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
 
-    def knows(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> bool:
-        """Whether it was timed before."""
-        return network_name(network, inputs) in self._known
-
     def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
         name = network_name(network, inputs)
         if name not in self._known:
