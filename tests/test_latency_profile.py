@@ -261,6 +261,9 @@ def test_a_run_keeps_what_its_model_predicted_beside_what_was_measured(small_net
     index = front.indices.tolist().index(wanted.index)
     assert head[1:3] == ["latency (ms)\npredicted", "latency (ms)\nmeasured"]
     assert line[1:3] == [number(front.metrics[f"latency_{name}"][index]) for name in ("predicted", "measured")]
+    # A run on recorded latencies has one column of them.
+    head, line = _rows([replace(handed, wanted=replace(wanted, metrics={"latency": 3.0}))])
+    assert head[1] == "latency (ms)\npredicted\nor recorded" and line[1:3] == [number(3.0), "–"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Fronts found for another target beside native ones: python experiments/reoptimise/figure.py FRONTS.csv OUT.png
+"""Fronts found for another target beside native ones: python experiments/reoptimise/figure.py OUT.png FRONTS.csv…
 
 A panel a pair of targets, like Figures 5 and 6 of arXiv:2202.12954: both fronts, measured on the second target (seed 0).
 """
@@ -12,19 +12,21 @@ from matplotlib.figure import Figure
 PANELS = (
     ("ofa", "v100_1", "v100_64", "OFA MobileNetV3: V100, batch 1 → batch 64"),
     ("ofa", "v100_64", "v100_1", "OFA MobileNetV3: V100, batch 64 → batch 1"),
+    ("ofa_96px", "1-thread_batch-1", "2-thread_batch-32", "This machine: 1 thread, batch 1 → 2 threads, batch 32"),
     ("nb201:cifar100", "1080ti_1", "raspi4", "NAS-Bench-201: GTX 1080 Ti → Raspberry Pi 4"),
     ("nb201:cifar100", "gold_6226", "pixel3", "NAS-Bench-201: Xeon Gold 6226 → Pixel 3"),
+    ("ofa_96px", "2-thread_batch-32", "1-thread_batch-1", "This machine: 2 threads, batch 32 → 1 thread, batch 1"),
 )
 """Space, the target that the front was found for, the one it is measured on, title."""
 
-FLOOR = {"ofa": 71.0, "nb201:cifar100": 50.0}
+FLOOR = {"ofa": 71.0, "ofa_96px": 71.0, "nb201:cifar100": 50.0}
 """The least accuracy that is drawn, %."""
 
 
-def main(path, out):
-    fronts = read(path)
-    figure = Figure(figsize=(3.3 * len(PANELS), 3.2), layout="constrained")
-    for axes, (space, source, target, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+def main(out, *paths):
+    fronts = {name: front for path in paths for name, front in read(path).items()}
+    figure = Figure(figsize=(10.5, 6), layout="constrained")
+    for axes, (space, source, target, title) in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
         native, reference = fronts[space, 0, target, target]
         moved, _ = fronts[space, 0, source, target]
         for points, marker, colour, label in (
@@ -41,7 +43,8 @@ def main(path, out):
         axes.set_title(f"{title}\n{share:.1f} % of the native hypervolume", fontsize=8)
         axes.set_xlabel("latency on the second, ms")
         axes.grid(alpha=0.25)
-    figure.axes[0].set_ylabel("accuracy, %")
+    for axes in figure.axes[::3]:
+        axes.set_ylabel("accuracy, %")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(out, dpi=110)

@@ -7,15 +7,17 @@ search, all validated networks whole), each front is found by `ehvi` within 100 
 fronts are measured on all four targets, for at most 3 seconds each. There are no trained weights here: accuracy is the
 surrogate's of experiments/tactics (fitted at 224 pixels), the same for every target. Reference: 70 % and the largest
 network's latency. Those measurements are new ones, of every front: what a front's own search measured chose its networks,
-and flatters them.
+and flatters them. They are made in three rounds over all targets, whose medians count; what two rounds differ by is printed.
 
-What was timed is kept in LATENCIES.jsonl, the second time in LATENCIES-again.jsonl, and the search repeats itself: the same
-command goes on where it was killed. Only what did not settle is timed once more.
+What was timed is kept in LATENCIES.jsonl, the rounds in LATENCIES-again-0.jsonl and so on, and the search repeats itself:
+the same command goes on where it was killed.
 Nothing else should run on the machine meanwhile. NASJAX_DATA as in experiments/latency.
 """
 
 import sys
+from collections import defaultdict
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +29,9 @@ from nasjax.hardware.timer import Timer
 from nasjax.latency import profiling
 
 TARGETS = {f"{threads}-thread_batch-{batch}": (threads, batch) for threads in (1, 2) for batch in (1, 32)}
+
+ROUNDS = 3
+"""How often every front is measured on every target."""
 
 
 def profiled(net, name, file, seconds):
@@ -47,6 +52,12 @@ def unseen(made, file):
     """The same target with nothing measured yet: what its search has chosen by is not what its front is worth."""
     target = made.target
     return replace(made, timer=Timer(target.open(), file, {"within": target.within, "seconds": target.seconds}))
+
+
+def differing(rounds):
+    """The median over networks and over pairs of rounds of how much more the slower one takes. `rounds`: front by front."""
+    rows = np.stack([np.concatenate(measured) for measured in rounds])
+    return np.median([np.maximum(a, b) / np.minimum(a, b) - 1 for a, b in combinations(rows, 2)])
 
 
 def searched(about, made, reference, evaluations):
@@ -72,15 +83,20 @@ def main(path, file, evaluations=100, seconds=3.0, pixels=96):
         found[name] = (made, worst, archs)
         made.timer.close()
         print(f"{name}: a front of {len(archs)} networks", flush=True)
+    again = defaultdict(list)
+    for number in range(ROUNDS):
+        for target, (made, _, _) in found.items():
+            made = unseen(made, Path(file).with_name(f"{Path(file).stem}-again-{number}.jsonl"))
+            again[target].append([made.measure(archs) for _, _, archs in found.values()])
+            print(f"{target}: every front is measured, round {number + 1} of {ROUNDS}", flush=True)
+            made.timer.close()
     # At the end, so that the file is whole or not there.
     Path(path).unlink(missing_ok=True)
-    for target, (made, worst, _) in found.items():
-        made = unseen(made, Path(file).with_name(f"{Path(file).stem}-again.jsonl"))
-        for source, (_, _, archs) in found.items():
-            points = np.stack([-about.true(archs)[:, 0], made.measure(archs)], 1)
-            fronts.write(path, f"ofa_{pixels}px", 0, source, target, points, (70.0, worst))
-        print(f"{target}: every front is measured", flush=True)
-        made.timer.close()
+    for target, rounds in again.items():
+        print(f"{target}: two rounds differ by {100 * differing(rounds):.1f} % (median over networks and rounds)")
+        for (source, (_, _, archs)), *measured in zip(found.items(), *rounds, strict=True):
+            points = np.stack([-about.true(archs)[:, 0], np.median(measured, 0)], 1)
+            fronts.write(path, f"ofa_{pixels}px", 0, source, target, points, (70.0, found[target][1]))
     fronts.main(path)
 
 

@@ -161,7 +161,10 @@ def _check_numbers(own: dict[str, str]) -> None:
 def _rows(found: Sequence[Handed]) -> list[list[str]]:
     """Header and a row a network; – for what is not known."""
     metric = found[0].metric
-    head = ["index", "latency (ms)\npredicted", "latency (ms)\nmeasured"]
+    # Of a recorded device a run has one latency: what is recorded, where it is, else what is predicted.
+    told = {name for handed in found for name in handed.wanted.metrics}
+    first = "predicted\nor recorded" if told & {"latency", "latency_measured"} == {"latency"} else "predicted"
+    head = ["index", f"latency (ms)\n{first}", "latency (ms)\nmeasured"]
     head += [f"{metric}\nbefore", f"{metric}\nafter", "weights\n(MB)"]
     rows = []
     for handed in found:
