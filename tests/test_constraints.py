@@ -43,9 +43,11 @@ def test_limits_are_minimised_and_columns_are_objectives_first():
 
 SETTINGS = {"full_on_estimations": {"sample": 40, "generations": 30}, "weaknas": {"first": 20, "batch": 20, "top": 40}}
 TABLE = {name: {"name": name, **SETTINGS.get(name, {})} for name in TACTICS if name != "proxy"}  # A table has no networks.
+QUICK = ("random", "ehvi")
+EVERY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TABLE]
 
 
-@pytest.mark.parametrize("tactic", TABLE)
+@pytest.mark.parametrize("tactic", EVERY)
 def test_the_front_is_the_best_of_what_was_measured_within_the_constraints(net, tactic, tmp_path):
     front = nasjax.search(net, objectives=["max:acc", "min:cost"], constraints=["width<=60", "cost>=25"],
                           tactic=TABLE[tactic], evaluations=60, run=tmp_path / "run")  # fmt: skip
@@ -63,7 +65,7 @@ def test_the_front_is_the_best_of_what_was_measured_within_the_constraints(net, 
     assert summary["infeasible"] == (~kept).sum() and summary["constraints"] == ["width<=60", "cost>=25"]
 
 
-@pytest.mark.parametrize("tactic", [name for name in TABLE if name != "random"])
+@pytest.mark.parametrize("tactic", EVERY[1:])
 def test_one_objective_within_constraints_gives_the_best_network(net, tactic):
     table = everything(net)
     kept = table["cost"] <= 45

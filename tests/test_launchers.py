@@ -71,6 +71,7 @@ def evaluate(archs):
 """
 
 
+@pytest.mark.slow
 def test_functions_are_measured_in_jobs_of_joblib(tmp_path):
     (tmp_path / "mine.py").write_text(EXTERNAL)
     words = ["supernet=external", "supernet.evaluate=mine:evaluate", "supernet.genes.width=[1,2,3]",

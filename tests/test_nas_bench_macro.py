@@ -47,6 +47,7 @@ def test_the_true_front_has_35_points(net):
     assert len(np.unique(values[non_dominated_exact(values)], axis=0)) == 35
 
 
+@pytest.mark.slow
 def test_after_200_of_6561_networks_concurrent_search_is_near_the_true_front_and_ahead_of_random(net):
     found = {}
     for tactic in ("random", "full", "concurrent"):

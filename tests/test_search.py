@@ -84,7 +84,10 @@ def counted(monkeypatch):
     return measured
 
 
-@pytest.mark.parametrize("tactic", TACTIC)
+ESTIMATING = pytest.param("full_on_estimations", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("tactic", [*(name for name in TACTIC if name != "full_on_estimations"), ESTIMATING])
 def test_a_budget_as_large_as_the_space_finds_the_true_front(net, tactic):
     front = search(net, tactic, evaluations=len(net.archs) + 9)
     values = np.stack([-net.values[:, 0], net.values[:, 1]], axis=1)

@@ -101,6 +101,7 @@ def kept(net, arch):
     return present
 
 
+@pytest.mark.slow
 def test_gradients_of_what_is_masked_out_are_exactly_zero(net, archs):
     graph, weights = nnx.split(net)
 

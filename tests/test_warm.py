@@ -80,7 +80,10 @@ def test_where_nothing_was_measured_of_the_new_objectives_the_old_front_comes_fi
     assert np.isnan(warm.values).all()
 
 
-@pytest.mark.parametrize("tactic", [name for name in TACTICS if name != "proxy"])
+ESTIMATING = pytest.param("full_on_estimations", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("tactic", [*(name for name in TACTICS if name not in ("proxy", "full_on_estimations")), ESTIMATING])
 def test_every_tactic_measures_the_best_of_the_earlier_search_first(net, earlier, tactic, tmp_path):
     warm = begin(earlier / "run", net, ["max:acc", "min:cost"])
     nasjax.search(net, objectives=["max:acc", "min:cost"], tactic={"name": tactic, **SETTINGS.get(tactic, {})},
