@@ -1,9 +1,9 @@
-"""What it does to a network's latency that repeats while processors are slowed or shared do not count.
+"""What bringing repeats to one pace does to a network's latency.
 
     taskset -c 0 python benchmarks/pace.py [SECONDS [SUPERNET]]
 
 One random sub-network, one thread, batch 1, is run for so many seconds (120). Every three seconds are a measurement: how
-much do the medians of all repeats vary, and those of the repeats that count, out of the same seconds?
+much do the medians of the repeats vary, as they were and at one pace, out of the same seconds?
 """
 
 import sys
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from nasjax import supernets
-from nasjax.hardware.latency import FEWEST, Precision, compiled, timed
+from nasjax.hardware.latency import Precision, compiled, timed
 from nasjax.hardware.pace import Pace
 from nasjax.hardware.stages import extracted
 from nasjax.latency import networks_to_measure
@@ -34,13 +34,12 @@ def main(seconds: float = 120, supernet: str = "ofa_mbv3_d234_e346_k357_w1.0") -
     network = extracted(net, tuple(map(int, networks_to_measure(net.space, 3)[2])))
     program = compiled(network, network.inputs(1), jax.devices("cpu")[0])
     found = timed(program.run, time.perf_counter, Precision(within=-1, seconds=seconds), Pace(time.perf_counter))
-    print(f"{len(found.times)} repeats, {100 * found.counts.mean():.0f} % count")
+    low, middle, high = np.quantile(found.work, (0.25, 0.5, 0.75))
+    print(f"{len(found.times)} repeats; the work beside them: {low:.2f}, {middle:.2f}, {high:.2f} ms (quartiles)")
     window = (np.cumsum(found.times) // (1e3 * WINDOW)).astype(int)
-    parts = [(found.times[window == i], found.counts[window == i]) for i in range(window[-1])]
-    enough = [(times, counts) for times, counts in parts if counts.sum() >= FEWEST]
-    varied("all repeats", [np.median(times) for times, _ in parts])
-    varied("all repeats, where enough count", [np.median(times) for times, _ in enough])
-    varied("those that count", [np.median(times[counts]) for times, counts in enough])
+    parts = [window == i for i in range(window[-1])]
+    varied("as they were", [np.median(found.times[part]) for part in parts])
+    varied("at one pace", [np.median((found.times * middle / found.work)[part]) for part in parts])
 
 
 if __name__ == "__main__":

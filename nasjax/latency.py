@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from nasjax.architectures import read_architectures
 from nasjax.hardware.costs import cost_tables
 from nasjax.hardware.energy import energy_counter
+from nasjax.hardware.latency import Latency
 from nasjax.hardware.model import Known, LatencyModel, fit_latency
 from nasjax.hardware.stages import branches, extracted
 from nasjax.hardware.targets import HARDWARE, Cpu, Csv, Target
@@ -35,7 +36,7 @@ FIRST = 3
 """Where a device fails on so many networks from the first on, it will fail on all."""
 
 BUSY = 10
-"""The percentage of repeats while processors were slowed from which on a person is told."""
+"""The percentage of repeats while others had the processors, and of the pace's variation, from which on a person is told."""
 
 LEAST = 6
 """Networks that a latency model needs, those held out among them."""
@@ -93,9 +94,13 @@ class Profile:
         told = [] if self.timer is None else list(self.timer.told.values())
         missed = sum(not one.settled for one in told)
         made += f"; {missed} of {len(told)} measurements did not settle" if missed else ""
-        slowed = 100 * np.median([one.slowed / one.repeats for one in told]) if told else 0
-        why = f"; in {slowed:.0f} % of the repeats processors were slowed or shared"
-        return made + (why if slowed > BUSY else "")
+        shared = 100 * np.median([one.shared / one.repeats for one in told]) if told else 0
+        made += f"; others had the processors in {shared:.0f} % of the repeats" if shared > BUSY else ""
+        paces = [one.work for one in told if np.isfinite(one.work)]
+        quick, slow = np.quantile(paces, (0.1, 0.9)) if paces else (1.0, 1.0)
+        varied = 100 * (slow / quick - 1)
+        why = f"; the processors' pace varied by {varied:.0f} %, latencies are at the usual one"
+        return made + (why if varied > BUSY else "")
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
         """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""
@@ -107,7 +112,8 @@ class Profile:
             known = {arch.tobytes(): value for arch, value in zip(self.archs, self.milliseconds, strict=True)}
             found = np.array([known.get(arch.tobytes(), np.nan) for arch in np.asarray(archs, np.int32)])
             return found, np.full(len(found), np.nan)
-        rows = [_time(self.net, self.timer, arch, self.batch) for arch in np.asarray(archs)]
+        timed = [_time(self.net, self.timer, arch, self.batch) for arch in np.asarray(archs)]
+        rows = [_milliseconds_and_joules(None if one is None else self.timer.usual(one)) for one in timed]
         return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
 
     def metrics(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
@@ -192,23 +198,25 @@ def _measured(net: SuperNet, target: Target) -> Generator[Profiled, None, Profil
     archs = networks_to_measure(net.space, target.networks)
     planned = len(archs) + (0 if parts is None else len(parts.distinct))
     done = 0
-    milliseconds: dict[str, float] = {}
+    timed: dict[str, Latency] = {}
     for name, branch in {} if parts is None else parts.distinct.items():
-        milliseconds[name] = timer(branch.network, branch.carry).median
+        timed[name] = timer(branch.network, branch.carry)
         done += 1
-        yield Profiled(done, planned, milliseconds[name])
-    whole = np.full((len(archs), 2), np.nan)
-    for i, arch in enumerate(archs):
-        whole[i] = _time(net, timer, arch, target.batch)
-        if i + 1 == FIRST and np.isnan(whole[:FIRST, 0]).all():
+        yield Profiled(done, planned, timed[name].median)
+    whole: list[Latency | None] = []
+    for arch in archs:
+        whole.append(_time(net, timer, arch, target.batch))
+        if len(whole) == FIRST and not any(whole):
             raise ValueError(f"the first {FIRST} networks all failed: {timer.failure}")
         done += 1
-        yield Profiled(done, planned, float(whole[i, 0]))
-    there = np.isfinite(whole[:, 0])
-    if there.sum() < LEAST:
-        raise ValueError(f"{there.sum()} of {len(archs)} networks could be timed, {LEAST} are needed: {timer.failure}")
-    archs, (latencies, joules) = archs[there], whole[there].T
-    sums = None if parts is None else parts.sums(milliseconds)
+        yield Profiled(done, planned, _milliseconds_and_joules(whole[-1])[0])
+    archs = archs[[one is not None for one in whole]]
+    if len(archs) < LEAST:
+        raise ValueError(f"{len(archs)} of {len(whole)} networks could be timed, {LEAST} are needed: {timer.failure}")
+    # The usual pace is known when all is measured.
+    usual = [timer.usual(one) for one in whole if one is not None]
+    latencies, joules = np.array([_milliseconds_and_joules(one) for one in usual]).T
+    sums = None if parts is None else parts.sums({name: timer.usual(one).median for name, one in timed.items()})
     known: Known | None = sums if source is None else source.column
     inputs = Inputs(net.space, cost_tables(net)["macs"].by_unit if sums is None else sums.by_unit)
     model = _fitted(target.predictor, inputs, archs, latencies, known)
@@ -263,10 +271,15 @@ def networks_to_measure(space: SearchSpace, number: int) -> Int[np.ndarray, "pop
     return archs[first][:number]
 
 
-def _time(net: SuperNet, timer: Timer, arch: Int[np.ndarray, " genes"], batch: int) -> tuple[float, float]:
-    """Milliseconds and joules of one sub-network, whole; NaN where the device fails on it."""
+def _time(net: SuperNet, timer: Timer, arch: Int[np.ndarray, " genes"], batch: int) -> Latency | None:
+    """The latency of one sub-network, whole, as it was measured; None where the device fails on it."""
     network = extracted(net, tuple(map(int, arch)))
     return timer.tried(network, network.inputs(batch))
+
+
+def _milliseconds_and_joules(found: Latency | None) -> tuple[float, float]:
+    """Those of a batch; NaN where nothing was found."""
+    return (np.nan, np.nan) if found is None else (found.median, found.energy)
 
 
 def check_energy(words: Iterable[str], hardware: Any) -> None:

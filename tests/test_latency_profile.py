@@ -108,10 +108,10 @@ def test_nothing_is_timed_twice_and_a_line_cut_off_is_timed_again(small_net, mad
 
 @dataclass(frozen=True)
 class ShakyTarget(AbacusTarget):
-    """An abacus that is not sure of networks slower than `most`, and slowed for some of its six repeats."""
+    """An abacus that is not sure of networks slower than `most`, and shared for some of its six repeats."""
 
     most: float = math.inf
-    slowed: int = 0
+    shared: int = 0
     networks: int = 6
     table: bool = False
     predictor: str = "ridge"
@@ -124,7 +124,7 @@ class ShakyTarget(AbacusTarget):
 
             def __call__(_, network, inputs):
                 found = device(network, inputs)
-                return replace(found, settled=found.median <= self.most, slowed=self.slowed)
+                return replace(found, settled=found.median <= self.most, shared=self.shared)
 
         return Shaky()
 
@@ -143,9 +143,44 @@ def test_what_did_not_settle_is_said_and_timed_again_where_its_lines_are_removed
     assert OPENED[-1].asked == 2 and "settle" not in steady.words()
 
 
-def test_how_much_the_processors_were_slowed_is_said(small_net):
-    words = profile(small_net, ShakyTarget(slowed=3)).words()
-    assert words.endswith("; in 50 % of the repeats processors were slowed or shared")
+def test_how_much_of_the_processors_others_had_is_said(small_net):
+    words = profile(small_net, ShakyTarget(shared=3)).words()
+    assert words.endswith("; others had the processors in 50 % of the repeats")
+
+
+@dataclass(frozen=True)
+class TiringTarget(AbacusTarget):
+    """An abacus whose pace goes down: each measurement takes as much longer as the little work beside it."""
+
+    slowing: float = 0.02
+
+    def open(self):
+        device = super().open()
+
+        class Tiring:
+            context, close = device.context, device.close
+
+            def __call__(_, network, inputs):
+                found = device(network, inputs)
+                work = (1 + self.slowing) ** device.asked
+                return replace(found, median=found.median * work, work=work)
+
+        return Tiring()
+
+
+def test_measurements_at_different_paces_become_those_at_the_usual_one(small_net, made, tmp_path):
+    """What is measured first runs half as long again in the end; the median pace lies between, the same for all."""
+    file = tmp_path / "kept.jsonl"
+    tiring = profile(small_net, TiringTarget(file=str(file)))
+    asked = OPENED[-1].asked
+    usual = np.median(1.02 ** np.arange(1, asked + 1))
+    np.testing.assert_allclose(tiring.milliseconds, usual * made.milliseconds)
+    archs = np.asarray(small_net.space.canonical(np.array(architectures(small_net.space, 6, seed=9), np.int32)))
+    np.testing.assert_allclose(tiring.model.exact(archs), usual * made.model.exact(archs), rtol=1e-3)
+    assert f"the processors' pace varied by {100 * (1.02 ** (0.8 * (asked - 1)) - 1):.0f} %" in tiring.words()
+    again = profile(small_net, TiringTarget(file=str(file)))
+    assert OPENED[-1].asked == 0
+    np.testing.assert_array_equal(again.milliseconds, tiring.milliseconds)
 
 
 @pytest.mark.parametrize("what", ["table", "numbers", "folder"])

@@ -26,7 +26,7 @@ from nasjax.evaluation.evaluator import FULL
 from nasjax.export import stablehlo
 from nasjax.hardware.energy import Counter, counter_here
 from nasjax.hardware.latency import Latency, Precision, compiled, filled, measure_latency
-from nasjax.hardware.pace import Pace
+from nasjax.hardware.pace import WORK, Pace
 from nasjax.supernets.stage import SuperNet
 
 
@@ -66,7 +66,7 @@ class Here:
 
     @property
     def context(self) -> dict[str, Any]:
-        return machine(self.name, self.threads, self.counter)
+        return machine(self.name, self.threads, self.counter) | ({} if self.pace is None else {"pace": WORK})
 
     def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
         batch = jax.tree.leaves(inputs)[0].shape[0]
@@ -100,7 +100,7 @@ class Process:
     """Another process with `threads` threads, on as many processors where it can choose; it is started when first used."""
 
     def __init__(self, threads: int, precision: Precision):
-        self.context = machine(processor(), threads, counter_here())
+        self.context = machine(processor(), threads, counter_here()) | {"pace": WORK}
         self._threads, self._precision = threads, precision
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -1,12 +1,12 @@
 """One measurement of a network's latency: compiled ahead of time, warmed up, repeated until its median is certain.
 
 Nothing is timed while this program itself runs other work: `timed` runs one thing after the other and waits for each. What
-other programs do shows in the processors' pace: repeats while they were slowed do not count. Clock, runner and pace are
-arguments, so that what is decided can be tested without a clock.
+neighbours and other programs do shows in the processors' pace: repeats are brought to one pace, and do not count where
+others had the processors. Clock, runner and pace are arguments, so that what is decided can be tested without a clock.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, PyTree
 from scipy.stats import binom
 
 from nasjax.hardware.energy import Counter
-from nasjax.hardware.pace import Look, Pace
+from nasjax.hardware.pace import Look, Pace, undisturbed, work_between
 from nasjax.supernets.stage import SuperNet
 
 CERTAIN = 0.95
@@ -43,7 +43,7 @@ BATCHES = 20
 """Repeats that follow one another are alike: their certainty is that of the medians of so many batches of them."""
 
 WAITING = 1 / 3
-"""The share of a measurement's time for which full speed is waited for; where it does not come, all repeats count."""
+"""The share of a measurement's time for which others are waited for; where they stay, all repeats count."""
 
 COUNTED = 0.5
 """Seconds of repeats whose energy is counted."""
@@ -66,10 +66,13 @@ class Precision:
 class Latency:
     """A measured latency of a batch, in milliseconds, and what it was measured with.
 
-    `spread` is the interquartile range; `settled`: the median's 95 % interval came within the precision asked for. `slowed`:
-    those of the `repeats` during which processors did not run at their full speed, or for others; they do not count unless
-    nearly all are such, and then nothing has settled. `memory`: bytes of the compiled program's arguments, results and
-    scratch; `flops`: XLA's count. `energy`: joules a batch, the mean of repeats of their own; NaN if nothing counts it.
+    `spread` is the interquartile range; `settled`: the median's 95 % interval came within the precision asked for. `shared`:
+    those of the `repeats` during which others had the processors; they do not count unless nearly all are such, and then
+    nothing has settled. `memory`: bytes of the compiled program's arguments, results and scratch; `flops`: XLA's count.
+    `energy`: joules a batch, the mean of repeats of their own; NaN if nothing counts it.
+
+    Median and spread are those at one pace: where the little work of `nasjax.hardware.pace` takes `work` milliseconds, as it
+    did meanwhile (median); NaN where nobody looks at the pace.
     """
 
     median: float
@@ -83,23 +86,30 @@ class Latency:
     memory: int
     flops: float
     energy: float = np.nan
-    slowed: int = 0
+    shared: int = 0
+    work: float = np.nan
+
+    def at(self, work: float) -> "Latency":
+        """What it is at another pace, where the work takes so many milliseconds."""
+        share = work / self.work
+        return replace(self, median=self.median * share, spread=self.spread * share, work=work)
 
 
 class Repeats(NamedTuple):
-    """Milliseconds of all repeats, and which of them count."""
+    """Milliseconds of all repeats, those that the little work took beside them (ones: unknown), and which repeats count."""
 
     times: Float[np.ndarray, " repeats"]
+    work: Float[np.ndarray, " repeats"]
     counts: Bool[np.ndarray, " repeats"]
 
     @property
-    def counted(self) -> Float[np.ndarray, " counted"]:
-        return self.times[self.counts]
-
-    @property
-    def judged(self) -> Float[np.ndarray, " judged"]:
+    def judged(self) -> Bool[np.ndarray, " repeats"]:
         """Those that count, or all where these are too few."""
-        return self.counted if len(self.counted) >= FEWEST else self.times
+        return self.counts if self.counts.sum() >= FEWEST else np.ones_like(self.counts)
+
+    def at_one_pace(self, which: Bool[np.ndarray, " repeats"]) -> Float[np.ndarray, " some"]:
+        """Milliseconds of some of them, had the processors been at the median pace of these throughout."""
+        return self.times[which] * (np.median(self.work[which]) / self.work[which] if which.any() else 1.0)
 
 
 class Program(NamedTuple):
@@ -139,7 +149,7 @@ def timed(
 ) -> Repeats:
     """Repeats of `run`. `clock` gives seconds.
 
-    With a `pace`, those do not count before or after which a processor was slowed, or while others took much of them.
+    With a `pace`, it is looked at between them, and those do not count while others took much of the processors.
     """
     began = clock()
     run()
@@ -165,17 +175,17 @@ def timed(
         # This costs time, but not that which counts: it is done less often the more there is to judge.
         if over or (now - began >= precision.least and len(times) >= 1.25 * looked):
             looked = len(times)
-            found = Repeats(np.array(times), _undisturbed(blocks, looks, pace))
+            found = Repeats(np.array(times), *_beside(blocks, looks))
             waited = now - began >= WAITING * precision.seconds
-            if over or certain(found.judged if waited else found.counted, precision.within):
+            if over or certain(found.at_one_pace(found.judged if waited else found.counts), precision.within):
                 return found
 
 
-def _undisturbed(blocks: list[int], looks: list[Look], pace: Pace | None) -> Bool[np.ndarray, " repeats"]:
-    """Which repeats stand between two looks that saw nothing; judged anew, as the quickest may have come last."""
-    if pace is None:
-        return np.ones(sum(blocks), bool)
-    return np.repeat(pace.undisturbed(looks), blocks)
+def _beside(blocks: list[int], looks: list[Look]) -> tuple[Float[np.ndarray, " repeats"], Bool[np.ndarray, " repeats"]]:
+    """The work's milliseconds beside all repeats, and which of them others did not disturb, by the looks around them."""
+    if not looks:
+        return np.ones(sum(blocks)), np.ones(sum(blocks), bool)
+    return np.repeat(1e3 * work_between(looks), blocks), np.repeat(undisturbed(looks), blocks)
 
 
 def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.Device) -> Program:
@@ -245,13 +255,13 @@ def measure_latency(
     """Times a program, beside a `counter` of energy where there is one; what it is called is written with the result."""
     found = timed(program.run, clock, precision, pace)
     energy = np.nan if counter is None else joules(program.run, clock, counter)
-    times = found.judged
+    times = found.at_one_pace(found.judged)
     low, high = np.quantile(times, (0.25, 0.75))
     return Latency(
         median=float(np.median(times)),
         spread=float(high - low),
         repeats=len(found.times),
-        settled=certain(found.counted, precision.within),
+        settled=certain(found.at_one_pace(found.counts), precision.within),
         batch=batch,
         threads=threads,
         device=device,
@@ -259,5 +269,6 @@ def measure_latency(
         memory=program.memory,
         flops=program.flops,
         energy=energy,
-        slowed=len(found.times) - len(found.counted),
+        shared=int((~found.counts).sum()),
+        work=np.nan if pace is None else float(np.median(found.work[found.judged])),
     )

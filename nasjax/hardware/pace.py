@@ -1,4 +1,4 @@
-"""How much of the processors this process has just now: a neighbour on the core, heat and other programs take of them."""
+"""How fast the processors are just now: a neighbour on the core, heat and other programs take of them."""
 
 import os
 import time
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
-WORK = 1000
-"""Additions of the little work: some 30 us, so that it can stand beside every repeat."""
+SIDE, PRODUCTS = 64, 16
+"""The little work: so many products of square matrices, …"""
 
-SLOWED = 1.15
-"""From so many times its quickest on, the little work says that a processor is slowed; a shared core takes 1.7 times."""
+NUMBERS, PASSES = 2**16, 12
+"""… and so many passes over numbers in the second cache: together slowed as networks are; some 0.3 ms."""
 
-FEW = 0.1
-"""The share of the processors that may be slowed: of less than ten none, of many there is always one."""
+WORK = (SIDE, PRODUCTS, NUMBERS, PASSES)
+"""All that the work is: what one work says of the pace is no measure for another's."""
 
 OTHERS = 0.2
 """The share of the processors' time that others may take."""
@@ -32,15 +32,15 @@ IDLE = (3, 4)
 
 
 class Look(NamedTuple):
-    """When this was, seconds that others have taken of the processors so far, and what the work took on each of them."""
+    """When this was, seconds that others have taken so far, and those of the little work: the processors' mean."""
 
     at: float
     others: float
-    work: dict[int, float]
+    work: float
 
 
 class Pace:
-    """A fixed little work, timed on each of the processors; the quickest each ever took is what it is judged by.
+    """A fixed little work, timed on each of the processors: the longer it takes, the longer takes all else.
 
     Where a process cannot choose its processor (all but Linux), the work runs wherever the process is, and nobody says what
     others take.
@@ -48,47 +48,49 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float]):
         self._clock = clock
-        self._quickest: dict[int, float] = {}
+        # Stacked, each product stays on one thread of numpy's library.
+        self._matrices, self._numbers = np.ones((PRODUCTS, SIDE, SIDE), np.float32), np.ones(NUMBERS, np.float32)
+        self._products, self._squares = np.empty_like(self._matrices), np.empty_like(self._numbers)
 
     def look(self) -> Look:
         """How it is now."""
-        work = self._by_processor() if hasattr(os, "sched_setaffinity") else {0: self._seconds()}
-        for processor, seconds in work.items():
-            self._quickest[processor] = min(seconds, self._quickest.get(processor, seconds))
-        return Look(self._clock(), _others(), work)
+        work = self._everywhere() if hasattr(os, "sched_setaffinity") else [self._seconds()]
+        return Look(self._clock(), _others() / len(work), float(np.mean(work)))
 
-    def undisturbed(self, looks: list[Look]) -> Bool[np.ndarray, " between"]:
-        """Between which looks the processors ran at their full speed, and for this process."""
-        full = np.array([self._full(look) for look in looks])
-        at, others = np.array([look.at for look in looks]), np.array([look.others for look in looks])
-        middle = (at[:-1] + at[1:]) / 2
-        begin, end = (np.clip(middle + side * WINDOW / 2, at[0], at[-1]) for side in (-1, 1))
-        taken = np.interp(end, at, others) - np.interp(begin, at, others)
-        return full[:-1] & full[1:] & (taken <= OTHERS * len(looks[0].work) * (end - begin))
-
-    def _full(self, look: Look) -> bool:
-        slowed = sum(seconds > SLOWED * self._quickest[processor] for processor, seconds in look.work.items())
-        return slowed <= FEW * len(look.work)
-
-    def _by_processor(self) -> dict[int, float]:
-        """Only this thread moves: those of XLA have processors of their own choice."""
+    def _everywhere(self) -> list[float]:
+        """Seconds of the work, processor by processor; only this thread moves, those of XLA go where they choose."""
         allowed = os.sched_getaffinity(0)
         if len(allowed) == 1:
-            return dict.fromkeys(allowed, self._seconds())
-        found = {}
+            return [self._seconds()]
+        found = []
         try:
             for one in sorted(allowed):
                 os.sched_setaffinity(0, {one})
-                found[one] = self._seconds()
+                found.append(self._seconds())
         finally:
             os.sched_setaffinity(0, allowed)
         return found
 
     def _seconds(self) -> float:
-        began, number = self._clock(), 0
-        for i in range(WORK):
-            number += i
+        began = self._clock()
+        np.matmul(self._matrices, self._matrices, out=self._products)
+        for _ in range(PASSES):
+            np.multiply(self._numbers, self._numbers, out=self._squares)
         return self._clock() - began
+
+
+def work_between(looks: list[Look]) -> Float[np.ndarray, " between"]:
+    """Seconds that the work took between looks: the mean of those before and after."""
+    work = np.array([look.work for look in looks])
+    return (work[:-1] + work[1:]) / 2
+
+
+def undisturbed(looks: list[Look]) -> Bool[np.ndarray, " between"]:
+    """Between which looks others left the processors to this process."""
+    at, others = np.array([look.at for look in looks]), np.array([look.others for look in looks])
+    middle = (at[:-1] + at[1:]) / 2
+    begin, end = (np.clip(middle + side * WINDOW / 2, at[0], at[-1]) for side in (-1, 1))
+    return np.interp(end, at, others) - np.interp(begin, at, others) <= OTHERS * (end - begin)
 
 
 def _others() -> float:
