@@ -18,8 +18,11 @@ def read_architectures(
     """
     if not path.is_file():
         raise ValueError(f"{what}={path} is not a file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{what}={path} is not a CSV in UTF-8: {error}") from None
     if not rows:
         raise ValueError(f"{path} has no rows")
     missing = [name for name in space.names if name not in rows[0]]

@@ -78,7 +78,13 @@ def load(folder: str | Path) -> SuperNet:
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise ValueError(f"{folder} holds no extracted network: it has no config.json")
-    facts = json.loads(file.read_text())
+    try:
+        facts = json.loads(file.read_text())
+        known = {"supernet", "arch", "choices"} <= facts.keys()
+    except (ValueError, AttributeError):
+        known = False
+    if not known:
+        raise ValueError(f"{file} was not written by nasjax extract: it does not say which sub-network this is")
     config = settings("supernet", SUPERNETS, facts["supernet"])
     net = load_weights(lambda: extract(config.create(0), tuple(facts["arch"])), Path(folder) / "network.safetensors")
     net.origin = MappingProxyType(facts["supernet"])

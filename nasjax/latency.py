@@ -97,10 +97,13 @@ class Profile:
         shared = 100 * np.median([one.shared / one.repeats for one in told]) if told else 0
         made += f"; others had the processors in {shared:.0f} % of the repeats" if shared > BUSY else ""
         paces = [one.work for one in told if np.isfinite(one.work)]
-        quick, slow = np.quantile(paces, (0.1, 0.9)) if paces else (1.0, 1.0)
-        varied = 100 * (slow / quick - 1)
-        why = f"; the processors' pace varied by {varied:.0f} %, latencies are at the usual one"
-        return made + (why if varied > BUSY else "")
+        if self.timer is None or not paces:
+            return made
+        quick, usual, slow = np.quantile(paces, (0.1, 0.5, 0.9))
+        varied, here = 100 * (slow / quick - 1), 100 * (usual / self.timer.pace - 1)
+        made += f"; the processors' pace varied by {varied:.0f} %, latencies are at the usual one" if varied > BUSY else ""
+        why = f"; these took {here:+.0f} %, latencies are at the pace that was usual when the first were timed"
+        return made + (why if abs(here) > BUSY else "")
 
     def measure(self, archs: Population) -> Float[np.ndarray, " pop"]:
         """Milliseconds of a batch; of a recorded device, as recorded, else NaN."""
@@ -212,8 +215,9 @@ def _measured(net: SuperNet, target: Target) -> Generator[Profiled, None, Profil
         yield Profiled(done, planned, _milliseconds_and_joules(whole[-1])[0])
     archs = archs[[one is not None for one in whole]]
     if len(archs) < LEAST:
-        raise ValueError(f"{len(archs)} of {len(whole)} networks could be timed, {LEAST} are needed: {timer.failure}")
-    # The usual pace is known when all is measured.
+        why = timer.failure or "the super-network has no more; hardware=csv takes any number"
+        raise ValueError(f"{len(archs)} of {len(whole)} networks could be timed, {LEAST} are needed: {why}")
+    timer.fix_pace()  # Only now is it known what is usual.
     usual = [timer.usual(one) for one in whole if one is not None]
     latencies, joules = np.array([_milliseconds_and_joules(one) for one in usual]).T
     sums = None if parts is None else parts.sums({name: timer.usual(one).median for name, one in timed.items()})
@@ -300,17 +304,17 @@ def read_latencies(what: str, file: Path, column: str, space: SearchSpace) -> tu
     """
     archs, rows = read_architectures(what, file, space)
     if column not in rows[0]:
-        raise ValueError(f"{file} has no column {column!r} of milliseconds; it has {', '.join(rows[0])}")
+        raise ValueError(f"{file} has no column {column!r} of milliseconds; it has {', '.join(filter(None, rows[0]))}")
     values = []
     for line, row in enumerate(rows, 2):
         try:
             values.append(float(row[column]))
             assert 0 < values[-1] < np.inf
-        except (ValueError, AssertionError):
-            raise ValueError(f"{file}, line {line}: {column}={row[column]!r} is not a latency above 0") from None
-    said = [row.get("obtained") for row in rows]
+        except (ValueError, TypeError, AssertionError):
+            raise ValueError(f"{file}, line {line}: {column}={row[column] or ''!r} is not a latency above 0") from None
+    obtained = [row.get("obtained") for row in rows]
     times: dict[str, dict[bytes, list[float]]] = {"measured": {}, "estimated": {}}
-    for arch, value, how in zip(archs, values, said, strict=True):
+    for arch, value, how in zip(archs, values, obtained, strict=True):
         times["estimated" if how == "estimated" else "measured"].setdefault(arch.tobytes(), []).append(value)
     if not times["measured"]:
         raise ValueError(f"{what}={file} has estimated latencies alone; some must be measured")

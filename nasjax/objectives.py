@@ -71,9 +71,10 @@ def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Ob
     if match is None:
         raise ValueError(f"objective {words!r} is not of the form name, max:name or min:name")
     direction, name = match.groups()
-    if name not in ranges:
-        raise ValueError(f"objective {name!r} cannot be measured here; allowed: {', '.join(ranges)}")
     known = OBJECTIVES.get(name)
+    if name not in ranges:
+        what = f" ({name}: {known.about})" if known else ""
+        raise ValueError(f"objective {name!r} cannot be measured here; allowed: {', '.join(ranges)}{what}")
     direction = direction or (known.direction if known else None)
     if direction is None:
         raise ValueError(f"objective {name!r} needs a direction: max:{name} or min:{name}")

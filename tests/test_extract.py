@@ -146,6 +146,13 @@ def test_a_folder_without_a_network(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("config", ["{}", "[]", "", '{"supernet": {"name": "digits"}}'])
+def test_a_folder_of_somebody_else_s_network(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match=r"config\.json was not written by nasjax extract"):
+        load(tmp_path)
+
+
 def copied(saved, folder, change=None):
     """The saved network in another folder, its tensors changed."""
     (folder / "config.json").write_text((saved[0] / "config.json").read_text())

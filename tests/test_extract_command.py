@@ -295,7 +295,9 @@ def test_a_folder_that_exists_is_refused_before_anything_is_timed(mine, capsys):
 def test_networks_given_by_hand_are_timed(mine, capsys):
     quick = ["hardware=cpu", "hardware.table=false", "hardware.networks=6", "hardware.seconds=0.05"]
     assert main(["extract", *mine, "out=timed", *quick, "hardware.file=kept.jsonl"]) == 0
-    kept = [json.loads(line)["median"] for line in Path("kept.jsonl").read_text().splitlines()]
+    *kept, pace, first, second = map(json.loads, Path("kept.jsonl").read_text().splitlines())
+    assert pace["pace"] == np.median([line["work"] for line in kept])
     found = latencies(capsys.readouterr().out)
-    np.testing.assert_allclose([float(measured) for _, measured in found], kept[-2:], rtol=1e-2)
+    wanted = [line["median"] * pace["pace"] / line["work"] for line in (first, second)]
+    np.testing.assert_allclose([float(measured) for _, measured in found], wanted, rtol=1e-2)
     assert all(float(estimate) > 0 for estimate, _ in found)

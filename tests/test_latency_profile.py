@@ -178,9 +178,23 @@ def test_measurements_at_different_paces_become_those_at_the_usual_one(small_net
     archs = np.asarray(small_net.space.canonical(np.array(architectures(small_net.space, 6, seed=9), np.int32)))
     np.testing.assert_allclose(tiring.model.exact(archs), usual * made.model.exact(archs), rtol=1e-3)
     assert f"the processors' pace varied by {100 * (1.02 ** (0.8 * (asked - 1)) - 1):.0f} %" in tiring.words()
+    unseen = archs[~(archs[:, None] == tiring.archs[None]).all(2).any(1)]
+    np.testing.assert_allclose(tiring.measure(unseen), usual * truths(small_net, unseen))
     again = profile(small_net, TiringTarget(file=str(file)))
-    assert OPENED[-1].asked == 0
+    assert len(unseen) and OPENED[-1].asked == 0
     np.testing.assert_array_equal(again.milliseconds, tiring.milliseconds)
+    np.testing.assert_allclose(again.measure(unseen), usual * truths(small_net, unseen))
+
+
+def test_another_pace_than_the_usual_one_is_said(small_net, tmp_path):
+    file = tmp_path / "kept.jsonl"
+    steady = {"file": str(file), "table": False, "networks": 6, "predictor": "ridge"}
+    profile(small_net, TiringTarget(slowing=0.0, **steady))
+    now = profile(small_net, TiringTarget(slowing=0.5, **steady | {"networks": 12}))
+    assert OPENED[-1].asked == 6 and now.timer.pace == 1.0
+    later = np.median([1.0] * 6 + [1.5**i for i in range(1, 7)])
+    assert f"; these took {100 * (later - 1):+.0f} %" in now.words()
+    np.testing.assert_allclose(now.milliseconds, truths(small_net, now.archs))
 
 
 @pytest.mark.parametrize("what", ["table", "numbers", "folder"])
@@ -336,6 +350,13 @@ def test_what_cannot_be_timed_is_refused_in_one_line(small_net, tiny_task, tmp_p
         profile(small_net, Csv(file=str(table)))
     with pytest.raises(ValueError, match="line 2: ms='fast' is not a latency"):
         profile(small_net, Csv(file=str(table), column="ms"))
+    table.write_text(table.read_text().removesuffix(",fast\n"))  # Cut off.
+    with pytest.raises(ValueError, match="line 2: ms='' is not a latency"):
+        profile(small_net, Csv(file=str(table), column="ms"))
+    for content in ("a" * 200_000 + ",ms\n1,2\n", "\ufeffms\n"):
+        table.write_bytes(content.encode("utf-16"))
+        with pytest.raises(ValueError, match=r"hardware\.file=.*t\.csv is not a CSV in UTF-8"):
+            profile(small_net, Csv(file=str(table)))
 
 
 # -- networks that a device fails on ----------------------------------------------------------------------------------------

@@ -77,6 +77,13 @@ def test_what_is_no_program_is_refused_in_one_line(tmp_path):
         Command(command="time 'it").open()
 
 
+def test_another_program_of_the_same_name_is_another_device(tmp_path):
+    first = Command(command=f"{program(tmp_path, 'echo 5')} -v").open().context
+    assert Command(command=f"{program(tmp_path, 'echo 5')} -v").open().context == first
+    second = Command(command=f"{program(tmp_path, 'echo 77')} -v").open().context
+    assert second["device"] == first["device"] and second != first
+
+
 def test_what_a_program_says_need_not_be_text(tmp_path):
     assert Command(command=program(tmp_path, "printf '\\377\\376 4.5'")).open()._run(tmp_path) == 4.5
 

@@ -11,7 +11,7 @@ import jax
 import pytest
 from tiny import tiny_network
 
-from nasjax.hardware.devices import Failed, Here, environment
+from nasjax.hardware.devices import Failed, Here, Process, environment
 from nasjax.hardware.latency import Precision
 from nasjax.hardware.stages import extracted
 
@@ -67,6 +67,20 @@ def test_ctrl_c_is_left_to_the_parent(tmp_path):
             worker.send_signal(signal.SIGINT)
         _, said = worker.communicate(timeout=PATIENCE)
     assert b"KeyboardInterrupt" not in said
+
+
+def test_an_answer_that_was_not_waited_for_is_not_the_next_one_s(monkeypatch):
+    """Ctrl-C while the largest is timed: the smallest, asked for next, has its own latency."""
+    net = tiny_network()
+    small, large = (extracted(net, tuple(map(int, arch))) for arch in (net.space.smallest(), net.space.largest()))
+    device = Process(1, Precision(seconds=0.01, warm=0))
+    flops = [device(network, network.inputs(1)).flops for network in (small, large)]
+    with monkeypatch.context() as patch:
+        patch.setattr(pickle, "load", lambda _: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            device(large, large.inputs(1))
+    assert device(small, small.inputs(1)).flops == flops[0] != flops[1]
+    device.close()
 
 
 def ended(process, seconds):

@@ -10,12 +10,14 @@ measured is kept, and the same command goes on where it was killed.
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import kendalltau
 
 from nasjax import supernets
+from nasjax.hardware.timer import Timer
 from nasjax.latency import networks_to_measure, profile
 
 FITTED = 24
@@ -42,7 +44,8 @@ def main(out: str, supernet: str, kept: str, again: str, number: int = 124) -> N
     estimates = made.model.exact(rest)
     made.timer.close()
     agreement("table and measurement", estimates, first)
-    second = profile(net, {**HARDWARE, "table": False, "networks": FITTED, "file": again})
+    setting = {"within": made.target.within, "seconds": made.target.seconds}
+    second = replace(made, timer=Timer(made.target.open(), Path(again), setting, made.timer.pace))
     half = rest[: len(rest) // 2]
     repeated = second.measure(half)
     second.timer.close()

@@ -51,7 +51,8 @@ def profiled(net, name, file, seconds):
 def unseen(made, file):
     """The same target with nothing measured yet: what its search has chosen by is not what its front is worth."""
     target = made.target
-    return replace(made, timer=Timer(target.open(), file, {"within": target.within, "seconds": target.seconds}))
+    setting = {"within": target.within, "seconds": target.seconds}
+    return replace(made, timer=Timer(target.open(), file, setting, made.timer.pace))
 
 
 def differing(rounds):

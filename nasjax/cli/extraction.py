@@ -153,7 +153,7 @@ def _check_extract(own: dict[str, str], words: list[str]) -> None:
 def _check_numbers(own: dict[str, str]) -> None:
     """Raises ValueError for an index or a number of pictures that is none."""
     for key, least in (("network", 0), ("batch", 1)):
-        if key in own and not (own[key].isdigit() and int(own[key]) >= least):
+        if key in own and not (own[key].isdecimal() and int(own[key]) >= least):
             what = "an index of evaluations.csv" if key == "network" else "a number of pictures"
             raise ValueError(f"{key}={own[key]} is not {what}")
 

@@ -7,6 +7,7 @@ import errno
 import os
 import pickle
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,7 +119,13 @@ class Process:
             pickle.dump((network, inputs, self._precision), self._process.stdin)
             self._process.stdin.flush()
             answer = pickle.load(self._process.stdout)
-        except (OSError, EOFError) as error:
+        except BaseException as error:
+            # Also Ctrl-C: what would come now is the answer to this question, not to the next one.
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            if not isinstance(error, OSError | EOFError):
+                raise
             raise ValueError(f"the process that times networks has ended ({error}); what it said is above") from error
         if isinstance(answer, Failed):
             raise answer
@@ -172,7 +180,10 @@ class Program:
             raise ValueError(
                 "hardware=command needs hardware.command=PROGRAM, which is given a file and prints milliseconds"
             )
-        self.context = {"device": command}
+        # Of the same words another program may be meant elsewhere, or later.
+        files = [Path(shutil.which(self._words[0]) or self._words[0]), *map(Path, self._words[1:])]
+        contents = [sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()]
+        self.context = {"device": command, "program": contents}
 
     def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
         batch = jax.tree.leaves(inputs)[0].shape[0]

@@ -15,7 +15,7 @@ SIDE, PRODUCTS = 64, 16
 NUMBERS, PASSES = 2**16, 12
 """… and so many passes over numbers in the second cache: together slowed as networks are; some 0.3 ms."""
 
-WORK = f"{PRODUCTS} products of {SIDE}, {PASSES} passes over {NUMBERS}"
+WORK = f"{PRODUCTS} products of {SIDE}, {PASSES} passes over {NUMBERS}, numpy {np.__version__}"
 """All that the work is: what one work says of the pace is no measure for another's."""
 
 OTHERS = 0.2

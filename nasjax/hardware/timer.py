@@ -24,10 +24,13 @@ RECORD = '{"context": '
 
 
 class Timer:
-    """Times networks on a device, one after the other, none twice; a file keeps what was measured (None: memory)."""
+    """Times networks on a device, one after the other, none twice; a file keeps what was measured (None: memory).
 
-    def __init__(self, device: Device, file: Path | None, setting: Mapping[str, Any]):
-        self._device, self._file = device, file
+    `pace`: that to which all measurements are brought, milliseconds of `nasjax.hardware.pace`'s work; NaN until it is fixed.
+    """
+
+    def __init__(self, device: Device, file: Path | None, setting: Mapping[str, Any], pace: float = np.nan):
+        self._device, self._file, self.pace = device, file, pace
         self.context = {**device.context, **setting}
         self.failure = ""  # What the device last said of a network that it could not time.
         self.told: dict[str, Latency] = {}  # What was asked for.
@@ -35,6 +38,7 @@ class Timer:
         if file is not None:
             _check_kept(file)
             self._known = dict(_kept(file, self._named()))
+            self.pace = next(_paces(file, self._named()), pace)
 
     def _named(self) -> str:
         return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
@@ -43,16 +47,25 @@ class Timer:
         name = network_name(network, inputs)
         if name not in self._known:
             self._known[name] = self._device(network, inputs)
-            if self._file is not None:
-                line = {"context": self._named(), "name": name, **asdict(self._known[name])}
-                with self._file.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+            self._keep({"name": name, **asdict(self._known[name])})
         self.told[name] = self._known[name]
         return self.told[name]
 
+    def _keep(self, said: Mapping[str, Any]) -> None:
+        if self._file is not None:
+            with self._file.open("a") as file:
+                file.write(json.dumps({"context": self._named(), **said}) + "\n")
+
+    def fix_pace(self) -> None:
+        """Makes the usual pace, the median of those at which all was measured so far, that of all to come, for good."""
+        paces = [one.work for one in self._known.values() if np.isfinite(one.work)]
+        if np.isnan(self.pace) and paces:
+            self.pace = float(np.median(paces))
+            self._keep({"pace": self.pace})
+
     def usual(self, found: Latency) -> Latency:
-        """A measurement at the usual pace, where paces are known: the median of those at which all that is kept was made."""
-        return found if np.isnan(found.work) else found.at(float(np.median([one.work for one in self._known.values()])))
+        """A measurement at the pace that was fixed, where paces are known."""
+        return found if np.isnan(found.work) else found.at(self.pace)
 
     def tried(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency | None:
         """As it was measured; None, with a line in the log, where the device fails on this network."""
@@ -82,13 +95,27 @@ def _check_kept(file: Path) -> None:
         raise ValueError(f"{what} holds no latencies kept before; name another file (hardware=csv reads tables)")
 
 
-def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None]:
-    """What a file holds of a context; a line that a killed process left unfinished is passed over."""
-    columns = [column.name for column in fields(Latency)]
+def _rows(file: Path, context: str) -> Generator[dict[str, Any], None, None]:
+    """The lines of a context; one that a killed process left unfinished is passed over."""
     for line in file.read_text().splitlines():
         try:
             row = json.loads(line)
             if row["context"] == context:
-                yield row["name"], Latency(**{column: row[column] for column in columns if column in row})
+                yield row
         except (ValueError, KeyError, TypeError):
             continue
+
+
+def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None]:
+    """What a file holds of a context."""
+    columns = [column.name for column in fields(Latency)]
+    for row in _rows(file, context):
+        try:
+            yield row["name"], Latency(**{column: row[column] for column in columns if column in row})
+        except (KeyError, TypeError):
+            continue
+
+
+def _paces(file: Path, context: str) -> Generator[float, None, None]:
+    """The paces that were fixed of a context: the first holds."""
+    yield from (float(row["pace"]) for row in _rows(file, context) if "pace" in row)
