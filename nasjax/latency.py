@@ -215,7 +215,7 @@ def _measured(net: SuperNet, target: Target) -> Generator[Profiled, None, Profil
         yield Profiled(done, planned, _milliseconds_and_joules(whole[-1])[0])
     archs = archs[[one is not None for one in whole]]
     if len(archs) < LEAST:
-        why = timer.failure or "the super-network has no more; hardware=csv takes any number"
+        why = timer.failure or "the super-network has no more"
         raise ValueError(f"{len(archs)} of {len(whole)} networks could be timed, {LEAST} are needed: {why}")
     timer.fix_pace()  # Only now is it known what is usual.
     usual = [timer.usual(one) for one in whole if one is not None]
