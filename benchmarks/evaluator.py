@@ -68,11 +68,11 @@ from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAR
 from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 
 from nasjax import supernets
-from nasjax.architectures import read_architectures
 from nasjax.evaluation import EVALUATORS
 from nasjax.pareto import non_dominated_sort
-from nasjax.subject import measure
-from nasjax.supernets.ofa_lists import to_ofa
+from nasjax.runs.csv_io import read_architectures
+from nasjax.searches.problem import measure
+from nasjax.supernets.ofa.lists import to_ofa
 from nasjax.tasks import ImageClassification
 from nasjax.tasks.classification import Split
 

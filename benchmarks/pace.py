@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from nasjax import supernets
-from nasjax.hardware.latency import Precision, compiled, timed
+from nasjax.hardware.latency_table import extracted
+from nasjax.hardware.measurement import Precision, compiled, timed
 from nasjax.hardware.pace import Pace
-from nasjax.hardware.stages import extracted
-from nasjax.latency import networks_to_measure
+from nasjax.hardware.profile import networks_to_measure
 
 WINDOW = 3.0
 

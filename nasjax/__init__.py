@@ -15,20 +15,20 @@ from nasjax.version import __version__
 
 if TYPE_CHECKING:
     from nasjax import supernets, tasks
-    from nasjax.extract import load
-    from nasjax.loop import Progress, search, searching
-    from nasjax.results import Front
-    from nasjax.seeds import search_seeds
-    from nasjax.subject import follow
+    from nasjax.searches.front import Front
+    from nasjax.searches.loop import Progress, search, searching
+    from nasjax.searches.problem import follow
+    from nasjax.searches.vmapped_seeds import search_seeds
+    from nasjax.supernets.folders import load
 
 _PLACES = {
-    "Front": "nasjax.results",
-    "Progress": "nasjax.loop",
-    "follow": "nasjax.subject",
-    "load": "nasjax.extract",
-    "search": "nasjax.loop",
-    "search_seeds": "nasjax.seeds",
-    "searching": "nasjax.loop",
+    "Front": "nasjax.searches.front",
+    "Progress": "nasjax.searches.loop",
+    "follow": "nasjax.searches.problem",
+    "load": "nasjax.supernets.folders",
+    "search": "nasjax.searches.loop",
+    "search_seeds": "nasjax.searches.vmapped_seeds",
+    "searching": "nasjax.searches.loop",
     "supernets": "nasjax",
     "tasks": "nasjax",
 }

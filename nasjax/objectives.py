@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from nasjax.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -62,22 +64,22 @@ OBJECTIVES = {
 def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Objective:
     """`name`, or `max:name` / `min:name`; the reference is the worse end of the name's range.
 
-    `ranges` has least and greatest value of all that can be measured; any other name is a ValueError.
+    `ranges` has least and greatest value of all that can be measured; any other name is a ConfigError.
 
     >>> parse_objective("max:f1", {"f1": (0.0, 1.0), "macs": (1e6, 2e6)})
     Objective(name='f1', direction='max', unit='', reference=0.0)
     """
     match = re.fullmatch(r"(?:(max|min):)?(\w[\w.-]*)", words.strip())
     if match is None:
-        raise ValueError(f"objective {words!r} is not of the form name, max:name or min:name")
+        raise ConfigError(f"objective {words!r} is not of the form name, max:name or min:name")
     direction, name = match.groups()
     known = OBJECTIVES.get(name)
     if name not in ranges:
         what = f" ({name}: {known.about})" if known else ""
-        raise ValueError(f"objective {name!r} cannot be measured here; allowed: {', '.join(ranges)}{what}")
+        raise ConfigError(f"objective {name!r} cannot be measured here; allowed: {', '.join(ranges)}{what}")
     direction = direction or (known.direction if known else None)
     if direction is None:
-        raise ValueError(f"objective {name!r} needs a direction: max:{name} or min:{name}")
+        raise ConfigError(f"objective {name!r} needs a direction: max:{name} or min:{name}")
     worst = ranges[name][0 if direction == "max" else 1]
     if not np.isfinite(worst) and known is not None:
         worst = known.reference
@@ -85,12 +87,12 @@ def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Ob
 
 
 def listed(name: str, words: Any) -> tuple[str, ...]:
-    """Several words, or one alone, or None for nothing. Raises ValueError for anything else."""
+    """Several words, or one alone, or None for nothing. Raises ConfigError for anything else."""
     if words is None or isinstance(words, str):
         return () if words is None else (words,)
     found = tuple(words) if isinstance(words, Iterable) else (words,)
     if not all(isinstance(word, str) for word in found):
-        raise ValueError(f"{name} must be a list of words, not {words!r}")
+        raise ConfigError(f"{name} must be a list of words, not {words!r}")
     return found
 
 
@@ -99,23 +101,23 @@ def parse_objectives(
 ) -> tuple[Objective, ...]:
     """All objectives of a search, with their `references` where those are given.
 
-    Raises ValueError for none, for one named twice, for a reference of something else, or as `parse_objective` does.
+    Raises ConfigError for none, for one named twice, for a reference of something else, or as `parse_objective` does.
     """
     objectives = tuple(parse_objective(word, ranges) for word in listed("objectives", words))
     names = [objective.name for objective in objectives]
     if not names:
-        raise ValueError(f"objectives is empty; allowed: {', '.join(ranges)}")
+        raise ConfigError(f"objectives is empty; allowed: {', '.join(ranges)}")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"objective {twice[0]!r} is named twice")
+        raise ConfigError(f"objective {twice[0]!r} is named twice")
     for name in references:
         if name not in names:
-            raise ValueError(f"references names {name!r}, which is not an objective; allowed: {', '.join(names)}")
+            raise ConfigError(f"references names {name!r}, which is not an objective; allowed: {', '.join(names)}")
     objectives = tuple(replace(o, reference=float(references.get(o.name, o.reference))) for o in objectives)
     for objective in objectives:
         if not np.isfinite(objective.reference):
             name = objective.name
-            raise ValueError(f"the worst useful {name} is not known: say it as references.{name}=NUMBER")
+            raise ConfigError(f"the worst useful {name} is not known: say it as references.{name}=NUMBER")
     return objectives
 
 
@@ -134,30 +136,35 @@ class Constraint:
 
 
 def parse_constraint(words: str, allowed: Iterable[str]) -> Constraint:
-    """`name<=number` or `name>=number`. Raises ValueError for anything else, and for a name that is not `allowed`.
+    """`name<=number` or `name>=number`. Raises ConfigError for anything else, and for a name that is not `allowed`.
 
     >>> parse_constraint("latency<=5", ["latency", "macs"])
     Constraint(name='latency', bound=5.0, least=False)
     """
     match = re.fullmatch(r"(\w[\w.-]*?)\s*(<=|>=)\s*(\S+)", words.strip())
-    try:
-        assert match is not None
-        name, sign, bound = match.group(1), match.group(2), float(match.group(3))
-        assert not np.isnan(bound)
-    except (AssertionError, ValueError):
-        raise ValueError(f"constraint {words!r} is not of the form name<=number or name>=number") from None
+    name, sign, bound = match.groups() if match else ("", "", "")
+    if match is None or np.isnan(_number(bound)):
+        raise ConfigError(f"constraint {words!r} is not of the form name<=number or name>=number")
     if name not in allowed:
-        raise ValueError(f"constraint {words!r}: {name!r} is not known here; allowed: {', '.join(allowed)}")
-    return Constraint(name, bound, sign == ">=")
+        raise ConfigError(f"constraint {words!r}: {name!r} is not known here; allowed: {', '.join(allowed)}")
+    return Constraint(name, _number(bound), sign == ">=")
+
+
+def _number(text: str) -> float:
+    """The number that a text is; NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def parse_constraints(words: Sequence[str], allowed: Iterable[str]) -> tuple[Constraint, ...]:
-    """All constraints of a search. Raises ValueError as `parse_constraint` does, and for bounds that exclude each other."""
+    """All constraints of a search. Raises ConfigError as `parse_constraint` does, and for bounds that exclude each other."""
     constraints = tuple(parse_constraint(word, allowed) for word in listed("constraints", words))
     for least in constraints:
         for most in constraints:
             if least.name == most.name and least.least and not most.least and least.bound > most.bound:
-                raise ValueError(
+                raise ConfigError(
                     f"no {least.name} is at least {least.bound:g} and at most {most.bound:g}: change constraints"
                 )
     return constraints

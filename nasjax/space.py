@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from nasjax.errors import ConfigError
 from nasjax.types import Arch, Mask, Population, PRNGKey
 
 Option = int | float | str
@@ -38,11 +39,11 @@ class Gene:
 
     def __post_init__(self):
         if not self.options:
-            raise ValueError(f"gene {self.name!r} has no options")
+            raise ConfigError(f"gene {self.name!r} has no options")
         if len(set(self.options)) != len(self.options):
-            raise ValueError(f"gene {self.name!r} names an option twice: {self.options}")
+            raise ConfigError(f"gene {self.name!r} names an option twice: {self.options}")
         if self.ordered and list(self.options) != sorted(self.options):
-            raise ValueError(f"the options of gene {self.name!r} must ascend, not {self.options}")
+            raise ConfigError(f"the options of gene {self.name!r} must ascend, not {self.options}")
 
     @property
     def ordered(self) -> bool:
@@ -77,13 +78,13 @@ class SearchSpace:
         known: dict[str, Gene] = {}
         for gene in self.genes:
             if gene.name in known:
-                raise ValueError(f"two genes are named {gene.name!r}")
+                raise ConfigError(f"two genes are named {gene.name!r}")
             if gene.needs is not None:
                 parent = known.get(gene.needs[0])
                 if parent is None:
-                    raise ValueError(f"gene {gene.name!r} needs {gene.needs[0]!r}, which does not come before it")
+                    raise ConfigError(f"gene {gene.name!r} needs {gene.needs[0]!r}, which does not come before it")
                 if not parent.ordered:
-                    raise ValueError(f"gene {gene.name!r} needs {parent.name!r}, whose options are not numbers")
+                    raise ConfigError(f"gene {gene.name!r} needs {parent.name!r}, whose options are not numbers")
             known[gene.name] = gene
 
     @cached_property
@@ -168,22 +169,22 @@ class SearchSpace:
     def encode(self, choices: Mapping[str, Option]) -> Arch:
         """The canonical vector of named choices; genes that do not exist may be left out.
 
-        Raises ValueError for an unknown gene, an option that is not allowed, or a gene that exists and is missing.
+        Raises ConfigError for an unknown gene, an option that is not allowed, or a gene that exists and is missing.
         """
         unknown = sorted(set(choices) - set(self.names))
         if unknown:
-            raise ValueError(f"unknown gene {unknown[0]!r}; allowed: {', '.join(self.names)}")
+            raise ConfigError(f"unknown gene {unknown[0]!r}; allowed: {', '.join(self.names)}")
         arch = np.zeros(len(self.genes), np.int32)
         for i, gene in enumerate(self.genes):
             if gene.name not in choices:
                 continue
             if choices[gene.name] not in gene.options:
                 allowed = ", ".join(map(str, gene.options))
-                raise ValueError(f"gene {gene.name!r} cannot be {choices[gene.name]!r}; allowed: {allowed}")
+                raise ConfigError(f"gene {gene.name!r} cannot be {choices[gene.name]!r}; allowed: {allowed}")
             arch[i] = gene.options.index(choices[gene.name])
         for gene, on in zip(self.genes, self.active(arch), strict=True):
             if on and gene.name not in choices:
-                raise ValueError(f"gene {gene.name!r} is missing; allowed: {', '.join(map(str, gene.options))}")
+                raise ConfigError(f"gene {gene.name!r} is missing; allowed: {', '.join(map(str, gene.options))}")
         return self.canonical(arch)
 
     def decode(self, arch: Int[Array | np.ndarray, " genes"]) -> dict[str, Option]:

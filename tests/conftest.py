@@ -14,12 +14,15 @@ install_import_hook(CHECKED, "typechecking.typechecked")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from nasjax.host import cache_folder  # noqa: E402
+
 
 def pytest_configure(config):
     if config.option.markexpr == "not slow":
         # Quick tests compile much and compute little: a third of their time is LLVM's optimisation.
         os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+    # Outside the clone, so that a fresh one finds what another compiled; jaxlib's programs are its version's alone.
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "tests" / jax.lib.__version__))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 

@@ -14,8 +14,8 @@ from jax import lax
 from nasjax import supernets
 from nasjax.evaluation.calibration import calibrate
 from nasjax.supernets.checkpoints import fill
-from nasjax.supernets.ofa_lists import from_ofa
-from nasjax.supernets.ofa_weights import published_names
+from nasjax.supernets.ofa.lists import from_ofa
+from nasjax.supernets.ofa.weights import published_names
 
 FOLDER = Path(__file__).parent / "golden"
 sys.path.insert(0, str(FOLDER))

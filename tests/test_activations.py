@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 from tiny import CONFIG, architectures
 
-from nasjax.extract import extract
+from nasjax.hardware.activation_memory import jaxpr_memory
 from nasjax.hardware.costs import cost_tables
-from nasjax.hardware.memory import jaxpr_memory
+from nasjax.supernets.extract import extract
 
 
 def peak(function, *shapes):

@@ -11,7 +11,7 @@ from known_fronts import ELASTIC, rows, trade, weights
 from nasjax.algorithms import ALGORITHMS
 from nasjax.algorithms.evolve import evolve
 from nasjax.pareto import hypervolume_exact
-from nasjax.tables import record, settings
+from nasjax.registry import record, settings
 
 POPULATION, GENERATIONS = 16, 20
 REFERENCE = np.array([0.0, 200.0])

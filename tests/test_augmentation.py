@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nasjax.evaluation import MaskedConfig
-from nasjax.evaluation.augmentation import AUGMENTATIONS
+from nasjax.tasks.augmentation import AUGMENTATIONS
 
 IMAGES = np.random.default_rng(0).normal(size=(40, 16, 8, 3)).astype(np.float32)
 

@@ -8,10 +8,9 @@ from itertools import count
 import numpy as np
 import pytest
 
-from nasjax import fastest
-from nasjax.evaluation import WAYS, AutoConfig, MaskedConfig, auto
+from nasjax.evaluation import WAYS, AutoConfig, MaskedConfig, auto, fastest
+from nasjax.evaluation.fastest import bound
 from nasjax.evaluation.memory import TooLarge
-from nasjax.fastest import bound
 
 SMALL = AutoConfig(batch=16, calibration_images=16, chunk=2)
 
@@ -95,7 +94,7 @@ def test_what_was_timed_is_remembered_for_the_same_network_device_and_batch(
     assert len(figures) == 1
     bound(replace(config, batch=8), tiny_net, tiny_task)
     assert len(figures) == 2
-    monkeypatch.setattr(fastest, "processor", lambda: "another")
+    monkeypatch.setattr(fastest, "processor_name", lambda: "another")
     bound(config, tiny_net, tiny_task)
     assert len(figures) == 3
     assert len((tmp_path / "deep" / "ways.jsonl").read_text().splitlines()) == 3

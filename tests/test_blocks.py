@@ -15,11 +15,11 @@ import nasjax
 from nasjax import supernets
 from nasjax.hardware.costs import cost_tables
 from nasjax.outline import Block, outline
-from nasjax.report.blocks import drawing, legend, look, loose
 from nasjax.report.cards import against
+from nasjax.report.drawings import drawing, legend, look, loose
 from nasjax.report.page import page
-from nasjax.report.run_folder import read_run
-from nasjax.report.space import Space, read_space
+from nasjax.runs.reader import read_run
+from nasjax.runs.space_summary import Space, read_space
 
 
 def abstract(name):

@@ -8,8 +8,8 @@ import pytest
 from measured import lines, start, wait_for
 
 from nasjax import supernets, tasks
-from nasjax.archive import Archive
 from nasjax.evaluation import MaskedConfig
+from nasjax.runs.archive import Archive
 
 ARCHS = np.arange(12, dtype=np.int32).reshape(6, 2)
 

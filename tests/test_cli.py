@@ -21,8 +21,8 @@ from nasjax.cli.compose import parsed, rewritten
 from nasjax.cli.multirun import job_name
 from nasjax.cli.schemas import GROUPS
 from nasjax.evaluation import MaskedConfig
-from nasjax.extract import extract
-from nasjax.tables import settings
+from nasjax.registry import settings
+from nasjax.supernets.extract import extract
 
 CONF = Path(str(files("nasjax.conf")))
 

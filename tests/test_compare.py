@@ -14,7 +14,7 @@ from nasjax.cli import main
 from nasjax.cli.schemas import GROUPS
 from nasjax.pareto import hypervolume_exact
 from nasjax.report.compare import Group, groups, run_folders, table, write_comparison
-from nasjax.report.run_folder import read_run
+from nasjax.runs.reader import read_run
 
 
 @pytest.fixture

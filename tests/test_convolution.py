@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from tiny import close
 
-from nasjax.supernets import convolution
+from nasjax.supernets.cpu import convolution
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -12,13 +12,13 @@ from flax import nnx
 from jax import lax
 from tiny import CONFIG, architectures, tiny_network
 
-from nasjax.extract import extract
 from nasjax.hardware.costs import CostTable, cost_tables, jaxpr_macs
 from nasjax.space import Gene
 from nasjax.supernets import elastic
-from nasjax.supernets.convolution import library_convolution
+from nasjax.supernets.cpu.convolution import library_convolution
 from nasjax.supernets.elastic import Dense
-from nasjax.supernets.mobilenet_v3 import MobileNetV3Config
+from nasjax.supernets.extract import extract
+from nasjax.supernets.families.mobilenet_v3 import MobileNetV3Config
 from nasjax.supernets.stage import Stage, SuperNet
 
 TRACES = Path(__file__).parents[2] / "shared" / "data" / "dynast-traces"

@@ -7,8 +7,8 @@ import pytest
 
 from nasjax import supernets
 from nasjax.cli import main
-from nasjax.dynast import import_results
-from nasjax.supernets.ofa_lists import to_ofa
+from nasjax.searches.dynast import import_results
+from nasjax.supernets.ofa.lists import to_ofa
 
 TRACES = Path(__file__).parents[2] / "shared" / "data" / "dynast-traces"
 MBV3 = "ofa_mbv3_d234_e346_k357_w1.0"

@@ -8,8 +8,8 @@ from test_latency import Clock
 
 import nasjax
 from nasjax.hardware.energy import energy_counter
-from nasjax.hardware.latency import Precision, Program, measure_latency
-from nasjax.latency import check_energy
+from nasjax.hardware.measurement import Precision, Program, measure_latency
+from nasjax.hardware.profile import check_energy
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_energy_is_refused_before_anything_is_timed(monkeypatch, tiny_net, tiny_
     def missing():
         raise ValueError("there is none")
 
-    monkeypatch.setattr("nasjax.latency.energy_counter", missing)
+    monkeypatch.setattr("nasjax.hardware.profile.energy_counter", missing)
     for words in (["accuracy_top1", "energy"], ["accuracy_top1", "min:energy"]):
         with pytest.raises(ValueError, match="there is none"):
             nasjax.search(tiny_net, tiny_task, objectives=words, hardware="cpu", evaluations=1)

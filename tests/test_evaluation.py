@@ -12,7 +12,7 @@ from tiny import architectures, close, easy_task, tiny_network
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.memory import compiler_bytes
-from nasjax.extract import extract
+from nasjax.supernets.extract import extract
 from nasjax.tasks.classification import Split
 
 CONFIG = MaskedConfig(batch=16, calibration_images=50, chunk=4)

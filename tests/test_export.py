@@ -22,11 +22,11 @@ from tiny import architectures, scrambled
 
 from nasjax import supernets, tasks
 from nasjax.cli import main
-from nasjax.deliver import deliver
+from nasjax.deploy.subnet import deliver
 from nasjax.evaluation import MaskedConfig
 from nasjax.export import KINDS, kind, run_onnx, run_published, run_stablehlo, to_onnx
 from nasjax.export.published import net_config, state_dict
-from nasjax.extract import extract
+from nasjax.supernets.extract import extract
 from nasjax.supernets.stage import Stage, SuperNet
 
 FORMS = (".stablehlo", ".onnx", ".safetensors")

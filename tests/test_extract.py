@@ -11,11 +11,12 @@ from safetensors.numpy import load_file, save_file
 from tiny import architectures, close, pictures, scrambled, tiny_network
 
 from nasjax.evaluation.calibration import calibrate
-from nasjax.extract import extract, load, save_network
+from nasjax.registry import record
 from nasjax.supernets import SUPERNETS, load_weights, save_weights
 from nasjax.supernets.checkpoints import tensors
 from nasjax.supernets.elastic import Conv
-from nasjax.tables import record
+from nasjax.supernets.extract import extract
+from nasjax.supernets.folders import load, save_network
 
 IMAGES = jnp.asarray(pictures(4))
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import nasjax
-from nasjax import extract_run, supernets, tasks
+from nasjax import supernets, tasks
 from nasjax.cli import main
 from nasjax.cli.compose import configuration
 from nasjax.cli.extraction import _timed
-from nasjax.extract_run import by_hand, chosen, hand_over
+from nasjax.deploy import from_run as extract_run
+from nasjax.deploy.from_run import by_hand, chosen, hand_over
 from nasjax.pareto import knee, non_dominated_exact
 
 

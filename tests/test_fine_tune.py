@@ -15,9 +15,10 @@ import nasjax
 from nasjax import supernets, tasks
 from nasjax.cli import main
 from nasjax.export import run_stablehlo
-from nasjax.extract import extract, save_network
 from nasjax.supernets.checkpoints import tensors
 from nasjax.supernets.elastic import Conv
+from nasjax.supernets.extract import extract
+from nasjax.supernets.folders import save_network
 from nasjax.training.sandwich import _sandwich_loss
 
 

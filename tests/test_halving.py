@@ -11,7 +11,7 @@ from tiny import architectures, easy_task, tiny_network
 
 from nasjax.evaluation import EVALUATORS, Halving
 from nasjax.evaluation.halving import better
-from nasjax.subject import subject
+from nasjax.searches.problem import subject
 
 FIRST = {"batch": 16, "calibration_images": 32, "chunk": 7, "first_pictures": 20}
 

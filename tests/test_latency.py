@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from nasjax.extract import extract
-from nasjax.hardware.latency import Precision, Program, certain, compiled, measure_latency, median_interval, timed
+from nasjax.hardware.measurement import Precision, Program, certain, compiled, measure_latency, median_interval, timed
 from nasjax.hardware.pace import Look, Pace, undisturbed
+from nasjax.supernets.extract import extract
 
 NEVER = -1.0
 """A precision that no median has: all of the time is taken."""

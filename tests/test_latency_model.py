@@ -7,12 +7,12 @@ import pytest
 from flax import nnx
 from tiny import architectures, tiny_network
 
-from nasjax.extract import extract
 from nasjax.hardware.costs import CostTable, cost_tables
-from nasjax.hardware.model import fit_latency
-from nasjax.hardware.stages import _carried, branches, extracted
+from nasjax.hardware.latency_model import fit_latency
+from nasjax.hardware.latency_table import _carried, branches, extracted
 from nasjax.predictors import GaussianProcess, Inputs, Ridge
 from nasjax.space import Gene, SearchSpace
+from nasjax.supernets.extract import extract
 
 SPACE = SearchSpace((Gene("depth", (1, 2, 3)), Gene("width", (2, 4, 6)), Gene("kernel", (3, 5, 7)), Gene("side", (8, 12))))
 

@@ -14,13 +14,13 @@ from tiny import architectures, tiny_network
 
 import nasjax
 from nasjax.cli.extraction import _rows
-from nasjax.extract_run import Handed, chosen
+from nasjax.deploy.from_run import Handed, chosen
 from nasjax.hardware.devices import Failed
-from nasjax.hardware.latency import Latency
-from nasjax.hardware.stages import extracted
+from nasjax.hardware.latency_table import extracted
+from nasjax.hardware.measurement import Latency
+from nasjax.hardware.profile import latency_rows, networks_to_measure, profile, profiling
 from nasjax.hardware.targets import Command, Cpu, Csv, Gpu, Target
-from nasjax.latency import latency_rows, networks_to_measure, profile, profiling
-from nasjax.report.run_folder import number
+from nasjax.runs.reader import number
 
 
 def milliseconds(network):
@@ -392,7 +392,7 @@ class MoodyTarget(Cpu):
 
 def test_networks_that_a_device_fails_on_are_failed_evaluations_and_no_more(small_net, tiny_task, tmp_path, caplog,
                                                                            monkeypatch):  # fmt: skip
-    monkeypatch.setattr("nasjax.latency.energy_counter", lambda: None)
+    monkeypatch.setattr("nasjax.hardware.profile.energy_counter", lambda: None)
     archs = networks_to_measure(small_net.space, 9)
     known = truths(small_net, archs)
     most = float(np.sort(known)[-3])

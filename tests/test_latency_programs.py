@@ -14,9 +14,9 @@ import nasjax
 from nasjax import supernets
 from nasjax.cli import main
 from nasjax.hardware.devices import Failed
-from nasjax.hardware.stages import branches, extracted
+from nasjax.hardware.latency_table import branches, extracted
+from nasjax.hardware.profile import networks_to_measure, profile
 from nasjax.hardware.targets import Command
-from nasjax.latency import networks_to_measure, profile
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from nasjax import supernets
 from nasjax.cli import main
-from nasjax.supernets.limits import check_limits
+from nasjax.supernets.families.limits import check_limits
 
 MOBILENET, RESNET = "ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50"
 BOTH = (

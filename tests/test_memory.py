@@ -15,10 +15,11 @@ from flax import nnx
 from tiny import architectures, easy_task, tiny_network
 
 from nasjax import supernets
-from nasjax.evaluation import MaskedConfig, memory, pictures
+from nasjax.evaluation import MaskedConfig, memory
+from nasjax.evaluation import blocks as pictures
 from nasjax.evaluation.masked import at_once
 from nasjax.evaluation.programs import calibrations
-from nasjax.subject import measure
+from nasjax.searches.problem import measure
 from nasjax.supernets.stage import RESOLUTIONS
 
 CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)

@@ -5,7 +5,7 @@ import ofa_golden as ofa
 import pytest
 
 from nasjax import supernets
-from nasjax.supernets.ofa_lists import from_ofa, to_ofa
+from nasjax.supernets.ofa.lists import from_ofa, to_ofa
 
 MOBILENET, _, PROXYLESS, RESNET = ofa.NAMES
 NAMES = (MOBILENET, PROXYLESS, RESNET)

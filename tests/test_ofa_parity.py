@@ -8,9 +8,11 @@ import pytest
 from flax import nnx
 
 from nasjax.evaluation.calibration import calibrate
-from nasjax.extract import extract
 from nasjax.hardware.costs import cost_tables, jaxpr_macs
-from nasjax.supernets import convolution, elastic, resnet
+from nasjax.supernets import elastic
+from nasjax.supernets.cpu import convolution
+from nasjax.supernets.extract import extract
+from nasjax.supernets.families import resnet
 
 TOLERANCE = 5e-5
 """Of the logits' scale; in PyTorch alone float32 and float64 differ by 1e-5."""

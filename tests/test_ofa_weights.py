@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from nasjax import supernets
 from nasjax.cli import main
 from nasjax.supernets.checkpoints import fill, read_tensors, tensors
-from nasjax.supernets.ofa_weights import published_names, short
+from nasjax.supernets.ofa.weights import published_names, short
 
 SMALL = {
     "ofa_mbv3_d234_e346_k357_w1.0": {

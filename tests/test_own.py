@@ -10,7 +10,7 @@ import pytest
 import nasjax
 from nasjax import supernets
 from nasjax.cli import main
-from nasjax.subject import subject
+from nasjax.searches.problem import subject
 
 DOCUMENT = "docs/own-super-network.md"
 

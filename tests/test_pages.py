@@ -15,7 +15,7 @@ import nasjax
 from nasjax import supernets
 from nasjax.hardware.costs import cost_tables
 from nasjax.report.compare import write_comparison
-from nasjax.report.run_folder import read_run
+from nasjax.runs.reader import read_run
 
 pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chromium here (apt-get install chromium)")
 

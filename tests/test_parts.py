@@ -8,13 +8,14 @@ from flax import nnx
 from test_ways import NETS
 from tiny import architectures, close, scrambled
 
-from nasjax.evaluation import few
-from nasjax.evaluation.few import Few, few_at_a_time
+from nasjax.evaluation import micro_batched as few
+from nasjax.evaluation.micro_batched import Few, few_at_a_time
 from nasjax.evaluation.switch import Switched
-from nasjax.supernets import elastic, parts
+from nasjax.supernets import elastic
+from nasjax.supernets.cpu import micro_batches as parts
+from nasjax.supernets.cpu.deferred_norm import Pending
+from nasjax.supernets.cpu.micro_batches import largest_part, recalibrating, together
 from nasjax.supernets.elastic import ConvNorm
-from nasjax.supernets.parts import largest_part, recalibrating, together
-from nasjax.supernets.pending import Pending
 
 PICTURES = 6
 

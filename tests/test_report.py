@@ -14,8 +14,8 @@ import pytest
 from nasjax.report import read_run, write_report
 from nasjax.report.page import page
 from nasjax.report.plots import front_figure, hypervolume_figure, panels, ticks
-from nasjax.report.run_folder import architecture, number
 from nasjax.report.terminal import MOST_ROWS, front_table
+from nasjax.runs.reader import architecture, number
 
 ACCURACY = {"name": "accuracy_top1", "direction": "max", "unit": "%", "reference": 0.0}
 LATENCY = {"name": "latency", "direction": "min", "unit": "ms", "reference": 50.0}

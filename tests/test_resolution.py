@@ -12,10 +12,11 @@ from tiny import architectures, close, tiny_network
 import nasjax
 from nasjax import supernets
 from nasjax.evaluation import MaskedConfig
-from nasjax.evaluation.resolution import by_resolution, resized
-from nasjax.extract import extract, load, save_network
+from nasjax.evaluation.host_genes import by_resolution, resized
 from nasjax.hardware.costs import cost_tables
-from nasjax.supernets.resnet import ResNetConfig
+from nasjax.supernets.extract import extract
+from nasjax.supernets.families.resnet import ResNetConfig
+from nasjax.supernets.folders import load, save_network
 from nasjax.tasks.classification import Split
 
 RESOLUTIONS = (5, 7)

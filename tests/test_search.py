@@ -17,11 +17,11 @@ from tables import GENES, brute_front, write_table
 import nasjax
 from nasjax import supernets
 from nasjax.algorithms import NSGA2
-from nasjax.loop import problem_of
 from nasjax.objectives import Goals, parse_objectives
 from nasjax.predictors import Ridge
-from nasjax.runs import run_folder
-from nasjax.subject import subject
+from nasjax.runs.folder import run_folder
+from nasjax.searches.loop import problem_of
+from nasjax.searches.problem import subject
 from nasjax.supernets.tabular import TabularNet
 from nasjax.tactics import Concurrent, Random, WeakNAS
 

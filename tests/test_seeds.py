@@ -10,10 +10,10 @@ from tables import GENES, write_table
 
 import nasjax
 from nasjax.algorithms import NSGA2
-from nasjax.loop import problem_of
 from nasjax.objectives import Goals, parse_constraints, parse_objectives
 from nasjax.predictors import Ridge
-from nasjax.subject import subject
+from nasjax.searches.loop import problem_of
+from nasjax.searches.problem import subject
 from nasjax.tactics import Concurrent
 
 GOALS = ["max:acc", "min:cost"]

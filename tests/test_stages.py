@@ -12,7 +12,7 @@ from jax import lax
 from tiny import CONFIG, architectures, close, pictures, scrambled
 
 from nasjax.space import Gene
-from nasjax.supernets.mobilenet_v3 import Head, InvertedBottleneck, MobileNetV3Config, SeparableBlock, Stem
+from nasjax.supernets.families.mobilenet_v3 import Head, InvertedBottleneck, MobileNetV3Config, SeparableBlock, Stem
 from nasjax.supernets.stage import Stage, SuperNet, check_arch, check_choice
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -8,12 +8,12 @@ from tables import GENES, write_table
 
 import nasjax
 from nasjax.cli import main
-from nasjax.dynast import import_results
 from nasjax.objectives import Goals, parse_constraints, parse_objectives
 from nasjax.pareto import non_dominated_sort
-from nasjax.subject import subject
+from nasjax.searches.dynast import import_results
+from nasjax.searches.problem import subject
+from nasjax.searches.warm_start import warm_start
 from nasjax.tactics import TACTICS
-from nasjax.warm import warm_start
 
 SETTINGS = {"full_on_estimations": {"sample": 20}, "weaknas": {"first": 16, "batch": 10, "top": 20}, "ehvi": {"start": 16}}
 

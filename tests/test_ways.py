@@ -18,9 +18,9 @@ from nasjax import supernets
 from nasjax.evaluation import EVALUATORS, WAYS
 from nasjax.evaluation.prefix import SKIPPED, Kept, _walk
 from nasjax.evaluation.switch import Switched, in_turn
-from nasjax.extract import extract
-from nasjax.subject import measure
-from nasjax.supernets.resnet import ResNetConfig
+from nasjax.searches.problem import measure
+from nasjax.supernets.extract import extract
+from nasjax.supernets.families.resnet import ResNetConfig
 from nasjax.tasks import ImageClassification
 from nasjax.tasks.classification import Split
 

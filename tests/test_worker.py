@@ -12,8 +12,8 @@ import pytest
 from tiny import tiny_network
 
 from nasjax.hardware.devices import Failed, Here, Process, environment
-from nasjax.hardware.latency import Precision
-from nasjax.hardware.stages import extracted
+from nasjax.hardware.latency_table import extracted
+from nasjax.hardware.measurement import Precision
 
 HOLDER = """
 import subprocess, sys

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from nasjax.supernets.mobilenet_v3 import MobileNetV3Config
+from nasjax.supernets.families.mobilenet_v3 import MobileNetV3Config
 from nasjax.tasks import ImageClassification
 from nasjax.tasks.classification import Split
 

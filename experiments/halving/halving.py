@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 from nasjax import supernets, tasks
 from nasjax.objectives import parse_objectives
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
-from nasjax.subject import measure, subject
+from nasjax.searches.problem import measure, subject
 
 NETWORKS, COMPANY, SEEDS = 96, 16, 5
 FIRST = (50, 100, 200, 300)

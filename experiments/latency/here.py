@@ -17,8 +17,8 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from nasjax import supernets
+from nasjax.hardware.profile import networks_to_measure, profile
 from nasjax.hardware.timer import Timer
-from nasjax.latency import networks_to_measure, profile
 
 FITTED = 24
 HARDWARE = {"name": "cpu", "threads": 1}

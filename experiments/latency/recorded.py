@@ -24,7 +24,7 @@ import numpy as np
 
 from nasjax import supernets
 from nasjax.hardware.costs import cost_tables
-from nasjax.hardware.model import fit_latency
+from nasjax.hardware.latency_model import fit_latency
 from nasjax.predictors import GaussianProcess, Inputs, Ridge, errors
 from nasjax.predictors.svr import SVR
 from nasjax.space import Gene, SearchSpace

@@ -25,8 +25,8 @@ import numpy as np
 from recorded import anytime, front_of, fronts, problems
 
 from nasjax import supernets
+from nasjax.hardware.profile import profiling
 from nasjax.hardware.timer import Timer
-from nasjax.latency import profiling
 
 TARGETS = {f"{threads}-thread_batch-{batch}": (threads, batch) for threads in (1, 2) for batch in (1, 32)}
 

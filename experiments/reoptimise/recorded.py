@@ -23,7 +23,7 @@ import fronts  # noqa: E402
 import problems  # noqa: E402
 import recorded as latencies  # noqa: E402
 
-from nasjax.hardware.model import fit_latency  # noqa: E402
+from nasjax.hardware.latency_model import fit_latency  # noqa: E402
 from nasjax.pareto import non_dominated_exact  # noqa: E402
 from nasjax.predictors import GaussianProcess, errors  # noqa: E402
 

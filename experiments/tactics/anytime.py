@@ -31,7 +31,7 @@ import yaml
 from nasjax.algorithms import ALGORITHMS
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
 from nasjax.predictors import PREDICTORS
-from nasjax.tables import settings
+from nasjax.registry import settings
 from nasjax.tactics import TACTICS, Problem, Warm
 from nasjax.tactics.predicting import best_first
 

@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nasjax import supernets
-from nasjax.dynast import import_results
 from nasjax.hardware.costs import cost_tables
+from nasjax.searches.dynast import import_results
 
 NAME = "ofa_mbv3_d234_e346_k357_w1.0"
 NOISE = 0.02

@@ -21,6 +21,7 @@ from nasjax.algorithms.decomposition import LIMIT, chebyshev, directions, normal
 from nasjax.algorithms.genetic import GeneticState
 from nasjax.algorithms.nsga2 import NSGA2
 from nasjax.algorithms.variation import first, mutation_rate, refilled
+from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated, penalised
 from nasjax.space import SearchSpace
 from nasjax.types import Objectives, Population, PRNGKey, Violations
@@ -64,7 +65,7 @@ class Bank:
     def __post_init__(self):
         for name, least in (("population", 2), ("weights", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"algorithm.{name} must be at least {least}, not {getattr(self, name)}")
+                raise ConfigError(f"algorithm.{name} must be at least {least}, not {getattr(self, name)}")
 
     @partial(jax.jit, static_argnums=(0, 2, 4))
     def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> BankState:
@@ -195,7 +196,7 @@ class Evosax(Bank):
     def __post_init__(self):
         super().__post_init__()
         if self.strategy not in STRATEGIES:
-            raise ValueError(f"algorithm.strategy {self.strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
+            raise ConfigError(f"algorithm.strategy {self.strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
 
     def _name(self) -> str:
         return self.strategy

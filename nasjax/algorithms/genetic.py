@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from nasjax.algorithms.variation import first, offspring
+from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated_sort, penalised
 from nasjax.space import SearchSpace, duplicates
 from nasjax.types import Objectives, Population, PRNGKey, Violations
@@ -43,10 +44,10 @@ class Genetic(ABC):
 
     def __post_init__(self):
         if self.population < 2:
-            raise ValueError(f"algorithm.population must be at least 2, not {self.population}")
+            raise ConfigError(f"algorithm.population must be at least 2, not {self.population}")
         for name in ("crossover", "mutation"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
-                raise ValueError(f"algorithm.{name} must be from 0 to 1, not {getattr(self, name)}")
+                raise ConfigError(f"algorithm.{name} must be from 0 to 1, not {getattr(self, name)}")
 
     @partial(jax.jit, static_argnums=(0, 2, 4))
     def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> GeneticState:

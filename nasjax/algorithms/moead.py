@@ -15,6 +15,7 @@ from jaxtyping import Array, Int
 from nasjax.algorithms.decomposition import chebyshev, directions, normalised
 from nasjax.algorithms.ga import GA
 from nasjax.algorithms.genetic import GeneticState
+from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated
 from nasjax.types import PRNGKey
 
@@ -28,7 +29,7 @@ class MOEAD(GA):
     def __post_init__(self):
         super().__post_init__()
         if self.neighbours < 2:
-            raise ValueError(f"algorithm.neighbours must be at least 2, not {self.neighbours}")
+            raise ConfigError(f"algorithm.neighbours must be at least 2, not {self.neighbours}")
 
     def _parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
         number, dimensions = self.population, state.objectives.shape[1]

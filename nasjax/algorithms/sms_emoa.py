@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nasjax.algorithms.decomposition import normalised
 from nasjax.algorithms.genetic import Genetic, GeneticState
+from nasjax.errors import ConfigError
 from nasjax.pareto import crowding_distance
 from nasjax.space import SearchSpace
 from nasjax.types import Population, PRNGKey
@@ -26,7 +27,7 @@ class SMSEMOA(Genetic):
     def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> GeneticState:
         """As every genetic algorithm's; ValueError for more than three objectives."""
         if objectives > 3:
-            raise ValueError(
+            raise ConfigError(
                 f"algorithm sms_emoa takes up to three objectives, not {objectives}; take nsga2, unsga3 or moead"
             )
         return super().init(key, space, start, objectives)

@@ -3,10 +3,12 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from nasjax.errors import ConfigError
 from nasjax.version import __version__
 
 COMMANDS = {
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from nasjax.cli import commands
 
         return commands.HANDLERS[options.command](options)
-    except ValueError as error:
+    except ConfigError as error:
         print(f"nasjax: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -43,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("nasjax: interrupted", file=sys.stderr)
         return 130
+    except Exception:
+        traceback.print_exc()
+        print("nasjax: this is a bug of nasjax, not a mistake of yours: please report what stands above", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,18 +21,20 @@ from rich.progress import Progress as Bar
 from nasjax import supernets, tasks
 from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
-from nasjax.dynast import import_results
-from nasjax.evaluate import evaluate_table
+from nasjax.errors import ConfigError
 from nasjax.hardware.costs import cost_tables
-from nasjax.latency import METRICS, Profile, check_energy, latency_rows, profiling
-from nasjax.loop import Progress, searching
+from nasjax.hardware.profile import METRICS, Profile, check_energy, latency_rows, profiling
+from nasjax.host import cache_folder
 from nasjax.objectives import OBJECTIVES, listed, parse_constraints, parse_objective
 from nasjax.report import read_run, write_report
 from nasjax.report.compare import write_comparison
 from nasjax.report.terminal import front_table, words_table
-from nasjax.runs import new_path, read_settings, write_table
-from nasjax.subject import follow
-from nasjax.train import train_run
+from nasjax.runs.folder import new_path, read_settings, write_table
+from nasjax.searches.dynast import import_results
+from nasjax.searches.evaluate import evaluate_table
+from nasjax.searches.loop import Progress, searching
+from nasjax.searches.problem import follow
+from nasjax.training.run import train_run
 
 
 def search(options: argparse.Namespace) -> int:
@@ -43,7 +45,7 @@ def search(options: argparse.Namespace) -> int:
 
         check_sweep("search", words)
         if any(word.startswith("distributed=") for word in words):
-            raise ValueError("distributed= cannot be given with -m: several processes make one search")
+            raise ConfigError("distributed= cannot be given with -m: several processes make one search")
         return sweep(words)
     run_search(configuration("search", words))
     return 0
@@ -57,7 +59,7 @@ def run_search(config: dict[str, Any], label: str = "", again: str | None = None
     """Searches as configured, shows progress, prints the front and writes the report; whether the search is complete.
 
     With a `label`, as a job beside others: plain lines that begin with it, and no table. `again`: the command that goes on.
-    Raises ValueError, with the command that goes on, where the disk is full: nothing is then half-written.
+    Raises ConfigError, with the command that goes on, where the disk is full: nothing is then half-written.
     """
     run = Path(config["run"] or new_path(config["supernet"]["name"]))
     again = again or f"the same command with run={run}"
@@ -67,7 +69,7 @@ def run_search(config: dict[str, Any], label: str = "", again: str | None = None
         if error.errno not in FULL:
             raise
         what = f"disk full while writing {error.filename or 'to it'}"
-        raise ValueError(f"{what}: make room; {again} goes on from what is stored") from error
+        raise ConfigError(f"{what}: make room; {again} goes on from what is stored") from error
 
 
 def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
@@ -119,12 +121,12 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
     if stopped:
         raise SystemExit(130)
     if failed == done:
-        raise ValueError("every evaluation failed; what is wrong is above, or in evaluations.csv")
+        raise ConfigError("every evaluation failed; what is wrong is above, or in evaluations.csv")
     return run.summary["complete"]
 
 
 def _check_names(objectives: Any, constraints: Any, known: Sequence[str]) -> None:
-    """Raises ValueError for a name that nothing can be known by."""
+    """Raises ConfigError for a name that nothing can be known by."""
     ranges = dict.fromkeys(known, (0.0, float("inf")))
     for word in listed("objectives", objectives):
         parse_objective(word, ranges)
@@ -136,11 +138,11 @@ def train(options: argparse.Namespace) -> int:
     words = rewritten(options.overrides)
     config = configuration("train", words)
     if options.multirun:
-        raise ValueError("nasjax train takes no -m: train one super-network at a time")
+        raise ConfigError("nasjax train takes no -m: train one super-network at a time")
     _prepare_jax()
     tuned = config["subnet"] is not None
     if tuned and any(word.startswith("supernet") for word in words):
-        raise ValueError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
+        raise ConfigError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
     path = Path(config.pop("run") or new_path("train-subnet" if tuned else f"train-{config['supernet']['name']}"))
     command = " ".join(["nasjax train", *(word for word in options.overrides if not word.startswith("run="))])
     with _bar("epochs", "loss") as (bar, line):
@@ -157,17 +159,17 @@ def import_weights(options: argparse.Namespace) -> int:
     config = configuration("import", words)["supernet"]
     keys = [word.partition("=")[0] for word in words]
     if "supernet" not in keys:
-        raise ValueError(f"nasjax import {options.checkpoint}: supernet=NAME is missing; nasjax list has the names")
+        raise ConfigError(f"nasjax import {options.checkpoint}: supernet=NAME is missing; nasjax list has the names")
     if "supernet.checkpoint" in keys:
-        raise ValueError(f"the checkpoint to import is {options.checkpoint}: leave supernet.checkpoint out")
+        raise ConfigError(f"the checkpoint to import is {options.checkpoint}: leave supernet.checkpoint out")
     if "checkpoint" not in config:
-        raise ValueError(f"supernet={config['name']} has no weights to import")
+        raise ConfigError(f"supernet={config['name']} has no weights to import")
     named = [word.removeprefix("out=") for word in options.overrides if word.startswith("out=")]
     out = Path(named[-1] if named else f"{config['name']}.safetensors")
     if out.exists():
-        raise ValueError(f"out={out} exists already; name another file, or remove it")
+        raise ConfigError(f"out={out} exists already; name another file, or remove it")
     if not out.parent.is_dir():
-        raise ValueError(f"out={out}: there is no folder {out.parent}")
+        raise ConfigError(f"out={out}: there is no folder {out.parent}")
     net = supernets.create(**{**config, "checkpoint": options.checkpoint})
     supernets.save_weights(net, out, {"supernet": config["name"], "source": Path(options.checkpoint).name})
     print(f"Weights: {out}. To use them: supernet={config['name']} supernet.checkpoint={out}")
@@ -182,11 +184,11 @@ def import_table(options: argparse.Namespace) -> int:
     words = [word for word in overrides if not word.startswith("out=")]
     out = Path(named[-1] if named else "imported.csv")
     if not files:
-        raise ValueError("nasjax import-results needs at least one result table of DyNAS-T")
+        raise ConfigError("nasjax import-results needs at least one result table of DyNAS-T")
     if out.exists():
-        raise ValueError(f"out={out} exists already; name another file, or remove it")
+        raise ConfigError(f"out={out} exists already; name another file, or remove it")
     if not out.parent.is_dir():
-        raise ValueError(f"out={out}: there is no folder {out.parent}")
+        raise ConfigError(f"out={out}: there is no folder {out.parent}")
     table = import_results(
         files, supernets.abstract(**configuration("import-results", words)["supernet"]) if words else None
     )
@@ -243,13 +245,13 @@ def evaluate(options: argparse.Namespace) -> int:
     words = rewritten([word for word in options.overrides if word.partition("=")[0] not in own])
     if "run" in own:
         if words:
-            raise ValueError(f"run={own['run']} says what is evaluated: {words[0]} cannot be given with it")
+            raise ConfigError(f"run={own['run']} says what is evaluated: {words[0]} cannot be given with it")
         config = read_settings(Path(own["run"]))
         own.setdefault("archs", str(Path(own["run"]) / "pareto.csv"))
     else:
         config = configuration("evaluate", words)
     if "archs" not in own:
-        raise ValueError("nasjax evaluate needs archs=FILE.csv, with a column for each gene, or run=FOLDER")
+        raise ConfigError("nasjax evaluate needs archs=FILE.csv, with a column for each gene, or run=FOLDER")
     _prepare_jax()
     header, rows = evaluate_table(config, Path(own["archs"]), own.get("split", "validation"))
     out = Path(own.get("out", "evaluated.csv"))
@@ -267,21 +269,21 @@ def latency(options: argparse.Namespace) -> int:
     own = {key: value for key, value in pairs if key in ("out", "samples")}
     config = configuration("latency", rewritten([word for word in options.overrides if word.partition("=")[0] not in own]))
     if config["hardware"] is None:
-        raise ValueError("nasjax latency needs hardware=NAME; nasjax list has the names")
+        raise ConfigError("nasjax latency needs hardware=NAME; nasjax list has the names")
     if "samples" in own and not own["samples"].isdecimal():
-        raise ValueError(f"samples={own['samples']} is not a number of networks")
+        raise ConfigError(f"samples={own['samples']} is not a number of networks")
     if "samples" in own and "out" not in own:
-        raise ValueError(f"samples={own['samples']} estimates are for a file: say out=FILE.csv too")
+        raise ConfigError(f"samples={own['samples']} estimates are for a file: say out=FILE.csv too")
     out = Path(own["out"]) if "out" in own else None
     if out is not None:  # Before what takes long.
         if out.exists():
-            raise ValueError(f"out={out} exists already; name another file, or remove it")
+            raise ConfigError(f"out={out} exists already; name another file, or remove it")
         if not out.parent.is_dir():
-            raise ValueError(f"out={out}: there is no folder {out.parent}")
+            raise ConfigError(f"out={out}: there is no folder {out.parent}")
     _prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
     if not isinstance(net, supernets.SuperNet):
-        raise ValueError(f"supernet={config['supernet']['name']} has no layers to time")
+        raise ConfigError(f"supernet={config['supernet']['name']} has no layers to time")
     made = profiled(net, config["hardware"])
     if out is not None:
         write_table(out, *latency_rows(made, int(own.get("samples", "0"))))
@@ -292,7 +294,7 @@ def latency(options: argparse.Namespace) -> int:
 def profiled(net: supernets.SuperNet, hardware: Mapping[str, Any], label: str = "") -> Profile:
     """A super-network on hardware, profiled under a progress bar; what is timed is kept in the cache of this machine."""
     if hardware["name"] != "csv" and hardware["file"] is None:
-        hardware = {**hardware, "file": str(_cache() / "latency.jsonl")}
+        hardware = {**hardware, "file": str(cache_folder() / "latency.jsonl")}
     start = label and f"{label}: "
     steps = profiling(net, hardware)
     with _bar("timed", "ms", plain=bool(label)) as (bar, line):
@@ -328,7 +330,7 @@ def _join(distributed: list[str] | None) -> None:
     address, *numbers = distributed or [""]
     named = len(numbers) == 2 and all(word.isdigit() for word in numbers)
     if not named and distributed != ["auto"]:
-        raise ValueError(
+        raise ConfigError(
             f"distributed=[{','.join(distributed)}] must be [auto] or [HOST:PORT,NUMBER,INDEX]: where the first process "
             "listens, how many there are, and which of them, from 0, this one is"
         )
@@ -338,7 +340,7 @@ def _join(distributed: list[str] | None) -> None:
     try:
         jax.distributed.initialize(**joined)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"distributed=[{','.join(distributed)}]: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"distributed=[{','.join(distributed)}]: {str(error).splitlines()[0]}") from error
 
 
 def _prepare_jax() -> None:
@@ -346,13 +348,8 @@ def _prepare_jax() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("nasjax").setLevel(logging.INFO)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(_cache() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def _cache() -> Path:
-    """What this machine need not find out twice."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nasjax"
 
 
 def _show(steps: Iterator[Progress], planned: int, label: str = "") -> None:

@@ -13,30 +13,31 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nasjax.cli.keys import KEYS
 from nasjax.cli.schemas import register
+from nasjax.errors import ConfigError
 
 FREE = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.")
 """Tables to which a person may add keys."""
 
 
 def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """The composed configuration as plain data, with the keys that the command reads. Raises ValueError in one line."""
+    """The composed configuration as plain data, with the keys that the command reads. Raises ConfigError in one line."""
     register()
     for override in parsed(words):
         check_key(command, override)
         if override.is_sweep_override():
-            raise ValueError(f"{override.input_line!r} names several values: add -m to run them all")
+            raise ConfigError(f"{override.input_line!r} names several values: add -m to run them all")
     composed = _composed(words)
     return {key: value for key, value in composed.items() if key in KEYS[command]}
 
 
 def check_sweep(command: str, words: Sequence[str]) -> None:
-    """Raises ValueError where any job of a sweep would not compose."""
+    """Raises ConfigError where any job of a sweep would not compose."""
     register()
     overrides = parsed(words)
     for override in overrides:
         check_key(command, override)
         if override.key_or_group == "run":
-            raise ValueError("run= cannot be given with -m: jobs are named from their overrides")
+            raise ConfigError("run= cannot be given with -m: jobs are named from their overrides")
     values = [list(o.sweep_string_iterator()) if o.is_sweep_override() else [None] for o in overrides]
     most = max(map(len, values), default=1)
     # Every value of every override once, not every combination: mistakes sit in single values.
@@ -76,16 +77,16 @@ def _quoted(constraints: str) -> str:
 def check_key(command: str, override: Override) -> None:
     key = override.key_or_group.split(".")[0]
     if key not in KEYS[command] and key.split("/")[0] != "hydra":
-        raise ValueError(f"nasjax {command} has no setting {key!r}; allowed: {', '.join(KEYS[command])}")
+        raise ConfigError(f"nasjax {command} has no setting {key!r}; allowed: {', '.join(KEYS[command])}")
 
 
 def parsed(words: Sequence[str]) -> list[Override]:
-    """Hydra's reading of the words. Raises ValueError for a word that it cannot read."""
+    """Hydra's reading of the words. Raises ConfigError for a word that it cannot read."""
     try:
         return OverridesParser.create().parse_overrides(list(words))
     except OverrideParseException as error:
         reason = str(error).splitlines()[1] if "=" in error.override else "it has no '='"
-        raise ValueError(f"{error.override!r} is not of the form key=value ({reason})") from None
+        raise ConfigError(f"{error.override!r} is not of the form key=value ({reason})") from None
 
 
 def _composed(words: Sequence[str]) -> dict[str, Any]:
@@ -95,12 +96,12 @@ def _composed(words: Sequence[str]) -> dict[str, Any]:
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file or "").rpartition("/")
         allowed = [option for option in error.options or () if not option.endswith("_schema")]
-        raise ValueError(f"unknown {group} {name!r}; allowed: {', '.join(allowed) or 'none'}") from None
+        raise ConfigError(f"unknown {group} {name!r}; allowed: {', '.join(allowed) or 'none'}") from None
     except ConfigCompositionException as error:
-        raise ValueError(_merge_mistake(error, words)) from None
+        raise ConfigError(_merge_mistake(error, words)) from None
     except (HydraException, OmegaConfBaseException) as error:
         key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
-        raise ValueError(f"{key}: " * bool(key) + str(error).splitlines()[0]) from None
+        raise ConfigError(f"{key}: " * bool(key) + str(error).splitlines()[0]) from None
 
 
 def _merge_mistake(error: ConfigCompositionException, words: Sequence[str]) -> str:

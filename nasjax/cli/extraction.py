@@ -12,11 +12,12 @@ from rich.console import Console
 from nasjax.cli.commands import _advance, _bar, _prepare_jax, profiled
 from nasjax.cli.complete import OWN
 from nasjax.cli.compose import configuration, rewritten
+from nasjax.deploy.from_run import Handed, Wanted, add_exports, by_hand, chosen, hand_over, ready, taken_up
+from nasjax.errors import ConfigError
 from nasjax.export import kind
-from nasjax.extract_run import Handed, Wanted, add_exports, by_hand, chosen, hand_over, ready, taken_up
-from nasjax.report.run_folder import number
 from nasjax.report.terminal import words_table
-from nasjax.runs import read_settings
+from nasjax.runs.folder import read_settings
+from nasjax.runs.reader import number
 from nasjax.supernets import SuperNet
 
 EXTRACT = OWN["extract"]
@@ -49,9 +50,9 @@ def extract_networks(overrides: Sequence[str]) -> int:
     def check_folders(networks: list[Wanted]) -> None:  # Before what takes long.
         for target in folders(networks):
             if target.exists() and "out" in own:
-                raise ValueError(f"out={own['out']}: {target} exists already; name another folder, or remove it")
+                raise ConfigError(f"out={own['out']}: {target} exists already; name another folder, or remove it")
             if target.exists():
-                raise ValueError(f"{target} exists already, extracted before: say out=FOLDER, or remove it")
+                raise ConfigError(f"{target} exists already, extracted before: say out=FOLDER, or remove it")
 
     check_folders(wanted)
     _prepare_jax()
@@ -108,7 +109,7 @@ def _export_again(folder: Path, own: dict[str, str], words: list[str], exports: 
         config["task"] = json.loads(record.read_text())["settings"]["task"]
     out = Path(own["out"]) if "out" in own else folder
     if out != folder and out.exists():
-        raise ValueError(f"out={out} exists already; name another folder, or remove it")
+        raise ConfigError(f"out={out} exists already; name another folder, or remove it")
     _prepare_jax()
     extracted, accuracy = taken_up(folder, config)
     batch = int(own["batch"]) if "batch" in own else None
@@ -124,38 +125,38 @@ def _export_again(folder: Path, own: dict[str, str], words: list[str], exports: 
 
 
 def _check_extract(own: dict[str, str], words: list[str]) -> None:
-    """Raises ValueError for words that do not go together."""
+    """Raises ConfigError for words that do not go together."""
     _check_numbers(own)
     ways = [key for key in ("network", "select", "arch", "archs") if key in own]
     if "subnet" in own:
         which = ["supernet"] * any(word.startswith("supernet") for word in words)
         if said := [key for key in ("run", *ways) if key in own] + which:
-            raise ValueError(f"subnet={own['subnet']} says which network: leave {said[0]}= out")
+            raise ConfigError(f"subnet={own['subnet']} says which network: leave {said[0]}= out")
         if not own.get("export"):
-            raise ValueError(
+            raise ConfigError(
                 f"subnet={own['subnet']} is extracted already: say what for, export=stablehlo,onnx,pth,safetensors"
             )
         return
     if own.get("run") and (Path(own["run"]) / "network.safetensors").is_file():
-        raise ValueError(f"run={own['run']} is a network, not a search: say subnet={own['run']}")
+        raise ConfigError(f"run={own['run']} is a network, not a search: say subnet={own['run']}")
     if len(ways) > 1:
-        raise ValueError(f"{ways[0]}= and {ways[1]}= both say which network: leave one out")
+        raise ConfigError(f"{ways[0]}= and {ways[1]}= both say which network: leave one out")
     if own.get("run") and words:
-        raise ValueError(
+        raise ConfigError(
             f"nasjax extract takes run=FOLDER and {', '.join(EXTRACT[1:-1])}; run= says the rest, not {words[0]}"
         )
     if not own.get("run") and not set(ways) & {"arch", "archs"}:
-        raise ValueError("nasjax extract takes run=FOLDER, or settings and arch=GENE=OPTION,… or archs=FILE.csv")
+        raise ConfigError("nasjax extract takes run=FOLDER, or settings and arch=GENE=OPTION,… or archs=FILE.csv")
     if set(ways) & {"arch", "archs"} and "out" not in own:
-        raise ValueError(f"{ways[0]}={own[ways[0]]} is no network of a run: name its folder, out=FOLDER")
+        raise ConfigError(f"{ways[0]}={own[ways[0]]} is no network of a run: name its folder, out=FOLDER")
 
 
 def _check_numbers(own: dict[str, str]) -> None:
-    """Raises ValueError for an index or a number of pictures that is none."""
+    """Raises ConfigError for an index or a number of pictures that is none."""
     for key, least in (("network", 0), ("batch", 1)):
         if key in own and not (own[key].isdecimal() and int(own[key]) >= least):
             what = "an index of evaluations.csv" if key == "network" else "a number of pictures"
-            raise ValueError(f"{key}={own[key]} is not {what}")
+            raise ConfigError(f"{key}={own[key]} is not {what}")
 
 
 def _rows(found: Sequence[Handed]) -> list[list[str]]:

@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from nasjax.cli.compose import parsed
+from nasjax.errors import ConfigError
 from nasjax.version import __version__
 
 SWEEPS = Path("multirun")
@@ -81,7 +82,7 @@ def job(composed: Any) -> tuple[int, str]:
         # A launcher's own way to start processes is none that a process of ours could go on with.
         multiprocessing.set_start_method("spawn", force=True)
         complete = run_search(arguments, label="" if alone else folder.name, again="the same command")
-    except (ValueError, OSError) as error:
+    except (ConfigError, OSError) as error:
         code, line = 2, f"{folder}: {error}"
     except Exception as error:
         traceback.print_exc()

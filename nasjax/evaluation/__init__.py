@@ -1,7 +1,7 @@
 """Evaluators: what measures populations of sub-networks."""
 
 from nasjax.evaluation.auto import WAYS, AutoConfig
-from nasjax.evaluation.evaluator import EvaluatorConfig, PopulationEvaluator
+from nasjax.evaluation.base import EvaluatorConfig, PopulationEvaluator
 from nasjax.evaluation.halving import Halving
 from nasjax.evaluation.masked import MaskedConfig
 from nasjax.evaluation.prefix import PrefixConfig

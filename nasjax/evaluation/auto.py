@@ -9,7 +9,8 @@ from types import MappingProxyType
 import jax
 import numpy as np
 
-from nasjax.evaluation.evaluator import FULL, EvaluatorConfig, PopulationEvaluator, WayConfig
+from nasjax.errors import ConfigError
+from nasjax.evaluation.base import FULL, EvaluatorConfig, PopulationEvaluator, WayConfig
 from nasjax.evaluation.masked import MaskedConfig
 from nasjax.evaluation.memory import TooLarge
 from nasjax.evaluation.prefix import PrefixConfig
@@ -73,10 +74,10 @@ class AutoConfig(EvaluatorConfig):
     ) -> dict[str, float]:
         """What one sub-network takes by each way, compiled: the median of ROUNDS; infinite where memory does not hold it.
 
-        Raises ValueError where it holds none, and with several processes, which would have to agree.
+        Raises ConfigError where it holds none, and with several processes, which would have to agree.
         """
         if jax.process_count() > 1:
-            raise ValueError(f"evaluator=auto is for one process; say evaluator={' or '.join(WAYS)}")
+            raise ConfigError(f"evaluator=auto is for one process; say evaluator={' or '.join(WAYS)}")
         LOG.info("evaluator=auto: timing %s", ", ".join(WAYS))
         runs: dict[str, tuple[Run, int]] = {}
         refused: list[Exception] = []

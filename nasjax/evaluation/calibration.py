@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from nasjax.evaluation.resolution import resized
-from nasjax.supernets.parts import recalibrating
+from nasjax.evaluation.host_genes import resized
+from nasjax.supernets.cpu.micro_batches import recalibrating
 from nasjax.supernets.stage import Choice, Statistics, SuperNet
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from nasjax.evaluation.evaluator import Found, PopulationEvaluator
+from nasjax.errors import ConfigError
+from nasjax.evaluation.base import Found, PopulationEvaluator
 from nasjax.pareto import crowding_distance, non_dominated_sort
 from nasjax.types import Population
 
@@ -37,8 +38,8 @@ class Halving:
         """Metrics, and `<metric>_se`, of at most `chunk` canonical architectures."""
         archs = np.asarray(archs, np.int32)
         if len(archs) > self.chunk:
-            raise ValueError(
-                f"at most {self.chunk} architectures at once, not {len(archs)}; nasjax.subject.measure takes more"
+            raise ConfigError(
+                f"at most {self.chunk} architectures at once, not {len(archs)}; nasjax.searches.problem.measure takes more"
             )
         whole = self._evaluator
         sums, squares = (np.zeros((len(archs), len(self.metrics))) for _ in range(2))

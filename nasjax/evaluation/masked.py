@@ -7,9 +7,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from nasjax.evaluation.evaluator import WayConfig
-from nasjax.evaluation.few import Few
+from nasjax.evaluation.base import WayConfig
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
+from nasjax.evaluation.micro_batched import Few
 from nasjax.evaluation.programs import Programs
 from nasjax.supernets.stage import SuperNet
 from nasjax.tasks import ImageClassification

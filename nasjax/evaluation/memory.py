@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from nasjax.errors import ConfigError
 from nasjax.supernets.stage import SuperNet
 
 PICTURES = 0.25
@@ -32,7 +33,7 @@ CPU_BYTES = 1.6e7
 """What the activations of a chunk may take on a CPU: more leave its caches, and kernels that differ are slow there."""
 
 
-class TooLarge(ValueError):
+class TooLarge(ConfigError):
     """The memory does not hold one network."""
 
 

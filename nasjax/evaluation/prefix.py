@@ -19,13 +19,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from nasjax.evaluation.evaluator import ALL, Found, WayConfig
-from nasjax.evaluation.few import few_at_a_time
+from nasjax.errors import ConfigError
+from nasjax.evaluation.base import ALL, Found, WayConfig
+from nasjax.evaluation.blocks import Block
+from nasjax.evaluation.host_genes import resized
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
-from nasjax.evaluation.pictures import Block
+from nasjax.evaluation.micro_batched import few_at_a_time
 from nasjax.evaluation.programs import added
-from nasjax.evaluation.resolution import resized
-from nasjax.supernets.parts import recalibrating
+from nasjax.supernets.cpu.micro_batches import recalibrating
 from nasjax.supernets.stage import Choice, Statistics, SuperNet
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population
@@ -54,7 +55,7 @@ class PrefixConfig(WayConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.cache_gb < 0:
-            raise ValueError(f"evaluator.cache_gb must be at least 0, not {self.cache_gb}")
+            raise ConfigError(f"evaluator.cache_gb must be at least 0, not {self.cache_gb}")
 
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net), together=False)

@@ -12,11 +12,11 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from nasjax.evaluation.base import ALL, Found
+from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.evaluator import ALL, Found
+from nasjax.evaluation.host_genes import resized
 from nasjax.evaluation.mesh import by_pictures, by_rows, everywhere, parted
-from nasjax.evaluation.pictures import Block
-from nasjax.evaluation.resolution import resized
 from nasjax.supernets.stage import Choice, Statistics, SuperNet
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population

@@ -17,9 +17,9 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
-from nasjax.evaluation.evaluator import WayConfig
-from nasjax.evaluation.few import Few, few_at_a_time
+from nasjax.evaluation.base import WayConfig
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
+from nasjax.evaluation.micro_batched import Few, few_at_a_time
 from nasjax.evaluation.programs import Programs
 from nasjax.supernets.elastic import Branching
 from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from nasjax.errors import ConfigError
 from nasjax.export.published import run_published, to_pth, to_safetensors
 from nasjax.export.stablehlo import run_stablehlo, stablehlo
 from nasjax.export.to_onnx import run_onnx, to_onnx
@@ -51,14 +52,14 @@ KINDS = {
 
 
 def kind(suffix: str) -> Kind:
-    """The kind of file with that suffix. Raises ValueError for an unknown one, or where a package is missing for it."""
+    """The kind of file with that suffix. Raises ConfigError for an unknown one, or where a package is missing for it."""
     if suffix not in KINDS:
-        raise ValueError(f"{suffix or 'no suffix'} is of no known kind; allowed: {', '.join(KINDS)}")
+        raise ConfigError(f"{suffix or 'no suffix'} is of no known kind; allowed: {', '.join(KINDS)}")
     for package in KINDS[suffix].needs:
         try:
             import_module(package)
         except ImportError:
-            raise ValueError(f"{suffix} needs the package {package}: {KINDS[suffix].get}") from None
+            raise ConfigError(f"{suffix} needs the package {package}: {KINDS[suffix].get}") from None
     return KINDS[suffix]
 
 

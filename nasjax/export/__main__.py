@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from nasjax.export import KINDS
-from nasjax.extract import load
+from nasjax.supernets.folders import load
 
 
 def run_folder(folder: Path, images: np.ndarray) -> jax.Array:

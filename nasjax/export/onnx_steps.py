@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nasjax.errors import ConfigError
+
 FIRST = (0, 3, 1, 2)
 """Where an axis that comes i-th with channels first stands with channels last."""
 
@@ -92,9 +94,9 @@ def _select(graph: Graph, step: Any, which: Value, no: Value, yes: Value) -> Ten
 
 
 def _sizes(shape: Sequence[Any]) -> np.ndarray:
-    """A shape as ONNX takes it. Raises ValueError where two sizes are open."""
+    """A shape as ONNX takes it. Raises ConfigError where two sizes are open."""
     if sum(not isinstance(n, int) for n in shape) > 1:
-        raise ValueError("the network mixes the batch with another axis: ONNX export needs a fixed batch")
+        raise ConfigError("the network mixes the batch with another axis: ONNX export needs a fixed batch")
     return np.array([n if isinstance(n, int) else -1 for n in shape], np.int64)
 
 
@@ -156,7 +158,7 @@ def _gather(graph: Graph, step: Any, value: Tensor, indices: np.ndarray) -> Tens
     """A part that constant indices name, as `x[:, 0]` does."""
     how, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
     if isinstance(indices, Tensor) or indices.ndim != 1 or how.operand_batching_dims:
-        raise ValueError("the network picks by computed indices, which ONNX export does not know; .stablehlo takes it")
+        raise ConfigError("the network picks by computed indices, which ONNX export does not know; .stablehlo takes it")
     shape = step.invars[0].aval.shape
     start = [0] * len(shape)
     for axis, index in zip(how.start_index_map, indices.tolist(), strict=True):
@@ -168,7 +170,7 @@ def _gather(graph: Graph, step: Any, value: Tensor, indices: np.ndarray) -> Tens
 def _pad(graph: Graph, step: Any, value: Tensor, filler: np.ndarray) -> Tensor:
     rows = _ordered(step.params["padding_config"], value.first)
     if any(inside for _, _, inside in rows) or min(min(low, high) for low, high, _ in rows) < 0:
-        raise ValueError("the network pads between elements or below zero, which ONNX export does not know")
+        raise ConfigError("the network pads between elements or below zero, which ONNX export does not know")
     pads = np.array([low for low, _, _ in rows] + [high for _, high, _ in rows], np.int64)
     return graph.add("Pad", [value.name, pads, filler], value.first)
 
@@ -215,7 +217,7 @@ def _convolution(graph: Graph, step: Any, value: Value, weight: Value) -> Tensor
     numbers = how["dimension_numbers"]
     usual = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == (FIRST, (3, 2, 0, 1), FIRST)
     if not usual or set(how["lhs_dilation"]) != {1} or how["batch_group_count"] != 1 or isinstance(weight, Tensor):
-        raise ValueError("the network has a convolution other than NHWC by constant HWIO, which ONNX export does not know")
+        raise ConfigError("the network has a convolution other than NHWC by constant HWIO, which ONNX export does not know")
     turned = np.ascontiguousarray(weight.transpose(3, 2, 0, 1))
     pads = [low for low, _ in how["padding"]] + [high for _, high in how["padding"]]
     return graph.add("Conv", [graph.turn(value, True), turned], True, group=how["feature_group_count"], pads=pads,
@@ -227,7 +229,7 @@ def _max_pool(graph: Graph, step: Any, value: Tensor) -> Tensor:
     window, strides, padding = how["window_dimensions"], how["window_strides"], how["padding"]
     ends = (window[0], window[-1], strides[0], strides[-1], *padding[0], *padding[-1], *how["base_dilation"])
     if len(window) != 4 or set(ends) - {0, 1} or set(how["window_dilation"]) != {1}:
-        raise ValueError("the network pools over other axes than height and width, which ONNX export does not know")
+        raise ConfigError("the network pools over other axes than height and width, which ONNX export does not know")
     pads = [low for low, _ in padding[1:3]] + [high for _, high in padding[1:3]]
     return graph.add("MaxPool", [graph.turn(value, True)], True, kernel_shape=window[1:3], strides=strides[1:3], pads=pads)
 

@@ -17,12 +17,14 @@ from jaxtyping import Array, Float
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from nasjax.extract import extract
-from nasjax.supernets import SUPERNETS, SuperNet, mobilenet_v3, resnet
+from nasjax.errors import ConfigError
+from nasjax.registry import settings
+from nasjax.supernets import SUPERNETS, SuperNet
 from nasjax.supernets.checkpoints import fill, read_tensors, tensors
 from nasjax.supernets.elastic import Conv, ConvNorm
-from nasjax.supernets.ofa_weights import published_names
-from nasjax.tables import settings
+from nasjax.supernets.extract import extract
+from nasjax.supernets.families import mobilenet_v3, resnet
+from nasjax.supernets.ofa.weights import published_names
 
 
 def to_pth(net: SuperNet, about: Mapping[str, Any], batch: int | None = None) -> bytes:
@@ -61,11 +63,11 @@ def run_published(file: Path, images: Float[np.ndarray, "batch height width chan
 def state_dict(net: SuperNet) -> dict[str, np.ndarray]:
     """An extracted network's weights under Once-for-All's names, in PyTorch's layout.
 
-    Raises ValueError for a network of another family.
+    Raises ConfigError for a network of another family.
     """
     places = published_names(net)
     if not places:
-        raise ValueError("only Once-for-All's families (MobileNetV3, ProxylessNAS, ResNet) can be written in its own form")
+        raise ConfigError("only Once-for-All's families (MobileNetV3, ProxylessNAS, ResNet) can be written in its own form")
     # The one place where its classes say a name twice, which our short names do not.
     twice = {f"input_stem.{i}.conv.weight" for i, stage in enumerate(net.stages) if isinstance(stage, resnet.StemBlock)}
     ours = tensors(net)
@@ -82,13 +84,13 @@ def state_dict(net: SuperNet) -> dict[str, np.ndarray]:
 def net_config(net: SuperNet) -> dict[str, Any]:
     """The `net.config` of an extracted network: which class of Once-for-All it is, and every layer's settings.
 
-    Raises ValueError for a network that none of its classes can hold.
+    Raises ConfigError for a network that none of its classes can hold.
     """
     if isinstance(net, mobilenet_v3.MobileNetV3):
         return _mobilenet(net)
     if isinstance(net, resnet.ResNet):
         return _resnet(net)
-    raise ValueError("only Once-for-All's families (MobileNetV3, ProxylessNAS, ResNet) can be written in its own form")
+    raise ConfigError("only Once-for-All's families (MobileNetV3, ProxylessNAS, ResNet) can be written in its own form")
 
 
 def _mobilenet(net: mobilenet_v3.MobileNetV3) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _mobilenet(net: mobilenet_v3.MobileNetV3) -> dict[str, Any]:
     ends = {"feature_mix_layer": expand}
     if head.mix is not None:
         if expand is None:
-            raise ValueError("Once-for-All's MobileNetV3 has no network with a final_width and without a final_expand")
+            raise ConfigError("Once-for-All's MobileNetV3 has no network with a final_width and without a final_expand")
         mix = _layer("ConvLayer", head.mix, head.activation) | _PLAIN | {"use_bn": False}
         ends = {"final_expand_layer": expand, "feature_mix_layer": mix}
     return {

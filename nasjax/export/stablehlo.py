@@ -10,6 +10,7 @@ from flax import nnx
 from jax import export
 from jaxtyping import Array, Float
 
+from nasjax.errors import ConfigError
 from nasjax.supernets import SuperNet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -19,7 +20,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def stablehlo(net: SuperNet, batch: int | None = None, platforms: Sequence[str] = PLATFORMS) -> bytes:
     """An extracted network with its weights as a `jax.export` artifact for `batch` pictures at a time (None: any number).
 
-    `jax.export.deserialize(bytearray(artifact)).call(images)` are its logits. Raises ValueError where flatbuffers, which
+    `jax.export.deserialize(bytearray(artifact)).call(images)` are its logits. Raises ConfigError where flatbuffers, which
     JAX writes the artifact with, is not installed.
     """
     graph, weights = nnx.split(net)
@@ -29,7 +30,7 @@ def stablehlo(net: SuperNet, batch: int | None = None, platforms: Sequence[str] 
     try:
         return bytes(made.serialize())
     except ModuleNotFoundError:
-        raise ValueError("StableHLO needs the package flatbuffers: pip install nasjax[export]") from None
+        raise ConfigError("StableHLO needs the package flatbuffers: pip install nasjax[export]") from None
 
 
 def run_stablehlo(file: Path, images: Float[np.ndarray, "batch height width channels"]) -> Float[Array, "batch classes"]:

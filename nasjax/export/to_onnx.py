@@ -16,6 +16,7 @@ from jax import export
 from jax.extend.core import Literal
 from jaxtyping import Float
 
+from nasjax.errors import ConfigError
 from nasjax.export.onnx_steps import OPERATORS, Graph, Tensor, Value
 from nasjax.supernets import SuperNet
 
@@ -26,7 +27,7 @@ OPSET = 17
 def to_onnx(net: SuperNet, about: Any = None, batch: int | None = None) -> bytes:
     """An extracted network as an ONNX model, `images` -> `logits`, for `batch` pictures at a time (None: any number).
 
-    `images` are float32 (batch, height, width, channels), as everywhere here. Raises ValueError for a network with a step
+    `images` are float32 (batch, height, width, channels), as everywhere here. Raises ConfigError for a network with a step
     that is not in OPERATORS.
     """
     import onnx
@@ -101,7 +102,7 @@ def _step(graph: Graph, step: Any, given: list[Any]) -> list[Value]:
     if not any(isinstance(value, Tensor) for value in given):
         return [_constant(step, given)]
     if name not in OPERATORS:
-        raise ValueError(f"the network has a step {name!r} that ONNX export does not know; .stablehlo takes every network")
+        raise ConfigError(f"the network has a step {name!r} that ONNX export does not know; .stablehlo takes every network")
     return [OPERATORS[name](graph, step, *given)]
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from nasjax.extract import carry_after, extract_stage
-from nasjax.hardware.memory import array_bytes, inner_jaxprs, jaxpr_memory
+from nasjax.hardware.activation_memory import array_bytes, inner_jaxprs, jaxpr_memory
+from nasjax.supernets.extract import carry_after, extract_stage
 from nasjax.supernets.stage import Stage, SuperNet
 from nasjax.types import Population
 

@@ -24,15 +24,17 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from nasjax.evaluation.evaluator import FULL
+from nasjax.errors import ConfigError
+from nasjax.evaluation.base import FULL
 from nasjax.export import stablehlo
 from nasjax.hardware.energy import Counter, counter_here
-from nasjax.hardware.latency import Latency, Precision, compiled, filled, measure_latency
+from nasjax.hardware.measurement import Latency, Precision, compiled, filled, measure_latency
 from nasjax.hardware.pace import WORK, Pace
+from nasjax.host import processor_name
 from nasjax.supernets.stage import SuperNet
 
 
-class Failed(ValueError):
+class Failed(ConfigError):
     """A device could not time a network; it may well time others."""
 
 
@@ -45,13 +47,6 @@ class Device(Protocol):
     def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency: ...
 
     def close(self) -> None: ...
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +97,7 @@ class Process:
     """Another process with `threads` threads, on as many processors where it can choose; it is started when first used."""
 
     def __init__(self, threads: int, precision: Precision):
-        self.context = machine(processor(), threads, counter_here()) | {"pace": WORK}
+        self.context = machine(processor_name(), threads, counter_here()) | {"pace": WORK}
         self._threads, self._precision = threads, precision
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -126,11 +121,11 @@ class Process:
             self._process = None
             if not isinstance(error, OSError | EOFError):
                 raise
-            raise ValueError(f"the process that times networks has ended ({error}); what it said is above") from error
+            raise ConfigError(f"the process that times networks has ended ({error}); what it said is above") from error
         if isinstance(answer, Failed):
             raise answer
         if isinstance(answer, str):
-            raise ValueError(f"the process that times networks failed: {answer}")
+            raise ConfigError(f"the process that times networks failed: {answer}")
         return answer
 
     def close(self) -> None:
@@ -175,9 +170,9 @@ class Program:
         try:
             self._words, self._seconds = shlex.split(command), seconds
         except ValueError as error:
-            raise ValueError(f"hardware.command={command}: {str(error)[0].lower()}{str(error)[1:]}") from None
+            raise ConfigError(f"hardware.command={command}: {str(error)[0].lower()}{str(error)[1:]}") from None
         if not self._words:
-            raise ValueError(
+            raise ConfigError(
                 "hardware=command needs hardware.command=PROGRAM, which is given a file and prints milliseconds"
             )
         # Of the same words another program may be meant elsewhere, or later.
@@ -194,32 +189,33 @@ class Program:
         return Latency(milliseconds, np.nan, 1, True, batch, 0, self._words[0], {}, 0, np.nan)
 
     def _run(self, file: Path) -> float:
-        """What the program prints last. Raises `Failed` where that is no time, ValueError where it cannot be run at all."""
+        """What the program prints last. Raises `Failed` where that is no time, ConfigError where it cannot be run at all."""
         what = f"hardware.command={self._words[0]}"
         try:
             code, out, error = ended([*self._words, str(file)], self._seconds)
         except FileNotFoundError:
-            raise ValueError(f"{what}: there is no such program") from None
+            raise ConfigError(f"{what}: there is no such program") from None
         except PermissionError:
-            raise ValueError(f"{what} cannot be run: make it executable") from None
+            raise ConfigError(f"{what} cannot be run: make it executable") from None
         except OSError as failed:
             why = (
                 "a script begins with #!/bin/sh, or another interpreter"
                 if failed.errno == errno.ENOEXEC
                 else failed.strerror
             )
-            raise ValueError(f"{what} cannot be run: {why}") from None
+            raise ConfigError(f"{what} cannot be run: {why}") from None
         except subprocess.TimeoutExpired:
             raise Failed(f"{what} took more than {self._seconds:g} s: say hardware.timeout") from None
         if code:
             said = (error or out).strip().splitlines()
             raise Failed(f"{what} ended with code {code}: {said[-1] if said else 'it said nothing'}")
-        printed = out.split()
+        last = (out.split() or [""])[-1]
         try:
-            milliseconds = float(printed[-1])
-            assert 0 < milliseconds < float("inf")
-        except (IndexError, ValueError, AssertionError):
-            raise Failed(f"{what} must print milliseconds last, not {' '.join(printed[-1:]) or 'nothing'}") from None
+            milliseconds = float(last)
+        except ValueError:
+            milliseconds = 0.0
+        if not 0 < milliseconds < float("inf"):
+            raise Failed(f"{what} must print milliseconds last, not {last or 'nothing'}")
         return milliseconds
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from nasjax.errors import ConfigError
+
 POWERCAP = Path("/sys/class/powercap")
 """Where Linux has a folder for each domain: https://docs.kernel.org/power/powercap/powercap.html."""
 
@@ -27,12 +29,12 @@ class Counter:
 
 
 def energy_counter(folder: Path = POWERCAP) -> Counter:
-    """This machine's counter. Raises ValueError, with what to do, where there is none or it cannot be read."""
+    """This machine's counter. Raises ConfigError, with what to do, where there is none or it cannot be read."""
     # Domains inside a package have two numbers (intel-rapl:0:1); psys, where there is one, counts the packages again.
     zones = sorted(folder.glob("intel-rapl:*"))
     packages = [zone for zone in zones if zone.name.count(":") == 1 and _text(zone / "name").startswith("package")]
     if not packages:
-        raise ValueError(
+        raise ConfigError(
             f"energy needs the processor's counter, and there is none: no {folder}/intel-rapl:*/name says package "
             "(Linux on Intel or AMD has it, virtual machines mostly not); leave energy out"
         )
@@ -41,7 +43,7 @@ def energy_counter(folder: Path = POWERCAP) -> Counter:
         try:
             file.read_text()
         except OSError as error:
-            raise ValueError(
+            raise ConfigError(
                 f"energy needs {file}, which cannot be read ({error.strerror}): sudo chmod a+r {file}, or leave energy out"
             ) from None
     return Counter(domains)
@@ -51,7 +53,7 @@ def counter_here() -> Counter | None:
     """This machine's counter; None where there is none, or it cannot be read."""
     try:
         return energy_counter()
-    except ValueError:
+    except ConfigError:
         return None
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 
-from nasjax.hardware.devices import Device, Here, Process, Program, processor
+from nasjax.errors import ConfigError
+from nasjax.hardware.devices import Device, Here, Process, Program
 from nasjax.hardware.energy import counter_here
-from nasjax.hardware.latency import Precision
+from nasjax.hardware.measurement import Precision
 from nasjax.hardware.pace import Pace
-from nasjax.supernets.parts import processors
+from nasjax.host import processor_name, processors
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Target(ABC):
     def __post_init__(self):
         _check_batch(self.batch)
         if self.networks < 6:
-            raise ValueError(f"hardware.networks must be at least 6, not {self.networks}")
+            raise ConfigError(f"hardware.networks must be at least 6, not {self.networks}")
 
     @abstractmethod
     def open(self) -> Device:
-        """The device, ready to time networks. Raises ValueError where it is not there."""
+        """The device, ready to time networks. Raises ConfigError where it is not there."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ class Cpu(Timed):
     def open(self) -> Device:
         here = processors()
         if not 0 <= self.threads <= here:
-            raise ValueError(f"hardware.threads={self.threads}: this process may use 0 (all) to {here} processors")
+            raise ConfigError(f"hardware.threads={self.threads}: this process may use 0 (all) to {here} processors")
         if self.threads in (0, here) and jax.default_backend() == "cpu":
             pace = Pace(time.perf_counter)
-            return Here(jax.devices("cpu")[0], processor(), here, self.precision, counter=counter_here(), pace=pace)
+            return Here(jax.devices("cpu")[0], processor_name(), here, self.precision, counter=counter_here(), pace=pace)
         return Process(self.threads or here, self.precision)
 
 
@@ -84,7 +85,7 @@ class Gpu(Timed):
         try:
             device = jax.devices("gpu")[0]
         except RuntimeError:
-            raise ValueError("hardware=gpu: JAX sees no GPU here; hardware=cpu, or pip install nasjax[cuda]") from None
+            raise ConfigError("hardware=gpu: JAX sees no GPU here; hardware=cpu, or pip install nasjax[cuda]") from None
         return Here(device, device.device_kind, 0, self.precision)
 
 
@@ -103,7 +104,7 @@ class Command(Target):
 
     def open(self) -> Device:
         if self.table:
-            raise ValueError("hardware=command takes whole networks: hardware.table must be false")
+            raise ConfigError("hardware=command takes whole networks: hardware.table must be false")
         return Program(self.command, self.timeout)
 
 
@@ -125,13 +126,13 @@ class Csv:
 
 def _check_batch(batch: int) -> None:
     if batch < 1:
-        raise ValueError(f"hardware.batch must be at least 1, not {batch}")
+        raise ConfigError(f"hardware.batch must be at least 1, not {batch}")
 
 
 def _check_positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if not 0 < value < math.inf:
-            raise ValueError(f"hardware.{name} must be a finite number above 0, not {value}")
+            raise ConfigError(f"hardware.{name} must be a finite number above 0, not {value}")
 
 
 HARDWARE: Mapping[str, Any] = {"cpu": Cpu, "gpu": Gpu, "csv": Csv, "command": Command}

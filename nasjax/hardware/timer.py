@@ -12,9 +12,10 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from nasjax.errors import ConfigError
 from nasjax.hardware.devices import Device, Failed
-from nasjax.hardware.latency import Latency
-from nasjax.hardware.stages import network_name
+from nasjax.hardware.latency_table import network_name
+from nasjax.hardware.measurement import Latency
 from nasjax.supernets.stage import SuperNet
 
 LOG = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Timer:
 
 
 def _check_kept(file: Path) -> None:
-    """Raises ValueError for a file that measurements cannot be kept in, before any is made."""
+    """Raises ConfigError for a file that measurements cannot be kept in, before any is made."""
     what = f"hardware.file={file}"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,9 +91,9 @@ def _check_kept(file: Path) -> None:
             begins = opened.read(len(RECORD))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ValueError(f"{what} cannot keep what is timed: {why}; name another file") from None
+        raise ConfigError(f"{what} cannot keep what is timed: {why}; name another file") from None
     if not RECORD.startswith(begins):
-        raise ValueError(f"{what} holds no latencies kept before; name another file (hardware=csv reads tables)")
+        raise ConfigError(f"{what} holds no latencies kept before; name another file (hardware=csv reads tables)")
 
 
 def _rows(file: Path, context: str) -> Generator[dict[str, Any], None, None]:

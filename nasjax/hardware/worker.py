@@ -18,9 +18,10 @@ def main(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # Whatever is printed meanwhile must not stand among the answers.
-    from nasjax.hardware.devices import Failed, Here, processor
+    from nasjax.hardware.devices import Failed, Here
     from nasjax.hardware.energy import counter_here
     from nasjax.hardware.pace import Pace
+    from nasjax.host import processor_name
 
     clock = time.perf_counter
     pace = Pace(clock)
@@ -36,7 +37,7 @@ def main(threads: int) -> None:
         import jax
 
         try:
-            device = Here(jax.devices("cpu")[0], processor(), threads, precision, clock, counter_here(), pace)
+            device = Here(jax.devices("cpu")[0], processor_name(), threads, precision, clock, counter_here(), pace)
             answer: object = device(network, inputs)
         except Failed as error:
             answer = error

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.predictors.accuracy import Errors, errors
 from nasjax.predictors.auto import Auto
-from nasjax.predictors.errors import Errors, errors
 from nasjax.predictors.gaussian_process import GaussianProcess
 from nasjax.predictors.inputs import Inputs, Prior
 from nasjax.predictors.mlp import MLP

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.predictors.accuracy import errors
 from nasjax.predictors.bases import BASES, fitted
-from nasjax.predictors.errors import errors
 from nasjax.predictors.inputs import Inputs
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population

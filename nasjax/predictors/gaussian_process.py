@@ -21,6 +21,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.errors import ConfigError
 from nasjax.predictors.inputs import Inputs, Targets, by_family, held_out, membership, targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
@@ -75,7 +76,7 @@ class GaussianProcess:
     def __post_init__(self):
         for name in ("steps", "rows"):
             if getattr(self, name) < 1:
-                raise ValueError(f"predictor.{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"predictor.{name} must be at least 1, not {getattr(self, name)}")
 
     @partial(jax.jit, static_argnums=0)
     def fit(

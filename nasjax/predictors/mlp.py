@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.errors import ConfigError
 from nasjax.predictors.inputs import Inputs, by_family, held_out, membership, targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
@@ -57,11 +58,11 @@ class MLP:
     def __post_init__(self):
         for name, least in (("members", 2), ("hidden", 1), ("steps", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"predictor.{name} must be at least {least}, not {getattr(self, name)}")
+                raise ConfigError(f"predictor.{name} must be at least {least}, not {getattr(self, name)}")
         if not self.rate > 0:
-            raise ValueError(f"predictor.rate must be above 0, not {self.rate}")
+            raise ConfigError(f"predictor.rate must be above 0, not {self.rate}")
         if not self.decay >= 0:
-            raise ValueError(f"predictor.decay must be at least 0, not {self.decay}")
+            raise ConfigError(f"predictor.decay must be at least 0, not {self.decay}")
 
     @partial(jax.jit, static_argnums=0)
     def fit(

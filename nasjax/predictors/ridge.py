@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.errors import ConfigError
 from nasjax.predictors.inputs import Inputs, held_out, targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
@@ -44,7 +45,7 @@ class Ridge:
 
     def __post_init__(self):
         if not self.penalties or not all(penalty > 0 for penalty in self.penalties):
-            raise ValueError(f"predictor.penalties must be numbers above 0, not {list(self.penalties)}")
+            raise ConfigError(f"predictor.penalties must be numbers above 0, not {list(self.penalties)}")
 
     @partial(jax.jit, static_argnums=0)
     def fit(

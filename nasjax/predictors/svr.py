@@ -13,6 +13,7 @@ from numpy import ndarray
 from sklearn.model_selection import KFold
 from sklearn.svm import SVR as Machine
 
+from nasjax.errors import ConfigError
 from nasjax.predictors.inputs import Inputs, by_family, held_out, membership, targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
@@ -51,11 +52,11 @@ class SVR:
     def __post_init__(self):
         for name in ("penalties", "gammas"):
             if not getattr(self, name) or not all(number > 0 for number in getattr(self, name)):
-                raise ValueError(f"predictor.{name} must be numbers above 0, not {list(getattr(self, name))}")
+                raise ConfigError(f"predictor.{name} must be numbers above 0, not {list(getattr(self, name))}")
         if not self.epsilon >= 0:
-            raise ValueError(f"predictor.epsilon must be at least 0, not {self.epsilon}")
+            raise ConfigError(f"predictor.epsilon must be at least 0, not {self.epsilon}")
         if self.folds < 2:
-            raise ValueError(f"predictor.folds must be at least 2, not {self.folds}")
+            raise ConfigError(f"predictor.folds must be at least 2, not {self.folds}")
 
     def fit(
         self,

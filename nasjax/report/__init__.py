@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nasjax.report.run_folder import Network, Run, read_run
+from nasjax.runs.reader import Network, Run, read_run
 
 __all__ = ["Network", "Run", "read_run", "write_report"]
 

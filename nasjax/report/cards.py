@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from html import escape
 
-from nasjax.report.blocks import Look, drawing, legend, loose
-from nasjax.report.run_folder import Network, Run, architecture, number
+from nasjax.report.drawings import Look, drawing, legend, loose
 from nasjax.report.terminal import measured, titled
+from nasjax.runs.reader import Network, Run, architecture, number
 
 UNMEASURED = "not measured in this run"
 

@@ -12,11 +12,12 @@ import numpy as np
 import yaml
 from jaxtyping import Float
 
+from nasjax.errors import ConfigError
+from nasjax.host import replace_file
 from nasjax.pareto import hypervolume_exact, hypervolumes
 from nasjax.report import svg
 from nasjax.report.plots import padded
-from nasjax.report.run_folder import Run, number, read_run
-from nasjax.runs import replace_file
+from nasjax.runs.reader import Run, number, read_run
 from nasjax.version import __version__
 
 SHARES = (0.90, 0.95, 0.99)
@@ -44,12 +45,12 @@ class Group:
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The run folders among the paths and right below them. Raises ValueError where a path holds none."""
+    """The run folders among the paths and right below them. Raises ConfigError where a path holds none."""
     found = []
     for path in paths:
         inside = [path] if (path / "summary.json").is_file() else sorted(p.parent for p in path.glob("*/summary.json"))
         if not inside:
-            raise ValueError(f"{path} is not a run folder and holds no finished run")
+            raise ConfigError(f"{path} is not a run folder and holds no finished run")
         found += inside
     return found
 
@@ -57,12 +58,12 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 def groups(runs: Sequence[Run]) -> tuple[list[Group], float]:
     """The runs by settings, and the best hypervolume: that of all their networks together.
 
-    The reference point is common: the worst of the runs' own in each objective. Raises ValueError for different objectives.
+    The reference point is common: the worst of the runs' own in each objective. Raises ConfigError for different objectives.
     """
     goals = [(goal.name, goal.direction) for goal in runs[0].objectives]
     for run in runs:
         if [(goal.name, goal.direction) for goal in run.objectives] != goals:
-            raise ValueError(f"{run.folder} and {runs[0].folder} have other objectives: they cannot be compared")
+            raise ConfigError(f"{run.folder} and {runs[0].folder} have other objectives: they cannot be compared")
     signs = np.array([goal.sign for goal in runs[0].objectives], np.float64)
     reference = np.max([signs * [goal.reference for goal in run.objectives] for run in runs], axis=0)
     values = [_values(run, signs) for run in runs]

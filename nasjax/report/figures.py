@@ -3,9 +3,9 @@
 from html import escape
 
 from nasjax.report.plots import Panel, padded
-from nasjax.report.run_folder import Network, Run, number
 from nasjax.report.svg import frame, path, scales
 from nasjax.report.terminal import measured
+from nasjax.runs.reader import Network, Run, number
 
 
 def scatter(run: Run, panel: Panel, count: int) -> str:

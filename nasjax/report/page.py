@@ -7,13 +7,13 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from nasjax.report.blocks import Look, drawing, look
+from nasjax.host import replace_file
 from nasjax.report.cards import cards
+from nasjax.report.drawings import Look, drawing, look
 from nasjax.report.figures import hypervolume, scatter
 from nasjax.report.plots import panels
-from nasjax.report.run_folder import Run, number
 from nasjax.report.terminal import measured, titled
-from nasjax.runs import replace_file
+from nasjax.runs.reader import Run, number
 
 HERE = Path(__file__).parent
 

@@ -7,9 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nasjax.host import replace_file
 from nasjax.objectives import Objective
-from nasjax.report.run_folder import Network, Run
-from nasjax.runs import replace_file
+from nasjax.runs.reader import Network, Run
 
 # matplotlib takes longer to import than the rest of nasjax together: only those who draw pay for it.
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from nasjax.report.run_folder import Run, architecture, number
+from nasjax.runs.reader import Run, architecture, number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,8 +12,9 @@ from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from nasjax.errors import ConfigError
 from nasjax.supernets.elastic import Dense
-from nasjax.supernets.ofa_weights import Published, in_full, published_names, shortened
+from nasjax.supernets.ofa.weights import Published, in_full, published_names, shortened
 from nasjax.supernets.stage import SuperNet
 
 TORCH_FILES = (b"PK\x03\x04", b"\x80")
@@ -47,7 +48,7 @@ def load_weights(make: Callable[[], SuperNet], path: Path, classifier: int | Non
 
     The file: our safetensors, or a published state dict, as PyTorch wrote it or as safetensors under the published names.
     With a seed as `classifier` the file's classifier, which must be of another number of classes, is replaced by a new one.
-    Raises ValueError for a file that cannot be read, or naming the first tensor that is missing, unexpected or misshapen.
+    Raises ConfigError for a file that cannot be read, or naming the first tensor that is missing, unexpected or misshapen.
     """
     return fill(make, read_tensors(path), str(path), classifier)
 
@@ -85,7 +86,7 @@ def fill(
     for place, variable in wanted:
         there = names.get(_name(place), Published(_name(place)))
         if there.name not in left:
-            raise ValueError(f"{mistake} it has no tensor {in_full(there.name, found)!r}")
+            raise ConfigError(f"{mistake} it has no tensor {in_full(there.name, found)!r}")
         name, tensor = left.pop(there.name)
         if _name(place) in drawn and _other_classes(there.ours(tensor), variable):
             filled.append((place, variable.replace(drawn[_name(place)])))
@@ -94,15 +95,15 @@ def fill(
             misshapen = f"{mistake} tensor {name!r} has shape {tensor.shape}, {there.shape(variable.shape)} is wanted"
             if place[-2] == CLASSIFIER and _other_classes(there.ours(tensor), variable):
                 misshapen += "; for classes of your own train a classifier: supernet.new_classifier=true draws one"
-            raise ValueError(misshapen)
+            raise ConfigError(misshapen)
         if _name(place) in drawn:
-            raise ValueError(
+            raise ConfigError(
                 f"{source} has a classifier of {variable.shape[-1]} classes: leave supernet.new_classifier out, or change "
                 f"supernet.classes"
             )
         filled.append((place, variable.replace(jax.device_put(there.ours(tensor).astype(variable.dtype)))))
     if left:
-        raise ValueError(f"{mistake} tensor {min(left.values())[0]!r} is not wanted")
+        raise ConfigError(f"{mistake} tensor {min(left.values())[0]!r} is not wanted")
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
@@ -110,23 +111,23 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file or of a PyTorch state dict, under the names that stand there.
 
     The `module.` before all names that DataParallel leaves is taken off.
-    Raises ValueError, in one line, for a file that is missing or holds anything else than finite real numbers by name.
+    Raises ConfigError, in one line, for a file that is missing or holds anything else than finite real numbers by name.
     """
     if not path.is_file():
-        raise ValueError(f"supernet.checkpoint={path}: there is no checkpoint {path}")
+        raise ConfigError(f"supernet.checkpoint={path}: there is no checkpoint {path}")
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))
     if not start:
-        raise ValueError(f"{path} cannot be read as safetensors or PyTorch's: it is empty")
+        raise ConfigError(f"{path} cannot be read as safetensors or PyTorch's: it is empty")
     if start == LFS_POINTER:
-        raise ValueError(f"{path} is a pointer of Git LFS, not the checkpoint itself: `git lfs pull` fetches it")
+        raise ConfigError(f"{path} is a pointer of Git LFS, not the checkpoint itself: `git lfs pull` fetches it")
     # Safetensors begin with eight bytes of length, which may be anything, then with JSON.
     found = _read_torch(path) if start.startswith(TORCH_FILES) and start[8:9] != b"{" else _read_safetensors(path)
     for name, tensor in found.items():
         with np.errstate(over="ignore"):
             finite = np.isfinite(tensor.astype(np.float32)).all()
         if not finite:
-            raise ValueError(f"{path}: tensor {name!r} holds values that are not finite: its training may have diverged")
+            raise ConfigError(f"{path}: tensor {name!r} holds values that are not finite: its training may have diverged")
     return _bare(found)
 
 
@@ -137,10 +138,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             for name in names:
                 kind = tensors.get_slice(name).get_dtype()
                 if kind not in KINDS:
-                    raise ValueError(f"{path}: tensor {name!r} has type {kind}; allowed: {', '.join(KINDS)}")
+                    raise ConfigError(f"{path}: tensor {name!r} has type {kind}; allowed: {', '.join(KINDS)}")
             return {name: tensors.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors ({error}), and is no PyTorch state dict") from error
+        raise ConfigError(f"{path} cannot be read as safetensors ({error}), and is no PyTorch state dict") from error
 
 
 def _bare(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -154,28 +155,28 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError:
-        raise ValueError(f"{path} was written by PyTorch: reading it needs torch (pip install torch)") from None
+        raise ConfigError(f"{path} was written by PyTorch: reading it needs torch (pip install torch)") from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever a damaged or hostile file leads to
-        raise ValueError(
+        raise ConfigError(
             f"{path} cannot be read as a PyTorch state dict of plain tensors ({type(error).__name__}): "
             f"nothing else is loaded; save its state_dict alone"
         ) from error
     inside = [name for name in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
     if len(inside) > 1:
-        raise ValueError(f"{path} holds {' and '.join(map(repr, inside))}: which is meant? save one of them alone")
+        raise ConfigError(f"{path} holds {' and '.join(map(repr, inside))}: which is meant? save one of them alone")
     content = content[inside[0]] if inside else content
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no state dict, alone or under {', '.join(map(repr, WRAPPERS))}")
+        raise ConfigError(f"{path} holds no state dict, alone or under {', '.join(map(repr, WRAPPERS))}")
     for name, value in content.items():
         if not isinstance(name, str):
-            raise ValueError(f"{path} holds no state dict: {name!r}, of one of its tensors, is not a name")
+            raise ConfigError(f"{path} holds no state dict: {name!r}, of one of its tensors, is not a name")
         kinds = {"sparse": value.layout is not torch.strided, "quantized": value.is_quantized,
                  "complex": value.is_complex(), "without values (device meta)": value.is_meta}  # fmt: skip
         wrong = next((kind for kind, found in kinds.items() if found), None)
         if wrong:
-            raise ValueError(f"{path}: tensor {name!r} is {wrong}; dense tensors of real numbers are wanted")
+            raise ConfigError(f"{path}: tensor {name!r} is {wrong}; dense tensors of real numbers are wanted")
     return {name: value.detach().float().numpy() for name, value in content.items()}
 
 

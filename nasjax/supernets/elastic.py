@@ -21,9 +21,10 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from nasjax.supernets.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
-from nasjax.supernets.parts import in_parts, is_recalibrating, joined, together
-from nasjax.supernets.pending import Pending, finished
+from nasjax.errors import ConfigError
+from nasjax.supernets.cpu.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
+from nasjax.supernets.cpu.deferred_norm import Pending, finished
+from nasjax.supernets.cpu.micro_batches import in_parts, is_recalibrating, joined, together
 from nasjax.types import PRNGKey
 
 Size = int | Int[Array, ""]
@@ -123,13 +124,15 @@ class Layer(nnx.Module):
     """A layer that can be narrowed to the sizes it was called with."""
 
     def note(self, **sizes: Size) -> None:
-        """Tells an open `recording()` the sizes of this call. Raises ValueError where two calls disagree."""
+        """Tells an open `recording()` the sizes of this call. Raises ConfigError where two calls disagree."""
         calls = _calls.get()
         if calls is None:
             return
         static: dict[str, int] = {name: size for name, size in sizes.items() if isinstance(size, int)}
         if calls.setdefault(id(self), static) != static:
-            raise ValueError(f"{type(self).__name__} was called with {calls[id(self)]} and {static}: it cannot be extracted")
+            raise ConfigError(
+                f"{type(self).__name__} was called with {calls[id(self)]} and {static}: it cannot be extracted"
+            )
 
     def narrow(self, **sizes: Any) -> None:
         """Keeps only the weights that a call with these sizes reads; in place."""

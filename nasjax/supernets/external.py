@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from nasjax.errors import ConfigError
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets.own import found
 from nasjax.types import Population
@@ -46,18 +47,18 @@ class ExternalConfig:
     timeout: float = 3600.0
 
     def create(self, seed: int = 0) -> "ExternalNet":
-        """Raises ValueError, in one line, for what is missing or does not fit."""
+        """Raises ConfigError, in one line, for what is missing or does not fit."""
         if self.evaluate is None or not self.genes or not self.metrics:
-            raise ValueError(
+            raise ConfigError(
                 "supernet=external needs supernet.evaluate=module:function, supernet.genes.NAME=[option,…] and "
                 "supernet.metrics=[name,…]"
             )
         for name in ("batch", "workers", "timeout"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"supernet.{name} must be above 0, not {getattr(self, name)}")
+                raise ConfigError(f"supernet.{name} must be above 0, not {getattr(self, name)}")
         taken = sorted(set(self.metrics) & {*self.genes, *RESERVED})
         if taken:
-            raise ValueError(
+            raise ConfigError(
                 f"supernet.metrics names {taken[0]!r}, which is a gene or a column of evaluations.csv: rename it"
             )
         return ExternalNet(self)
@@ -176,7 +177,7 @@ def _answer(evaluate: str, pipe: Connection) -> None:
 
 def _gene(name: str, options: Any, needs: Mapping[str, str]) -> Gene:
     if not isinstance(options, list | tuple):
-        raise ValueError(f"supernet.genes.{name} must be a list of options, not {options!r}")
+        raise ConfigError(f"supernet.genes.{name} must be a list of options, not {options!r}")
     words = needs.get(name)
     if words is None:
         return Gene(name, tuple(options))
@@ -184,7 +185,7 @@ def _gene(name: str, options: Any, needs: Mapping[str, str]) -> Gene:
     try:
         return Gene(name, tuple(options), (parent.strip(), float(value)))
     except ValueError:
-        raise ValueError(f"supernet.needs.{name}={words!r} is not of the form gene>=number") from None
+        raise ConfigError(f"supernet.needs.{name}={words!r} is not of the form gene>=number") from None
 
 
 def _number(answer: Any, name: str) -> float:

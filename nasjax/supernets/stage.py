@@ -15,9 +15,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Int, PyTree
 
+from nasjax.errors import ConfigError
 from nasjax.space import Gene, SearchSpace
 from nasjax.supernets.elastic import BatchNorm, Branching, Moments, pick
-from nasjax.supernets.words import described
+from nasjax.supernets.summary import described
 
 Choice = tuple[int, ...] | Int[Array, " _genes"]
 Mixed = Choice | tuple[int | Branching, ...]
@@ -116,20 +117,20 @@ def check_choice(choice: Any, genes: int) -> None:
 
 
 def check_inputs(inputs: PyTree, wanted: PyTree) -> None:
-    """Raises ValueError unless `inputs` are arrays as `wanted` (for one example), of any number, height and width."""
+    """Raises ConfigError unless `inputs` are arrays as `wanted` (for one example), of any number, height and width."""
     given_tree, wanted_tree = str(jax.tree.structure(inputs)), str(jax.tree.structure(wanted))
     if given_tree != wanted_tree:
-        raise ValueError(f"the network takes a {wanted_tree}, not a {given_tree}")
+        raise ConfigError(f"the network takes a {wanted_tree}, not a {given_tree}")
     for given, one in zip(jax.tree.leaves(inputs), jax.tree.leaves(wanted), strict=True):
         words = f"{one.dtype} (batch, height, width, {one.shape[-1]})" if one.ndim == 4 else f"{one.dtype}, {one.ndim} axes"
         if given.ndim != one.ndim or given.dtype != one.dtype or (one.ndim == 4 and given.shape[-1] != one.shape[-1]):
-            raise ValueError(f"the network takes an array {words}; this one is {given.dtype} {given.shape}")
+            raise ConfigError(f"the network takes an array {words}; this one is {given.dtype} {given.shape}")
         if 0 in given.shape:
-            raise ValueError(f"an array of shape {given.shape} holds nothing: the network takes one example or more")
+            raise ConfigError(f"an array of shape {given.shape} holds nothing: the network takes one example or more")
 
 
 def check_arch(arch: Any, space: SearchSpace) -> None:
-    """Raises ValueError unless `arch` is one architecture, or an array of many, whose indices have an option.
+    """Raises ConfigError unless `arch` is one architecture, or an array of many, whose indices have an option.
 
     What is traced has no values to check: only its type and shape.
     """
@@ -142,7 +143,7 @@ def check_arch(arch: Any, space: SearchSpace) -> None:
     shape: tuple[int, ...] = (len(arch),) if static else np.shape(arch) if array else ()
     if not kind or shape[-1:] != (genes,) or len(shape) > 2:
         given = f"{arch.dtype} {shape}" if array else f"a {type(arch).__name__}" + (f" of {shape[0]}" if static else "")
-        raise ValueError(
+        raise ConfigError(
             f"an architecture is a tuple of {genes} ints or an int32 array ({genes},), a population int32 (pop, {genes}), "
             f"not {given}; net.space.encode makes one"
         )
@@ -153,7 +154,7 @@ def check_arch(arch: Any, space: SearchSpace) -> None:
     if len(outside):
         row, column = outside[0]
         gene = space.genes[column]
-        raise ValueError(
+        raise ConfigError(
             f"gene {gene.name!r} has {len(gene.options)} options, from index 0: there is no index {rows[row, column]}"
         )
 
@@ -163,12 +164,12 @@ RESOLUTIONS = (160, 192, 224)
 
 
 def check_resolutions(resolutions: tuple[int, ...], image_size: int) -> None:
-    """Raises ValueError unless pictures of `image_size` pixels can be scaled down to all of `resolutions`."""
+    """Raises ConfigError unless pictures of `image_size` pixels can be scaled down to all of `resolutions`."""
     for size in (image_size, *resolutions):
         if size < 1:
-            raise ValueError(f"a picture has at least one pixel a side, not {size}: change image_size or resolutions")
+            raise ConfigError(f"a picture has at least one pixel a side, not {size}: change image_size or resolutions")
         if size > image_size:
-            raise ValueError(f"resolutions has {size}, more than image_size={image_size}")
+            raise ConfigError(f"resolutions has {size}, more than image_size={image_size}")
 
 
 class SuperNet(nnx.Module):
@@ -197,7 +198,7 @@ class SuperNet(nnx.Module):
         gates = [stage.gate[0] for stage in self.stages if stage.gate is not None]
         for gene in gates + [gene for stage in self.stages for gene in stage.genes]:
             if genes.setdefault(gene.name, gene) != gene:
-                raise ValueError(f"two stages disagree about gene {gene.name!r}: {genes[gene.name]} and {gene}")
+                raise ConfigError(f"two stages disagree about gene {gene.name!r}: {genes[gene.name]} and {gene}")
         return SearchSpace(tuple(genes.values()))
 
     def columns(self) -> tuple[tuple[int, ...], ...]:
@@ -208,7 +209,7 @@ class SuperNet(nnx.Module):
     def resolution(self, arch: Sequence[int] | np.ndarray) -> int | None:
         """The side of the pictures that an architecture takes, in pixels; None where the resolution is not elastic.
 
-        Stages take pictures of any size: whoever calls the network scales them (`nasjax.evaluation.resolution`).
+        Stages take pictures of any size: whoever calls the network scales them (`nasjax.evaluation.host_genes`).
         """
         return self.resolutions[int(arch[0])] if self.resolutions else None
 
@@ -253,7 +254,7 @@ class SuperNet(nnx.Module):
 
         `inputs`: (batch, height, width, channels) float32 pictures, normalised as those that the weights were trained on
         (`nasjax.supernets.create` says how Once-for-All's were). `arch`: a tuple of ints, an int32 vector, or an int32
-        matrix for a population, whose axis then comes first; left out, it is the only one. Raises ValueError for other
+        matrix for a population, whose axis then comes first; left out, it is the only one. Raises ConfigError for other
         types and shapes, and for indices without an option.
         """
         if arch is None:

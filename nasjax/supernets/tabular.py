@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nasjax.errors import ConfigError
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.types import Population
 
@@ -39,9 +40,9 @@ class TabularConfig:
     genes: tuple[str, ...] = ()
 
     def create(self, seed: int = 0) -> "TabularNet":
-        """Raises ValueError, in one line, for a table that is missing, incomplete or contradicts itself."""
+        """Raises ConfigError, in one line, for a table that is missing, incomplete or contradicts itself."""
         if self.table is None or not self.genes:
-            raise ValueError("supernet=tabular needs supernet.table=FILE.csv and supernet.genes=[column,column,…]")
+            raise ConfigError("supernet=tabular needs supernet.table=FILE.csv and supernet.genes=[column,column,…]")
         return TabularNet(Path(self.table), self.genes)
 
 
@@ -108,7 +109,7 @@ def _columns(path: Path, header: list[str], patterns: tuple[str, ...]) -> tuple[
     for pattern in patterns if header else ():
         meant = [pattern] if pattern in header else fnmatch.filter(header, pattern)
         if not meant:
-            raise ValueError(f"{path} has no column {pattern!r}; it has {', '.join(header)}")
+            raise ConfigError(f"{path} has no column {pattern!r}; it has {', '.join(header)}")
         columns += meant
     return tuple(dict.fromkeys(columns))
 
@@ -128,7 +129,7 @@ def _read(
 ) -> tuple[dict[str, Cells], tuple[str, ...], Float[np.ndarray, "rows metrics"], Int[np.ndarray, " rows"]]:
     """Gene columns, names and values of metrics, and the line that each row ends on; failed rows of a run are left out."""
     if not path.is_file():
-        raise ValueError(f"supernet.table={path} is not a file")
+        raise ConfigError(f"supernet.table={path} is not a file")
     parts: list[tuple[list[np.ndarray], np.ndarray, np.ndarray]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -142,9 +143,9 @@ def _read(
                 numbers = [_numbers(path, lines, name, columns[header.index(name)]) for name in metrics]
                 parts.append((coded, np.stack(numbers, axis=1), lines))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as CSV ({error})") from error
+        raise ConfigError(f"{path} cannot be read as CSV ({error})") from error
     if not parts:
-        raise ValueError(f"{path} has no rows below its header")
+        raise ConfigError(f"{path} has no rows below its header")
     cells = {gene: (list(words[gene]), np.concatenate([part[0][i] for part in parts])) for i, gene in enumerate(genes)}
     return cells, metrics, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
 
@@ -152,10 +153,10 @@ def _read(
 def _metrics(path: Path, header: list[str], genes: tuple[str, ...]) -> tuple[str, ...]:
     """The columns that are neither genes nor bookkeeping."""
     if len(set(header)) != len(header):
-        raise ValueError(f"{path} names column {max(header, key=header.count)!r} twice")
+        raise ConfigError(f"{path} names column {max(header, key=header.count)!r} twice")
     metrics = tuple(name for name in header if name not in genes and not _passed_over(header, name))
     if header and not metrics:
-        raise ValueError(f"{path} has no metric: every column is a gene")
+        raise ConfigError(f"{path} has no metric: every column is a gene")
     return metrics
 
 
@@ -166,7 +167,7 @@ def _blocks(path: Path, reader: Any, header: list[str]) -> Iterator[tuple[Int[np
     while block := list(islice(rows, BLOCK)):
         for line, row in block:
             if len(row) != len(header):
-                raise ValueError(f"{path}, line {line} has {len(row)} cells where the header has {len(header)}")
+                raise ConfigError(f"{path}, line {line} has {len(row)} cells where the header has {len(header)}")
         if status is not None:
             block = [(line, row) for line, row in block if row[status] != "failed"]
         if block:
@@ -186,7 +187,7 @@ def _numbers(path: Path, lines: Int[np.ndarray, " rows"], metric: str, cells: Se
     except ValueError:
         for line, cell in zip(lines, cells, strict=True):
             if not _is_number(cell):
-                raise ValueError(f"{path}, line {line}: column {metric!r} holds {cell!r}, which is not a number; name it "
+                raise ConfigError(f"{path}, line {line}: column {metric!r} holds {cell!r}, which is not a number; name it "
                                  f"among supernet.genes or remove it") from None  # fmt: skip
         raise
 
@@ -242,20 +243,20 @@ def _explanation(path: Path, gene: str, empty: Bool[np.ndarray, " rows"], full: 
         needed = indices[~empty].min()
         if indices[empty].max() < needed:
             return other, options[needed]
-    raise ValueError(f"{path}: gene column {gene!r} has empty cells that no other gene column explains")
+    raise ConfigError(f"{path}: gene column {gene!r} has empty cells that no other gene column explains")
 
 
 def _agreed(
     path: Path, space: SearchSpace, metrics: tuple[str, ...], archs: np.ndarray, table: np.ndarray, lines: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows, in order of architecture. Raises ValueError where two rows of one architecture disagree."""
+    """The distinct rows, in order of architecture. Raises ConfigError where two rows of one architecture disagree."""
     _, first, which = np.unique(_names(archs), return_index=True, return_inverse=True)
     again = np.flatnonzero(first[which] != np.arange(len(archs)))
     earlier = first[which[again]]
     differs = (table[again] != table[earlier]) & ~(np.isnan(table[again]) & np.isnan(table[earlier]))
     if differs.any():
         row, column = map(int, np.argwhere(differs)[0])
-        raise ValueError(
+        raise ConfigError(
             f"{path}: lines {lines[earlier[row]]} and {lines[again[row]]} are the same network "
             f"{space.decode(archs[again[row]])} but disagree about {metrics[column]!r}; keep one, or average them"
         )

@@ -1,11 +1,11 @@
 """Search tactics: the outer loop that decides what is measured next."""
 
+from nasjax.tactics.base import Fit, Measured, Problem, Tactic, Warm
 from nasjax.tactics.concurrent import Concurrent
 from nasjax.tactics.ehvi import Ehvi
 from nasjax.tactics.estimations import FullOnEstimations
 from nasjax.tactics.full import Full
 from nasjax.tactics.popdb import REDUCTIONS, PopDB, Reduced, within
-from nasjax.tactics.problem import Fit, Measured, Problem, Tactic, Warm
 from nasjax.tactics.proxy import Proxy
 from nasjax.tactics.random import Random
 from nasjax.tactics.weaknas import WeakNAS

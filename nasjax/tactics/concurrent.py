@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasjax.algorithms.evolve import evolve
+from nasjax.errors import ConfigError
+from nasjax.tactics.base import Measured, Problem, Values, beginning, fresh
 from nasjax.tactics.predicting import best, fitted, informed, ranked, scored
-from nasjax.tactics.problem import Measured, Problem, Values, beginning, fresh
 from nasjax.types import Population, PRNGKey
 
 
@@ -27,7 +28,7 @@ class Concurrent:
     def __post_init__(self):
         for name in ("population", "generations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         return Measured.nothing(key, informed(problem))

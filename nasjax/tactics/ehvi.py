@@ -17,11 +17,12 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms.evolve import evolve
+from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated_exact, violations
 from nasjax.space import duplicates
+from nasjax.tactics.base import ENUMERABLE, Measured, Problem, Values, beginning, broken, fresh
 from nasjax.tactics.improvement import choose
 from nasjax.tactics.predicting import best, fitted, informed, predicted, scored
-from nasjax.tactics.problem import ENUMERABLE, Measured, Problem, Values, beginning, broken, fresh
 from nasjax.types import Population, PRNGKey
 
 FRONT = 128
@@ -49,7 +50,7 @@ class Ehvi:
     def __post_init__(self):
         for name in ("start", "batch", "generations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         return Measured.nothing(key, informed(problem))

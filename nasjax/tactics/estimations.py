@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 from nasjax.algorithms.evolve import evolve
+from nasjax.errors import ConfigError
+from nasjax.tactics.base import Measured, Problem, Values, beginning, fresh
 from nasjax.tactics.predicting import fitted, informed, ranked, scored
-from nasjax.tactics.problem import Measured, Problem, Values, beginning, fresh
 from nasjax.types import Population, PRNGKey
 
 
@@ -21,11 +22,11 @@ class FullOnEstimations:
     def __post_init__(self):
         for name in ("sample", "generations"):
             if getattr(self, name) < 1:
-                raise ValueError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         if problem.evaluations <= self.sample:
-            raise ValueError(
+            raise ConfigError(
                 f"tactic.sample={self.sample} of evaluations={problem.evaluations} leaves none for what the search finds: "
                 f"make the sample smaller, or evaluations larger"
             )

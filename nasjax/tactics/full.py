@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from nasjax.tactics.problem import Measured, Problem, Values, fresh
+from nasjax.errors import ConfigError
+from nasjax.tactics.base import Measured, Problem, Values, fresh
 from nasjax.types import Population, PRNGKey
 
 
@@ -27,7 +28,7 @@ class Full:
 
     def __post_init__(self):
         if self.population < 2:
-            raise ValueError(f"tactic.population must be at least 2, not {self.population}")
+            raise ConfigError(f"tactic.population must be at least 2, not {self.population}")
 
     def init(self, key: PRNGKey, problem: Problem) -> FullState:
         algorithm = replace(problem.algorithm, population=self.population)  # type: ignore[type-var]

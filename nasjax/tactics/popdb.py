@@ -11,10 +11,11 @@ from jaxtyping import Bool, Int
 from sklearn.cluster import HDBSCAN
 
 from nasjax.algorithms.evolve import evolve
+from nasjax.errors import ConfigError
 from nasjax.predictors import Inputs
 from nasjax.space import SearchSpace
+from nasjax.tactics.base import Fit, Measured, Problem, Warm
 from nasjax.tactics.predicting import fitted, ranked, scored
-from nasjax.tactics.problem import Fit, Measured, Problem, Warm
 from nasjax.types import Population, PRNGKey
 
 
@@ -87,14 +88,14 @@ class PopDB:
     def __post_init__(self):
         for name in ("sample", "predictions", "population", "cluster"):
             if getattr(self, name) < 2:
-                raise ValueError(f"space_reduction.{name} must be at least 2, not {getattr(self, name)}")
+                raise ConfigError(f"space_reduction.{name} must be at least 2, not {getattr(self, name)}")
         if not 0 <= self.least < 1:
-            raise ValueError(f"space_reduction.least must be from 0 to below 1, not {self.least}")
+            raise ConfigError(f"space_reduction.least must be from 0 to below 1, not {self.least}")
 
     def check(self, problem: Problem) -> None:
-        """Raises ValueError where the sample would take the whole budget."""
+        """Raises ConfigError where the sample would take the whole budget."""
         if problem.evaluations <= self.sample and not self.informed(problem.warm):
-            raise ValueError(
+            raise ConfigError(
                 f"space_reduction.sample={self.sample} of evaluations={problem.evaluations} leaves none for the tactic: "
                 f"make the sample smaller, or evaluations larger"
             )

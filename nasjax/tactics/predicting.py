@@ -13,7 +13,7 @@ from jaxtyping import Array, Int
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
 from nasjax.predictors import Inputs, Predictor, Prior, errors
 from nasjax.space import SearchSpace
-from nasjax.tactics.problem import CostFunction, Fit, Measured, Problem, Values, padded
+from nasjax.tactics.base import CostFunction, Fit, Measured, Problem, Values, padded
 from nasjax.types import Mask, Objectives, Population, Violations
 
 LEAST, MOST = 8, 256

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nasjax.errors import ConfigError
+from nasjax.tactics.base import Measured, Problem, Values, broken, fresh
 from nasjax.tactics.predicting import ranked
-from nasjax.tactics.problem import Measured, Problem, Values, broken, fresh
 from nasjax.types import Population, PRNGKey
 
 
@@ -14,7 +15,7 @@ class Proxy:
     """The algorithm runs `generations` with the score `proxy` (more is better) for the objective that is measured.
 
     Only the best of its last population are measured, all at once. Exact objectives and constraints stay what they are.
-    Raises ValueError where more is measured than one objective.
+    Raises ConfigError where more is measured than one objective.
     """
 
     proxy: str = "synflow"
@@ -22,15 +23,15 @@ class Proxy:
 
     def __post_init__(self):
         if self.generations < 1:
-            raise ValueError(f"tactic.generations must be at least 1, not {self.generations}")
+            raise ConfigError(f"tactic.generations must be at least 1, not {self.generations}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         if self.proxy not in problem.proxies:
             allowed = ", ".join(problem.proxies) or "none: a table or a function has no networks to score"
-            raise ValueError(f"tactic.proxy={self.proxy} is not known here; allowed: {allowed}")
+            raise ConfigError(f"tactic.proxy={self.proxy} is not known here; allowed: {allowed}")
         measured = [i for i, cost in enumerate(problem.costs) if cost is None]
         if len(measured) > 1 or not all(i < len(problem.reference) for i in measured):
-            raise ValueError(
+            raise ConfigError(
                 "tactic=proxy takes one objective that is measured, which the score stands in for; "
                 "all else, constraints too, must be exact costs"
             )

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from nasjax.tactics.problem import Measured, Problem, Values, beginning
+from nasjax.errors import ConfigError
+from nasjax.tactics.base import Measured, Problem, Values, beginning
 from nasjax.types import Population, PRNGKey
 
 
@@ -14,7 +15,7 @@ class Random:
 
     def __post_init__(self):
         if self.population < 1:
-            raise ValueError(f"tactic.population must be at least 1, not {self.population}")
+            raise ConfigError(f"tactic.population must be at least 1, not {self.population}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         return Measured.nothing(key, problem)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from nasjax.errors import ConfigError
 from nasjax.space import duplicates
+from nasjax.tactics.base import Measured, Problem, Values, broken, fresh
 from nasjax.tactics.predicting import fitted, informed, ranked, scored
-from nasjax.tactics.problem import Measured, Problem, Values, broken, fresh
 from nasjax.types import Population, PRNGKey
 
 
@@ -30,9 +31,9 @@ class WeakNAS:
     def __post_init__(self):
         for name in ("pool", "first", "batch", "top"):
             if getattr(self, name) < 1:
-                raise ValueError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
         if self.top < self.batch:
-            raise ValueError(f"tactic.batch={self.batch} cannot be drawn from tactic.top={self.top}: make it smaller")
+            raise ConfigError(f"tactic.batch={self.batch} cannot be drawn from tactic.top={self.top}: make it smaller")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         return Measured.nothing(key, informed(problem))

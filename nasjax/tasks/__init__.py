@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nasjax.tables import settings
+from nasjax.registry import settings
 from nasjax.tasks.classification import ArraysConfig, DigitsConfig, ImageClassification
 from nasjax.tasks.image_folder import ImageFolderConfig
 
@@ -18,7 +18,7 @@ TASKS = {
 
 
 def create(name: str, **changes: Any) -> ImageClassification:
-    """The named task: `create("digits")`, `create("arrays", path="own.npz")`. Raises ValueError in one line."""
+    """The named task: `create("digits")`, `create("arrays", path="own.npz")`. Raises ConfigError in one line."""
     task = settings("task", TASKS, {"name": name, **changes}).create()
     return replace(task, origin={**task.origin, "name": name})
 

@@ -12,6 +12,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from nasjax.errors import ConfigError
+
 Logits = Float[Array, "batch classes"]
 Labels = Int[Array, " batch"]
 
@@ -118,19 +120,19 @@ class ArraysConfig:
     seed: int = 0
 
     def create(self) -> ImageClassification:
-        """Raises ValueError, in one line, for a file that is missing or not of this form."""
+        """Raises ConfigError, in one line, for a file that is missing or not of this form."""
         if self.path is None:
-            raise ValueError("task=arrays needs task.path=FILE.npz, a file with arrays x (pictures) and y (classes)")
+            raise ConfigError("task=arrays needs task.path=FILE.npz, a file with arrays x (pictures) and y (classes)")
         images, labels = _read_arrays(Path(self.path))
         classes = self.classes or int(labels.max()) + 1
         outside = np.flatnonzero(labels >= classes)
         if len(outside):
-            raise ValueError(
+            raise ConfigError(
                 f"{self.path}: y[{outside[0]}] is {labels[outside[0]]}, outside the {classes} classes 0 to {classes - 1} "
                 f"({len(outside)} such labels): correct or remove it, or change task.classes"
             )
         if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
-            raise ValueError(
+            raise ConfigError(
                 f"task.validation={self.validation} and task.test={self.test} must be shares that leave some to train"
             )
         sizes = [max(1, round(share * len(labels))) for share in (self.validation, self.test)]
@@ -145,29 +147,29 @@ class ArraysConfig:
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
-        raise ValueError(f"task.path={path} is not a file")
+        raise ConfigError(f"task.path={path} is not a file")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, AttributeError) as error:
         reason = str(error).split(".")[0].split(":")[0]
-        raise ValueError(f"task.path={path} cannot be read as an .npz file of plain arrays ({reason})") from error
+        raise ConfigError(f"task.path={path} cannot be read as an .npz file of plain arrays ({reason})") from error
     missing = sorted({"x", "y"} - set(arrays))
     if missing:
-        raise ValueError(f"{path} has no array {missing[0]!r}; it holds {', '.join(sorted(arrays)) or 'none'}")
+        raise ConfigError(f"{path} has no array {missing[0]!r}; it holds {', '.join(sorted(arrays)) or 'none'}")
     images, labels = arrays["x"], arrays["y"]
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or len(images) != len(labels) or labels.ndim != 1:
-        raise ValueError(
+        raise ConfigError(
             f"{path}: x must be (n, height, width[, channels]) and y (n,), not {arrays['x'].shape} and {labels.shape}"
         )
     if len(labels) < 10:
-        raise ValueError(f"{path} has {len(labels)} pictures; at least 10 are needed to train, validate and test")
+        raise ConfigError(f"{path} has {len(labels)} pictures; at least 10 are needed to train, validate and test")
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{path}: y must be whole numbers from 0, not {labels.dtype}")
+        raise ConfigError(f"{path}: y must be whole numbers from 0, not {labels.dtype}")
     if labels.min() < 0:
-        raise ValueError(f"{path}: y[{labels.argmin()}] is {labels.min()}: classes are whole numbers from 0")
+        raise ConfigError(f"{path}: y[{labels.argmin()}] is {labels.min()}: classes are whole numbers from 0")
     if not np.isfinite(images.astype(np.float32)).all():
-        raise ValueError(f"{path}: x holds values that are not finite")
+        raise ConfigError(f"{path}: x holds values that are not finite")
     return images.astype(np.float32), labels

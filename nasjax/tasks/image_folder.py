@@ -1,6 +1,5 @@
 """Image classification from folders of pictures, in ImageNet's layout."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from nasjax.errors import ConfigError
+from nasjax.host import memory_bytes
 from nasjax.tasks.classification import ImageClassification, Split
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -42,12 +43,12 @@ class ImageFolderConfig:
     seed: int = 0
 
     def create(self) -> ImageClassification:
-        """Raises ValueError, in one line, for a folder that is missing, empty, or holds what cannot be read."""
+        """Raises ConfigError, in one line, for a folder that is missing, empty, or holds what cannot be read."""
         if self.path is None:
-            raise ValueError("task=image_folder needs task.path=FOLDER, with one folder of pictures a class")
+            raise ConfigError("task=image_folder needs task.path=FOLDER, with one folder of pictures a class")
         root = Path(self.path)
         if not root.is_dir():
-            raise ValueError(f"task.path={root} is not a folder")
+            raise ConfigError(f"task.path={root} is not a folder")
         rng = np.random.default_rng(self.seed)
         if (root / "val").is_dir():
             classes = self.classes or _classes(root / "train" if (root / "train").is_dir() else root / "val")
@@ -58,7 +59,7 @@ class ImageFolderConfig:
             train = held = _shuffled(rng, _listed(root, classes))
         sizes = [round(share * len(held)) for share in (self.validation, self.test)]
         if min(sizes) < 1 or sum(sizes) > len(held):
-            raise ValueError(
+            raise ConfigError(
                 f"task.validation={self.validation} and task.test={self.test} leave a split of {len(held)} pictures empty"
             )
         validation, test = held[: sizes[0]], held[sizes[0] : sum(sizes)]
@@ -71,12 +72,12 @@ class ImageFolderConfig:
         return ImageClassification(train_split, validation_split, test_split, len(classes), origin)
 
     def _check_memory(self, pictures: int) -> None:
-        """Raises ValueError, before anything is read, where the pictures do not fit into this machine's memory."""
+        """Raises ConfigError, before anything is read, where the pictures do not fit into this machine's memory."""
         wanted = pictures * self.image_size**2 * 3 * 4 / 1e9
-        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        here = memory_bytes() / 1e9
         if wanted > 0.8 * here:
             fit = max(1, int(0.2 * here / wanted * pictures))
-            raise ValueError(
+            raise ConfigError(
                 f"task.path={self.path}: {pictures} pictures of {self.image_size} x {self.image_size} take {wanted:.0f} GB, "
                 f"this machine has {here:.0f}; task.limit={fit} reads so many a split"
             )
@@ -94,12 +95,12 @@ class ImageFolderConfig:
                     continue
                 words = str(error).splitlines() or [type(error).__name__]
                 reason = f"{path} cannot be read as a picture ({words[0]})"
-                raise ValueError(f"{reason}; task.skip_broken=true passes over it") from None
+                raise ConfigError(f"{reason}; task.skip_broken=true passes over it") from None
             labels.append(label)
         if broken:
             print(f"nasjax: passed over {len(broken)} pictures that cannot be read, {broken[0]} first", file=sys.stderr)
         if not labels:
-            raise ValueError(f"task.path={self.path}: no picture of a split could be read")
+            raise ConfigError(f"task.path={self.path}: no picture of a split could be read")
         pixels = pixels[: len(labels)]
         for channel, (mean, deviation) in enumerate(zip(self.mean, self.deviation, strict=True)):
             pixels[..., channel] = (pixels[..., channel] / 255 - mean) / deviation
@@ -124,15 +125,15 @@ def read_image(path: Path, size: int, crop: float) -> Float[np.ndarray, "size si
 def _classes(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     if not names:
-        raise ValueError(f"{folder} has no folders: one a class is wanted")
+        raise ConfigError(f"{folder} has no folders: one a class is wanted")
     return names
 
 
 def _listed(folder: Path, classes: Sequence[str]) -> Listed:
-    """Every picture with its class, sorted by name. Raises ValueError for a class that is not one of `classes`."""
+    """Every picture with its class, sorted by name. Raises ConfigError for a class that is not one of `classes`."""
     extra = sorted(set(_classes(folder)) - set(classes))
     if extra:
-        raise ValueError(f"{folder / extra[0]} is not one of the {len(classes)} classes {', '.join(classes[:5])}…")
+        raise ConfigError(f"{folder / extra[0]} is not one of the {len(classes)} classes {', '.join(classes[:5])}…")
     listed = [
         (path, label)
         for label, name in enumerate(classes)
@@ -140,7 +141,7 @@ def _listed(folder: Path, classes: Sequence[str]) -> Listed:
         if path.suffix.lower() in SUFFIXES
     ]
     if not listed:
-        raise ValueError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
+        raise ConfigError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
     return listed
 
 

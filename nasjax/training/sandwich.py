@@ -15,8 +15,9 @@ import optax
 from flax import nnx
 from jax import lax
 
+from nasjax.errors import ConfigError
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.resolution import resized
+from nasjax.evaluation.host_genes import resized
 from nasjax.supernets.stage import SuperNet
 from nasjax.tasks import ImageClassification
 from nasjax.types import Images, PRNGKey
@@ -39,7 +40,7 @@ class SandwichConfig:
     def __post_init__(self):
         for name in ("epochs", "batch", "learning_rate"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"trainer.{name} must be above 0, not {getattr(self, name)}")
+                raise ConfigError(f"trainer.{name} must be above 0, not {getattr(self, name)}")
 
     def train(
         self, net: SuperNet, task: ImageClassification, key: PRNGKey, progress: Callable[[int, int, float], None]

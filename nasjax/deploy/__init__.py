@@ -1,0 +1,1 @@
+"""Sub-networks on their own: extracted, re-calibrated, verified, written and exported."""

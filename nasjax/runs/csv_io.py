@@ -1,0 +1,40 @@
+"""Architectures in CSV files: a column for each gene, empty where it is switched off."""
+
+from nasjax.errors import ConfigError
+import csv
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from nasjax.space import SearchSpace
+
+
+def read_architectures(
+    what: str, path: Path, space: SearchSpace
+) -> tuple[Int[np.ndarray, "pop genes"], list[dict[str, str]]]:
+    """The architectures of a CSV, and its rows as words; columns that are no genes are passed over.
+
+    Raises ConfigError for a file that does not name architectures of the space; `what` is the setting that named it.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{what}={path} is not a file")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what}={path} is not a CSV in UTF-8: {error}") from None
+    if not rows:
+        raise ConfigError(f"{path} has no rows")
+    missing = [name for name in space.names if name not in rows[0]]
+    if missing:
+        raise ConfigError(f"{path} has no column {missing[0]!r}; genes: {', '.join(space.names)}")
+    options = {gene.name: {str(option): option for option in gene.options} for gene in space.genes}
+    archs = []
+    for line, row in enumerate(rows, 2):
+        try:
+            named = {name: known.get(row[name], row[name]) for name, known in options.items() if row[name]}
+            archs.append(space.encode(named))
+        except ConfigError as error:
+            raise ConfigError(f"{path}, line {line}: {error}") from None
+    return np.array(archs, np.int32), rows

@@ -1,0 +1,1 @@
+"""Searches: the loop, the problem that it solves, and what it returns."""

@@ -1,0 +1,36 @@
+"""Measures architectures that a person names, without a search."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nasjax import supernets, tasks
+from nasjax.errors import ConfigError
+from nasjax.runs.csv_io import read_architectures
+from nasjax.searches.problem import measure, subject
+
+
+def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of a CSV's architectures: genes, every metric with its standard error on `split`, every exact cost.
+
+    Raises ConfigError for a file that does not name architectures of this super-network.
+    """
+    net = supernets.create(seed=config["seed"], **config["supernet"])
+    task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
+    # Whoever names architectures wants each on all pictures.
+    evaluator = config["evaluator"] and {**config["evaluator"], "first_pictures": 0}
+    about = subject(net, task, evaluator)
+    population, _ = read_architectures("archs", archs, about.space)
+    if (split == "test" and about.test is None) or split not in ("validation", "test"):
+        raise ConfigError(f"split={split} cannot be measured here; allowed: validation{', test' if about.test else ''}")
+    evaluator = about.test() if split == "test" and about.test is not None else about.evaluator
+    population = population if about.repair is None else np.asarray(about.repair(population))
+    found = measure(evaluator, population) | about.compute(population)
+    words = [about.space.decode(arch) for arch in population]
+    rows = [
+        [*(chosen.get(name, "") for name in about.space.names), *(column[i].item() for column in found.values())]
+        for i, chosen in enumerate(words)
+    ]
+    return [*about.space.names, *found], rows

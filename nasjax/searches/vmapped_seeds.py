@@ -1,0 +1,96 @@
+"""Ablations on a table: one search for each of many seeds, all at once on the accelerator."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from nasjax.algorithms import ALGORITHMS
+from nasjax.errors import ConfigError
+from nasjax.objectives import Goals, parse_constraints, parse_objectives
+from nasjax.pareto import hypervolumes
+from nasjax.predictors import PREDICTORS
+from nasjax.registry import settings
+from nasjax.runs.folder import check_seed
+from nasjax.searches.loop import problem_of
+from nasjax.searches.problem import subject
+from nasjax.supernets.tabular import TabularNet
+from nasjax.tactics import TACTICS
+from nasjax.tactics.vmapped import over_seeds
+from nasjax.types import Population
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """One search a seed: architectures in order of measurement, and their values, as they are minimised or bounded."""
+
+    goals: Goals
+    archs: Int[np.ndarray, "seeds evaluations genes"]
+    values: Float[np.ndarray, "seeds evaluations columns"]
+
+    @cached_property
+    def hypervolumes(self) -> Float[np.ndarray, "seeds evaluations"]:
+        """Of each seed's front after every evaluation; constraints kept, the objectives' references as in a search."""
+        return np.array([hypervolumes(self.goals.feasible(values), self.goals.reference) for values in self.values])
+
+
+def search_seeds(
+    net: TabularNet,
+    seeds: Sequence[int],
+    *,
+    objectives: Sequence[str],
+    constraints: Sequence[str] = (),
+    tactic: Any = "concurrent",
+    algorithm: Any = "nsga2",
+    predictor: Any = "ridge",
+    evaluations: int = 128,
+    references: Mapping[str, float] | None = None,
+) -> Runs:
+    """Searches a complete table once for every seed, in one vmapped program: what `search` finds with each, near ties apart.
+
+    For tactics `random`, `full` and `concurrent`, and predictors that are fitted inside jit. Arguments as for `search`, but
+    that `predictor` is ridge where none is named.
+    Raises ConfigError for others, and for a table with holes or failed networks.
+    """
+    if not isinstance(net, TabularNet):
+        raise ConfigError("many seeds at once need a table (supernet=tabular): nothing else is measured inside jit")
+    if not len(seeds):
+        raise ConfigError("seeds must name at least one seed")
+    for seed in seeds:
+        check_seed(seed)
+    about = subject(net, None)
+    goals = Goals(parse_objectives(objectives, about.ranges, references or {}), parse_constraints(constraints, about.ranges))
+    problem = problem_of(
+        about, goals, settings("algorithm", ALGORITHMS, algorithm), settings("predictor", PREDICTORS, predictor), evaluations
+    )
+    columns = goals.minimised(net(net.archs))
+    if net.rows() is not None or np.isnan(columns).any():
+        raise ConfigError(f"many seeds at once need a complete table without failed networks, which {net.name} is not")
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    found, _ = over_seeds(settings("tactic", TACTICS, tactic), problem, _Lookup(net.archs, columns), keys)
+    archs = np.asarray(found)
+    values = goals.minimised(net(archs.reshape(-1, archs.shape[2])))
+    return Runs(goals, archs, values.reshape(*archs.shape[:2], -1))
+
+
+class _Lookup:
+    """Values of architectures inside jit, from a complete table."""
+
+    def __init__(self, archs: Population, values: Float[np.ndarray, "rows columns"]):
+        counts = archs.max(0) + 1
+        self._weights = np.cumprod([1, *counts[:0:-1].astype(np.int64)])[::-1]
+        if self._weights[0] * int(counts[0]) >= 2**31:
+            raise ConfigError("the table has too many combinations of options to be searched with many seeds at once")
+        codes = archs @ self._weights
+        order = np.argsort(codes)
+        self._codes, self._values = codes[order].astype(np.int32), values[order].astype(np.float32)
+        self._weights = self._weights.astype(np.int32)
+
+    def __call__(self, archs: Population) -> Float[Array, "pop columns"]:
+        codes = (jnp.asarray(archs) * self._weights[None]).sum(1)
+        return jnp.asarray(self._values)[jnp.searchsorted(jnp.asarray(self._codes), codes)]

@@ -1,0 +1,54 @@
+"""Sub-networks out of super-networks: the same class with one option a gene, its weights sliced and kernels baked in."""
+
+from dataclasses import replace
+
+import jax
+from flax import nnx
+from jaxtyping import PyTree
+
+from nasjax.supernets.elastic import Layer, recording
+from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
+
+
+def extract_stage(stage: Stage, choice: tuple[int, ...], carry: PyTree, statistics: Statistics | None = None) -> Stage:
+    """One stage narrowed to `choice`; `statistics` (full width) replace the stored ones. `carry`: what it is called with."""
+    with recording() as calls:
+        jax.eval_shape(lambda x: stage(x, choice, None), carry)
+    narrowed = nnx.clone(stage)
+    if statistics is not None:
+        narrowed.keep(statistics)
+    sizes = [calls.get(id(module)) for _, module in nnx.iter_modules(stage)]
+    for (_, module), size in zip(list(nnx.iter_modules(narrowed)), sizes, strict=True):
+        if isinstance(module, Layer) and size is not None:
+            module.narrow(**size)
+    fixed = tuple(replace(gene, options=(gene.options[i],)) for gene, i in zip(stage.reads, choice, strict=True))
+    if stage.gate is not None:
+        narrowed.gate = (fixed[0], stage.gate[1])
+    narrowed.genes = fixed[len(fixed) - len(stage.genes) :]
+    return narrowed
+
+
+def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, ...] | None = None) -> SuperNet:
+    """The sub-network `arch` (a static architecture) as a network of its own; stages that it skips are gone.
+
+    `statistics`: the batch-norm statistics to keep, full width, stage by stage; by default the stored ones.
+    """
+    resolution = net.resolution(arch)
+    carry: PyTree = net.example(resolution)
+    stages = []
+    for i, (stage, choice) in enumerate(zip(net.stages, net.choices(arch), strict=True)):
+        assert isinstance(choice, tuple)
+        if not stage.skipped(choice):
+            stages.append(extract_stage(stage, choice, carry, None if statistics is None else statistics[i]))
+        carry = carry_after(stage, choice, carry)
+    extracted = nnx.clone(net)
+    extracted.stages = nnx.List(stages)
+    if resolution is not None:
+        extracted.resolutions = (resolution,)
+        extracted.input_shape = (resolution, resolution, *net.input_shape[2:])
+    return extracted
+
+
+def carry_after(stage: Stage, choice: Choice, carry: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
+    """Shapes of what a stage hands on."""
+    return jax.eval_shape(lambda x: stage(x, choice, None)[0], carry)

@@ -1,0 +1,1 @@
+"""Families of super-networks, one file each."""

@@ -1,0 +1,1 @@
+"""What Once-for-All published: its names of tensors, its lists of choices."""

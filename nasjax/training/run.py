@@ -1,0 +1,82 @@
+"""Trains a super-network, or a network that was extracted, in a folder: weights beside a record of what was done."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from nasjax import supernets, tasks
+from nasjax.errors import ConfigError
+from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation.fastest import bound
+from nasjax.host import write_text
+from nasjax.registry import settings
+from nasjax.runs.folder import check_seed, plain
+from nasjax.searches.problem import check_fit, measure
+from nasjax.supernets import SuperNet
+from nasjax.supernets.folders import load, save_network
+from nasjax.training import TRAINERS
+from nasjax.types import Arch
+from nasjax.version import __version__
+
+
+def train_run(
+    path: Path, config: Mapping[str, Any], command: str, progress: Callable[[int, int, float], None]
+) -> dict[str, Any]:
+    """Trains as configured and writes weights and `record.json` into `path`; returns the record.
+
+    The weights are `supernet.safetensors`; of an extracted network, in the folder `subnet`, a folder for `nasjax.load`.
+    Raises ConfigError for a folder that is there already, and for settings that do not fit; nothing is then written.
+    """
+    if path.exists():
+        raise ConfigError(f"run={path} exists already; name another folder, or remove it")
+    check_seed(config["seed"])
+    net = _network(config)
+    task = tasks.create(**config["task"])
+    check_fit(net, task)
+    trainer = settings("trainer", TRAINERS, config["trainer"])
+    evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
+    try:
+        trained = trainer.train(net, task, jax.random.key(config["seed"]), progress)
+    except FloatingPointError as error:
+        raise ConfigError(str(error)) from None
+    if config["subnet"] is None:
+        ends = {"largest": (trained, net.space.largest()), "smallest": (trained, net.space.smallest())}
+    else:
+        ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
+    accuracies = {name: _accuracies(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
+    record = {"command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
+              "accuracies": accuracies, "settings": plain(dict(config))}  # fmt: skip
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    if config["subnet"] is None:
+        supernets.save_weights(trained, partial / "supernet.safetensors", {"supernet": config["supernet"]["name"]})
+    else:
+        facts = json.loads((Path(config["subnet"]) / "config.json").read_text())
+        save_network(trained, facts["supernet"], tuple(facts["arch"]), partial)
+    write_text(partial / "record.json", json.dumps(record, indent=1) + "\n")
+    os.replace(partial, path)
+    return record
+
+
+def _network(config: Mapping[str, Any]) -> SuperNet:
+    """What is trained: the super-network, or the extracted network in the folder `subnet`."""
+    if config["subnet"] is not None:
+        return load(config["subnet"])
+    supernet = dict(config["supernet"])
+    if supernet.get("checkpoint") == "shipped":  # Training makes what is shipped: it starts from nothing.
+        supernet["checkpoint"] = None
+    net = supernets.create(seed=config["seed"], **supernet)
+    if not isinstance(net, SuperNet):
+        raise ConfigError(f"supernet={supernet['name']} has no weights to train")
+    return net
+
+
+def _accuracies(evaluator: Any, net: SuperNet, task: Any, arch: Arch) -> dict[str, float]:
+    """Accuracy of an architecture, re-calibrated, by split."""
+    validated = bound(evaluator, net, task)
+    splits = ("validation", "test")
+    return {split: round(measure(validated.on(split), arch[None])["accuracy_top1"].item(), 2) for split in splits}
