@@ -42,3 +42,16 @@ def replace_file(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file; none where there is no such file."""
+    file = Path(path)
+    return file.read_text(errors="replace").splitlines() if file.is_file() else []
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Adds a line to a text file, which is made where there is none. Raises OSError where it cannot be written."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("a") as file:
+        file.write(line + "\n")

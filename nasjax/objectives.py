@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,25 +12,38 @@ from jaxtyping import Bool, Float
 
 from nasjax.errors import ConfigError
 
+UNKNOWN = (float("nan"), float("nan"))
+"""The range of what nobody knows the range of."""
+
 
 @dataclass(frozen=True)
 class Objective:
-    """One objective. `direction` is max or min; `reference` is the hypervolume's, in natural sign."""
+    """One objective: what it is called, which direction is better, its unit and range.
+
+    `direction` is max or min, or empty where only a person can say it. `range` has the least and greatest value that a useful
+    network has, `reference` is the hypervolume's; all in natural sign.
+    """
 
     name: str
-    direction: str
+    direction: str = ""
     unit: str = ""
     reference: float = float("nan")
+    range: tuple[float, float] = field(default=UNKNOWN, compare=False, repr=False)
     about: str = field(default="", compare=False, repr=False)
 
     @property
     def sign(self) -> int:
-        """What its values are multiplied by below the surface, where everything is minimised."""
+        """The factor that turns its values into minimised ones."""
         return -1 if self.direction == "max" else 1
 
     @property
+    def worst(self) -> float:
+        """The worse end of its range; NaN where that is not known."""
+        return self.range[0 if self.direction == "max" else 1]
+
+    @property
     def label(self) -> str:
-        """What an axis is labelled with: name, unit, and which way is better."""
+        """The label of its axis: name, unit, and which direction is better."""
         better = "higher is better" if self.direction == "max" else "lower is better"
         return f"{self.name} ({self.unit + ', ' if self.unit else ''}{better})"
 
@@ -38,52 +52,64 @@ class Objective:
         return self.sign * value < self.sign * other
 
 
-OBJECTIVES = {
+COSTS = {
     objective.name: objective
     for objective in (
-        Objective(
-            "accuracy_top1", "max", "%", 0.0, about="share of pictures whose class comes first, % (image classification)"
-        ),
-        Objective("loss", "min", "nats", about="cross-entropy, nats (image classification)"),
-        Objective(
-            "bleu", "max", "", 0.0, about="translation quality, 0 to 100 (a column of a table or a function's metric)"
-        ),
         Objective("macs", "min", about="multiply-accumulates of one example, exact"),
         Objective("params", "min", about="weights without batch-norm statistics, exact"),
-        Objective("latency", "min", "ms", about="milliseconds of a batch, on hardware=… (or a column of a table)"),
-        Objective("latency_measured", "min", "ms", about="the same, learnt from the search's own measurements alone"),
-        Objective("energy", "min", "J", about="joules of a batch, on hardware=cpu where the processor counts them"),
-        Objective("throughput", "max", "1/s", 0.0, about="examples a second, on hardware=…"),
-        Objective("memory", "min", "bytes", about="peak of one example's activations, bytes, exact"),
+        Objective("memory", "min", "bytes", about="peak memory of one example's activations, bytes, exact"),
         Objective("model_size", "min", "bytes", about="weights and batch-norm statistics, bytes, exact"),
     )
 }
-"""Objectives whose direction and unit are known by name; others say theirs, as in `max:f1`."""
+"""Objectives that are computed from the architecture."""
+
+TIMINGS = {
+    objective.name: objective
+    for objective in (
+        Objective("latency", "min", "ms", about="milliseconds of a batch, on hardware=… (or a column of a table)"),
+        Objective("latency_measured", "min", "ms", about="the same, learnt from the search's own measurements alone"),
+        Objective("energy", "min", "J", about="joules of a batch, on hardware=cpu where the processor counts them"),
+        Objective("throughput", "max", "1/s", range=(0.0, float("inf")), about="examples a second, on hardware=…"),
+    )
+}
+"""Objectives that are measured on a device."""
 
 
-def parse_objective(words: str, ranges: Mapping[str, tuple[float, float]]) -> Objective:
-    """`name`, or `max:name` / `min:name`; the reference is the worse end of the name's range.
+def measurable(
+    ranges: Mapping[str, tuple[float, float]], known: Mapping[str, Objective] = MappingProxyType({})
+) -> dict[str, Objective]:
+    """An objective for each name in `ranges`, with that range; direction and unit of those that are `known` by name.
 
-    `ranges` has least and greatest value of all that can be measured; any other name is a ConfigError.
+    Where an end of a range is not finite, the known one stands.
+    """
+    found = {}
+    for name, limits in ranges.items():
+        named = known.get(name) or COSTS.get(name) or TIMINGS.get(name) or Objective(name)
+        ends = [end if np.isfinite(end) else default for end, default in zip(limits, named.range, strict=True)]
+        found[name] = replace(named, range=(ends[0], ends[1]))
+    return found
 
-    >>> parse_objective("max:f1", {"f1": (0.0, 1.0), "macs": (1e6, 2e6)})
+
+def parse_objective(text: str, allowed: Mapping[str, Objective]) -> Objective:
+    """`name`, or `max:name` / `min:name`; the reference is the worse end of its range.
+
+    Raises ConfigError for a name that is not `allowed`, and for one without a direction.
+
+    >>> parse_objective("max:f1", measurable({"f1": (0.0, 1.0), "macs": (1e6, 2e6)}))
     Objective(name='f1', direction='max', unit='', reference=0.0)
     """
-    match = re.fullmatch(r"(?:(max|min):)?(\w[\w.-]*)", words.strip())
+    match = re.fullmatch(r"(?:(max|min):)?(\w[\w.-]*)", text.strip())
     if match is None:
-        raise ConfigError(f"objective {words!r} is not of the form name, max:name or min:name")
+        raise ConfigError(f"objective {text!r} is not of the form name, max:name or min:name")
     direction, name = match.groups()
-    known = OBJECTIVES.get(name)
-    if name not in ranges:
-        what = f" ({name}: {known.about})" if known else ""
-        raise ConfigError(f"objective {name!r} cannot be measured here; allowed: {', '.join(ranges)}{what}")
-    direction = direction or (known.direction if known else None)
-    if direction is None:
+    if name not in allowed:
+        elsewhere = COSTS.get(name) or TIMINGS.get(name)
+        hint = f" ({name}: {elsewhere.about})" if elsewhere else ""
+        raise ConfigError(f"objective {name!r} cannot be measured here; allowed: {', '.join(allowed)}{hint}")
+    objective = replace(allowed[name], direction=direction or allowed[name].direction)
+    if not objective.direction:
         raise ConfigError(f"objective {name!r} needs a direction: max:{name} or min:{name}")
-    worst = ranges[name][0 if direction == "max" else 1]
-    if not np.isfinite(worst) and known is not None:
-        worst = known.reference
-    return Objective(name, direction, known.unit if known else "", worst)
+    return replace(objective, reference=objective.worst)
 
 
 def listed(name: str, words: Any) -> tuple[str, ...]:
@@ -97,16 +123,16 @@ def listed(name: str, words: Any) -> tuple[str, ...]:
 
 
 def parse_objectives(
-    words: Sequence[str], ranges: Mapping[str, tuple[float, float]], references: Mapping[str, float]
+    texts: Sequence[str], allowed: Mapping[str, Objective], references: Mapping[str, float]
 ) -> tuple[Objective, ...]:
     """All objectives of a search, with their `references` where those are given.
 
     Raises ConfigError for none, for one named twice, for a reference of something else, or as `parse_objective` does.
     """
-    objectives = tuple(parse_objective(word, ranges) for word in listed("objectives", words))
+    objectives = tuple(parse_objective(text, allowed) for text in listed("objectives", texts))
     names = [objective.name for objective in objectives]
     if not names:
-        raise ConfigError(f"objectives is empty; allowed: {', '.join(ranges)}")
+        raise ConfigError(f"objectives is empty; allowed: {', '.join(allowed)}")
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ConfigError(f"objective {twice[0]!r} is named twice")
@@ -172,17 +198,19 @@ def parse_constraints(words: Sequence[str], allowed: Iterable[str]) -> tuple[Con
 
 @dataclass(frozen=True)
 class Goals:
-    """What a search is after: its objectives, and constraints that whatever it returns must keep."""
+    """What a search is after: its objectives, and constraints that whatever it returns must keep.
+
+    `constrained` are the objectives of the names that only constraints mention.
+    """
 
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...] = ()
+    constrained: tuple[Objective, ...] = ()
 
-    @cached_property
+    @property
     def columns(self) -> tuple[Objective, ...]:
-        """All that a tactic is told of: the objectives, then what only a constraint names."""
-        names = dict.fromkeys(c.name for c in self.constraints)
-        more = [name for name in names if name not in [goal.name for goal in self.objectives]]
-        return (*self.objectives, *(OBJECTIVES.get(name, Objective(name, "min")) for name in more))
+        """The columns that a tactic sees: the objectives, then what only a constraint names."""
+        return (*self.objectives, *self.constrained)
 
     @cached_property
     def limits(self) -> tuple[tuple[float, float], ...]:
@@ -213,3 +241,17 @@ class Goals:
     def feasible(self, values: Float[np.ndarray, "pop columns"]) -> Float[np.ndarray, "pop obj"]:
         """The objectives of what `minimised` returned; NaN where a constraint is broken."""
         return np.where(self.kept(values)[:, None], values[:, : len(self.objectives)], np.nan)
+
+
+def parse_goals(
+    objectives: Sequence[str],
+    constraints: Sequence[str],
+    allowed: Mapping[str, Objective],
+    references: Mapping[str, float] = MappingProxyType({}),
+) -> Goals:
+    """The goals of a search in which only what is `allowed` can be measured. Raises ConfigError as the parts do."""
+    wanted = parse_objectives(objectives, allowed, references)
+    kept = parse_constraints(constraints, allowed)
+    names = dict.fromkeys(constraint.name for constraint in kept)
+    others = tuple(allowed[name] for name in names if name not in [goal.name for goal in wanted])
+    return Goals(wanted, kept, tuple(other if other.direction else replace(other, direction="min") for other in others))

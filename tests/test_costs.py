@@ -19,7 +19,8 @@ from nasjax.supernets.cpu.convolution import library_convolution
 from nasjax.supernets.elastic import Dense
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families.mobilenet_v3 import MobileNetV3Config
-from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.supernets.stage import Stage
+from nasjax.supernets.supernet import SuperNet
 
 TRACES = Path(__file__).parents[2] / "shared" / "data" / "dynast-traces"
 

@@ -27,7 +27,8 @@ from nasjax.evaluation import MaskedConfig
 from nasjax.export import KINDS, kind, run_onnx, run_published, run_stablehlo, to_onnx
 from nasjax.export.published import net_config, state_dict
 from nasjax.supernets.extract import extract
-from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.supernets.stage import Stage
+from nasjax.supernets.supernet import SuperNet
 
 FORMS = (".stablehlo", ".onnx", ".safetensors")
 

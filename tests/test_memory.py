@@ -20,7 +20,7 @@ from nasjax.evaluation import blocks as pictures
 from nasjax.evaluation.masked import at_once
 from nasjax.evaluation.programs import calibrations
 from nasjax.searches.problem import measure
-from nasjax.supernets.stage import RESOLUTIONS
+from nasjax.supernets.resolution import RESOLUTIONS
 
 CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)
 

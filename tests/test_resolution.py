@@ -12,7 +12,8 @@ from tiny import architectures, close, tiny_network
 import nasjax
 from nasjax import supernets
 from nasjax.evaluation import MaskedConfig
-from nasjax.evaluation.host_genes import by_resolution, resized
+from nasjax.evaluation.host_genes import by_resolution
+from nasjax.supernets.resolution import resized
 from nasjax.hardware.costs import cost_tables
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families.resnet import ResNetConfig

@@ -13,7 +13,8 @@ from tiny import CONFIG, architectures, close, pictures, scrambled
 
 from nasjax.space import Gene
 from nasjax.supernets.families.mobilenet_v3 import Head, InvertedBottleneck, MobileNetV3Config, SeparableBlock, Stem
-from nasjax.supernets.stage import Stage, SuperNet, check_arch, check_choice
+from nasjax.supernets.stage import Stage, check_choice
+from nasjax.supernets.supernet import SuperNet, check_arch
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -11,7 +11,7 @@ from tiny import CONFIG, close, easy_task
 
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.host_genes import resized
+from nasjax.supernets.resolution import resized
 from nasjax.supernets.checkpoints import tensors
 from nasjax.training import SandwichConfig, sandwich
 from nasjax.training.sandwich import _sandwich_loss, shift_images

@@ -11,7 +11,8 @@ from jax import lax
 
 from nasjax.space import Gene
 from nasjax.supernets.elastic import Dense, Layer, cut, mask
-from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.supernets.stage import Stage
+from nasjax.supernets.supernet import SuperNet
 
 WORDS, SOURCE, TARGET, HEAD = 11, 5, 4, 4
 """Vocabulary, lengths of source and target, width of one attention head."""

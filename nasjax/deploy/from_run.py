@@ -16,7 +16,6 @@ from nasjax.deploy.subnet import Extracted, answers, deliver, scores
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS
 from nasjax.evaluation.fastest import bound
-from nasjax.evaluation.host_genes import resized
 from nasjax.export import kind
 from nasjax.objectives import parse_constraint
 from nasjax.pareto import knee
@@ -31,6 +30,7 @@ from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import load
+from nasjax.supernets.resolution import resized
 from nasjax.tasks import ImageClassification
 
 

@@ -15,12 +15,12 @@ from jaxtyping import Array, Float
 
 from nasjax.errors import ConfigError
 from nasjax.evaluation import PopulationEvaluator
-from nasjax.evaluation.host_genes import resized
 from nasjax.export import answers_again, kind
 from nasjax.space import Option
 from nasjax.supernets import SUPERNETS, SuperNet
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import save_network
+from nasjax.supernets.resolution import resized
 from nasjax.tasks import ImageClassification
 
 TOLERANCE = 1e-4

@@ -1,92 +1,112 @@
-"""The way of evaluation that is fastest here: all are timed on a few sub-networks, and the quickest is taken."""
+"""The strategy that is fastest here: all are timed on a few sub-networks, once, and the quickest is taken."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from types import MappingProxyType
 
 import jax
 import numpy as np
 
 from nasjax.errors import ConfigError
-from nasjax.evaluation.base import FULL, EvaluatorConfig, PopulationEvaluator, WayConfig
+from nasjax.evaluation.base import OUT_OF_MEMORY
 from nasjax.evaluation.masked import MaskedConfig
 from nasjax.evaluation.memory import TooLarge
+from nasjax.evaluation.population import EvaluatorConfig, PopulationEvaluator, StrategyConfig
 from nasjax.evaluation.prefix import PrefixConfig
 from nasjax.evaluation.switch import SwitchConfig
+from nasjax.host import append_line, processor_name, processors, read_lines
 from nasjax.space import SearchSpace
-from nasjax.supernets.stage import SuperNet
-from nasjax.tasks import ImageClassification
-from nasjax.tasks.classification import Split
+from nasjax.supernets import SuperNet
+from nasjax.tasks import Task
 from nasjax.types import Population
 
 LOG = logging.getLogger(__name__)
 
-WAYS: Mapping[str, type[WayConfig]] = MappingProxyType(
+STRATEGIES: Mapping[str, type[StrategyConfig]] = MappingProxyType(
     {"masked": MaskedConfig, "switch": SwitchConfig, "prefix": PrefixConfig}
 )
-"""Every way of evaluation by name."""
+"""Every strategy of evaluation by name."""
 
-FEW = 4
-"""Sub-networks that a way is timed on; whole chunks of them."""
+NETWORKS = 4
+"""Sub-networks that a strategy is timed on; whole chunks of them."""
 
 BATCHES = 2
 """Batches that each is re-calibrated on and scored on."""
 
 ROUNDS = 3
-"""How often each way is timed, in turn: what else a machine does changes meanwhile."""
+"""How often each strategy is timed, in turn: other work of the machine changes meanwhile."""
 
 MUTATED = 0.1
-"""The share of genes in which the later half of these differs from the first: a search asks for such relatives."""
+"""The share of genes in which the later half of the sub-networks differs from the first: a search asks for such relatives."""
 
 Run = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class AutoConfig(EvaluatorConfig):
-    """Whichever way is fastest for this super-network, device and batch: measured when a run starts.
+    """The strategy that is fastest for this super-network, device and batch: measured when a run starts.
 
-    That takes as long as compiling all of them; `file` (JSON lines) remembers it, and is to be removed to time them again.
-    `cache_gb` as for `prefix`. With `first_pictures` the ways are timed without.
+    That takes as long as compiling all of them; `file` (JSON lines) remembers the times, and is to be removed to measure again.
+    `cache_gb` as for `prefix`. With `first_examples` the strategies are timed without.
     """
 
     cache_gb: float = 1.0
     file: str | None = None
 
-    def as_way(self, name: str) -> WayConfig:
-        """These settings for one way."""
-        way = WAYS[name]
-        own = {field.name for field in fields(way)}
-        return way(**{field.name: getattr(self, field.name) for field in fields(self) if field.name in own})
+    def of_strategy(self, name: str) -> StrategyConfig:
+        """These settings for one strategy."""
+        strategy = STRATEGIES[name]
+        own = {field.name for field in fields(strategy)}
+        return strategy(**{field.name: getattr(self, field.name) for field in fields(self) if field.name in own})
 
     def bind(
-        self,
-        net: SuperNet,
-        task: ImageClassification,
-        split: str = "validation",
-        devices: Sequence[jax.Device] | None = None,
+        self, net: SuperNet, task: Task, split: str = "validation", devices: Sequence[jax.Device] | None = None
     ) -> PopulationEvaluator:
-        return self.as_way(fastest(self.seconds(net, task))).bind(net, task, split, devices)
+        return self.of_strategy(fastest(self.remembered(net, task))).bind(net, task, split, devices)
 
-    def seconds(
-        self, net: SuperNet, task: ImageClassification, clock: Callable[[], float] = time.perf_counter
-    ) -> dict[str, float]:
-        """What one sub-network takes by each way, compiled: the median of ROUNDS; infinite where memory does not hold it.
+    def remembered(self, net: SuperNet, task: Task) -> dict[str, float]:
+        """The seconds of each strategy: from `file` where it has them, else measured, and added to it."""
+        if self.file is None:
+            return self.seconds(net, task)
+        key = self._key(net)
+        known = _seconds_in(read_lines(self.file), key)
+        if known is not None:
+            return known
+        seconds = self.seconds(net, task)
+        try:
+            append_line(self.file, json.dumps({"key": key, "seconds": seconds}))
+        except OSError as error:  # What was timed serves this run all the same.
+            message = "evaluator.file=%s cannot be written, the strategies will be timed again: %s"
+            LOG.warning(message, self.file, error.strerror)
+        return seconds
+
+    def _key(self, net: SuperNet) -> str:
+        """A digest of all that the strategies' speeds depend on: network, inputs, batch, memory, devices, compiler."""
+        devices = [device.device_kind for device in jax.devices()]
+        facts = [repr(net.space), *(stage.settings() for stage in net.stages), str(net.inputs(1)), self.batch, self.chunk,
+                 self.memory_gb, self.cache_gb, devices, processor_name(), processors(), jax.lib.__version__]  # fmt: skip
+        return sha256(repr(facts).encode()).hexdigest()[:16]
+
+    def seconds(self, net: SuperNet, task: Task, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+        """Seconds a sub-network by each strategy, compiled: the median of ROUNDS; infinite where memory does not hold it.
 
         Raises ConfigError where it holds none, and with several processes, which would have to agree.
         """
         if jax.process_count() > 1:
-            raise ConfigError(f"evaluator=auto is for one process; say evaluator={' or '.join(WAYS)}")
-        LOG.info("evaluator=auto: timing %s", ", ".join(WAYS))
+            raise ConfigError(f"evaluator=auto is for one process; say evaluator={' or '.join(STRATEGIES)}")
+        LOG.info("evaluator=auto: timing %s", ", ".join(STRATEGIES))
         runs: dict[str, tuple[Run, int]] = {}
         refused: list[Exception] = []
-        for name in WAYS:
+        for name in STRATEGIES:
             try:
-                runs[name] = self._run(self.as_way(name), net, task)
+                runs[name] = self._run(self.of_strategy(name), net, task)
                 runs[name][0]()
             except (TooLarge, jax.errors.JaxRuntimeError) as error:
-                if not isinstance(error, TooLarge) and FULL not in str(error):
+                if not isinstance(error, TooLarge) and OUT_OF_MEMORY not in str(error):
                     raise
                 runs.pop(name, None)
                 refused.append(error)
@@ -98,16 +118,16 @@ class AutoConfig(EvaluatorConfig):
                 began = clock()
                 run()
                 times[name].append((clock() - began) / number)
-        return {name: float(np.median(times[name])) if name in times else np.inf for name in WAYS}
+        return {name: float(np.median(times[name])) if name in times else np.inf for name in STRATEGIES}
 
-    def _run(self, way: WayConfig, net: SuperNet, task: ImageClassification) -> tuple[Run, int]:
-        """Scores a few sub-networks, nothing kept from before; and how many."""
-        pictures = BATCHES * self.batch
-        short = Split(task.validation.images[:pictures], task.validation.labels[:pictures])
-        way = replace(way, calibration_images=min(self.calibration_images, pictures), first_pictures=0)
-        evaluator = way.bind(net, replace(task, validation=short))
+    def _run(self, strategy: StrategyConfig, net: SuperNet, task: Task) -> tuple[Run, int]:
+        """What scores a few sub-networks with empty caches; and their number."""
+        number = BATCHES * self.batch
+        short = replace(task, validation=task.validation.take(slice(number)))
+        examples = min(self.calibration_examples, number)
+        evaluator = replace(strategy, calibration_examples=examples, first_examples=0).bind(net, short)
         # A chunk that is not full would be charged as if it were.
-        archs = relatives(net.space, -(-FEW // evaluator.chunk) * evaluator.chunk)
+        archs = relatives(net.space, -(-NETWORKS // evaluator.chunk) * evaluator.chunk)
 
         def run() -> None:
             evaluator.forget()
@@ -115,6 +135,19 @@ class AutoConfig(EvaluatorConfig):
                 evaluator(archs[start : start + evaluator.chunk])
 
         return run, len(archs)
+
+
+def _seconds_in(lines: Sequence[str], key: str) -> dict[str, float] | None:
+    """The last times that the lines have for a key; a line that is not whole is passed over."""
+    found = None
+    for line in lines:
+        try:
+            row = json.loads(line)
+            if row["key"] == key:
+                found = {name: float(row["seconds"][name]) for name in STRATEGIES}
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found if found and np.isfinite(list(found.values())).any() else None
 
 
 def relatives(space: SearchSpace, number: int) -> Population:
@@ -130,7 +163,7 @@ def relatives(space: SearchSpace, number: int) -> Population:
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
-    """The way that takes least, told with its figures."""
+    """The strategy that takes least; logs all times."""
     best = min(seconds, key=lambda name: seconds[name])
     words = ", ".join(f"{name} {took:.3g}" if np.isfinite(took) else f"{name} too large" for name, took in seconds.items())
     LOG.info("evaluator=auto: %s is fastest (seconds a sub-network: %s)", best, words)

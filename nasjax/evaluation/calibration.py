@@ -3,31 +3,34 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from nasjax.evaluation.host_genes import resized
-from nasjax.supernets.cpu.micro_batches import recalibrating
-from nasjax.supernets.stage import Choice, Statistics, SuperNet
+from nasjax.evaluation.runner import Network
+from nasjax.supernets import SuperNet
+from nasjax.supernets.elastic import RECALIBRATE
+from nasjax.supernets.stage import Choice, Statistics
+from nasjax.supernets.supernet import HostOptions
 
 
 def calibrate(
-    net: SuperNet, arch: Choice, batches: Float[Array, "batches batch height width channels"], size: int | None = None
+    net: SuperNet | Network, arch: Choice, batches: PyTree[Float[Array, "batches batch ..."]], host: HostOptions = ()
 ) -> tuple[Statistics, ...]:
     """Averages, over batches, of each batch norm's batch mean and biased batch variance; every norm uses the batch's own.
 
-    With `size` every batch is scaled to so many pixels when its turn comes.
+    Every batch is prepared for the `host` options when its turn comes.
 
     Source: `set_running_statistics` of Once-for-All (arXiv:1908.09791).
     """
 
-    def moments(images):
-        with recalibrating():
-            return net.forward(resized(images, size), arch, None)[1]
+    def batch_statistics(inputs: PyTree) -> tuple[Statistics, ...]:
+        return net.forward(net.prepare(inputs, host), arch, RECALIBRATE)[1]
 
-    zero = jax.tree.map(jnp.zeros_like, net.stored())
+    first = jax.tree.map(lambda leaf: leaf[0], batches)
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(batch_statistics, first))
 
-    def add(total, images):
-        return jax.tree.map(jnp.add, total, moments(images)), None
+    def add(total: tuple[Statistics, ...], inputs: PyTree) -> tuple[tuple[Statistics, ...], None]:
+        return jax.tree.map(jnp.add, total, batch_statistics(inputs)), None
 
     total, _ = lax.scan(add, zero, batches)
-    return jax.tree.map(lambda moment: moment / len(batches), total)
+    number = len(jax.tree.leaves(batches)[0])
+    return jax.tree.map(lambda moment: moment / number, total)

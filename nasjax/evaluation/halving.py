@@ -1,7 +1,7 @@
-"""Successive halving: all networks on few pictures, the better half on twice as many, until these are all pictures.
+"""Successive halving: all networks on few examples, the better half on twice as many, until these are all examples.
 
-Source: Jamieson and Talwalkar 2016 (arXiv:1502.07943), section 3, with ranks of Deb et al. 2002 instead of one loss. Those
-that stop early keep the values of their pictures, whose standard errors are larger. So a network's values depend on those
+Source: Jamieson and Talwalkar 2016 (arXiv:1502.07943), section 3, with ranks of Deb et al. 2002 instead of one loss. Networks
+that stop early keep the values of their examples, whose standard errors are larger. So a network's values depend on those
 that it is measured with, and the key of a measurement names the setting.
 """
 
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from nasjax.errors import ConfigError
-from nasjax.evaluation.base import Found, PopulationEvaluator
+from nasjax.evaluation.base import KnownStatistics
+from nasjax.evaluation.population import PopulationEvaluator, check_chunk
+from nasjax.evaluation.totals import Totals, both
 from nasjax.pareto import crowding_distance, non_dominated_sort
 from nasjax.types import Population
 
@@ -21,10 +22,10 @@ Values = Callable[[Population, Mapping[str, Float[np.ndarray, " pop"]]], Float[n
 
 
 class Halving:
-    """Measures as a `PopulationEvaluator`, in steps of its `config.first_pictures`; at most `config.chunk` at once.
+    """Measures as a `PopulationEvaluator`, in steps of its `config.first_examples`; at most `config.chunk` at once.
 
-    `scored` counts pictures x networks that were scored, `asked` those that all networks on all pictures would be. No
-    network is scored on a picture twice, nor re-calibrated twice (by `prefix`: where its cache holds the statistics).
+    `scored` counts examples x networks that were scored, `asked` those that all networks on all examples would be. No
+    network is scored on an example twice, nor re-calibrated twice (by `prefix`: where its cache holds the statistics).
     """
 
     def __init__(self, evaluator: PopulationEvaluator, values: Values):
@@ -37,29 +38,25 @@ class Halving:
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
         """Metrics, and `<metric>_se`, of at most `chunk` canonical architectures."""
         archs = np.asarray(archs, np.int32)
-        if len(archs) > self.chunk:
-            raise ConfigError(
-                f"at most {self.chunk} architectures at once, not {len(archs)}; nasjax.searches.problem.measure takes more"
-            )
+        check_chunk(archs, self.chunk)
         whole = self._evaluator
-        sums, squares = (np.zeros((len(archs), len(self.metrics))) for _ in range(2))
-        number = np.zeros((len(archs), 1), np.int64)
         rows = np.arange(len(archs))
-        kept: Found = {}
-        start, stop = 0, 1
-        while True:
-            more, squared = whole.sums(archs[rows], start, stop, kept)
-            sums[rows] += more
-            squares[rows] += squared
-            number[rows] = whole.pictures(stop)
-            if stop >= whole.steps:
-                break
-            values = self._values(archs[rows], whole.described(sums[rows], squares[rows], number[rows]))
+        known: KnownStatistics = {}
+        totals = whole.totals(archs, 0, 1, known)
+        start = 1
+        number = np.full(len(archs), whole.examples(1), np.int64)
+        while start < whole.steps:
+            values = self._values(archs[rows], whole.described(Totals(*(part[rows] for part in totals))))
             rows = rows[better(values, -(-len(rows) // 2), self.chunk)]
-            start, stop = stop, min(2 * stop, whole.steps)
+            stop = min(2 * start, whole.steps)
+            more = both(Totals(*(part[rows] for part in totals)), whole.totals(archs[rows], start, stop, known))
+            for part, new in zip(totals, more, strict=True):
+                part[rows] = new
+            number[rows] = whole.examples(stop)
+            start = stop
         self.scored += int(number.sum())
-        self.asked += len(archs) * whole.pictures(whole.steps)
-        return whole.described(sums, squares, number)
+        self.asked += len(archs) * whole.examples(whole.steps)
+        return whole.described(totals)
 
 
 def better(values: Float[np.ndarray, "pop obj"], number: int, most: int) -> Int[np.ndarray, " number"]:

@@ -7,16 +7,16 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from nasjax.evaluation.base import WayConfig
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
-from nasjax.evaluation.micro_batched import Few
+from nasjax.evaluation.micro_batched import MicroBatched
+from nasjax.evaluation.population import StrategyConfig
 from nasjax.evaluation.programs import Programs
-from nasjax.supernets.stage import SuperNet
-from nasjax.tasks import ImageClassification
+from nasjax.supernets import SuperNet
+from nasjax.tasks import Task
 
 
 @dataclass(frozen=True)
-class MaskedConfig(WayConfig):
+class MaskedConfig(StrategyConfig):
     """All sub-networks of a chunk at once, each at the cost of the largest: for accelerators and small networks.
 
     At most `chunk` at once, fewer where the memory does not hold them or where fewer are quicker: full-size ones on a CPU
@@ -26,12 +26,12 @@ class MaskedConfig(WayConfig):
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net), together=True)
 
-    def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> Programs:
-        return Programs(net, task, Few, at_once, mesh)
+    def strategy(self, net: SuperNet, task: Task, spare: float, mesh: Mesh | None = None) -> Programs:
+        return Programs(net, task, MicroBatched, at_once, mesh)
 
 
 def at_once(function: Callable[..., Any], number: Any, *populations: Any) -> Any:
-    """All rows in one, those that do not count too."""
+    """`function` of all rows by one vmap, those beyond `number` too."""
     if len(jax.tree.leaves(populations)[0]) > 1:
         return jax.vmap(function)(*populations)
     # One alone needs no batching, which takes half of the time until a program is compiled.

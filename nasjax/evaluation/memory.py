@@ -1,6 +1,7 @@
 """What evaluation takes of the memory: what fits is planned before anything is measured."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -8,23 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from nasjax.errors import ConfigError
-from nasjax.supernets.stage import SuperNet
+from nasjax.evaluation.blocks import example_bytes
+from nasjax.supernets import SuperNet
 
-PICTURES = 0.25
-"""The share of the memory that the pictures to be scored may take at once."""
+EXAMPLES_SHARE = 0.25
+"""The share of the memory that the examples to be scored may take at once."""
 
-COMPILER = 90_000
-"""Bytes that compiling a step takes; measured for MobileNetV3: 84,000 at 224 pixels, 100,000 at 32. ResNet50's few steps
-take 200,000, less together than its activations are overrated by."""
+COMPILER_BYTES = 90_000
+"""Bytes that compiling an operation takes; measured for MobileNetV3: 84,000 at 224 pixels, 100,000 at 32. ResNet50's few
+operations take 200,000, less together than its activations are overrated by."""
 
-KEPT = 0.4
-"""The share of it that each further resolution takes: what its programs keep. Measured for MobileNetV3: 0.37."""
+KEPT_SHARE = 0.4
+"""The share of it that each further combination of host options takes: what its programs keep. Measured for MobileNetV3's
+resolutions: 0.37."""
 
-WHOLE = ("dot_general", "conv_general_dilated", "cond", "scan", "while")
-"""The steps whose results stand in memory: XLA computes all between them on the way."""
+MATERIALISED = ("dot_general", "conv_general_dilated", "cond", "scan", "while")
+"""The operations whose results stand in memory: XLA fuses all between them."""
 
 ALIVE = 6
 """How many of the largest such results may be alive at once; re-calibration on a CPU: 3 (MobileNetV3) to 6 (ResNet50)."""
@@ -38,18 +41,18 @@ class TooLarge(ConfigError):
 
 
 class Needs(NamedTuple):
-    """What a way of evaluation takes: bytes for each picture of one sub-network, and for compiling.
+    """What a strategy takes: bytes for each example of one sub-network, and for compiling.
 
     `together` says that the sub-networks of a chunk run at once; else one after the other, in the memory of one.
     """
 
-    picture: int
+    example: int
     compiling: int
     together: bool
 
 
 class Plan(NamedTuple):
-    """How many pictures are scored at a time, how many sub-networks run at once, bytes for a block of pictures and left."""
+    """Examples scored at a time, sub-networks run at once, bytes for a block of examples, and bytes that are left."""
 
     batch: int
     chunk: int
@@ -57,32 +60,35 @@ class Plan(NamedTuple):
     spare: float
 
 
-def plan(config: Any, needs: Needs, net: SuperNet, calibration: Array | np.ndarray, pictures: int) -> Plan:
-    """What fits the memory of the evaluator's settings, `pictures` being there to be scored: by one device,
-    where several share them.
+def plan(
+    config: Any, needs: Needs, net: SuperNet, calibration: PyTree[Array | np.ndarray], inputs: PyTree, number: int
+) -> Plan:
+    """What fits the memory of the evaluator's settings, `number` examples like `inputs` being there to be scored: by one
+    device, where several share them.
 
-    Scores are means over pictures, so that fewer at a time change nothing but rounding; moments are those of a batch, which
+    Scores are sums over examples, so that fewer at a time change nothing but rounding; moments are those of a batch, which
     cannot be cut apart: raises TooLarge where one network does not fit on a batch of `calibration`.
     """
-    together = calibration.shape[1]
-    picture = calibration[0, 0].nbytes
-    each = needs.picture
+    leaves = jax.tree.leaves(calibration)
+    together = leaves[0].shape[1] if leaves else 1
+    example, each = example_bytes(inputs), needs.example
     # Masked weights are each sub-network's own; the library lays them out anew, and packs them.
     weights = 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
-    # Of what is compiled for one resolution a part stays while the others are.
-    taken = calibration.nbytes + needs.compiling * (1 + KEPT * (max(1, len(net.resolutions)) - 1))
+    # Of what is compiled for one combination of host options a part stays while the others are.
+    compiling = needs.compiling * (1 + KEPT_SHARE * (len(net.all_hosts()) - 1))
+    taken = sum(leaf.nbytes for leaf in leaves) + compiling
     free = config.memory_gb * 1e9 - taken - weights
-    batch = int(min(config.batch, pictures, free // (each + picture), (free - together * each) // picture))
+    batch = int(min(config.batch, number, free // (each + example), (free - together * each) // example))
     if batch < 1:
-        fits = int((free - picture) // each)
+        fits = int((free - example) // each)
         advice = f"evaluator.batch={fits} does, or more memory" if fits > 0 else "nor on one; more memory does"
         raise TooLarge(
-            f"evaluator.memory_gb={config.memory_gb} does not hold one network on the evaluator.batch={together} pictures "
-            f"that re-calibrate it together, which take {(together * each + picture + weights + taken) / 1e9:.2g}; {advice}"
+            f"evaluator.memory_gb={config.memory_gb} does not hold one network on the evaluator.batch={together} examples "
+            f"that re-calibrate it together, which take {(together * each + example + weights + taken) / 1e9:.2g}; {advice}"
         )
     activations = max(batch, together) * each
-    everything = -(-pictures // batch) * batch * picture
-    room = max(batch * picture, min(PICTURES * config.memory_gb * 1e9, free - activations, everything))
+    everything = -(-number // batch) * batch * example
+    room = max(batch * example, min(EXAMPLES_SHARE * config.memory_gb * 1e9, free - activations, everything))
     spare = config.memory_gb * 1e9 - taken - room
     if not needs.together:
         return Plan(batch, config.chunk, room, max(0, spare - activations - weights))
@@ -92,38 +98,61 @@ def plan(config: Any, needs: Needs, net: SuperNet, calibration: Array | np.ndarr
 
 
 def network_bytes(net: SuperNet) -> int:
-    """Memory of the largest network for one picture: the picture and the ALIVE largest results of WHOLE steps."""
-    picture = sum(prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(net.example()))
-    return picture + sum(sorted(_whole(_jaxpr(net)), reverse=True)[:ALIVE])
+    """Memory of the largest network for one example: its inputs and the ALIVE largest MATERIALISED results."""
+    return example_bytes(net.example()) + sum(sorted(_sizes(net).results, reverse=True)[:ALIVE])
 
 
 def gradient_bytes(net: SuperNet) -> int:
-    """Memory of a gradient of the largest network for one picture: twice the results of all WHOLE steps."""
-    return 2 * sum(_whole(_jaxpr(net)))
+    """Memory of a gradient of the largest network for one example: twice all MATERIALISED results."""
+    return 2 * sum(_sizes(net).results)
 
 
-def compiler_bytes(net: SuperNet, seen: Callable[[SuperNet], Any] = lambda net: net) -> int:
-    """What compiling takes beside: so much for every step, those within others included; `seen` is what runs forward."""
-    return COMPILER * _steps(_jaxpr(net, seen))
+def compiler_bytes(net: SuperNet, wrapped: Callable[[SuperNet], Any] | None = None) -> int:
+    """What compiling takes beside: so much for every operation, those within others included; `wrapped` runs forward."""
+    return COMPILER_BYTES * _sizes(net, wrapped).operations
 
 
-def _jaxpr(net: SuperNet, seen: Callable[[SuperNet], Any] = lambda net: net) -> Any:
+class Sizes(NamedTuple):
+    """A network's number of operations, and the bytes of every MATERIALISED result for one example."""
+
+    operations: int
+    results: tuple[int, ...]
+
+
+def _sizes(net: SuperNet, wrapped: Callable[[SuperNet], Any] | None = None) -> Sizes:
+    """Traced once for networks of one structure: every evaluator asks again."""
+    graph, weights = nnx.split(nnx.eval_shape(lambda: net))
+    leaves, tree = jax.tree.flatten(weights)
+    return _traced_sizes(graph, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves), wrapped)
+
+
+@cache
+def _traced_sizes(
+    graph: Any, tree: Any, shapes: tuple[tuple[Any, Any], ...], wrapped: Callable[[SuperNet], Any] | None
+) -> Sizes:
+    net = nnx.merge(graph, jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*shape) for shape in shapes]))
     largest = jnp.asarray(net.space.largest())
-    return jax.make_jaxpr(lambda x: seen(net).forward(x, largest, net.stored())[0])(net.example()).jaxpr
+
+    def run(weights: Any, inputs: PyTree) -> PyTree:
+        merged = nnx.merge(graph, weights)
+        return (merged if wrapped is None else wrapped(merged)).forward(inputs, largest, merged.stored())[0]
+
+    jaxpr = jax.make_jaxpr(run)(nnx.split(net)[1], net.example()).jaxpr
+    return Sizes(_operations(jaxpr), tuple(_materialised(jaxpr)))
 
 
-def _steps(jaxpr: Any) -> int:
-    return len(jaxpr.eqns) + sum(_steps(inner) for equation in jaxpr.eqns for inner in _inner(equation))
+def _operations(jaxpr: Any) -> int:
+    return len(jaxpr.eqns) + sum(_operations(inner) for equation in jaxpr.eqns for inner in _inner(equation))
 
 
-def _whole(jaxpr: Any) -> Iterator[int]:
-    """Bytes of the result of every step of WHOLE."""
+def _materialised(jaxpr: Any) -> Iterator[int]:
+    """Bytes of the result of every operation of MATERIALISED."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name in WHOLE:
+        if equation.primitive.name in MATERIALISED:
             yield sum(prod(v.aval.shape) * v.aval.dtype.itemsize for v in equation.outvars)
         else:
             for inner in _inner(equation):
-                yield from _whole(inner)
+                yield from _materialised(inner)
 
 
 def _inner(equation: Any) -> Iterator[Any]:

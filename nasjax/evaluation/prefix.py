@@ -7,7 +7,7 @@ there are: activations that are shared lie where they were made.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -17,18 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from nasjax.errors import ConfigError
-from nasjax.evaluation.base import ALL, Found, WayConfig
+from nasjax.evaluation.base import ALL, Calibration, KnownStatistics
 from nasjax.evaluation.blocks import Block
-from nasjax.evaluation.host_genes import resized
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
-from nasjax.evaluation.micro_batched import few_at_a_time
-from nasjax.evaluation.programs import added
-from nasjax.supernets.cpu.micro_batches import recalibrating
-from nasjax.supernets.stage import Choice, Statistics, SuperNet
-from nasjax.tasks import ImageClassification
+from nasjax.evaluation.micro_batched import micro_batched
+from nasjax.evaluation.population import StrategyConfig
+from nasjax.evaluation.runner import Ended, NeedsNetwork, Resumed, Subnet
+from nasjax.evaluation.switch import Switched
+from nasjax.evaluation.totals import Totals, batch_totals, in_float64, merged
+from nasjax.supernets import SuperNet
+from nasjax.supernets.elastic import RECALIBRATE
+from nasjax.supernets.stage import Choice, Statistics
+from nasjax.supernets.supernet import HostOptions
+from nasjax.tasks import Runner, Task
 from nasjax.types import Population
 
 Path = tuple[tuple[int, ...], ...]
@@ -36,12 +40,12 @@ Path = tuple[tuple[int, ...], ...]
 
 SKIPPED = (-1,)
 
-STATISTICS = 0.1
+STATISTICS_SHARE = 0.1
 """The share of the cache that batch-norm statistics may take."""
 
 
 @dataclass(frozen=True)
-class PrefixConfig(WayConfig):
+class PrefixConfig(StrategyConfig):
     """Shares the work of equal first choices, within a chunk and with earlier ones: for evolved populations.
 
     At most `cache_gb` of activations, and no more than `memory_gb` leaves, are kept for later populations. One device only.
@@ -60,11 +64,11 @@ class PrefixConfig(WayConfig):
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net), together=False)
 
-    def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> "Prefix":
+    def strategy(self, net: SuperNet, task: Task, spare: float, mesh: Mesh | None = None) -> "Prefix":
         return Prefix(net, task, int(min(self.cache_gb * 1e9, spare)))
 
 
-class Kept:
+class Cache:
     """Values by key, the least recently used dropped first; together at most `limit` bytes."""
 
     def __init__(self, limit: int):
@@ -89,21 +93,29 @@ class Kept:
 
 
 class Prefix:
-    """A `Way`. `cache`: bytes that may be kept from one population to the next."""
+    """A `Strategy`. `cache`: bytes that may be kept from one population to the next.
 
-    def __init__(self, net: SuperNet, task: ImageClassification, cache: int):
+    Stages that run once for each example are shared; repeated ones run with what a task does with the outputs, in one program.
+    """
+
+    def __init__(self, net: SuperNet, task: Task, cache: int):
         self._stages = list(net.stages)
         self._choices = net.choices
+        self._first_repeated = net.first_repeated
+        self._needs_network = net.first_repeated < len(net.stages)
+        self._has_norms = net.has_norms
         split = [nnx.split(stage.bare()) for stage in self._stages]
         self._weights = [weights for _, weights in split]
         graphs = [graph for graph, _ in split]
         # Stages that are alike are one program: the first of them stands for all.
         self._kinds = [graphs.index(graph) for graph in graphs]
         self._graphs = graphs
-        self._nothing = [jax.tree.map(jnp.zeros_like, stage.stored()) for stage in self._stages]
+        self._zero = [jax.tree.map(jnp.zeros_like, stage.stored()) for stage in self._stages]
         self._cache = cache
-        self._add = jax.jit(partial(added, task))
-        self._resize = jax.jit(resized, static_argnums=1)
+        self._task = task
+        graph, self._all_weights = nnx.split(net)
+        self._finish = jax.jit(partial(_finished, graph, task), static_argnames="host")
+        self._prepare = jax.jit(net.prepare, static_argnums=1)
         self._mean = jax.jit(lambda total, number: jax.tree.map(lambda moment: moment / number, total))
         self.release()
 
@@ -113,54 +125,70 @@ class Prefix:
 
     def forget(self) -> None:
         self._blocks: Sequence[Block] | None = None
-        self._calibrating: dict[Any, Kept] = {}
-        self._scoring: dict[Any, Kept] = {}
-        self._known = Kept(int(STATISTICS * self._cache))
+        self._calibrating: dict[Any, Cache] = {}
+        self._scoring: dict[Any, Cache] = {}
+        self._known = Cache(int(STATISTICS_SHARE * self._cache))
 
-    def statistics(
-        self, arch: Choice, calibration: Float[Array, "batches batch h w c"], size: int | None, together: int
-    ) -> tuple[Statistics, ...]:
+    def statistics(self, arch: Choice, calibration: Calibration, host: HostOptions, together: int) -> tuple[Statistics, ...]:
         path = self._path(arch)
-        found = self._statistics([path], calibration, size, len(calibration))
-        return tuple(
-            stage.stored() if choice == SKIPPED else found[path[: i + 1]]
-            for i, (stage, choice) in enumerate(zip(self._stages, path, strict=True))
-        )
+        found = self._statistics([path], calibration, host, len(jax.tree.leaves(calibration)[0]))
+        return self._by_stage(path, found)
 
     def totals(
         self,
         archs: Population,
-        calibration: Float[Array, "batches batch h w c"],
+        calibration: Calibration,
         blocks: Sequence[Block],
-        size: int | None,
+        host: HostOptions,
         together: int,
         part: slice = ALL,
-        kept: Found | None = None,
-    ) -> tuple[Float[np.ndarray, "pop metrics"], Float[np.ndarray, "pop metrics"]]:
-        if blocks is not self._blocks:  # Other pictures: what is kept is not theirs.
+        known: KnownStatistics | None = None,
+    ) -> Totals:
+        if blocks is not self._blocks:  # The cached activations are those of other examples.
             self.forget()
             self._blocks = blocks
         paths = [self._path(arch) for arch in archs]
-        distinct = sorted(set(paths))
-        batches = len(calibration) + sum(len(images) for images, _, _ in blocks)
-        statistics = self._statistics(distinct, calibration, size, batches)
+        by_path = dict(sorted(zip(paths, archs, strict=True), key=lambda pair: pair[0]))
+        batches = sum(len(block.weights) for block in blocks)
+        if calibration is not None:
+            batches += len(jax.tree.leaves(calibration)[0])
+        statistics = self._statistics(list(by_path), calibration, host, batches)
+        first = self._first_repeated
+        sharing: dict[Path, list[Path]] = {}
+        for path in by_path:
+            sharing.setdefault(path[:first], []).append(path)
 
         def step(path: Path, depth: int, carry: PyTree) -> PyTree:
             run = self._program(depth, path[depth])[1]
             return run(self._weights[depth], carry, statistics[path[: depth + 1]])
 
-        totals = {path: np.zeros((2, 0)) for path in distinct}
+        parts: dict[Path, list[Totals]] = {path: [] for path in by_path}
         for i, block in list(enumerate(blocks))[part]:
-            for j, (images, labels, counted) in enumerate(zip(*block, strict=True)):
-                cache = self._scoring.setdefault((size, i, j), self._share(batches))
-                found = {}
-                for path, logits in _walk(distinct, partial(self._resize, images, size), step, cache, len):
-                    found[path] = self._add(logits, labels, counted)
-                for path, sums in found.items():
-                    new = np.array(sums, np.float64)
-                    totals[path] = totals[path] + new if totals[path].size else new
-        sums, squares = np.stack([totals[path] for path in paths], axis=1)
-        return sums, squares
+            for j in range(len(block.weights)):
+                batch = jax.tree.map(lambda leaf, j=j: leaf[j], block)
+                cache = self._scoring.setdefault((host, i, j), self._share(batches))
+                for shared, carry in _walk(list(sharing), partial(self._prepare, batch.inputs, host), step, cache, len):
+                    for path in sharing[shared]:
+                        parts[path].append(self._scored(by_path[path], self._by_stage(path, statistics), carry, batch, host))
+        totals = {path: merged(_stacked_totals(list(map(in_float64, found)))) for path, found in parts.items()}
+        return _stacked_totals([totals[path] for path in paths])
+
+    def _scored(
+        self, arch: Any, statistics: tuple[Statistics, ...], carry: PyTree, batch: Block, host: HostOptions
+    ) -> Totals:
+        """A batch's totals, from what the last shared stage has left of it."""
+        found = None
+        if not self._needs_network:  # The program is then the same for every sub-network.
+            try:
+                found = self._finish(None, None, (), carry, batch, host=host)
+            except NeedsNetwork:
+                self._needs_network = True
+        if self._needs_network:
+            found = self._finish(self._all_weights, jnp.asarray(arch, jnp.int32), statistics, carry, batch, host=host)
+        if not self._task.on_host:
+            return found
+        outputs, targets, counted = jax.tree.map(np.asarray, (found, batch.targets, batch.weights))
+        return batch_totals(np.asarray(self._task.statistics(outputs, targets), np.float64), counted)
 
     def _path(self, arch: Any) -> Path:
         choices = self._choices(tuple(map(int, arch)))
@@ -169,9 +197,15 @@ class Prefix:
             for stage, choice in zip(self._stages, choices, strict=True)
         )
 
-    def _share(self, batches: int) -> Kept:
+    def _by_stage(self, path: Path, found: Mapping[Path, Statistics]) -> tuple[Statistics, ...]:
+        return tuple(
+            stage.stored() if choice == SKIPPED else found[path[: i + 1]]
+            for i, (stage, choice) in enumerate(zip(self._stages, path, strict=True))
+        )
+
+    def _share(self, batches: int) -> "Cache":
         """Every batch has its own part of the cache: else each would drop what the next population asks for first."""
-        return Kept(int((1 - STATISTICS) * self._cache / batches))
+        return Cache(int((1 - STATISTICS_SHARE) * self._cache / batches))
 
     def _program(self, depth: int, choice: tuple[int, ...]) -> tuple[Any, Any]:
         """A stage's programs for one choice, to re-calibrate and to score."""
@@ -182,11 +216,13 @@ class Prefix:
         return self._programs[key]
 
     def _statistics(
-        self, paths: list[Path], calibration: Float[Array, "batches batch h w c"], size: int | None, batches: int
+        self, paths: list[Path], calibration: Calibration, host: HostOptions, batches: int
     ) -> dict[Path, Statistics]:
         """The statistics of the last stage of every beginning of every path; none where it is skipped."""
         beginnings = {path[: i + 1] for path in paths for i in range(len(path)) if path[i] != SKIPPED}
-        found = {path: self._known.get((size, path)) for path in beginnings}
+        if not self._has_norms:
+            return {path: {} for path in beginnings}
+        found = {path: self._known.get((host, path)) for path in beginnings}
 
         def known(path: Path) -> int:
             """How many stages from the first have their statistics."""
@@ -194,30 +230,58 @@ class Prefix:
 
         missing = [path for path in paths if known(path) < len(path)]
         sums: dict[Path, Statistics] = {}
-        added_now: dict[Path, Statistics] = {}
+        added: dict[Path, Statistics] = {}
 
         def step(path: Path, depth: int, carry: PyTree) -> PyTree:
             run, here = self._program(depth, path[depth])[0], path[: depth + 1]
-            carry, added_now[here] = run(self._weights[depth], carry, sums.get(here, self._nothing[depth]))
+            carry, added[here] = run(self._weights[depth], carry, sums.get(here, self._zero[depth]))
             return carry
 
-        for i, images in enumerate(calibration):
-            kept = self._calibrating.setdefault((size, i), self._share(batches))
-            for _ in _walk(missing, partial(self._resize, images, size), step, kept, known):
+        number = len(jax.tree.leaves(calibration)[0])
+        for i in range(number):
+            inputs = jax.tree.map(lambda leaf, i=i: leaf[i], calibration)
+            kept = self._calibrating.setdefault((host, i), self._share(batches))
+            for _ in _walk(missing, partial(self._prepare, inputs, host), step, kept, known):
                 pass
-            sums.update(added_now)
+            sums.update(added)
         for path, total in sums.items():
-            if found[path] is None:  # What was known may have been passed by again, by some of the batches.
-                found[path] = self._mean(total, np.float32(len(calibration)))
-                self._known.put((size, path), found[path])
+            if found[path] is None:  # Some of the batches may have walked past known statistics again.
+                found[path] = self._mean(total, np.float32(number))
+                self._known.put((host, path), found[path])
         return found
+
+
+def _stacked_totals(rows: Sequence[Totals]) -> Totals:
+    return Totals(*(np.stack(part) for part in zip(*rows, strict=True)))
+
+
+def _finished(
+    graph: nnx.GraphDef,
+    task: Task,
+    weights: Any,
+    arch: Any,
+    statistics: tuple[Statistics, ...],
+    carry: PyTree,
+    batch: Block,
+    host: HostOptions,
+) -> Any:
+    """Totals of a batch (or its outputs, for a task on the host) from the carry behind the stages that run once.
+
+    Without weights the carry is what the last stage has left.
+    """
+    if weights is None:
+        run: Runner = Ended(batch.inputs, carry)
+    else:
+        run = Resumed(Subnet(Switched(nnx.merge(graph, weights)), arch, statistics, host), batch.inputs, carry)
+    outputs = task.outputs(run, batch.inputs)
+    return outputs if task.on_host else batch_totals(task.statistics(outputs, batch.targets), batch.weights)
 
 
 def _walk(
     paths: list[Path],
-    pictures: Callable[[], PyTree],
+    prepared: Callable[[], PyTree],
     step: Callable[[Path, int, PyTree], PyTree],
-    kept: Kept,
+    cache: Cache,
     furthest: Callable[[Path], int],
 ) -> Iterator[tuple[Path, PyTree]]:
     """Every one of the sorted `paths` with what its last stage hands on; what is kept is used up to stage `furthest`."""
@@ -229,16 +293,16 @@ def _walk(
         for done in range(len(path), 0, -1):
             carry = live.get(path[:done])
             if carry is None and done <= furthest(path):
-                carry = kept.get(path[:done])
+                carry = cache.get(path[:done])
             if carry is not None:
                 break
         else:
-            carry, done = pictures(), 0
+            carry, done = prepared(), 0
         for depth in range(done, len(path)):
             if path[depth] != SKIPPED:
                 carry = step(path, depth, carry)
             if depth + 1 < len(path):  # The whole network is not asked for again.
-                kept.put(path[: depth + 1], carry)
+                cache.put(path[: depth + 1], carry)
             if depth + 1 in wanted:
                 live[path[: depth + 1]] = carry
         live = {begun: value for begun, value in live.items() if len(begun) in wanted}
@@ -261,11 +325,10 @@ def _calibrating(
     graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, total: Statistics
 ) -> tuple[PyTree, Statistics]:
     """What a stage hands on by the batch's own statistics, and these added to `total`."""
-    with recalibrating():
-        carry, moments = nnx.merge(graph, weights)(carry, choice, None)
+    carry, moments = nnx.merge(graph, weights)(carry, choice, RECALIBRATE)
     return carry, jax.tree.map(jnp.add, total, moments)
 
 
 def _scoring(graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, statistics: Statistics) -> PyTree:
     stage = nnx.merge(graph, weights)
-    return few_at_a_time(lambda few: stage(few, choice, statistics)[0], carry, weights)
+    return micro_batched(lambda part: stage(part, choice, statistics)[0], carry, weights)

@@ -1,4 +1,4 @@
-"""The two programs of a way that runs a chunk within one: re-calibration, and scores of a block of pictures."""
+"""The two programs of a strategy that runs a chunk within one: re-calibration, and the totals of a block of examples."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,15 +10,18 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import PyTree
 
-from nasjax.evaluation.base import ALL, Found
+from nasjax.evaluation.base import ALL, Calibration, KnownStatistics
 from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.host_genes import resized
-from nasjax.evaluation.mesh import by_pictures, by_rows, everywhere, parted
-from nasjax.supernets.stage import Choice, Statistics, SuperNet
-from nasjax.tasks import ImageClassification
+from nasjax.evaluation.mesh import by_examples, by_rows, everywhere, parted
+from nasjax.evaluation.runner import Network, Subnet
+from nasjax.evaluation.totals import Totals, batch_totals, both, in_float64, merged
+from nasjax.supernets import SuperNet
+from nasjax.supernets.stage import Choice, Statistics
+from nasjax.supernets.supernet import HostOptions
+from nasjax.tasks import Task
 from nasjax.types import Population
 
 Each = Callable[..., Any]
@@ -26,109 +29,141 @@ Each = Callable[..., Any]
 
 
 class Programs:
-    """A `Way`: `seen` gives the super-network the `forward` that runs one architecture, `each` runs a function for all.
+    """A `Strategy`: `wrapped` gives the super-network the `forward` that runs one architecture, `each` runs all of them.
 
-    The population is always filled up, for each resolution: results then do not depend on how many are asked for. Devices of
-    a mesh share the work (`nasjax.evaluation.mesh`).
+    The population is always filled up, for each combination of host options: results then do not depend on how many are asked
+    for. Devices of a mesh share the work (`nasjax.evaluation.mesh`).
     """
 
     def __init__(
-        self, net: SuperNet, task: ImageClassification, seen: Callable[[Any], Any], each: Each, mesh: Mesh | None = None
+        self,
+        net: SuperNet,
+        task: Task,
+        wrapped: Callable[[SuperNet], Network],
+        each: Each,
+        mesh: Mesh | None = None,
     ):
         graph, weights = nnx.split(net)
         self._weights = everywhere(mesh, weights)
-        self._mesh = mesh
-        self.calibrate = jax.jit(by_rows(mesh, calibrations(graph, seen, each)), static_argnames="size")
-        self.score = jax.jit(by_pictures(mesh, scores(graph, task, seen, each)), static_argnames="size")
+        self._task, self._mesh = task, mesh
+        self._no_norms = None if net.has_norms else tuple({} for _ in net.stages)
+        self.calibrate = jax.jit(by_rows(mesh, calibrations(graph, wrapped, each)), static_argnames="host")
+        # Totals are added over devices; outputs that the host scores are brought together.
+        kind = outputs_of_blocks if task.on_host else totals_of_blocks
+        gather = not task.on_host
+        self.score = jax.jit(by_examples(mesh, kind(graph, task, wrapped, each), gather), static_argnames="host")
 
-    def statistics(
-        self, arch: Choice, calibration: Float[Array, "batches batch h w c"], size: int | None, together: int
-    ) -> tuple[Statistics, ...]:
+    def statistics(self, arch: Choice, calibration: Calibration, host: HostOptions, together: int) -> tuple[Statistics, ...]:
         rows = np.tile(np.asarray(arch, np.int32), (together, 1))
-        found = self.calibrate(self._weights, rows, np.int32(1), calibration, size=size)
+        found = self.calibrate(self._weights, rows, np.int32(1), calibration, host=host)
         return jax.tree.map(lambda moment: jnp.asarray(np.asarray(moment)[0]), found)
 
     def totals(
         self,
         archs: Population,
-        calibration: Float[Array, "batches batch h w c"],
+        calibration: Calibration,
         blocks: Sequence[Block],
-        size: int | None,
+        host: HostOptions,
         together: int,
         part: slice = ALL,
-        kept: Found | None = None,
-    ) -> tuple[Float[np.ndarray, "pop metrics"], Float[np.ndarray, "pop metrics"]]:
+        known: KnownStatistics | None = None,
+    ) -> Totals:
         rows = np.concatenate([archs, np.repeat(archs[-1:], together - len(archs), axis=0)])
         number = np.int32(len(archs))
-        statistics = self._statistics(rows, number, calibration, size, kept)
-        score = partial(self.score, self._weights, rows, number, statistics, size=size)
-        found = [score(*parted(self._mesh, block)) for block in blocks[part]]
-        # Sums over many blocks are kept in float64.
-        kinds = zip(*found, strict=True)
-        sums, squares = (np.sum([np.asarray(part, np.float64) for part in kind], axis=0) for kind in kinds)
-        return sums[: len(archs)], squares[: len(archs)]
+        statistics = self._no_norms or self._statistics(rows, number, calibration, host, known)
+        score = partial(self.score, self._weights, rows, number, statistics, host=host)
+        found = []
+        for block in blocks[part]:
+            scored = score(parted(self._mesh, block))
+            if self._task.on_host:
+                scored = host_totals(self._task, jax.tree.map(np.asarray, scored), block)
+            found.append(in_float64(scored))
+        totals = merged(Totals(*(np.stack(parts) for parts in zip(*found, strict=True))))
+        return Totals(*(part[: len(archs)] for part in totals))
 
     def _statistics(
-        self, rows: Population, number: np.int32, calibration: Array, size: int | None, kept: Found | None
+        self, rows: Population, number: np.int32, calibration: Calibration, host: HostOptions, known: KnownStatistics | None
     ) -> Any:
-        """The statistics of all rows; on the host where they are kept: they are small beside pictures and activations."""
-        keys = [(size, row.tobytes()) for row in rows]
-        if kept and all(key in kept for key in keys):
-            return jax.tree.map(lambda *moments: np.stack(moments), *(kept[key] for key in keys))
-        found = self.calibrate(self._weights, rows, number, calibration, size=size)
-        if kept is not None:
+        """The statistics of all rows; on the host where they are kept: they are small beside examples and activations."""
+        keys = [(host, row.tobytes()) for row in rows]
+        if known and all(key in known for key in keys):
+            return jax.tree.map(lambda *moments: np.stack(moments), *(known[key] for key in keys))
+        found = self.calibrate(self._weights, rows, number, calibration, host=host)
+        if known is not None:
             held = jax.tree.map(np.asarray, found)
             for i in range(number):
-                kept[keys[i]] = jax.tree.map(lambda moments, i=i: moments[i], held)
+                known[keys[i]] = jax.tree.map(lambda moments, i=i: moments[i], held)
         return found
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Nothing is cached."""
 
     def release(self) -> None:
         self.score.clear_cache()  # type: ignore[attr-defined]
 
 
-def calibrations(graph: nnx.GraphDef, seen: Callable[[Any], Any], each: Each) -> Any:
-    """(weights, archs, how many count, calibration pictures, size) -> statistics with the population in front."""
+def calibrations(graph: nnx.GraphDef, wrapped: Callable[[Any], Network], each: Each) -> Callable[..., Any]:
+    """(weights, archs, how many count, calibration inputs, host) -> statistics with the population in front."""
 
-    def run(weights, archs, number, calibration, size):
-        net = seen(nnx.merge(graph, weights))
-        return each(lambda arch: calibrate(net, arch, calibration, size), number, archs)
+    def run(weights: Any, archs: Population, number: Any, calibration: PyTree, host: HostOptions) -> Any:
+        net = wrapped(nnx.merge(graph, weights))
+        return each(lambda arch: calibrate(net, arch, calibration, host), number, archs)
 
     return run
 
 
-def scores(graph: nnx.GraphDef, task: ImageClassification, seen: Callable[[Any], Any], each: Each) -> Any:
-    """(weights, archs, how many count, statistics, images, labels, counted, size) -> sums of metrics, sums of squares.
+def totals_of_blocks(
+    graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each
+) -> Callable[..., Totals]:
+    """(weights, archs, how many count, statistics, block, host) -> totals, the population in front."""
 
-    Both (pop, metrics).
-    """
+    def run(weights: Any, archs: Population, number: Any, statistics: Any, block: Block, host: HostOptions) -> Totals:
+        net = wrapped(nnx.merge(graph, weights))
 
-    def run(weights, archs, number, statistics, images, labels, counted, size):
-        net = seen(nnx.merge(graph, weights))
+        def one(arch: Choice, statistics: tuple[Statistics, ...]) -> Totals:
+            def of_batch(batch: Block) -> Totals:
+                outputs = task.outputs(Subnet(net, arch, statistics, host), batch.inputs)
+                return batch_totals(task.statistics(outputs, batch.targets), batch.weights)
 
-        def one(arch, statistics):
-            def validate(totals, batch):
-                pictures, classes, count = batch
-                logits = net.forward(resized(pictures, size), arch, statistics)[0]
-                found = added(task, logits, classes, count)
-                return jax.tree.map(jnp.add, totals, found), None
+            def add(totals: Totals, batch: Block) -> tuple[Totals, None]:
+                return both(totals, of_batch(batch)), None
 
-            zero = jnp.zeros(len(task.metrics))
-            return lax.scan(validate, (zero, zero), (images, labels, counted))[0]
+            first = jax.tree.map(lambda leaf: leaf[0], block)
+            zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_batch, first))
+            return lax.scan(add, zero, block)[0]
 
         return each(one, number, archs, statistics)
 
     return run
 
 
-def added(
-    task: ImageClassification,
-    logits: Float[Array, "batch classes"],
-    labels: Int[Array, " batch"],
-    counted: Float[Array, " batch"],
-) -> tuple[Float[Array, " metrics"], Float[Array, " metrics"]]:
-    """Sums over a batch of every metric and of its square; pictures that are not counted are left out."""
-    scores = task.scores(logits, labels) * counted[:, None]
-    return scores.sum(0), jnp.square(scores).sum(0)
+def outputs_of_blocks(
+    graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each
+) -> Callable[..., PyTree]:
+    """(weights, archs, how many count, statistics, block, host) -> outputs (pop, batches, batch, …), for the host to score."""
+
+    def run(weights: Any, archs: Population, number: Any, statistics: Any, block: Block, host: HostOptions) -> PyTree:
+        net = wrapped(nnx.merge(graph, weights))
+
+        def one(arch: Choice, statistics: tuple[Statistics, ...]) -> PyTree:
+            return lax.map(lambda inputs: task.outputs(Subnet(net, arch, statistics, host), inputs), block.inputs)
+
+        return each(one, number, archs, statistics)
+
+    return run
+
+
+def host_totals(task: Task, outputs: PyTree[np.ndarray], block: Block) -> Totals:
+    """Totals of a population's outputs (pop, batches, batch, …) on a block, by NumPy."""
+    targets, weights = jax.tree.map(np.asarray, (block.targets, block.weights))
+
+    def of_batch(row: int, batch: int) -> Totals:
+        mine = jax.tree.map(lambda leaf: leaf[row, batch], outputs)
+        statistics = np.asarray(task.statistics(mine, jax.tree.map(lambda leaf: leaf[batch], targets)), np.float64)
+        return batch_totals(statistics, weights[batch])
+
+    rows = []
+    for row in range(len(jax.tree.leaves(outputs)[0])):
+        parts = [of_batch(row, batch) for batch in range(len(weights))]
+        rows.append(merged(Totals(*(np.stack(part) for part in zip(*parts, strict=True)))))
+    return Totals(*(np.stack(part) for part in zip(*rows, strict=True)))

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from nasjax.evaluation.memory import gradient_bytes
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 from nasjax.types import Images, Population
 
 Score = Callable[[Population], Float[np.ndarray, " pop"]]
@@ -24,7 +24,7 @@ OneScore = Callable[[nnx.GraphDef, Any, Array], Float[Array, ""]]
 
 
 def synflow(images: Images) -> OneScore:
-    """log of the sum of |weight x gradient| where all weights are positive and the picture is ones (arXiv:2006.05467).
+    """log of the sum of |weight x gradient| where all weights are positive and the image is ones (arXiv:2006.05467).
 
     Every kernel is divided by a constant of its own, so that float32 holds the products of all layers; batch norms pass
     what they get, as in arXiv:2101.08134.
@@ -49,7 +49,7 @@ def synflow(images: Images) -> OneScore:
                 {name: type(moments)(moments.mean, moments.variance + 1) for name, moments in stage.items()}
                 for stage in passing
             )
-            return net.forward(jnp.ones_like(images[:1]), arch, passing)[0].sum()
+            return net.forward(jnp.ones_like(jnp.asarray(images[:1])), arch, passing)[0].sum()
 
         slopes = jax.grad(total)(positives)
         flows = jax.tree.map(lambda value, slope: jnp.abs(value * slope).sum(), positives, slopes)
@@ -59,7 +59,7 @@ def synflow(images: Images) -> OneScore:
 
 
 def jacobian(images: Images) -> OneScore:
-    """How different the slopes of the logits are from picture to picture (arXiv:2006.04647, version 1).
+    """How different the slopes of the logits are from image to image (arXiv:2006.04647, version 1).
 
     Less the sum of log(v) + 1 / v over the eigenvalues v of their correlation matrix.
     """
@@ -78,11 +78,16 @@ PROXIES = {"synflow": synflow, "jacobian": jacobian}
 """The scores by name."""
 
 
-def proxies(net: SuperNet, images: Images, chunk: int, memory_gb: float) -> Mapping[str, Score]:
+def proxies(net: SuperNet, inputs: PyTree, chunk: int, memory_gb: float) -> Mapping[str, Score]:
     """Every score as a function of any number of canonical architectures; compiled when first asked.
+
+    They are slopes by images: for networks that read one float array; others have none.
 
     At most `chunk` at a time, fewer where `memory_gb` does not hold their gradients, but never less than one.
     """
+    if not isinstance(inputs, np.ndarray) or not np.issubdtype(inputs.dtype, np.floating):
+        return {}
+    images = inputs
     graph, weights = nnx.split(net)
 
     @cache

@@ -17,23 +17,24 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
-from nasjax.evaluation.base import WayConfig
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
-from nasjax.evaluation.micro_batched import Few, few_at_a_time
+from nasjax.evaluation.micro_batched import MicroBatched, micro_batched
+from nasjax.evaluation.population import StrategyConfig
 from nasjax.evaluation.programs import Programs
-from nasjax.supernets.elastic import Branching
-from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
-from nasjax.tasks import ImageClassification
+from nasjax.supernets.elastic import Branching, Recalibrate
+from nasjax.supernets.stage import Choice, Stage, Statistics
+from nasjax.supernets.supernet import SuperNet
+from nasjax.tasks import Task
 
 
 @dataclass(frozen=True)
-class SwitchConfig(WayConfig):
+class SwitchConfig(StrategyConfig):
     """One sub-network after the other, each at its own cost: for full-size networks. Compiles once, whatever is measured."""
 
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net, Switched), together=False)
 
-    def way(self, net: SuperNet, task: ImageClassification, spare: float, mesh: Mesh | None = None) -> Programs:
+    def strategy(self, net: SuperNet, task: Task, spare: float, mesh: Mesh | None = None) -> Programs:
         return Programs(net, task, Switched, in_turn, mesh)
 
 
@@ -52,7 +53,7 @@ def in_turn(function: Callable[..., Any], number: Int[Array, ""], *populations: 
     return lax.fori_loop(0, number, add, nothing)
 
 
-class Switched(Few):
+class Switched(MicroBatched):
     """A super-network that computes, for a traced architecture, no more than its sub-network.
 
     Stages that follow one another and are alike are one loop: compiled once.
@@ -61,27 +62,37 @@ class Switched(Few):
     def __init__(self, net: SuperNet):
         super().__init__(net)
         bare = [nnx.split(stage.bare()) for stage in net.stages]
-        alike = groupby(range(len(bare)), key=lambda i: (bare[i][0], _shapes(bare[i][1])))
+        alike = groupby(range(len(bare)), key=lambda i: (net.stages[i].repeated, bare[i][0], _shapes(bare[i][1])))
         indices = [list(group) for _, group in alike]
         self.groups = [(group, bare[group[0]][0], _stacked([bare[i][1] for i in group])) for group in indices]
 
     def forward(
-        self, carry: PyTree, arch: Choice, statistics: tuple[Statistics, ...] | None
+        self,
+        carry: PyTree,
+        arch: Choice,
+        statistics: tuple[Statistics, ...] | Recalibrate | None,
+        start: int = 0,
+        stop: int | None = None,
     ) -> tuple[PyTree, tuple[Statistics, ...]]:
         choices = self.net.choices(arch)
         used: list[Statistics] = []
+        wanted = range(len(choices))[start:stop]
         for group, graph, weights in self.groups:
+            if group[0] not in wanted:
+                continue
             stages = [self.net.stages[i] for i in group]
             options = tuple(gene.options for gene in stages[0].genes)
             run = partial(_run, graph, stages[0].sizes_only, options, any(stage.gate is not None for stage in stages))
             places = _stacked([_place(stage, choices[i]) for stage, i in zip(stages, group, strict=True)])
-            rows = (weights, places, None if statistics is None else _stacked([statistics[i] for i in group]))
+            known = _stacked([statistics[i] for i in group]) if isinstance(statistics, tuple) else statistics
+            rows = (weights, places, known)
             first = jax.tree.map(lambda leaf: leaf[0], rows)
+            in_parts = isinstance(statistics, tuple) and not start
 
-            def step(carry: PyTree, row: Any, run: Any = run) -> tuple[PyTree, Statistics]:
-                if statistics is None:
+            def step(carry: PyTree, row: Any, run: Any = run, in_parts: bool = in_parts) -> tuple[PyTree, Statistics]:
+                if not in_parts:
                     return run(carry, row)
-                return few_at_a_time(lambda few: run(few, row)[0], carry, row[0]), row[2]
+                return micro_batched(lambda part: run(part, row)[0], carry, row[0]), row[2]
 
             if len(group) > 1 and _shapes(jax.eval_shape(run, carry, first)[0]) == _shapes(carry):
                 carry, moments = lax.scan(step, carry, rows)
@@ -115,7 +126,7 @@ def _run(
     weights, (place, indices), statistics = row
 
     def stage(choice: tuple[Any, ...], carry: PyTree, weights: Any, statistics: Any) -> tuple[PyTree, Statistics]:
-        return nnx.merge(graph, weights).forward(carry, choice, statistics or {})
+        return nnx.merge(graph, weights).forward(carry, choice, {} if statistics is None else statistics)
 
     choices = _outer(inner, options)
     whole = jax.eval_shape(partial(stage, choices[-1]), carry, weights, statistics)[0]
@@ -131,7 +142,8 @@ def _run(
         return taken
 
     def skipped(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[PyTree, Statistics]:
-        return carry, statistics or nnx.merge(graph, weights).stored()
+        known = isinstance(statistics, dict) and statistics
+        return carry, known or nnx.merge(graph, weights).stored()
 
     branches = [*map(branch, choices), *([skipped] if gated else [])]
     return lax.switch(place, branches, carry, weights, statistics, indices)

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.hardware.activation_memory import array_bytes, inner_jaxprs, jaxpr_memory
 from nasjax.supernets.extract import carry_after, extract_stage
-from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.supernets.stage import Stage
+from nasjax.supernets.supernet import SuperNet
 from nasjax.types import Population
 
 

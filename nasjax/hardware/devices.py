@@ -31,7 +31,7 @@ from nasjax.hardware.energy import Counter, counter_here
 from nasjax.hardware.measurement import Latency, Precision, compiled, filled, measure_latency
 from nasjax.hardware.pace import WORK, Pace
 from nasjax.host import processor_name
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 
 
 class Failed(ConfigError):

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from nasjax.hardware.costs import CostTable, cost_units
 from nasjax.space import Gene
 from nasjax.supernets.extract import carry_after, extract, extract_stage
-from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.supernets.stage import Stage
+from nasjax.supernets.supernet import SuperNet
 from nasjax.types import Population
 from nasjax.version import __version__
 

@@ -20,7 +20,7 @@ from scipy.stats import binom
 from nasjax.errors import ConfigError
 from nasjax.hardware.energy import Counter
 from nasjax.hardware.pace import Look, Pace, undisturbed, work_between
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 
 CERTAIN = 0.95
 """How sure the interval of a median is."""

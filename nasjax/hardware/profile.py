@@ -24,7 +24,7 @@ from nasjax.predictors import PREDICTORS, Inputs
 from nasjax.registry import record, settings
 from nasjax.runs.csv_io import read_architectures
 from nasjax.space import SearchSpace
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 from nasjax.types import Population
 
 Latencies = tuple[Int[np.ndarray, "rows genes"], Float[np.ndarray, " rows"]]

@@ -16,7 +16,7 @@ from nasjax.errors import ConfigError
 from nasjax.hardware.devices import Device, Failed
 from nasjax.hardware.latency_table import network_name
 from nasjax.hardware.measurement import Latency
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 
 LOG = logging.getLogger(__name__)
 

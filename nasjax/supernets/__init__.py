@@ -4,7 +4,8 @@ from nasjax.supernets.catalogue import SHIPPED, SUPERNETS, abstract, create
 from nasjax.supernets.checkpoints import load_weights, save_weights
 from nasjax.supernets.external import ExternalNet
 from nasjax.supernets.folders import load, save_network
-from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.supernets.stage import Stage
+from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.tabular import TabularNet
 
 __all__ = [

@@ -12,7 +12,7 @@ from nasjax.supernets.external import ExternalConfig
 from nasjax.supernets.families.mobilenet_v3 import MobileNetV3Config
 from nasjax.supernets.families.resnet import ResNetConfig
 from nasjax.supernets.own import OwnConfig
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.tabular import TabularConfig
 
 SUPERNETS: dict[str, Any] = {

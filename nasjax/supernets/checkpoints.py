@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from nasjax.errors import ConfigError
 from nasjax.supernets.elastic import Dense
 from nasjax.supernets.ofa.weights import Published, in_full, published_names, shortened
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 
 TORCH_FILES = (b"PK\x03\x04", b"\x80")
 """How the files of torch.save begin (zip, and the older pickles); the published ones have no suffix to go by."""

@@ -10,6 +10,7 @@ that those sizes read, which is extraction.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from jaxtyping import Array, Float, Int
 from nasjax.errors import ConfigError
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
 from nasjax.supernets.cpu.deferred_norm import Pending, finished
-from nasjax.supernets.cpu.micro_batches import in_parts, is_recalibrating, joined, together
+from nasjax.supernets.cpu.micro_batches import in_parts, joined, together
 from nasjax.types import PRNGKey
 
 Size = int | Int[Array, ""]
@@ -43,6 +44,23 @@ class Moments(NamedTuple):
 
     mean: Float[Array, " channels"]
     variance: Float[Array, " channels"]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Recalibrate:
+    """In place of statistics: batch norms use the batch's own, which are only wanted forward, for re-calibration.
+
+    On a CPU, convolutions then take micro-batches. In training they do not (None in place of statistics): gradients keep every
+    part, and loops would be compiled for nothing.
+    """
+
+    def get(self, name: str) -> "Recalibrate":
+        """The same for every batch norm."""
+        return self
+
+
+RECALIBRATE = Recalibrate()
 
 
 def cut(weight: Array, axis: int, size: Size) -> Array:
@@ -255,8 +273,8 @@ class Dense(Layer):
 class BatchNorm(Layer):
     """Batch normalisation over all axes but the last, its width elastic.
 
-    Without statistics it normalises with those of the batch (biased variance) and returns them; with statistics it uses
-    and returns those. Either way they are as wide as the layer. Weights: `scale`, `bias`; stored: `mean`, `variance`.
+    Without statistics (None or RECALIBRATE) it normalises with those of the batch (biased variance) and returns them; with
+    statistics it uses and returns those. Either way they are as wide as the layer. Weights: `scale`, `bias`; stored: `mean`, `variance`.
     """
 
     def __init__(self, width: int, *, epsilon: float = 1e-5):
@@ -270,8 +288,8 @@ class BatchNorm(Layer):
         """The statistics kept with the weights."""
         return Moments(self.mean[...], self.variance[...])
 
-    def __call__(self, x: Maps, statistics: Moments | None, width: Size | None = None) -> tuple[Maps, Moments]:
-        if statistics is None:
+    def __call__(self, x: Maps, statistics: Moments | Recalibrate | None, width: Size | None = None) -> tuple[Maps, Moments]:
+        if not isinstance(statistics, Moments):
             statistics = self.whole(*moments(x), width)
         return self.ready(x.shape[-1], statistics, width)(x), statistics
 
@@ -312,8 +330,8 @@ def moments(x: Maps) -> tuple[Float[Array, " channels"], Float[Array, " channels
 class ConvNorm(nnx.Module):
     """Convolution, batch norm, activation.
 
-    On a CPU, large batches that re-calibrate are convolved few pictures at a time (`parts.recalibrating`); what is made of
-    them goes through memory once if the next layer takes it `pending`.
+    On a CPU, large batches are convolved in micro-batches while they re-calibrate; the resulting maps go through memory once
+    if the next layer takes them with `pending` norm and activation.
     """
 
     def __init__(self, inputs: int, outputs: int, kernels: tuple[int, ...] = (1,), *, activation: str = "none",
@@ -325,7 +343,7 @@ class ConvNorm(nnx.Module):
     def __call__(
         self,
         x: Maps | Pending,
-        statistics: Moments | None,
+        statistics: Moments | Recalibrate | None,
         width: Size | None = None,
         kernel: Size | Branching | None = None,
     ) -> tuple[Maps, Moments]:
@@ -335,14 +353,14 @@ class ConvNorm(nnx.Module):
     def pending(
         self,
         x: Maps | Pending,
-        statistics: Moments | None,
+        statistics: Moments | Recalibrate | None,
         width: Size | None = None,
         kernel: Size | Branching | None = None,
     ) -> tuple[Maps | Pending, Moments]:
         """The same for a layer that takes maps whose normalisation and activation are pending."""
         given = x.raw if isinstance(x, Pending) else x
         convolved = self.conv.ready(given.shape[-1], width, kernel)
-        few = self._few(given, width) if statistics is None and is_recalibrating() else given.shape[0]
+        few = self._few(given, width) if isinstance(statistics, Recalibrate) else given.shape[0]
         if few == given.shape[0]:
             maps, used = self.norm(convolved(finished(x)), statistics, width)
             return ACTIVATIONS[self.activation](maps), used

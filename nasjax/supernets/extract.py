@@ -7,7 +7,8 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from nasjax.supernets.elastic import Layer, recording
-from nasjax.supernets.stage import Choice, Stage, Statistics, SuperNet
+from nasjax.supernets.stage import Choice, Stage, Statistics
+from nasjax.supernets.supernet import SuperNet
 
 
 def extract_stage(stage: Stage, choice: tuple[int, ...], carry: PyTree, statistics: Statistics | None = None) -> Stage:
@@ -33,19 +34,16 @@ def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, 
 
     `statistics`: the batch-norm statistics to keep, full width, stage by stage; by default the stored ones.
     """
-    resolution = net.resolution(arch)
-    carry: PyTree = net.example(resolution)
+    host = net.host(arch)
+    carry: PyTree = net.example(host)
     stages = []
     for i, (stage, choice) in enumerate(zip(net.stages, net.choices(arch), strict=True)):
-        assert isinstance(choice, tuple)
         if not stage.skipped(choice):
             stages.append(extract_stage(stage, choice, carry, None if statistics is None else statistics[i]))
         carry = carry_after(stage, choice, carry)
     extracted = nnx.clone(net)
     extracted.stages = nnx.List(stages)
-    if resolution is not None:
-        extracted.resolutions = (resolution,)
-        extracted.input_shape = (resolution, resolution, *net.input_shape[2:])
+    extracted.fix_host(host)
     return extracted
 
 

@@ -13,7 +13,7 @@ from nasjax.registry import settings
 from nasjax.supernets.catalogue import SUPERNETS
 from nasjax.supernets.checkpoints import load_weights, save_weights
 from nasjax.supernets.extract import extract
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 
 
 def save_network(net: SuperNet, origin: Mapping[str, Any], arch: tuple[int, ...], folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from flax import nnx
 
 from nasjax.errors import ConfigError
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.supernet import SuperNet
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,30 @@
-"""A network in words: a line a stage, with its options and the sizes of its layers."""
+"""A network as text: a line a stage, with its options and the sizes of its layers."""
 
 from collections.abc import Iterator, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 from flax import nnx
 
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense, recording
 
-if TYPE_CHECKING:
-    from nasjax.supernets.stage import SuperNet
 
+def summary(net: Any) -> str:
+    """A super-network, or an extracted network, as text: a line a stage.
 
-def described(net: "SuperNet") -> str:
-    """The network stage by stage; a sub-network that was extracted has one option a gene, and layers as wide as they are.
-
-    A layer is its name, kernel, widths in → out (one where they are the same by design), stride and activation.
+    A layer is its name, kernel, widths in → out (one where they are the same by design), stride and activation. An extracted
+    network has one option a gene.
     """
     weights = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(net, nnx.Param)))
     sizes = " x ".join(map(str, net.input_shape))
-    head = f"{type(net).__name__}: {len(net.stages)} stages, {weights:,} weights" + (f", pictures {sizes}" if sizes else "")
+    head = f"{type(net).__name__}: {len(net.stages)} stages, {weights:,} weights" + (f", images {sizes}" if sizes else "")
     graph, state = nnx.split(net)
     largest = tuple(map(int, net.space.largest()))
     rows: list[tuple[str, ...]] = []
 
     def run(state, inputs):
-        """Notes the rows while a network without values is called: layers, kept by name, get the order of their calls."""
+        """Fills `rows` while an abstract network runs: layers are sorted by the order of their calls."""
         called = nnx.merge(graph, state)
         with recording() as calls:
             answer, _ = called.forward(inputs, largest, None)
@@ -37,7 +35,7 @@ def described(net: "SuperNet") -> str:
             rows.append((str(i), type(stage).__name__, genes, ", ".join(words for _, words in layers)))
         return answer
 
-    jax.eval_shape(run, state, net.example(net.resolution(largest)))
+    jax.eval_shape(run, state, net.example(net.host(largest)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows]
     return "\n".join([head, *lines])

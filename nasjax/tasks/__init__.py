@@ -4,8 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nasjax.objectives import Objective
 from nasjax.registry import settings
-from nasjax.tasks.classification import ArraysConfig, DigitsConfig, ImageClassification
+from nasjax.tasks.arrays import ArraysConfig
+from nasjax.tasks.base import Runner, Split, Task
+from nasjax.tasks.digits import DigitsConfig
+from nasjax.tasks.image_classification import ACCURACY, LOSS, ImageClassification
 from nasjax.tasks.image_folder import ImageFolderConfig
 
 TASKS = {
@@ -17,23 +21,40 @@ TASKS = {
 """Every task by name."""
 
 
-def create(name: str, **changes: Any) -> ImageClassification:
+OBJECTIVES: dict[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        ACCURACY,
+        LOSS,
+        Objective(
+            "bleu", "max", range=(0.0, 100.0), about="translation quality, 0 to 100 (a column of a table or function)"
+        ),
+    )
+}
+"""The metrics of tasks by name: what a table's column of that name means."""
+
+
+def create(name: str, **changes: Any) -> Task:
     """The named task: `create("digits")`, `create("arrays", path="own.npz")`. Raises ConfigError in one line."""
     task = settings("task", TASKS, {"name": name, **changes}).create()
     return replace(task, origin={**task.origin, "name": name})
 
 
-def image_classification(path: str | Path, **changes: Any) -> ImageClassification:
-    """Your own pictures: a folder with one folder a class, or an .npz file; `changes` as for `create`."""
+def image_classification(path: str | Path, **changes: Any) -> Task:
+    """Your own images: a folder with one folder a class, or an .npz file; `changes` as for `create`."""
     return create("arrays" if str(path).endswith(".npz") else "image_folder", path=str(path), **changes)
 
 
 __all__ = [
+    "OBJECTIVES",
     "TASKS",
     "ArraysConfig",
     "DigitsConfig",
     "ImageClassification",
     "ImageFolderConfig",
+    "Runner",
+    "Split",
+    "Task",
     "create",
     "image_classification",
 ]

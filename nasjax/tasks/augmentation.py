@@ -1,27 +1,27 @@
-"""What is done to the training pictures that re-calibrate batch norms, as it was done to those of the training."""
+"""Augmentations of the training images that re-calibrate batch norms: those that they were trained with."""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Float
 
-Pictures = Float[np.ndarray, "n height width channels"]
+Images = Float[np.ndarray, "n height width channels"]
 
 MARGIN = 8
-"""A cut picture is moved by at most this part of its side."""
+"""A cropped image is moved by at most this part of its side."""
 
 
-def _as_they_are(rng: np.random.Generator, images: Pictures) -> Pictures:
+def _unchanged(rng: np.random.Generator, images: Images) -> Images:
     return images
 
 
-def _flipped(rng: np.random.Generator, images: Pictures) -> Pictures:
+def _flipped(rng: np.random.Generator, images: Images) -> Images:
     """Each mirrored left to right, or not."""
     mirrored = rng.random(len(images)) < 0.5
     return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
-def _cut(rng: np.random.Generator, images: Pictures) -> Pictures:
+def _cut(rng: np.random.Generator, images: Images) -> Images:
     """Each moved by up to an eighth of its side, its edge mirrored into what is left, then flipped or not."""
     height, width = images.shape[1:3]
     rows, columns = height // MARGIN, width // MARGIN
@@ -31,8 +31,8 @@ def _cut(rng: np.random.Generator, images: Pictures) -> Pictures:
     return _flipped(rng, moved)
 
 
-AUGMENTATIONS: Mapping[str, Callable[[np.random.Generator, Pictures], Pictures]] = {
-    "none": _as_they_are,
+AUGMENTATIONS: Mapping[str, Callable[[np.random.Generator, Images], Images]] = {
+    "none": _unchanged,
     "flip": _flipped,
     "crop": _cut,
 }

@@ -11,7 +11,8 @@ from PIL import Image
 
 from nasjax.errors import ConfigError
 from nasjax.host import memory_bytes
-from nasjax.tasks.classification import ImageClassification, Split
+from nasjax.tasks.base import Split
+from nasjax.tasks.image_classification import ImageClassification
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -69,7 +70,7 @@ class ImageFolderConfig:
         self._check_memory(sum(map(len, parts)))
         train_split, validation_split, test_split = map(self._read, parts)
         origin = {"name": "image_folder", **asdict(self)}
-        return ImageClassification(train_split, validation_split, test_split, len(classes), origin)
+        return ImageClassification(train_split, validation_split, test_split, classes=len(classes), origin=origin)
 
     def _check_memory(self, pictures: int) -> None:
         """Raises ConfigError, before anything is read, where the pictures do not fit into this machine's memory."""

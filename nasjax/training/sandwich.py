@@ -17,8 +17,8 @@ from jax import lax
 
 from nasjax.errors import ConfigError
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.host_genes import resized
-from nasjax.supernets.stage import SuperNet
+from nasjax.supernets.resolution import resized
+from nasjax.supernets.supernet import SuperNet
 from nasjax.tasks import ImageClassification
 from nasjax.types import Images, PRNGKey
 

@@ -14,7 +14,9 @@ from nasjax.space import Gene
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, Maps
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, make_divisible, pick
 from nasjax.supernets.families.limits import COUNT, COUNT_OR_NONE, ODD, POSITIVE, WHOLE, check_limits
-from nasjax.supernets.stage import RESOLUTIONS, Choice, Mixed, Stage, Statistics, SuperNet, check_resolutions
+from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
+from nasjax.supernets.stage import Choice, Mixed, Stage, Statistics
+from nasjax.supernets.supernet import SuperNet
 
 LIMITS = {
     **dict.fromkeys(("image_size", "resolutions"), WHOLE),

@@ -17,7 +17,9 @@ from nasjax.space import Gene
 from nasjax.supernets.cpu.convolution import Maps
 from nasjax.supernets.elastic import ConvNorm, Dense, Size, cut, make_divisible, pick
 from nasjax.supernets.families.limits import COUNT, COUNT_OR_NONE, ONE_OR_TWO, POSITIVE, WHOLE, check_limits
-from nasjax.supernets.stage import RESOLUTIONS, Choice, Stage, Statistics, SuperNet, check_resolutions
+from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
+from nasjax.supernets.stage import Choice, Stage, Statistics
+from nasjax.supernets.supernet import SuperNet
 
 LIMITS = {
     **dict.fromkeys(("image_size", "resolutions"), WHOLE),

@@ -9,7 +9,8 @@ from flax import nnx
 
 from nasjax.errors import ConfigError
 from nasjax.supernets.families import mobilenet_v3, resnet
-from nasjax.supernets.stage import Stage, SuperNet
+from nasjax.supernets.stage import Stage
+from nasjax.supernets.supernet import SuperNet
 
 
 class Published(NamedTuple):

@@ -1,0 +1,111 @@
+"""Image classification: accuracy and cross-entropy of images in classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from nasjax.errors import ConfigError
+from nasjax.objectives import Objective
+from nasjax.supernets import SuperNet
+from nasjax.tasks.base import SPLITS, Split, Task
+from nasjax.types import Images, PRNGKey
+
+Logits = Float[Array, "batch classes"]
+Labels = Int[Array, " batch"]
+
+ACCURACY = Objective(
+    "accuracy_top1",
+    "max",
+    "%",
+    range=(0.0, 100.0),
+    about="share of images whose class comes first, % (image classification)",
+)
+LOSS = Objective("loss", "min", "nats", about="cross-entropy, nats (image classification)")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageClassification(Task):
+    """Images (n, height, width, channels) float32, already normalised, and their classes (n,) int32, from 0.
+
+    Metrics: `accuracy_top1` (%, 0-100) and `loss` (cross-entropy, nats). No useful network has a loss above that of guessing.
+    """
+
+    classes: int
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        guessing = float(np.log(self.classes))
+        return (ACCURACY, Objective("loss", "min", "nats", range=(0.0, guessing), about=LOSS.about))
+
+    def statistics(self, outputs: Logits, targets: Labels) -> Float[Array, "batch 3"]:
+        """One, whether the class with the largest logit is the right one, and the cross-entropy."""
+        correct = (outputs.argmax(-1) == targets).astype(outputs.dtype)
+        return jnp.stack([jnp.ones_like(correct), correct, self.loss(outputs, targets)], axis=-1)
+
+    def metrics(self, totals: Float[Array | np.ndarray, "3"]) -> Mapping[str, Float[Array, ""] | float]:
+        number, correct, loss = totals
+        return {"accuracy_top1": 100.0 * correct / number, "loss": loss / number}
+
+    def loss(self, outputs: Logits, targets: Labels, teacher: Logits | None = None) -> Float[Array, " batch"]:
+        """Cross-entropy of every image, in nats: against its class, or against the teacher's probabilities."""
+        if teacher is None:
+            return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
+        return optax.softmax_cross_entropy(outputs, jax.nn.softmax(lax.stop_gradient(teacher)))
+
+    def augment(self, key: PRNGKey, inputs: Images, shift: int) -> Images:
+        return shift_images(key, inputs, shift)
+
+    def check(self, net: SuperNet) -> None:
+        """Raises ConfigError where the images or classes are not those that a super-network takes."""
+        wanted = net.inputs(1)
+        shape = self.train.inputs.shape[1:]
+        if not isinstance(wanted, jax.ShapeDtypeStruct) or shape != wanted.shape[1:]:
+            sizes = [" x ".join(map(str, one)) for one in (shape, net.input_shape)]
+            raise ConfigError(
+                f"the task's images are {sizes[0]}, the super-network takes {sizes[1] or 'something else than images'}: "
+                "change supernet.image_size or supernet.channels, or the data"
+            )
+        classes = net.output().shape[-1]
+        if classes < self.classes:
+            raise ConfigError(
+                f"the task has {self.classes} classes, the super-network {classes}: change supernet.classes, or the labels"
+            )
+        for name in SPLITS:
+            labels = getattr(self, name).targets
+            outside = labels[(labels < 0) | (labels >= self.classes)]
+            if len(outside):
+                raise ConfigError(f"the task has {self.classes} classes, from 0, and an image of class {outside[0]}")
+
+
+def shift_images(key: PRNGKey, images: Images, most: int) -> Images:
+    """Every image moved by up to `most` pixels either way, edges repeated."""
+    _, height, width, channels = images.shape
+    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1)
+
+    def crop(image: Float[Array, "h w c"], corner: Int[Array, "2"]) -> Float[Array, "h w c"]:
+        return lax.dynamic_slice(image, (corner[0], corner[1], jnp.int32(0)), (height, width, channels))
+
+    return jax.vmap(crop)(padded, corners)
+
+
+def split_images(
+    images: Float[np.ndarray, "n height width channels"],
+    labels: Int[np.ndarray, " n"],
+    validation: int,
+    test: int,
+    seed: int,
+) -> ImageClassification:
+    """Draws the test and validation images at random (NumPy's PCG64 with `seed`); the rest is for training."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    parts = np.split(order, [len(labels) - validation - test, len(labels) - test])
+    train, held_out, unseen = (
+        Split(np.ascontiguousarray(images[part], np.float32), labels[part].astype(np.int32)) for part in parts
+    )
+    return ImageClassification(train, held_out, unseen, classes=int(labels.max()) + 1)
