@@ -68,13 +68,11 @@ from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3, OFAR
 from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 
 from nasjax import supernets
-from nasjax.evaluation import EVALUATORS
+from nasjax.evaluation import EVALUATORS, measure
 from nasjax.pareto import non_dominated_sort
 from nasjax.runs.csv_io import read_architectures
-from nasjax.searches.problem import measure
 from nasjax.supernets.ofa.lists import to_ofa
-from nasjax.tasks import ImageClassification
-from nasjax.tasks.classification import Split
+from nasjax.tasks import ImageClassification, Split
 
 CLOCK = process_time if ARGUMENTS.device == "cpu" else perf_counter
 """A GPU works while the process waits: there only the time that passes counts. Every side ends with numbers on the host."""
@@ -116,7 +114,7 @@ class Torch:
     def __init__(self, net, task, lists, calibration, device):
         self.net, self.lists, self.device = net.to(device).eval(), lists, device
         self.calibration = [self.tensor(batch) for batch in calibration]
-        images, labels = task.validation.images, task.validation.labels
+        images, labels = task.validation.inputs, task.validation.targets
         parts = range(0, len(labels), ARGUMENTS.batch)
         self.pictures = [self.tensor(images[i : i + ARGUMENTS.batch]) for i in parts]
         self.labels = [torch.from_numpy(labels[i : i + ARGUMENTS.batch]).long().to(device) for i in parts]
@@ -203,7 +201,7 @@ def main():
         net = supernets.create(ARGUMENTS.supernet, checkpoint=str(Path(folder) / "weights.pth"), image_size=ARGUMENTS.size)
     archs = population(net.space, ARGUMENTS.kind, ARGUMENTS.population)
     lists = [to_ofa(net, net.space.decode(arch)) for arch in archs]
-    settings = {"batch": ARGUMENTS.batch, "calibration_images": ARGUMENTS.calibration, "chunk": ARGUMENTS.population,
+    settings = {"batch": ARGUMENTS.batch, "calibration_examples": ARGUMENTS.calibration, "chunk": ARGUMENTS.population,
                 "memory_gb": ARGUMENTS.memory}  # fmt: skip
     calibration = EVALUATORS["masked"](**settings).calibration(task)
     device = "cuda" if ARGUMENTS.device == "gpu" else "cpu"

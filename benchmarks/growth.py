@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from nasjax import supernets, tasks
-from nasjax.evaluation import WAYS
-from nasjax.tasks.classification import Split
+from nasjax.evaluation import STRATEGIES
+from nasjax.tasks import Split
 
 POPULATIONS = (16, 32, 64, 128, 256)
 PICTURES = (150, 300, 600)
@@ -30,9 +30,9 @@ def main(ways: list[str]) -> None:
     print(f"{'way':8}{'sub-networks':>14}{'pictures':>10}{'CPU s':>8}{'ms a sub-network':>18}{'MB more':>9}")
     for way in ways:
         for pictures in PICTURES:
-            part = replace(task, validation=Split(split.images[:pictures], split.labels[:pictures]))
+            part = replace(task, validation=Split(split.inputs[:pictures], split.targets[:pictures]))
             chunk = 16 if way == "masked" else POPULATIONS[-1]
-            evaluator = WAYS[way](chunk=chunk).bind(net, part)
+            evaluator = STRATEGIES[way](chunk=chunk).bind(net, part)
             for arch in archs:
                 evaluator(arch[None])
             least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -49,4 +49,4 @@ def main(ways: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(WAYS))
+    main(sys.argv[1:] or list(STRATEGIES))

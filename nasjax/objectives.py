@@ -20,8 +20,8 @@ UNKNOWN = (float("nan"), float("nan"))
 class Objective:
     """One objective: what it is called, which direction is better, its unit and range.
 
-    `direction` is max or min, or empty where only a person can say it. `range` has the least and greatest value that a useful
-    network has, `reference` is the hypervolume's; all in natural sign.
+    `direction` is max or min, or empty where only a person can say it. `range` has the least and greatest value that a
+    useful network has, `reference` is the hypervolume's; all in natural sign.
     """
 
     name: str

@@ -32,7 +32,7 @@ ASKED = [[0], [2], [1, 1, 2], [0, 1, 2, 3, 4], [4, 3, 2, 1, 0]]
 
 def measured(way, devices=None):
     """Metrics of every population of ASKED, and the first network's statistics."""
-    bound = EVALUATORS[way](batch=16, calibration_images=32, chunk=5).bind(NET, TASK, devices=devices)
+    bound = EVALUATORS[way](batch=16, calibration_examples=32, chunk=5).bind(NET, TASK, devices=devices)
     found = [{name: column.tolist() for name, column in bound(ARCHS[rows]).items()} for rows in ASKED]
     leaves = jax.tree.leaves(bound.statistics(tuple(map(int, ARCHS[2]))))
     return {"found": found, "statistics": [np.asarray(leaf).tolist() for leaf in leaves[:6]]}

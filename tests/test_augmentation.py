@@ -38,7 +38,7 @@ def test_a_seed_decides(name):
 
 
 def test_statistics_and_the_key_know_it(tiny_net, tiny_task):
-    plain = MaskedConfig(batch=16, calibration_images=32)
+    plain = MaskedConfig(batch=16, calibration_examples=32)
     flipped = replace(plain, augmentation="flip")
     assert plain.bind(tiny_net, tiny_task).context != flipped.bind(tiny_net, tiny_task).context
     assert not np.array_equal(plain.calibration(tiny_task), flipped.calibration(tiny_task))

@@ -7,12 +7,12 @@ from itertools import count
 
 import numpy as np
 import pytest
-
-from nasjax.evaluation import WAYS, AutoConfig, MaskedConfig, auto, fastest
 from nasjax.evaluation.fastest import bound
+
+from nasjax.evaluation import STRATEGIES, AutoConfig, MaskedConfig, auto, fastest
 from nasjax.evaluation.memory import TooLarge
 
-SMALL = AutoConfig(batch=16, calibration_images=16, chunk=2)
+SMALL = AutoConfig(batch=16, calibration_examples=16, chunk=2)
 
 
 class Large(MaskedConfig):
@@ -28,7 +28,7 @@ class Wrong(MaskedConfig):
 @pytest.fixture
 def two(monkeypatch):
     """Two ways, one of which the memory does not hold."""
-    monkeypatch.setattr(auto, "WAYS", {"masked": MaskedConfig, "switch": Large})
+    monkeypatch.setattr(auto, "STRATEGIES", {"masked": MaskedConfig, "switch": Large})
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_way_takes_what_its_clock_says_and_one_too_large_is_infinite(two, tiny
 
 
 def test_the_median_of_rounds_in_turn_counts_and_a_mistake_is_no_lack_of_memory(monkeypatch, tiny_net, tiny_task):
-    monkeypatch.setattr(auto, "WAYS", {"masked": MaskedConfig, "switch": MaskedConfig})
+    monkeypatch.setattr(auto, "STRATEGIES", {"masked": MaskedConfig, "switch": MaskedConfig})
     took = iter([4, 40, 8, 16, 400, 20])  # masked and switch in turn; a way each 4 networks
     now = [0.0]
 
@@ -64,13 +64,13 @@ def test_the_median_of_rounds_in_turn_counts_and_a_mistake_is_no_lack_of_memory(
 
     clock.running = False
     assert SMALL.seconds(tiny_net, tiny_task, clock) == {"masked": 8 / 4, "switch": 20 / 4}
-    monkeypatch.setattr(auto, "WAYS", {"masked": MaskedConfig, "switch": Wrong})
+    monkeypatch.setattr(auto, "STRATEGIES", {"masked": MaskedConfig, "switch": Wrong})
     with pytest.raises(ValueError, match="shapes differ"):
         SMALL.seconds(tiny_net, tiny_task)
 
 
 def test_nothing_that_fits_is_told_as_by_a_way_alone(monkeypatch, tiny_net, tiny_task):
-    monkeypatch.setattr(auto, "WAYS", {"masked": Large, "switch": Large})
+    monkeypatch.setattr(auto, "STRATEGIES", {"masked": Large, "switch": Large})
     with pytest.raises(ValueError, match="does not hold one network"):
         SMALL.seconds(tiny_net, tiny_task)
 
@@ -78,11 +78,11 @@ def test_nothing_that_fits_is_told_as_by_a_way_alone(monkeypatch, tiny_net, tiny
 def test_the_quickest_is_taken_with_all_settings_and_told(figures, tiny_net, tiny_task, caplog):
     with caplog.at_level(logging.INFO):
         found = bound(replace(SMALL, seed=3), tiny_net, tiny_task)
-    assert found.config == WAYS["switch"](batch=16, calibration_images=16, chunk=2, seed=3)
+    assert found.config == STRATEGIES["switch"](batch=16, calibration_examples=16, chunk=2, seed=3)
     assert "switch is fastest (seconds a sub-network: masked 2, switch 0.5, prefix too large)" in caplog.text
-    assert SMALL.as_way("prefix") == WAYS["prefix"](batch=16, calibration_images=16, chunk=2)
+    assert SMALL.as_way("prefix") == STRATEGIES["prefix"](batch=16, calibration_examples=16, chunk=2)
     # Values do not depend on the way: their key does not name it.
-    assert found.context == WAYS["masked"](batch=16, calibration_images=16, seed=3).bind(tiny_net, tiny_task).context
+    assert found.context == STRATEGIES["masked"](batch=16, calibration_examples=16, seed=3).bind(tiny_net, tiny_task).context
 
 
 def test_what_was_timed_is_remembered_for_the_same_network_device_and_batch(

@@ -88,9 +88,9 @@ def test_the_measured_accuracy_is_that_of_the_extracted_network(run, here, capsy
     assert main(["extract", f"run={run}", "out=mine"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"differ by at most \d\.\de-0[5-9]", printed)
-    scope: dict = {"images": tasks.create("digits").validation.images}
+    scope: dict = {"images": tasks.create("digits").validation.inputs}
     exec("\n".join(printed.splitlines()[-3:]).replace("    ", ""), scope)  # The three lines that it prints.
-    accuracy = 100 * np.mean(scope["logits"].argmax(-1) == tasks.create("digits").validation.labels)
+    accuracy = 100 * np.mean(scope["logits"].argmax(-1) == tasks.create("digits").validation.targets)
     assert accuracy == pytest.approx(float(first["accuracy_top1"]), abs=100 / 600 + 1e-6)
     config = json.loads(Path("mine/config.json").read_text())
     assert all(str(value) == first[name] for name, value in config["choices"].items())
@@ -184,7 +184,7 @@ def test_train_refuses_what_it_cannot_do(here, capsys):
 
 def test_own_pictures(here, capsys):
     digits = tasks.create("digits")
-    np.savez("own.npz", x=(40 * digits.train.images[:200, :, :, 0] + 50).astype(np.uint8), y=digits.train.labels[:200])
+    np.savez("own.npz", x=(40 * digits.train.inputs[:200, :, :, 0] + 50).astype(np.uint8), y=digits.train.targets[:200])
     words = ["task=arrays", "task.path=own.npz", "supernet.checkpoint=null", "evaluations=2", "run=run", "tactic=random"]
     assert main(["search", *words, "evaluator.batch=20"]) == 0
     assert len(rows(here / "run" / "evaluations.csv")) == 2
@@ -305,7 +305,7 @@ def test_the_shipped_weights_are_those_of_the_record():
 def test_the_digits_are_split_as_stated():
     task = tasks.create("digits")
     assert [len(split) for split in (task.train, task.validation, task.test)] == [900, 600, 297]
-    every = np.concatenate([split.images.reshape(len(split), -1) for split in (task.train, task.validation, task.test)])
+    every = np.concatenate([split.inputs.reshape(len(split), -1) for split in (task.train, task.validation, task.test)])
     assert len(every) == 1797
     again = tasks.create("digits")
     assert again.digest() == task.digest()

@@ -77,7 +77,7 @@ def test_two_processes_measure_what_one_device_does(request, way):
 def test_a_search_over_two_processes_is_that_of_one(request, tmp_path):
     """The first writes, the other only measures; halving shares what re-calibration found in both."""
     words = ["supernet=digits", "task=digits", "tactic=random", "evaluations=10", "evaluator.chunk=5"]
-    words += ["evaluator.first_pictures=200", "objectives=[accuracy_top1,macs]"]
+    words += ["evaluator.first_examples=200", "objectives=[accuracy_top1,macs]"]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(request.config.cache.mkdir("jax")), "JAX_PLATFORMS": "cpu"}
     environment = {**os.environ, **cache, "XLA_FLAGS": ""}
 

@@ -13,9 +13,9 @@ from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.memory import compiler_bytes
 from nasjax.supernets.extract import extract
-from nasjax.tasks.classification import Split
+from nasjax.tasks import Split
 
-CONFIG = MaskedConfig(batch=16, calibration_images=50, chunk=4)
+CONFIG = MaskedConfig(batch=16, calibration_examples=50, chunk=4)
 
 
 def network(seed=1, **changes):
@@ -68,16 +68,16 @@ def test_a_population_is_its_networks_one_by_one(tiny_net, tiny_task, found, arc
     small = extract(tiny_net, arch, jax.tree.map(jnp.asarray, statistics))
     graph, weights = nnx.split(small)
     assert len(tiny_task.validation) % CONFIG.batch != 0
-    logits = jax.jit(lambda weights, images: nnx.merge(graph, weights)(images))(weights, tiny_task.validation.images)
-    for name, value in scored_by_hand(logits, tiny_task.validation.labels).items():
+    logits = jax.jit(lambda weights, images: nnx.merge(graph, weights)(images))(weights, tiny_task.validation.inputs)
+    for name, value in scored_by_hand(logits, tiny_task.validation.targets).items():
         assert found[name][index] == pytest.approx(value, rel=1e-5), name
 
 
 def test_the_networks_differ_and_calibration_matters(tiny_net, tiny_task, found, archs):
     assert len(set(found["loss"].tolist())) == len(archs)
     graph, weights = nnx.split(tiny_net)
-    logits = jax.jit(lambda weights: nnx.merge(graph, weights)(tiny_task.validation.images, jnp.asarray(archs[1])))(weights)
-    stored = scored_by_hand(logits, tiny_task.validation.labels)
+    logits = jax.jit(lambda weights: nnx.merge(graph, weights)(tiny_task.validation.inputs, jnp.asarray(archs[1])))(weights)
+    stored = scored_by_hand(logits, tiny_task.validation.targets)
     assert abs(stored["loss"] - found["loss"][1]) > 0.01
 
 
@@ -97,12 +97,12 @@ def test_calibration_is_an_average_over_batches(tiny_net, tiny_task, archs):
 def test_calibration_pictures(tiny_task):
     batches = CONFIG.calibration(tiny_task)
     assert batches.shape == (3, 16, 7, 7, 3)  # 50 asked for: whole batches only
-    training = {image.tobytes() for image in tiny_task.train.images}
+    training = {image.tobytes() for image in tiny_task.train.inputs}
     drawn = [image.tobytes() for image in batches.reshape(-1, 7, 7, 3)]
     assert len(set(drawn)) == 48 and set(drawn) <= training
     assert not np.array_equal(replace(CONFIG, seed=1).calibration(tiny_task), batches)
-    assert replace(CONFIG, calibration_images=3).calibration(tiny_task).shape[:2] == (1, 16)
-    assert replace(CONFIG, calibration_images=1000, batch=200).calibration(tiny_task).shape[:2] == (1, 96)
+    assert replace(CONFIG, calibration_examples=3).calibration(tiny_task).shape[:2] == (1, 16)
+    assert replace(CONFIG, calibration_examples=1000, batch=200).calibration(tiny_task).shape[:2] == (1, 96)
 
 
 def test_results_do_not_depend_on_company(evaluator, found, archs):
@@ -131,7 +131,7 @@ def test_the_last_batch_counts_only_its_pictures(tiny_net, tiny_task, evaluator)
     parts = [(0, number), (number, 41)]
     sums = np.zeros(2)
     for start, stop in parts:
-        split = Split(validation.images[start:stop], validation.labels[start:stop])
+        split = Split(validation.inputs[start:stop], validation.targets[start:stop])
         result = CONFIG.bind(tiny_net, replace(tiny_task, validation=split))(arch)
         sums += (stop - start) * np.array([result["accuracy_top1"][0], result["loss"][0]])
     whole = evaluator(arch)
@@ -171,7 +171,7 @@ def test_contexts_name_all_that_values_depend_on(tiny_net, tiny_task, evaluator)
         CONFIG.bind(tiny_net, tiny_task, "test"),
         CONFIG.bind(tiny_net, replace(tiny_task, train=tiny_task.validation)),
         replace(CONFIG, seed=1).bind(tiny_net, tiny_task),
-        replace(CONFIG, calibration_images=16).bind(tiny_net, tiny_task),
+        replace(CONFIG, calibration_examples=16).bind(tiny_net, tiny_task),
         replace(CONFIG, batch=8).bind(tiny_net, tiny_task),
     ]
     contexts = [repr(other.context) for other in [evaluator, *others]]
@@ -182,13 +182,13 @@ def test_one_changed_weight_statistic_or_label_is_another_context(tiny_net, tiny
     changed = nnx.clone(tiny_net)
     changed.stages[1].project.norm.mean[...] = changed.stages[1].project.norm.mean[...].at[0].add(1e-3)
     assert CONFIG.bind(changed, tiny_task).context["weights"] != evaluator.context["weights"]
-    labels = tiny_task.validation.labels.copy()
+    labels = tiny_task.validation.targets.copy()
     labels[0] = (labels[0] + 1) % 3
-    other = replace(tiny_task, validation=Split(tiny_task.validation.images, labels))
+    other = replace(tiny_task, validation=Split(tiny_task.validation.inputs, labels))
     assert other.digest() != tiny_task.digest()
 
 
-@pytest.mark.parametrize("name", ["batch", "calibration_images", "chunk", "memory_gb"])
+@pytest.mark.parametrize("name", ["batch", "calibration_examples", "chunk", "memory_gb"])
 def test_wrong_settings_are_refused(name):
     for value in (0, -1):
         with pytest.raises(ValueError, match=f"evaluator.{name} must be above 0, not {value}"):

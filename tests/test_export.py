@@ -22,7 +22,7 @@ from tiny import architectures, scrambled
 
 from nasjax import supernets, tasks
 from nasjax.cli import main
-from nasjax.deploy.subnet import deliver
+from nasjax.deploy.subnet import extract_subnet
 from nasjax.evaluation import MaskedConfig
 from nasjax.export import KINDS, kind, run_onnx, run_published, run_stablehlo, to_onnx
 from nasjax.export.published import net_config, state_dict
@@ -48,7 +48,7 @@ def digits():
     net, task = supernets.create("digits"), tasks.create("digits")
     evaluator = MaskedConfig(chunk=1).bind(net, task)
     arch = architectures(net.space, 1)[2]
-    return deliver(net, evaluator, arch, task.validation.images[:20]), task.test.images
+    return extract_subnet(net, evaluator, arch, task.validation.inputs[:20]), task.test.inputs
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_fo
                 grid = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(64, 0).repeat(64, 1)
                 Image.fromarray(grid).save(folder / f"{i}.png")
     words = [f"supernet={name}", "supernet.checkpoint=ofa.safetensors", "task=image_folder", "task.path=pictures"]
-    sizes = ["evaluator.batch=4", "evaluator.calibration_images=8", "tactic=random", "evaluations=2"]
+    sizes = ["evaluator.batch=4", "evaluator.calibration_examples=8", "tactic=random", "evaluations=2"]
     timed = ["hardware=cpu", "hardware.table=false", "hardware.networks=6", "hardware.seconds=1"]
     goals = ["hardware.file=timed.jsonl", "objectives=[accuracy_top1,latency]"]
     assert main(["search", *words, *sizes, *timed, *goals, "run=run"]) == 0
@@ -303,7 +303,7 @@ def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_fo
     row = next(line for line in reversed(printed.splitlines()) if re.match(r"\W*\d+\s", line))
     predicted, measured = map(float, re.findall(r"\d+\.?\d*", row)[1:3])
     assert 0.2 < predicted / measured < 5
-    images = tasks.image_classification("pictures").test.images[:2]
+    images = tasks.image_classification("pictures").test.inputs[:2]
     assert images.shape[1:] == (224, 224, 3)
     wanted = run_onnx(tmp_path / "net" / "network.onnx", images)
     found = run_stablehlo(tmp_path / "net" / "network.stablehlo", images)

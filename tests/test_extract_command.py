@@ -112,10 +112,10 @@ def test_a_network_of_a_run_leaves_in_every_form(run, here, capsys):
     task = tasks.create("digits")
     net = supernets.create("digits")
     logits = jax.jit(lambda images: net(images, wanted.arch))(
-        task.validation.images
+        task.validation.inputs
     )  # with the super-network's own statistics
     assert before == pytest.approx(
-        100 * (np.asarray(logits).argmax(1) == task.validation.labels).mean(), abs=100 / 600 + 0.006
+        100 * (np.asarray(logits).argmax(1) == task.validation.targets).mean(), abs=100 / 600 + 0.006
     )
     assert before != after
     assert [path.name for path in here.iterdir()] == ["mine"]
@@ -130,8 +130,8 @@ def test_an_architecture_by_hand_needs_no_run(here, capsys):
     assert main(["extract", "supernet=digits", "archs=archs.csv", "out=hand"]) == 0
     assert json.loads(Path("hand/0/config.json").read_text())["choices"].items() <= choices.items()
     task = tasks.create("digits")
-    logits = jax.jit(nasjax.load("hand/0").__call__)(task.validation.images)
-    accuracy = 100 * (np.asarray(logits).argmax(1) == task.validation.labels).mean()
+    logits = jax.jit(nasjax.load("hand/0").__call__)(task.validation.inputs)
+    accuracy = 100 * (np.asarray(logits).argmax(1) == task.validation.targets).mean()
     assert f"{accuracy:.1f}" in capsys.readouterr().out
 
 

@@ -48,8 +48,8 @@ def test_an_extracted_network_is_tuned_in_a_folder_that_loads(subnet, capsys):
     assert record["settings"]["subnet"] == "subnet" and set(record["accuracies"]) == {"before", "after"}
     # Its own batch-norm statistics, of all training pictures, are stored with it.
     task = tasks.create("digits")
-    logits = np.asarray(jax.jit(after.__call__)(task.test.images))
-    accuracy = 100 * (logits.argmax(1) == task.test.labels).mean()
+    logits = np.asarray(jax.jit(after.__call__)(task.test.inputs))
+    accuracy = 100 * (logits.argmax(1) == task.test.targets).mean()
     assert accuracy == pytest.approx(record["accuracies"]["after"]["test"], abs=1.5)
     assert accuracy > 90
 
@@ -57,7 +57,7 @@ def test_an_extracted_network_is_tuned_in_a_folder_that_loads(subnet, capsys):
 def test_the_loss_of_an_only_network_is_that_of_the_labels():
     net = scrambled(nnx.eval_shape(supernets.SUPERNETS["digits"].create), 2)
     small, task = extract(net, architectures(net.space, 1)[1]), tasks.create("digits")
-    images, labels = jnp.asarray(task.train.images[:8]), jnp.asarray(task.train.labels[:8])
+    images, labels = jnp.asarray(task.train.inputs[:8]), jnp.asarray(task.train.targets[:8])
     found = jax.jit(lambda images: _sandwich_loss(small, task, images, labels, None))(images)
     forward = jax.jit(lambda images: small.forward(images, (0,) * len(small.space.genes), None)[0])
     logits = np.asarray(forward(images), np.float64)
@@ -90,10 +90,10 @@ def test_a_network_in_a_folder_is_given_other_forms_beside_its_own(subnet, capsy
     names = ["config.json", "network.safetensors", "network.stablehlo", "ofa.safetensors"]
     assert sorted(path.name for path in subnet.iterdir()) == names
     task = tasks.create("digits")
-    pictures = task.validation.images[:20]
-    logits = jax.jit(nasjax.load(subnet).__call__)(task.validation.images)
+    pictures = task.validation.inputs[:20]
+    logits = jax.jit(nasjax.load(subnet).__call__)(task.validation.inputs)
     np.testing.assert_allclose(run_stablehlo(subnet / "network.stablehlo", pictures), logits[:20], atol=1e-4)
-    accuracy = 100 * (np.asarray(logits).argmax(1) == task.validation.labels).mean()
+    accuracy = 100 * (np.asarray(logits).argmax(1) == task.validation.targets).mean()
     assert float(re.search(r"accuracy ([\d.]+)", printed).group(1)) == pytest.approx(accuracy, abs=100 / 600 + 0.006)
     # All or none: the second is there already.
     (subnet / "network.stablehlo").unlink()

@@ -13,7 +13,7 @@ from nasjax.evaluation import EVALUATORS, Halving
 from nasjax.evaluation.halving import better
 from nasjax.searches.problem import search_problem
 
-FIRST = {"batch": 16, "calibration_images": 32, "chunk": 7, "first_pictures": 20}
+FIRST = {"batch": 16, "calibration_examples": 32, "chunk": 7, "first_examples": 20}
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def archs(net):
 @pytest.fixture(scope="module")
 def scores(net, task, archs):
     """(networks, pictures, metrics), every network with its own statistics, in the pictures' own order."""
-    whole = EVALUATORS["masked"](**{**FIRST, "first_pictures": 0}).bind(net, task)
+    whole = EVALUATORS["masked"](**{**FIRST, "first_examples": 0}).bind(net, task)
     graph, weights = nnx.split(net)
-    images = jnp.asarray(task.validation.images)
+    images = jnp.asarray(task.validation.inputs)
     run = jax.jit(lambda weights, arch, used: nnx.merge(graph, weights).forward(images, arch, used)[0])
     logits = [run(weights, jnp.asarray(arch), whole.statistics(tuple(map(int, arch)))) for arch in archs]
-    return np.stack([np.asarray(task.scores(one, task.validation.labels), np.float64) for one in logits])
+    return np.stack([np.asarray(task.scores(one, task.validation.targets), np.float64) for one in logits])
 
 
 def dominates(a, b):
@@ -96,7 +96,7 @@ def test_a_network_alone_and_pictures_fewer_than_the_first_round_are_scored_whol
     config = EVALUATORS["masked"](**FIRST)
     for first, rows in ((20, [3]), (500, [0, 1, 2])):
         halving = Halving(
-            replace(config, first_pictures=first).bind(net, task), lambda archs, found: np.zeros((len(archs), 1))
+            replace(config, first_examples=first).bind(net, task), lambda archs, found: np.zeros((len(archs), 1))
         )
         found = halving(archs[rows])
         assert halving.scored == halving.asked == 90 * len(rows)
@@ -113,12 +113,12 @@ def test_better_takes_fronts_in_turn_then_the_least_crowded():
 
 
 def test_the_key_names_it_and_other_splits_are_scored_whole(net, task):
-    halved, plain = (search_problem(net, task, {"name": "masked", **FIRST, "first_pictures": n}) for n in (20, 0))
-    assert "first_pictures" not in plain.evaluator.context["evaluator"]
-    assert halved.evaluator.context["evaluator"]["first_pictures"] == 20
+    halved, plain = (search_problem(net, task, {"name": "masked", **FIRST, "first_examples": n}) for n in (20, 0))
+    assert "first_examples" not in plain.evaluator.context["evaluator"]
+    assert halved.evaluator.context["evaluator"]["first_examples"] == 20
     assert isinstance(halved.evaluator, Halving) and not isinstance(halved.test(), Halving)
     assert halved.evaluator.chunk == 7
     with pytest.raises(ValueError, match="at most 7 architectures at once, not 8"):
         halved.evaluator(np.zeros((8, 2), np.int32))
-    with pytest.raises(ValueError, match=r"evaluator\.first_pictures must be at least 0, not -1"):
-        EVALUATORS["masked"](first_pictures=-1)
+    with pytest.raises(ValueError, match=r"evaluator\.first_examples must be at least 0, not -1"):
+        EVALUATORS["masked"](first_examples=-1)

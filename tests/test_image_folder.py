@@ -28,7 +28,7 @@ def create(path, **changes):
 
 def colours(split):
     """(red, blue) of the first pixel of every picture, 0-255."""
-    values = split.images[:, 0, 0] * np.array([0.229, 0.224, 0.225]) + np.array([0.485, 0.456, 0.406])
+    values = split.inputs[:, 0, 0] * np.array([0.229, 0.224, 0.225]) + np.array([0.485, 0.456, 0.406])
     return [tuple(pixel) for pixel in np.round(values * 255).astype(int)[:, ::2].tolist()]
 
 
@@ -37,8 +37,8 @@ def test_every_picture_is_in_one_split_with_its_class(folder):
     assert [len(split) for split in (task.train, task.validation, task.test)] == [10, 6, 4]
     seen = []
     for split in (task.train, task.validation, task.test):
-        assert split.images.shape[1:] == (8, 8, 3)
-        for (red, blue), label in zip(colours(split), split.labels, strict=True):
+        assert split.inputs.shape[1:] == (8, 8, 3)
+        for (red, blue), label in zip(colours(split), split.targets, strict=True):
             assert (red > 0) == (label == 0)
             assert (blue > 0) == (label == 1)
             seen.append((red, blue))
@@ -68,10 +68,10 @@ def test_train_and_val_folders_are_kept_apart(folder, tmp_path):
 
 
 def test_classes_may_be_named(folder):
-    assert set(create(folder, classes=("dog", "cat")).train.labels) <= {0, 1}
+    assert set(create(folder, classes=("dog", "cat")).train.targets) <= {0, 1}
     task = create(folder, classes=("bird", "cat", "dog"))
     assert task.classes == 3
-    assert 0 not in np.concatenate([s.labels for s in (task.train, task.validation, task.test)])
+    assert 0 not in np.concatenate([s.targets for s in (task.train, task.validation, task.test)])
     with pytest.raises(ValueError, match="dog is not one of the 1 classes"):
         create(folder, classes=("cat",))
 
@@ -118,7 +118,7 @@ def test_pictures_passed_over_are_counted_and_the_others_keep_their_classes(fold
     task = create(folder, skip_broken=True, validation=0.3, test=0.3)
     assert "passed over" in capsys.readouterr().err
     for split in (task.train, task.validation, task.test):
-        assert [blue > 0 for _, blue in colours(split)] == [label == 1 for label in split.labels]
+        assert [blue > 0 for _, blue in colours(split)] == [label == 1 for label in split.targets]
 
 
 def test_shares_that_leave_a_split_empty_are_refused(folder):

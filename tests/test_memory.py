@@ -15,19 +15,18 @@ from flax import nnx
 from tiny import architectures, easy_task, tiny_network
 
 from nasjax import supernets
-from nasjax.evaluation import MaskedConfig, memory
+from nasjax.evaluation import MaskedConfig, measure, memory
 from nasjax.evaluation import blocks as pictures
 from nasjax.evaluation.masked import at_once
 from nasjax.evaluation.programs import calibrations
-from nasjax.searches.problem import measure
 from nasjax.supernets.resolution import RESOLUTIONS
 
-CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)
+CONFIG = MaskedConfig(batch=16, calibration_examples=32, chunk=3)
 
 
 def holds(net, networks, config=CONFIG):
     """Gigabytes that hold a number of sub-networks, and a little more."""
-    drawn = config.calibration_images * 4 * np.prod(net.input_shape)
+    drawn = config.calibration_examples * 4 * np.prod(net.input_shape)
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
     held = 1.2 * (networks * (config.batch * memory.network_bytes(net) + 3 * weights) + drawn)
     return (held + memory.compiler_bytes(net)) / 1e9
@@ -145,7 +144,7 @@ import numpy as np
 from nasjax import supernets
 from nasjax.evaluation import MaskedConfig
 from nasjax.tasks import ImageClassification
-from nasjax.tasks.classification import Split
+from nasjax.tasks import Split
 
 def kilobytes(line):
     return next(int(words.split()[1]) for words in open("/proc/self/status") if words.startswith(line))
@@ -157,7 +156,7 @@ rng = np.random.default_rng(0)
 resolutions = tuple(map(int, sys.argv[3:]))
 net = supernets.create(sys.argv[1], resolutions=resolutions)
 task = ImageClassification(split(32), split(32), split(16), 1000)
-config = MaskedConfig(batch=16, calibration_images=32, memory_gb=float(sys.argv[2]))
+config = MaskedConfig(batch=16, calibration_examples=32, memory_gb=float(sys.argv[2]))
 before = kilobytes("VmRSS:")
 """
 

@@ -9,7 +9,7 @@ from test_ways import NETS
 from tiny import architectures, close, scrambled
 
 from nasjax.evaluation import micro_batched as few
-from nasjax.evaluation.micro_batched import Few, few_at_a_time
+from nasjax.evaluation.micro_batched import micro_batched
 from nasjax.evaluation.switch import Switched
 from nasjax.supernets import elastic
 from nasjax.supernets.cpu import micro_batches as parts
@@ -104,5 +104,5 @@ def test_every_part_is_given_to_a_stage_once(monkeypatch):
         return x + 1
 
     x = jnp.arange(24.0).reshape(6, 4)
-    np.testing.assert_array_equal(few_at_a_time(run, x, ()), x + 1)
+    np.testing.assert_array_equal(micro_batched(run, x, ()), x + 1)
     assert set(shapes) == {(2, 4)}

@@ -66,7 +66,7 @@ def test_what_was_selected_leaves_the_house(front, tmp_path):
     assert extracted.network.space.size == 1 and extracted.arch == chosen.arch
     assert extracted.difference < 1e-4
     file = extracted.export(tmp_path / "net.stablehlo")
-    images = nasjax.tasks.create("digits").test.images
+    images = nasjax.tasks.create("digits").test.inputs
     np.save(tmp_path / "images.npy", images)
     loader = """
 import sys
@@ -80,7 +80,7 @@ assert "nasjax" not in sys.modules and "flax" not in sys.modules
     logits = np.load(tmp_path / "logits.npy")
     assert logits.shape == (297, 10)
     np.testing.assert_allclose(logits, jax.jit(extracted.__call__)(images), rtol=0, atol=1e-4)
-    labels = nasjax.tasks.create("digits").test.labels
+    labels = nasjax.tasks.create("digits").test.targets
     assert 100 * (logits.argmax(1) == labels).mean() == pytest.approx(chosen.metrics["test_accuracy_top1"], abs=0.4)
 
     saved = nasjax.load(extracted.save(tmp_path / "net"))

@@ -13,15 +13,15 @@ import nasjax
 from nasjax import supernets
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.host_genes import by_resolution
-from nasjax.supernets.resolution import resized
 from nasjax.hardware.costs import cost_tables
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families.resnet import ResNetConfig
 from nasjax.supernets.folders import load, save_network
-from nasjax.tasks.classification import Split
+from nasjax.supernets.resolution import resized
+from nasjax.tasks import Split
 
 RESOLUTIONS = (5, 7)
-CONFIG = MaskedConfig(batch=16, calibration_images=32, chunk=3)
+CONFIG = MaskedConfig(batch=16, calibration_examples=32, chunk=3)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def archs(net):
 def at(resolution, task):
     """The task with its pictures scaled."""
     parts = {name: getattr(task, name) for name in ("train", "validation", "test")}
-    return replace(task, **{n: Split(np.asarray(resized(s.images, resolution)), s.labels) for n, s in parts.items()})
+    return replace(task, **{n: Split(np.asarray(resized(s.inputs, resolution)), s.targets) for n, s in parts.items()})
 
 
 def test_the_gene_comes_first_and_says_that_it_is_the_host_s(net, tiny_net):
@@ -92,7 +92,7 @@ def test_an_extracted_network_has_one_resolution(net, archs, tables, tmp_path, t
     small = extract(net, arch)
     assert small.input_shape == (5, 5, 3)
     assert small.space.genes[0].options == (5,)
-    images = resized(tiny_task.test.images[:4], 5)
+    images = resized(tiny_task.test.inputs[:4], 5)
     answer = jax.jit(lambda images: small(images))(images)
     close(answer, jax.jit(lambda images: net(images, archs[0]))(images))
     table = cost_tables(small)["macs"]

@@ -464,7 +464,9 @@ def test_a_table_with_holes_is_drawn_from_row_by_row(tmp_path, tactic):
     """Every row as likely as any other; the nearest row to a random architecture would not be."""
     net = sparse_table(tmp_path / "sparse.csv")
     problem = search_problem(net, None)
-    for_tactic = tactic_problem(problem, Goals(parse_objectives(["max:acc"], problem.ranges, {}), ()), NSGA2(), Ridge(), 40)
+    for_tactic = tactic_problem(
+        problem, Goals(parse_objectives(["max:acc"], problem.measurable, {}), ()), NSGA2(), Ridge(), 40
+    )
     chosen = {"random": Random(population=40), "weaknas": WeakNAS(first=40)}[tactic]
     places = {bytes(arch): i for i, arch in enumerate(net.archs)}
     times = np.zeros(len(net.archs))

@@ -58,7 +58,9 @@ def test_concurrent_search_asks_for_what_the_tactic_asks_for(net):
     seeds, shared = (3, 0, 1, 2), 0
     runs = nasjax.search_seeds(net, seeds, **chosen)
     problem = search_problem(net, None)
-    goals = Goals(parse_objectives(GOALS, problem.ranges, {}), parse_constraints(chosen["constraints"], problem.ranges))
+    goals = Goals(
+        parse_objectives(GOALS, problem.measurable, {}), parse_constraints(chosen["constraints"], problem.measurable)
+    )
     for_tactic = tactic_problem(problem, goals, NSGA2(population=10), Ridge(), 60)
     tactic = Concurrent(**TACTICS["concurrent"])
     for seed, archs, values in zip(seeds, runs.archs, runs.values, strict=True):

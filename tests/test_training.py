@@ -11,8 +11,8 @@ from tiny import CONFIG, close, easy_task
 
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
-from nasjax.supernets.resolution import resized
 from nasjax.supernets.checkpoints import tensors
+from nasjax.supernets.resolution import resized
 from nasjax.training import SandwichConfig, sandwich
 from nasjax.training.sandwich import _sandwich_loss, shift_images
 
@@ -52,7 +52,7 @@ def trained(fresh, task):
 def ends(net, task):
     """Metrics of the largest and the smallest sub-network."""
     archs = np.stack([net.space.largest(), net.space.smallest()])
-    return MaskedConfig(batch=30, calibration_images=120, chunk=2).bind(net, task)(archs)
+    return MaskedConfig(batch=30, calibration_examples=120, chunk=2).bind(net, task)(archs)
 
 
 def test_training_teaches_the_largest_and_the_smallest(fresh, trained, task):
@@ -89,7 +89,7 @@ def test_every_resolution_is_trained(task, monkeypatch):
     trained = TRAINER.train(net, task, jax.random.key(3), lambda *facts: None)
     assert seen == {4, 6}
     archs = np.stack([net.space.largest(), net.space.smallest()])
-    before, after = (MaskedConfig(batch=30, calibration_images=120, chunk=2).bind(n, task)(archs) for n in (net, trained))
+    before, after = (MaskedConfig(batch=30, calibration_examples=120, chunk=2).bind(n, task)(archs) for n in (net, trained))
     assert (after["loss"] < 0.6 * before["loss"]).all()
     assert [net.resolution(arch) for arch in archs] == [6, 4]
 
@@ -97,7 +97,7 @@ def test_every_resolution_is_trained(task, monkeypatch):
 def test_stored_statistics_are_the_largest_networks(trained, task):
     net, _ = trained
     graph, weights = nnx.split(net)
-    batches = jnp.asarray(task.train.images).reshape(5, 24, 7, 7, 3)
+    batches = jnp.asarray(task.train.inputs).reshape(5, 24, 7, 7, 3)
     largest = tuple(map(int, net.space.largest()))
     wanted = jax.jit(lambda weights: calibrate(nnx.merge(graph, weights), largest, batches))(weights)
     close(net.stored(), wanted, 1e-5)
@@ -117,7 +117,7 @@ def test_the_loss_by_hand(fresh, task):
     """The largest learns from labels, the others from its probabilities, and it learns nothing from them."""
     net = fresh
     graph, weights, rest = nnx.split(net, nnx.Param, ...)
-    images, labels = jnp.asarray(task.train.images[:24]), jnp.asarray(task.train.labels[:24])
+    images, labels = jnp.asarray(task.train.inputs[:24]), jnp.asarray(task.train.targets[:24])
     archs = net.space.sample_raw(jax.random.key(1), 2)
 
     @jax.jit

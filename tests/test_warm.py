@@ -34,7 +34,7 @@ def earlier(net, tmp_path_factory):
 
 def begin(place, net, objectives, constraints=()):
     problem = search_problem(net, None)
-    goals = Goals(parse_objectives(objectives, problem.ranges, {}), parse_constraints(constraints, problem.ranges))
+    goals = Goals(parse_objectives(objectives, problem.measurable, {}), parse_constraints(constraints, problem.measurable))
     return warm_start(place, problem, goals, net)
 
 

@@ -15,16 +15,14 @@ from tiny import architectures, close, easy_task, scrambled, tiny_network
 from toy_transformer import SOURCE, TARGET, WORDS, ToyTransformer
 
 from nasjax import supernets
-from nasjax.evaluation import EVALUATORS, WAYS
+from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
 from nasjax.evaluation.prefix import SKIPPED, Kept, _walk
 from nasjax.evaluation.switch import Switched, in_turn
-from nasjax.searches.problem import measure
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families.resnet import ResNetConfig
-from nasjax.tasks import ImageClassification
-from nasjax.tasks.classification import Split
+from nasjax.tasks import ImageClassification, Split
 
-SETTINGS = {"batch": 4, "calibration_images": 8, "chunk": 2}
+SETTINGS = {"batch": 4, "calibration_examples": 8, "chunk": 2}
 PICTURES, CLASSES = 6, 3
 
 
@@ -45,7 +43,7 @@ def task_of(size=7, calibrating=8):
     train, rest = (rng.normal(size=(number, size, size, 3)).astype(np.float32) for number in (calibrating, PICTURES))
     numbered = Split(rest, np.arange(PICTURES, dtype=np.int32))
     return Logits(
-        Split(train, np.zeros(calibrating, np.int32)), numbered, replace(numbered, images=rest[::-1].copy()), PICTURES
+        Split(train, np.zeros(calibrating, np.int32)), numbered, replace(numbered, inputs=rest[::-1].copy()), PICTURES
     )
 
 
@@ -73,7 +71,7 @@ def extracted_logits(net, archs, task, calibration):
         small = extract(net, arch, jax.tree.map(jnp.asarray, calibrated_by_hand(net, arch, calibration)))
         graph, weights = nnx.split(small)
         run = jax.jit(lambda weights, images, graph=graph: nnx.merge(graph, weights)(images))
-        found.append(np.asarray(run(weights, task.validation.images))[:, :CLASSES])
+        found.append(np.asarray(run(weights, task.validation.inputs))[:, :CLASSES])
     return np.stack(found)
 
 
@@ -92,7 +90,7 @@ def case(request):
     return net, archs, task, extracted_logits(net, archs, task, calibration)
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=STRATEGIES)
 def bound(request, case):
     return EVALUATORS[request.param](**SETTINGS).bind(case[0], case[2])
 
@@ -341,12 +339,12 @@ def test_all_ways_answer_as_the_extracted_networks(name):
 
     Moments of few values amplify rounding: by 4 pictures of 32 pixels, 1e-6 of a picture is 1 % of ResNet50's logits.
     """
-    settings = {**SETTINGS, "batch": 32, "calibration_images": 32}
+    settings = {**SETTINGS, "batch": 32, "calibration_examples": 32}
     net = supernets.create(name) if name == "digits" else supernets.create(name, image_size=64)
     side, _, channels = net.input_shape
     task = task_of(side, calibrating=32)
     if channels == 1:
-        parts = (replace(part, images=part.images[..., :1]) for part in (task.train, task.validation, task.test))
+        parts = (replace(part, inputs=part.inputs[..., :1]) for part in (task.train, task.validation, task.test))
         task = replace(task, **dict(zip(("train", "validation", "test"), parts, strict=True)))
     archs = np.asarray(net.space.canonical(np.array(architectures(net.space, 1), np.int32)))
     wanted = extracted_logits(net, archs, task, EVALUATORS["masked"](**settings).calibration(task))
@@ -354,7 +352,7 @@ def test_all_ways_answer_as_the_extracted_networks(name):
     ordered = np.sort(wanted, axis=2)
     narrow = ordered[..., -1] - ordered[..., -2] < 2e-4 * scale
     assert narrow.sum() <= 1
-    for way in WAYS:
+    for way in STRATEGIES:
         found = logits(measure(EVALUATORS[way](**settings).bind(net, task), archs))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * scale, err_msg=way)
         assert ((found.argmax(2) == wanted.argmax(2)) | narrow).all(), way

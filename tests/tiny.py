@@ -8,8 +8,7 @@ import numpy as np
 from flax import nnx
 
 from nasjax.supernets.families.mobilenet_v3 import MobileNetV3Config
-from nasjax.tasks import ImageClassification
-from nasjax.tasks.classification import Split
+from nasjax.tasks import ImageClassification, Split
 
 CONFIG = MobileNetV3Config(
     image_size=7,

@@ -9,20 +9,21 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from nasjax import supernets, tasks
+from nasjax.evaluation import measure
 from nasjax.objectives import parse_objectives
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
-from nasjax.searches.problem import measure, search_problem
+from nasjax.searches.problem import search_problem
 
 NETWORKS, COMPANY, SEEDS = 96, 16, 5
 FIRST = (50, 100, 200, 300)
-COLUMNS = ("first_pictures", "seed", "scored", "tau", "front", "front_kept", "hypervolume")
+COLUMNS = ("first_examples", "seed", "scored", "tau", "front", "front_kept", "hypervolume")
 
 
 def main(file: Path) -> None:
     """Appends a row for every first round and seed that the file does not hold."""
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "nasjax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    known = {(row["first_pictures"], row["seed"]) for row in csv.DictReader(file.open())} if file.is_file() else set()
+    known = {(row["first_examples"], row["seed"]) for row in csv.DictReader(file.open())} if file.is_file() else set()
     net, task = supernets.create("digits"), tasks.create("digits")
     with file.open("a", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
@@ -43,7 +44,7 @@ def main(file: Path) -> None:
 
 def values(net, task, archs, first, seed):
     """Accuracy and macs of every network, minimised, and the share of pictures that were scored."""
-    settings = {"name": "masked", "chunk": COMPANY, "seed": seed, "first_pictures": first}
+    settings = {"name": "masked", "chunk": COMPANY, "seed": seed, "first_examples": first}
     problem = search_problem(net, task, settings)
     found = measure(problem.evaluator, archs)
     columns = np.stack([-found["accuracy_top1"], problem.compute(archs)["macs"]], axis=1).astype(np.float64)
@@ -53,7 +54,7 @@ def values(net, task, archs, first, seed):
 def compared(net, task, found, wanted, share):
     """A row of the table: `wanted` are the values on all pictures."""
     problem = search_problem(net, task, "masked")
-    goals = parse_objectives(("accuracy_top1", "macs"), problem.ranges, {})
+    goals = parse_objectives(("accuracy_top1", "macs"), problem.measurable, {})
     reference = np.array([goal.sign * goal.reference for goal in goals])
     true, chosen = non_dominated_exact(wanted), non_dominated_exact(found)
     volume = hypervolume_exact(wanted[chosen], reference) / hypervolume_exact(wanted[true], reference)

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -22,10 +22,9 @@ from nasjax import supernets, tasks
 from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
 from nasjax.errors import ConfigError
-from nasjax.hardware.costs import cost_tables
-from nasjax.hardware.profile import METRICS, Profile, check_energy, latency_rows, profiling
+from nasjax.hardware.profile import Profile, check_energy, latency_rows, profiling
 from nasjax.host import cache_folder
-from nasjax.objectives import OBJECTIVES, listed, parse_constraints, parse_objective
+from nasjax.objectives import COSTS, TIMINGS, measurable, parse_goals
 from nasjax.report import read_run, write_report
 from nasjax.report.compare import write_comparison
 from nasjax.report.terminal import front_table, words_table
@@ -34,6 +33,7 @@ from nasjax.searches.dynast import import_results
 from nasjax.searches.evaluate import evaluate_table
 from nasjax.searches.loop import Progress, searching
 from nasjax.searches.problem import follow
+from nasjax.tasks import Task
 from nasjax.training.run import train_run
 
 
@@ -86,7 +86,7 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
     if rest["hardware"] is not None and isinstance(net, supernets.SuperNet):
         check_energy((*rest["objectives"], *rest["constraints"]), rest["hardware"])
         if task is not None:  # Before what takes long.
-            _check_names(rest["objectives"], rest["constraints"], (*task.ranges(), *cost_tables(net), *METRICS))
+            _check_names(rest["objectives"], rest["constraints"], task)
         rest["hardware"] = profiled(net, rest["hardware"], label)
     stopped = False
     try:
@@ -125,12 +125,10 @@ def _run_search(config: dict[str, Any], label: str, again: str) -> bool:
     return run.summary["complete"]
 
 
-def _check_names(objectives: Any, constraints: Any, known: Sequence[str]) -> None:
+def _check_names(objectives: Any, constraints: Any, task: Task) -> None:
     """Raises ConfigError for a name that nothing can be known by."""
-    ranges = dict.fromkeys(known, (0.0, float("inf")))
-    for word in listed("objectives", objectives):
-        parse_objective(word, ranges)
-    parse_constraints(constraints, ranges)
+    known = {objective.name: objective for objective in task.objectives} | COSTS | TIMINGS
+    parse_goals(objectives, constraints, measurable(dict.fromkeys(known, (0.0, 1.0)), known))
 
 
 def train(options: argparse.Namespace) -> int:
@@ -147,8 +145,8 @@ def train(options: argparse.Namespace) -> int:
     command = " ".join(["nasjax train", *(word for word in options.overrides if not word.startswith("run="))])
     with _bar("epochs", "loss") as (bar, line):
         record = train_run(path, config, command, lambda *now: _advance(bar, line, *now))
-    for name, accuracies in record["accuracies"].items():
-        print(f"{name}: " + ", ".join(f"{metric} {value:.2f}" for metric, value in accuracies.items()))
+    for name, scores in record["scores"].items():
+        print(f"{name}: {record['metric']} " + ", ".join(f"{split} {value:.4g}" for split, value in scores.items()))
     print(f'Network: {path}; nasjax.load("{path}") reads it' if tuned else f"Weights: {path / 'supernet.safetensors'}")
     return 0
 
@@ -230,7 +228,8 @@ def list_names(options: argparse.Namespace) -> int:
             text = files("nasjax.conf").joinpath(group, f"{name}.yaml").read_text()
             lines = [line[2:] for line in text.splitlines() if line.startswith("# ") and not line.startswith("# @")]
             rows.append((f"{group}={name}", lines[0]))
-    rows += [(f"objectives=[{goal.direction}:{goal.name}]", goal.about) for goal in OBJECTIVES.values()]
+    every = tasks.OBJECTIVES | COSTS | TIMINGS
+    rows += [(f"objectives=[{goal.direction}:{goal.name}]", goal.about) for goal in every.values()]
     width = max(len(name) for name, _ in rows)
     # Plain lines: a name that is cut or wrapped cannot be copied.
     for name, words in rows:

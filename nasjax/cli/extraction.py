@@ -64,7 +64,7 @@ def extract_networks(overrides: Sequence[str]) -> int:
             wanted = _timed(subject.net, config["hardware"], wanted)
     batch = int(own["batch"]) if "batch" in own else None
     total = len(wanted)
-    with _bar("networks", subject.task.metrics[0], total) as (bar, line):
+    with _bar("networks", subject.task.objectives[0].name, total) as (bar, line):
 
         def progress(done: int, handed: Handed) -> None:
             if total > 1:
@@ -75,7 +75,7 @@ def extract_networks(overrides: Sequence[str]) -> int:
         choices = ", ".join(f"{name}={value}" for name, value in handed.extracted.choices.items())
         print(f"Network {handed.wanted.index}: {choices}")
     worst = max(handed.extracted.difference for handed in found)
-    images = len(found[0].extracted.pictures)
+    images = found[0].extracted.examples
     answers = "It answers" if total == 1 else "They answer"
     print(f"{answers} as in the super-network: logits differ by at most {worst:.1e} on {images} pictures.")
     Console().print(words_table(_rows(found)))
@@ -120,7 +120,7 @@ def _export_again(folder: Path, own: dict[str, str], words: list[str], exports: 
     choices = ", ".join(f"{name}={value}" for name, value in extracted.choices.items())
     print(f"Network {folder}: {choices}; accuracy {accuracy:.2f} on the validation pictures")
     files = ", ".join(file.name for file in written)
-    print(f"Written to {out} ({files}), each file loaded again and compared on {len(extracted.pictures)} pictures.")
+    print(f"Written to {out} ({files}), each file loaded again and compared on {extracted.examples} pictures.")
     return 0
 
 

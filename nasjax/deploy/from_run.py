@@ -9,29 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from nasjax import supernets, tasks
-from nasjax.deploy.subnet import Extracted, answers, deliver, scores
+from nasjax.deploy.subnet import Extracted, extract_subnet, network_outputs, validation_metrics
 from nasjax.errors import ConfigError
-from nasjax.evaluation import EVALUATORS
-from nasjax.evaluation.fastest import bound
+from nasjax.evaluation import EVALUATORS, PopulationEvaluator
 from nasjax.export import kind
 from nasjax.objectives import parse_constraint
 from nasjax.pareto import knee
 from nasjax.registry import settings
-from nasjax.report import read_run
 from nasjax.runs.archive import Archive, digest
 from nasjax.runs.csv_io import read_architectures
 from nasjax.runs.folder import read_settings
-from nasjax.runs.reader import Network, Run
-from nasjax.searches.problem import check_fit
+from nasjax.runs.reader import Network, Run, read_run
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import load
-from nasjax.supernets.resolution import resized
-from nasjax.tasks import ImageClassification
+from nasjax.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -45,17 +42,17 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A super-network with the task and the way that its networks are re-calibrated and measured."""
+    """A super-network, its task, and the evaluator that re-calibrates and measures its networks."""
 
     net: SuperNet
-    task: ImageClassification
-    evaluator: Any
+    task: Task
+    evaluator: PopulationEvaluator
 
 
 @dataclass(frozen=True, eq=False)
 class Handed:
-    """A network in its `folder`. `metric` on the validation pictures with the super-network's batch-norm statistics
-    (`before`) and with its own (`after`), as the network itself answers; `size` of its weights, in bytes."""
+    """A network in its `folder`. `metric` on the validation examples with the super-network's batch-norm statistics
+    (`before`) and with its own (`after`), as the extracted network gives it; `size` of its weights, in bytes."""
 
     wanted: Wanted
     extracted: Extracted
@@ -146,7 +143,8 @@ def ready(config: Mapping[str, Any], run: Path | None = None) -> Ready:
         what = f"supernet={config['supernet']['name']} is a table" if run is None else f"run={run} searched a table"
         raise ConfigError(f"{what}: it has no networks to extract")
     task = tasks.create(**config["task"])
-    evaluator = bound(settings("evaluator", EVALUATORS, config["evaluator"]), net, task)
+    task.check(net)
+    evaluator = settings("evaluator", EVALUATORS, config["evaluator"]).bind(net, task)
     if run is not None and digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
         raise ConfigError(f"run={run} was measured with other weights or data than are there now: put those back")
     return Ready(net, task, evaluator)
@@ -219,30 +217,30 @@ def _hand_over(
 ) -> Handed:
     """Writes a network to `place`, from where it goes to `target`."""
     net, task, size = subject.net, subject.task, subject.evaluator.batch
-    extracted = deliver(net, subject.evaluator, wanted.arch, task.validation.images[:size])
+    extracted = extract_subnet(net, subject.evaluator, wanted.arch, task.validation.take(slice(size)).inputs)
     extracted.save(place, exports, batch)
-    before, after = scores([extract(net, wanted.arch), extracted.network], task, size)
-    metric = task.metrics[0]
+    before, after = validation_metrics([extract(net, wanted.arch), extracted.network], task, size)
+    metric = task.objectives[0].name
     weights = (place / "network.safetensors").stat().st_size
     return Handed(wanted, extracted, target, metric, before[metric], after[metric], weights)
 
 
 def taken_up(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, float]:
-    """The network in a folder that `nasjax extract` or `nasjax train` wrote, and its accuracy on the validation pictures.
+    """The network in a folder that `nasjax extract` or `nasjax train` wrote, and its task's first metric on validation data.
 
-    Raises ConfigError where the folder has none, or where the pictures of `config` are not those that it takes.
+    Raises ConfigError where the folder has none, or where the examples of `config` are not those that it takes.
     """
     network = load(folder)
     facts = json.loads((folder / "config.json").read_text())
     task = tasks.create(**config["task"])
     batch = settings("evaluator", EVALUATORS, config["evaluator"]).batch
-    size = network.resolution((0,))
-    if size is None:  # Else pictures are scaled.
-        check_fit(network, task)
-    pictures = np.asarray(resized(task.validation.images[:batch], size))
-    accuracy = scores([network], task, batch)[0][task.metrics[0]]
-    logits = answers(network, pictures)
-    return Extracted(network, network.origin, tuple(facts["arch"]), facts["choices"], 0.0, pictures, logits), accuracy
+    host = network.host((0,) * len(network.space.genes))
+    if not host:  # Else inputs are scaled.
+        task.check(network)
+    inputs = jax.tree.map(np.asarray, network.prepare(task.validation.take(slice(batch)).inputs, host))
+    value = validation_metrics([network], task, batch)[0][task.objectives[0].name]
+    outputs = network_outputs(network, inputs)
+    return Extracted(network, network.origin, tuple(facts["arch"]), facts["choices"], 0.0, inputs, outputs), value
 
 
 def add_exports(extracted: Extracted, folder: Path, suffixes: Sequence[str], batch: int | None = None) -> list[Path]:

@@ -41,7 +41,8 @@ ROUNDS = 3
 """How often each strategy is timed, in turn: other work of the machine changes meanwhile."""
 
 MUTATED = 0.1
-"""The share of genes in which the later half of the sub-networks differs from the first: a search asks for such relatives."""
+"""The share of genes in which the later half of the sub-networks differs from the first: a search asks for
+such relatives."""
 
 Run = Callable[[], None]
 
@@ -50,8 +51,8 @@ Run = Callable[[], None]
 class AutoConfig(EvaluatorConfig):
     """The strategy that is fastest for this super-network, device and batch: measured when a run starts.
 
-    That takes as long as compiling all of them; `file` (JSON lines) remembers the times, and is to be removed to measure again.
-    `cache_gb` as for `prefix`. With `first_examples` the strategies are timed without.
+    That takes as long as compiling all of them; `file` (JSON lines) remembers the times, and is to be removed to measure
+    again. `cache_gb` as for `prefix`. With `first_examples` the strategies are timed without.
     """
 
     cache_gb: float = 1.0

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
 from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.totals import Totals
@@ -23,7 +23,7 @@ ALL = slice(None)
 KnownStatistics = dict[Any, Any]
 """Batch-norm statistics found before: (host options, architecture) -> statistics, in whatever form a strategy keeps them."""
 
-Calibration = PyTree[Float[Array | np.ndarray, "batches batch ..."]] | None
+Calibration: TypeAlias = PyTree | None
 """Training inputs that re-calibrate batch norms; None for a network without."""
 
 

@@ -1,8 +1,8 @@
 """Successive halving: all networks on few examples, the better half on twice as many, until these are all examples.
 
-Source: Jamieson and Talwalkar 2016 (arXiv:1502.07943), section 3, with ranks of Deb et al. 2002 instead of one loss. Networks
-that stop early keep the values of their examples, whose standard errors are larger. So a network's values depend on those
-that it is measured with, and the key of a measurement names the setting.
+Source: Jamieson and Talwalkar 2016 (arXiv:1502.07943), section 3, with ranks of Deb et al. 2002 instead of one loss.
+Networks that stop early keep the values of their examples, whose standard errors are larger. So a network's values depend on
+those that it is measured with, and the key of a measurement names the setting.
 """
 
 from collections.abc import Callable, Mapping

@@ -12,7 +12,8 @@ from nasjax.types import Population
 
 def by_host(net: SuperNet, archs: Population) -> Iterator[tuple[HostOptions, Int[np.ndarray, " rows"]]]:
     """Each combination of host options that occurs, with the rows of `archs` that have it; one group without host genes."""
-    columns = np.asarray(archs)[:, list(net.host_columns())]
+    archs = np.asarray(archs)
+    columns = archs[:, list(net.host_columns())]
     if not columns.shape[1]:
         yield (), np.arange(len(archs))
         return

@@ -1,4 +1,5 @@
-"""On a CPU, stages with known statistics take micro-batches that stay in its caches: half the time for full-size networks."""
+"""On a CPU, stages with known statistics take micro-batches that stay in its caches: half the time for
+full-size networks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,8 @@ WEIGHTS_SHARE = 0.25
 
 
 def micro_batched(run: Callable[[PyTree], PyTree], carry: PyTree, weights: PyTree) -> PyTree:
-    """`run(carry)`, a stage with these weights whose outputs for an example do not depend on the others, in micro-batches."""
+    """`run(carry)`, a stage with these weights whose outputs for an example do not depend on the others, in
+    micro-batches."""
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(weights))
     size = together(carry, max(STAGE_BYTES, WEIGHTS_SHARE * held))
     if size == jax.tree.leaves(carry)[0].shape[0]:

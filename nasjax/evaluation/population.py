@@ -2,29 +2,34 @@
 
 import logging
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from ctypes import CDLL
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Float
 
-from nasjax.evaluation.base import OUT_OF_MEMORY, KnownStatistics, StrategyConfig
+from nasjax.errors import ConfigError
+from nasjax.evaluation.base import OUT_OF_MEMORY, Calibration, KnownStatistics, Strategy
 from nasjax.evaluation.blocks import Block, batches_per_block, blocks_by_step, even
 from nasjax.evaluation.host_genes import by_host
-from nasjax.evaluation.memory import plan
+from nasjax.evaluation.memory import Needs, plan
 from nasjax.evaluation.mesh import everywhere, mesh, parted
 from nasjax.evaluation.totals import Totals, metric_function
 from nasjax.supernets import SuperNet
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 from nasjax.tasks import Split, Task
+from nasjax.tasks.augmentation import AUGMENTATIONS
 from nasjax.types import Population
 
 LOG = logging.getLogger(__name__)
@@ -214,10 +219,10 @@ class EvaluatorConfig(ABC):
 
     `batch` examples at a time, fewer to be scored where `memory_gb` does not hold them. The batch norms of every sub-network
     are re-calibrated on `calibration_examples` of the training examples, in whole batches, drawn with `seed`, after an
-    `augmentation` (none, flip, crop: as the images were trained on); networks without batch norms ignore both. At most `chunk`
-    sub-networks are measured and stored at once. All devices are used, each within `memory_gb`. With `first_examples` a search
-    scores networks on so many examples first, drawn with `seed`, and the better half on twice as many each time, until these
-    are all (`nasjax.evaluation.halving`); 0: all networks on all examples.
+    `augmentation` (none, flip, crop: as the images were trained on); networks without batch norms ignore both. At most
+    `chunk` sub-networks are measured and stored at once. All devices are used, each within `memory_gb`. With
+    `first_examples` a search scores networks on so many examples first, drawn with `seed`, and the better half on twice as
+    many each time, until these are all (`nasjax.evaluation.halving`); 0: all networks on all examples.
     """
 
     batch: int = 100

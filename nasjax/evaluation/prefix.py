@@ -95,7 +95,8 @@ class Cache:
 class Prefix:
     """A `Strategy`. `cache`: bytes that may be kept from one population to the next.
 
-    Stages that run once for each example are shared; repeated ones run with what a task does with the outputs, in one program.
+    Stages that run once for each example are shared; repeated ones run with what a task does with the outputs, in one
+    program.
     """
 
     def __init__(self, net: SuperNet, task: Task, cache: int):
@@ -177,7 +178,7 @@ class Prefix:
         self, arch: Any, statistics: tuple[Statistics, ...], carry: PyTree, batch: Block, host: HostOptions
     ) -> Totals:
         """A batch's totals, from what the last shared stage has left of it."""
-        found = None
+        found: Any = None
         if not self._needs_network:  # The program is then the same for every sub-network.
             try:
                 found = self._finish(None, None, (), carry, batch, host=host)

@@ -1,8 +1,8 @@
 """Several processes joined by `jax.distributed`: the first one searches, the others do their part of what it measures.
 
 Only the first decides, writes and keeps an archive; before each measurement it tells the others which, and what all of them
-compute together is the same as everywhere (`nasjax.evaluation.mesh`). So a search, its folder and its being resumed are those
-of one process.
+compute together is the same as everywhere (`nasjax.evaluation.mesh`). So a search, its folder and its being resumed are
+those of one process.
 """
 
 from collections.abc import Iterator
@@ -64,7 +64,8 @@ class LeadingEvaluator(PopulationEvaluator):
 
 @contextmanager
 def leading(evaluator: PopulationEvaluator) -> Iterator[None]:
-    """While it lasts, what the first process measures with its `LeadingEvaluator` the others measure too: each must `follow`."""
+    """While it lasts, what the first process measures with its `LeadingEvaluator` the others measure too: each must
+    `follow`."""
     if not isinstance(evaluator, LeadingEvaluator):
         yield
         return

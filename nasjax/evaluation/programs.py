@@ -29,10 +29,11 @@ Each = Callable[..., Any]
 
 
 class Programs:
-    """A `Strategy`: `wrapped` gives the super-network the `forward` that runs one architecture, `each` runs all of them.
+    """A `Strategy`: `wrapped` gives the super-network the `forward` that runs one architecture, `each` runs
+    all of them.
 
-    The population is always filled up, for each combination of host options: results then do not depend on how many are asked
-    for. Devices of a mesh share the work (`nasjax.evaluation.mesh`).
+    The population is always filled up, for each combination of host options: results then do not depend on how many are
+    asked for. Devices of a mesh share the work (`nasjax.evaluation.mesh`).
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Programs:
         graph, weights = nnx.split(net)
         self._weights = everywhere(mesh, weights)
         self._task, self._mesh = task, mesh
-        self._no_norms = None if net.has_norms else tuple({} for _ in net.stages)
+        self._no_norms: tuple[Statistics, ...] = () if net.has_norms else tuple({} for _ in net.stages)
         self.calibrate = jax.jit(by_rows(mesh, calibrations(graph, wrapped, each)), static_argnames="host")
         # Totals are added over devices; outputs that the host scores are brought together.
         kind = outputs_of_blocks if task.on_host else totals_of_blocks
@@ -140,7 +141,8 @@ def totals_of_blocks(
 def outputs_of_blocks(
     graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each
 ) -> Callable[..., PyTree]:
-    """(weights, archs, how many count, statistics, block, host) -> outputs (pop, batches, batch, …), for the host to score."""
+    """(weights, archs, how many count, statistics, block, host) -> outputs (pop, batches, batch, …), for the
+    host to score."""
 
     def run(weights: Any, archs: Population, number: Any, statistics: Any, block: Block, host: HostOptions) -> PyTree:
         net = wrapped(nnx.merge(graph, weights))

@@ -24,8 +24,10 @@ class Totals(NamedTuple):
     moments: Float[Array | np.ndarray, "*pop stats stats"]
 
 
-def batch_totals(statistics: Float[Array, "batch stats"], weights: Float[Array, " batch"]) -> Totals:
-    """Totals of one batch in its own type, NumPy or JAX; an example of weight 0 does not count, whatever its statistics are."""
+def batch_totals(
+    statistics: Float[Array | np.ndarray, "batch stats"], weights: Float[Array | np.ndarray, " batch"]
+) -> Totals:
+    """Totals of one batch, NumPy or JAX as it comes; an example of weight 0 does not count, whatever its statistics."""
     numpy = np if isinstance(statistics, np.ndarray) else jnp
     counted = numpy.where((weights > 0)[:, None], statistics, 0)
     weight, sums = weights.sum(), (counted * weights[:, None]).sum(0)

@@ -1,6 +1,7 @@
 """Networks for other programs: StableHLO, ONNX, and Once-for-All's own form for PyTorch."""
 
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.export.published import run_published, to_pth, to_safetensors
@@ -23,14 +24,15 @@ from nasjax.supernets import SuperNet
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file.
+    """A file format.
 
-    `make(network, about, batch)` is its content, `run(file, images)` what the network in it answers; `about` says what
-    `nasjax.load` makes the network from. `stem` names it in a folder. It `needs` packages, which `get` installs.
+    `make(network, origin, batch)` is its content, `run(file, inputs)` are the outputs of the network in it; `origin` says
+    what `nasjax.load` rebuilds the network from. `stem` is its file name in a folder. It `needs` packages, which `get`
+    installs.
     """
 
     make: Callable[[SuperNet, Mapping[str, Any], int | None], bytes]
-    run: Callable[[Path, np.ndarray], Any]
+    run: Callable[[Path, Any], Any]
     stem: str
     needs: tuple[str, ...] = ()
     get: str = ""
@@ -64,19 +66,17 @@ def kind(suffix: str) -> Kind:
 
 
 CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-"""Settings that a process of one's own is given too."""
+"""Settings that the process which loads files is given too."""
 
 
-def answers_again(
-    paths: Sequence[Path], images: Float[np.ndarray, "batch height width channels"]
-) -> list[Float[np.ndarray, "batch classes"]]:
-    """What each exported file, or folder for `nasjax.load`, answers in a process that has nothing but them.
+def reloaded_outputs(paths: Sequence[Path], inputs: PyTree[np.ndarray]) -> list[PyTree[np.ndarray]]:
+    """The outputs of each exported file, or folder for `nasjax.load`, in a process that has nothing but them.
 
     Raises RuntimeError where that process fails.
     """
     with tempfile.TemporaryDirectory() as place:
-        np.save(Path(place) / "images.npy", images)
-        found = [Path(place) / f"{i}.npy" for i in range(len(paths))]
+        (Path(place) / "inputs.pickle").write_bytes(pickle.dumps(inputs))
+        found = [Path(place) / f"{i}.pickle" for i in range(len(paths))]
         # It finds what this process finds, does not compile again what it has compiled, and leaves an accelerator shared.
         cache = {name.upper(): getattr(jax.config, name) for name in CACHE}
         environment = {
@@ -84,14 +84,13 @@ def answers_again(
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             **{name: str(value) for name, value in cache.items() if value is not None},
         }
-        words = [place, *map(str, paths)]
-        done = subprocess.run([sys.executable, "-m", "nasjax.export", *words], env=os.environ | environment,
-                              capture_output=True, text=True)  # fmt: skip
+        command = [sys.executable, "-m", "nasjax.export", place, *map(str, paths)]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             names = ", ".join(path.name for path in paths)
             raise RuntimeError(f"what was written ({names}) cannot be loaded again ({last}): please report this")
-        return [np.load(file) for file in found]
+        return [pickle.loads(file.read_bytes()) for file in found]
 
 
-__all__ = ["KINDS", "Kind", "answers_again", "kind", "run_onnx", "run_published", "run_stablehlo", "stablehlo", "to_onnx"]
+__all__ = ["KINDS", "Kind", "kind", "reloaded_outputs", "run_onnx", "run_published", "run_stablehlo", "stablehlo", "to_onnx"]

@@ -1,25 +1,28 @@
-"""Loads exported networks in a process of its own: `python -m nasjax.export PLACE FILE…`, PLACE with `images.npy`."""
+"""Loads exported networks in a process of its own: `python -m nasjax.export PLACE FILE…`, PLACE with `inputs.pickle`."""
 
+import pickle
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, PyTree
 
 from nasjax.export import KINDS
-from nasjax.supernets.folders import load
+from nasjax.supernets import load
 
 
-def run_folder(folder: Path, images: np.ndarray) -> jax.Array:
-    """What an extracted network answers, its weights no constants of the program."""
+def run_folder(folder: Path, inputs: PyTree[np.ndarray]) -> PyTree[Array]:
+    """The outputs of an extracted network, its weights no constants of the program."""
     graph, weights = nnx.split(load(folder))
-    return jax.jit(lambda weights, images: nnx.merge(graph, weights)(images))(weights, images)
+    return jax.jit(lambda weights, inputs: nnx.merge(graph, weights)(inputs))(weights, inputs)
 
 
 if __name__ == "__main__":
     place, *files = map(Path, sys.argv[1:])
-    images = np.load(place / "images.npy")
+    inputs = pickle.loads((place / "inputs.pickle").read_bytes())
     for i, file in enumerate(files):
         run = run_folder if file.is_dir() else KINDS[file.suffix].run
-        np.save(place / f"{i}.npy", np.asarray(run(file, images)))
+        outputs = jax.tree.map(np.asarray, run(file, inputs))
+        (place / f"{i}.pickle").write_bytes(pickle.dumps(outputs))

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import export
-from jaxtyping import Array, Float
+from jaxtyping import Array, PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.supernets import SuperNet
@@ -18,21 +17,26 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def stablehlo(net: SuperNet, batch: int | None = None, platforms: Sequence[str] = PLATFORMS) -> bytes:
-    """An extracted network with its weights as a `jax.export` artifact for `batch` pictures at a time (None: any number).
+    """An extracted network with its weights as a `jax.export` artifact for `batch` examples at a time (None: any number).
 
-    `jax.export.deserialize(bytearray(artifact)).call(images)` are its logits. Raises ConfigError where flatbuffers, which
+    `jax.export.deserialize(bytearray(artifact)).call(inputs)` are its outputs. Raises ConfigError where flatbuffers, which
     JAX writes the artifact with, is not installed.
     """
     graph, weights = nnx.split(net)
-    size = export.symbolic_shape("batch")[0] if batch is None else batch
-    images = jax.ShapeDtypeStruct((size, *net.inputs(1).shape[1:]), jnp.float32)
-    made = export.export(jax.jit(lambda images: nnx.merge(graph, weights)(images)), platforms=platforms)(images)
+    inputs = input_shapes(net, batch)
+    made = export.export(jax.jit(lambda inputs: nnx.merge(graph, weights)(inputs)), platforms=platforms)(inputs)
     try:
         return bytes(made.serialize())
     except ModuleNotFoundError:
         raise ConfigError("StableHLO needs the package flatbuffers: pip install nasjax[export]") from None
 
 
-def run_stablehlo(file: Path, images: Float[np.ndarray, "batch height width channels"]) -> Float[Array, "batch classes"]:
-    """What an exported network answers."""
-    return export.deserialize(bytearray(file.read_bytes())).call(images)
+def input_shapes(net: SuperNet, batch: int | None) -> PyTree[jax.ShapeDtypeStruct]:
+    """Shapes of a network's inputs for `batch` examples; None: of any number."""
+    size = export.symbolic_shape("batch")[0] if batch is None else batch
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), net.inputs(1))
+
+
+def run_stablehlo(file: Path, inputs: PyTree[np.ndarray]) -> PyTree[Array]:
+    """The outputs of an exported network."""
+    return export.deserialize(bytearray(file.read_bytes())).call(inputs)

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import export
 from jax.extend.core import Literal
 from jaxtyping import Float
 
 from nasjax.errors import ConfigError
 from nasjax.export.onnx_steps import OPERATORS, Graph, Tensor, Value
+from nasjax.export.stablehlo import input_shapes
 from nasjax.supernets import SuperNet
 
 OPSET = 17
@@ -25,16 +25,17 @@ OPSET = 17
 
 
 def to_onnx(net: SuperNet, about: Any = None, batch: int | None = None) -> bytes:
-    """An extracted network as an ONNX model, `images` -> `logits`, for `batch` pictures at a time (None: any number).
+    """An extracted network as an ONNX model, `images` -> `logits`, for `batch` images at a time (None: any number).
 
-    `images` are float32 (batch, height, width, channels), as everywhere here. Raises ConfigError for a network with a step
-    that is not in OPERATORS.
+    `images` are float32 (batch, height, width, channels), as everywhere here. Raises ConfigError for a network that reads
+    something else, and for one with an operation that is not in OPERATORS.
     """
     import onnx
 
     graph, weights = nnx.split(net)
-    size = export.symbolic_shape("batch")[0] if batch is None else batch
-    images = jax.ShapeDtypeStruct((size, *net.inputs(1).shape[1:]), jnp.float32)
+    images = input_shapes(net, batch)
+    if not isinstance(images, jax.ShapeDtypeStruct) or images.dtype != jnp.float32:
+        raise ConfigError("ONNX export knows networks that read one float32 array; .stablehlo takes every network")
     closed = jax.make_jaxpr(lambda images, weights: nnx.merge(graph, weights)(images))(images, weights)
     made = Graph()
     given: list[Value] = [Tensor("images"), *(np.asarray(leaf) for leaf in jax.tree.leaves(weights))]
@@ -52,7 +53,7 @@ def to_onnx(net: SuperNet, about: Any = None, batch: int | None = None) -> bytes
 
 
 def run_onnx(file: Path, images: Float[np.ndarray, "batch height width channels"]) -> Float[np.ndarray, "batch classes"]:
-    """What ONNX Runtime answers on a CPU."""
+    """The outputs of a model in ONNX Runtime on a CPU."""
     import onnxruntime
 
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"images": images})[0]

@@ -68,28 +68,36 @@ class CostTable:
         return (max if self.peak else sum)(int(table.max()) for table in self.tables)
 
 
-def cost_tables(net: SuperNet) -> dict[str, CostTable]:
+def cost_tables(net: SuperNet, steps: int = 1) -> dict[str, CostTable]:
     """The tables of every exact cost.
 
-    `macs`: multiply-accumulates of one example; `params`: weights without statistics; `model_size`: bytes of all that is
-    kept; `memory`: the peak of the bytes that one example's activations take, see `jaxpr_memory`.
+    `macs`: multiply-accumulates of one example, repeated stages running `steps` times; `params`: weights without statistics;
+    `model_size`: bytes of all that is kept; `memory`: the peak of the bytes that one example's activations take, see
+    `jaxpr_memory`.
 
-    An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read. Where the resolution is elastic, a
-    stage's table has it as its first axis, unless the cost is the same at all of them.
+    An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read. A stage's table has the host genes
+    as its first axes, unless the cost is the same for all their options.
     """
-    found = _tables(net)
     units = cost_units(net)
-    return {name: _table(net.columns(), [stage[name] for stage in found], units, name in PEAKS) for name in COSTS}
+    stages = list(zip(_tables(net), net.stages, strict=True))
+
+    def slices(name: str) -> list[list[np.ndarray]]:
+        times = [steps if stage.repeated and name in ADDED_BY_STEP else 1 for _, stage in stages]
+        return [[time * table for table in found[name]] for (found, _), time in zip(stages, times, strict=True)]
+
+    return {name: _table(net, slices(name), units, name in PEAKS) for name in COSTS}
 
 
-def _table(
-    columns: tuple[tuple[int, ...], ...], slices: list[list[np.ndarray]], units: tuple[int, ...], peak: bool
-) -> CostTable:
-    """One table of what each stage costs at each resolution; those that are equal are one."""
+def _table(net: SuperNet, slices: list[list[np.ndarray]], units: tuple[int, ...], peak: bool) -> CostTable:
+    """One table of each stage's cost at each combination of host options; where these are equal, without them."""
+    host, counts = net.host_columns(), [len(gene.options) for gene in net.host_genes]
     same = [all(np.array_equal(table, stage[0]) for table in stage) for stage in slices]
     return CostTable(
-        tuple(column if one else (0, *column) for column, one in zip(columns, same, strict=True)),
-        tuple(stage[0] if one else np.stack(stage) for stage, one in zip(slices, same, strict=True)),
+        tuple(column if one else (*host, *column) for column, one in zip(net.columns(), same, strict=True)),
+        tuple(
+            stage[0] if one else np.stack(stage).reshape(*counts, *stage[0].shape)
+            for stage, one in zip(slices, same, strict=True)
+        ),
         units,
         peak,
     )
@@ -97,9 +105,11 @@ def _table(
 
 def cost_units(net: SuperNet) -> tuple[int, ...]:
     """The unit of every stage: a stage that hands on another shape than it was given begins a new one."""
-    carry: PyTree = net.inputs(1)
+    carry: PyTree = net.example(net.all_hosts()[-1])
     units: list[int] = []
-    for stage, choice in zip(net.stages, net.choices(tuple(map(int, net.space.largest()))), strict=True):
+    choices = net.choices(tuple(map(int, net.space.largest())))
+    for i, (stage, choice) in enumerate(zip(net.stages, choices, strict=True)):
+        carry = net.step_carry(i, carry)
         handed_on = _with_weights(stage, carry_after, choice, carry)
         same = str(handed_on) == str(carry)
         units.append(units[-1] + (not same) if units else 0)
@@ -108,11 +118,12 @@ def cost_units(net: SuperNet) -> tuple[int, ...]:
 
 
 def _tables(net: SuperNet) -> list[dict[str, list[np.ndarray]]]:
-    """Every cost of every stage, a table for each resolution."""
-    carries: list[PyTree] = [net.example(resolution) for resolution in net.resolutions or (None,)]
+    """Every cost of every stage, a table for each combination of host options."""
+    carries: list[PyTree] = [net.example(host) for host in net.all_hosts()]
     tables = []
     known: list[tuple[Any, list[PyTree], dict[str, list[np.ndarray]]]] = []
-    for stage in net.stages:
+    for i, stage in enumerate(net.stages):
+        carries = [net.step_carry(i, carry) for carry in carries]
         signature = (list(map(_words, carries)), _signature(stage))
         if not any(signature == before for before, _, _ in known):
             known.append((signature, *_stage_tables(stage, carries)))
@@ -188,6 +199,9 @@ COSTS: dict[str, Callable[[Any, nnx.State], int]] = {
 
 PEAKS = ("memory",)
 """The costs of which a network has the largest of its stages'."""
+
+ADDED_BY_STEP = ("macs",)
+"""The costs that every run of a repeated stage adds to."""
 
 
 def jaxpr_macs(jaxpr: Any) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from nasjax.errors import ConfigError
-from nasjax.evaluation.base import FULL
+from nasjax.evaluation.base import OUT_OF_MEMORY
 from nasjax.export import stablehlo
 from nasjax.hardware.energy import Counter, counter_here
 from nasjax.hardware.measurement import Latency, Precision, compiled, filled, measure_latency
@@ -79,7 +79,7 @@ class Here:
                 pace=self.pace,
             )
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(FULL):
+            if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(OUT_OF_MEMORY):
                 raise
             raise Failed(f"hardware.batch={batch} takes more memory than {self.name} has") from None
 

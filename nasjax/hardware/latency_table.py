@@ -26,7 +26,7 @@ SKIPPED = ""
 """The name of no branch at all."""
 
 TIMED = 4
-"""Of more resolutions than so many, so many are timed: the least, the greatest, and some between."""
+"""Of more resolutions, so many are timed: the least, the greatest, and some between."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,74 +54,79 @@ class TableSums:
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """Every branch of a super-network: `names` has one array a stage, one axis a gene of `columns`; equals share a name.
+    """Every branch of a super-network: `names` has one array a stage, one axis a gene of `columns`; equals
+    share a name.
 
-    Where the resolution is elastic the first axis are those that are timed; `shares`, of each stage: what these count for in
-    every resolution.
+    The host genes' axes come first. Where only some options of one are timed, its axis has these, and `shares` has for each
+    stage the shares of these in every option. `times` is how often each stage runs for one example.
     """
 
     distinct: Mapping[str, Branch]
     columns: tuple[tuple[int, ...], ...]
     names: tuple[np.ndarray, ...]
     units: tuple[int, ...]
-    shares: tuple[Float[np.ndarray, "resolutions timed"], ...] = ()
+    times: tuple[int, ...]
+    shares: tuple[Float[np.ndarray, "hosts timed"], ...] = ()
 
     def sums(self, milliseconds: Mapping[str, float]) -> TableSums:
-        """The table of what each distinct branch takes; and that of one a stage: timed alone, each pays for being called."""
+        """The table of what each distinct branch takes, and that of how many run: timed alone, each pays for
+        being called."""
         table = self._filled(lambda name: round(milliseconds[name] * NANOSECONDS))
         return TableSums(table, self._filled(lambda name: 1))
 
     def _filled(self, value: Callable[[str], int]) -> CostTable:
         fill = np.vectorize(lambda name: 0 if name == SKIPPED else value(name), otypes=[np.int64])
-        tables = [fill(names) for names in self.names]
+        tables = [time * fill(names) for time, names in zip(self.times, self.names, strict=True)]
         if self.shares:
             shared = zip(self.shares, tables, strict=True)
             tables = [np.rint(np.tensordot(shares, table, 1)).astype(np.int64) for shares, table in shared]
         return CostTable(self.columns, tuple(tables), self.units)
 
 
-def branches(net: SuperNet, batch: int) -> Branches:
-    """The branches of a super-network (shapes are enough) called with `batch` examples."""
+def branches(net: SuperNet, batch: int, steps: int = 1) -> Branches:
+    """The branches of a super-network (shapes are enough) called with `batch` examples; repeated stages run
+    `steps` times."""
     net = nnx.eval_shape(lambda: net)
     distinct: dict[str, Branch] = {}
-    if not net.resolutions:
-        return Branches(distinct, net.columns(), tuple(_names(net, _inputs(net, batch, None), distinct)), cost_units(net))
-    timed = sorted({round(place) for place in np.linspace(0, len(net.resolutions) - 1, TIMED)})
-    slices = [_names(net, _inputs(net, batch, net.resolutions[i]), distinct) for i in timed]
-    names = tuple(np.stack(rows) for rows in zip(*slices, strict=True))
-    columns = tuple((0, *column) for column in net.columns())
+    hosts = net.all_hosts()
+    # Along one host gene of many options only some are timed.
+    timed = list(range(len(hosts)))
+    if len(net.host_genes) == 1 and len(hosts) > TIMED:
+        timed = sorted({round(place) for place in np.linspace(0, len(hosts) - 1, TIMED)})
+    slices = [_names(net, net.example(hosts[i], batch), distinct) for i in timed]
+    counts = [len(gene.options) for gene in net.host_genes] if len(timed) == len(hosts) else [len(timed)]
+    names = tuple(np.stack(rows).reshape(*counts, *rows[0].shape) for rows in zip(*slices, strict=True))
+    columns = tuple((*net.host_columns(), *column) for column in net.columns())
     shares: tuple[np.ndarray, ...] = ()
-    if len(timed) < len(net.resolutions):
-        carried = np.array([_carried(net, _inputs(net, 1, size)) for size in net.resolutions])
-        shares = tuple(_shares(sizes, timed) for sizes in carried.T)
-    return Branches(distinct, columns, names, cost_units(net), shares)
+    if len(timed) < len(hosts):
+        sizes = np.array([_carry_sizes(net, net.example(host)) for host in hosts])
+        shares = tuple(_interpolation(column, timed) for column in sizes.T)
+    times = tuple(steps if stage.repeated else 1 for stage in net.stages)
+    return Branches(distinct, columns, names, cost_units(net), times, shares)
 
 
-def _carried(net: SuperNet, carry: PyTree) -> list[int]:
-    """Stage by stage how many numbers it is given and hands on: what it takes grows with these, rounding included."""
+def _carry_sizes(net: SuperNet, carry: PyTree) -> list[int]:
+    """Stage by stage the number of values that it reads and hands on: its time grows with these, rounding included."""
     found = []
-    for stage in net.stages:
+    for i, stage in enumerate(net.stages):
+        carry = net.step_carry(i, carry)
         after = _handed_on(stage, carry)
         found.append(sum(leaf.size for leaf in jax.tree.leaves((carry, after))))
         carry = after
     return found
 
 
-def _shares(sizes: Int[np.ndarray, " resolutions"], timed: list[int]) -> Float[np.ndarray, "resolutions timed"]:
-    """Between two that are timed, a stage takes what lies on the line through them, by its size."""
+def _interpolation(sizes: Int[np.ndarray, " hosts"], timed: list[int]) -> Float[np.ndarray, "hosts timed"]:
+    """The shares of those that are timed in all others: a stage's time lies on the line between its two
+    neighbours by size."""
     return np.stack([np.interp(sizes, sizes[timed], one) for one in np.eye(len(timed))], axis=1)
-
-
-def _inputs(net: SuperNet, batch: int, resolution: int | None) -> PyTree[jax.ShapeDtypeStruct]:
-    """Shapes of `batch` examples, of a resolution where that is elastic."""
-    example = net.example(resolution)
-    return jax.tree.map(lambda one: jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype), example)
 
 
 def _names(net: SuperNet, carry: PyTree, distinct: dict[str, Branch]) -> list[np.ndarray]:
     """Stage by stage the names of all branches; those not met before join `distinct`."""
     found = []
-    for stage in net.stages:
+    for i, stage in enumerate(net.stages):
+        carry = net.step_carry(i, carry)
         gates = [()] if stage.gate is None else [(index,) for index in range(len(stage.gate[0].options))]
         names = np.full([len(gene.options) for gene in stage.reads], SKIPPED, object)
         for choice in product(*(range(len(gene.options)) for gene in stage.genes)):
@@ -144,6 +149,7 @@ def _branch(stage: Stage, choice: tuple[int, ...], carry: PyTree) -> Branch:
     def narrowed(weights: nnx.State) -> Stage:
         alone = extract_stage(nnx.merge(graph, weights), choice, carry)
         alone.gate = None
+        alone.repeated = False  # One run of it is timed.
         alone.genes = tuple(Gene(f"gene_{i}", gene.options) for i, gene in enumerate(alone.genes))
         return alone
 
@@ -158,7 +164,8 @@ def _handed_on(stage: Stage, carry: PyTree) -> PyTree:
 
 
 def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str:
-    """A digest of all that a latency depends on beside the machine: this version, settings, shapes of weights, what is read.
+    """A digest of all that a latency depends on beside the machine: this version, settings, shapes of
+    weights, what is read.
 
     Of a stage its class is told by module and name, not by its code.
     """
@@ -167,10 +174,15 @@ def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str
         bare = stage.bare()
         shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(nnx.state(bare))]
         stages.append((type(stage).__module__, bare.settings(), shapes))
-    return sha256(repr((__version__, stages, str(inputs))).encode()).hexdigest()[:16]
+    decoding = () if network.steps == 1 else (network.steps,)
+    return sha256(repr((__version__, stages, str(inputs), *decoding)).encode()).hexdigest()[:16]
 
 
-def extracted(net: SuperNet, arch: tuple[int, ...]) -> SuperNet:
-    """Shapes of the sub-network `arch`: what a latency depends on; no weights are sliced."""
+def extracted(net: SuperNet, arch: tuple[int, ...], steps: int = 1) -> SuperNet:
+    """Shapes of the sub-network `arch`, which its latency depends on; no weights are sliced. Decoding takes
+    `steps` steps."""
     graph, weights = nnx.split(net)
-    return nnx.eval_shape(lambda weights: extract(nnx.merge(graph, weights), arch), weights)
+    network = nnx.eval_shape(lambda weights: extract(nnx.merge(graph, weights), arch), weights)
+    if network.first_repeated < len(network.stages):
+        network.steps = steps
+    return network

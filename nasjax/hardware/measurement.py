@@ -20,6 +20,7 @@ from scipy.stats import binom
 from nasjax.errors import ConfigError
 from nasjax.hardware.energy import Counter
 from nasjax.hardware.pace import Look, Pace, undisturbed, work_between
+from nasjax.supernets.decode import decode
 from nasjax.supernets.supernet import SuperNet
 
 CERTAIN = 0.95
@@ -201,19 +202,17 @@ def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.De
 
     def forward(weights: nnx.State, inputs: PyTree) -> PyTree:
         net = nnx.merge(graph, weights)
-        return net.forward(inputs, choice, net.stored())[0]
+        return decode(net, inputs, choice, net.stored(), net.steps)
 
     weights = jax.device_put(_filled(weights), device)
     rng = np.random.default_rng(0)
-    images = jax.tree.map(lambda leaf: jax.device_put(_drawn(rng, leaf), device), inputs)
-    program = jax.jit(forward).lower(weights, images).compile()
+    drawn = jax.tree.map(lambda leaf: jax.device_put(_drawn(rng, leaf), device), inputs)
+    program = jax.jit(forward).lower(weights, drawn).compile()
     stats, costs = program.memory_analysis(), program.cost_analysis()
     memory = 0 if stats is None else (
         stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
     )  # fmt: skip
-    return Program(
-        lambda: jax.block_until_ready(program(weights, images)), memory, float((costs or {}).get("flops", np.nan))
-    )
+    return Program(lambda: jax.block_until_ready(program(weights, drawn)), memory, float((costs or {}).get("flops", np.nan)))
 
 
 def filled(net: SuperNet) -> SuperNet:

@@ -170,17 +170,17 @@ class Timed:
         return self._evaluator(archs) | self._made.metrics(archs)
 
 
-def profile(net: SuperNet, hardware: Any) -> Profile:
+def profile(net: SuperNet, hardware: Any, steps: int = 1) -> Profile:
     """Runs `profiling` to its end."""
-    steps = profiling(net, hardware)
+    progress = profiling(net, hardware, steps)
     while True:
         try:
-            next(steps)
+            next(progress)
         except StopIteration as end:
             return end.value
 
 
-def profiling(net: SuperNet, hardware: Any) -> Generator[Profiled, None, Profile]:
+def profiling(net: SuperNet, hardware: Any, steps: int = 1) -> Generator[Profiled, None, Profile]:
     """Measures what a latency model needs: yields after every program, returns the `Profile`.
 
     `hardware`: a name, a mapping with `name` and settings, or settings. Raises ConfigError for what a person can put right.

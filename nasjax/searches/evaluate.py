@@ -8,8 +8,9 @@ import numpy as np
 
 from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
+from nasjax.evaluation import measure
 from nasjax.runs.csv_io import read_architectures
-from nasjax.searches.problem import measure, search_problem
+from nasjax.searches.problem import search_problem
 
 
 def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[list[str], list[list[Any]]]:
@@ -20,7 +21,7 @@ def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     # Whoever names architectures wants each on all pictures.
-    evaluator = config["evaluator"] and {**config["evaluator"], "first_pictures": 0}
+    evaluator = config["evaluator"] and {**config["evaluator"], "first_examples": 0}
     problem = search_problem(net, task, evaluator)
     population, _ = read_architectures("archs", archs, problem.space)
     if (split == "test" and problem.test is None) or split not in ("validation", "test"):

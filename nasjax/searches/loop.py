@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from nasjax.algorithms import ALGORITHMS, Algorithm
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import check_energy
-from nasjax.objectives import Goals, Objective, listed, parse_constraints, parse_objectives
+from nasjax.objectives import Goals, Objective, listed, parse_goals
 from nasjax.pareto import hypervolume_exact
 from nasjax.predictors import PREDICTORS, Inputs, Predictor
 from nasjax.registry import record, settings
@@ -25,11 +25,11 @@ from nasjax.runs.archive import Archive, check_archive, digest
 from nasjax.runs.folder import RunFolder, check_seed, run_folder
 from nasjax.searches.front import Front, architectures, finish, goal_values
 from nasjax.searches.measure import measuring
-from nasjax.searches.problem import Measurable, SearchProblem, search_problem
+from nasjax.searches.problem import SearchProblem, SelfMeasuring, search_problem
 from nasjax.searches.warm_start import warm_start as start_from
 from nasjax.supernets import SuperNet
 from nasjax.tactics import REDUCTIONS, TACTICS, Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, within
-from nasjax.tasks import ImageClassification
+from nasjax.tasks import Task
 from nasjax.types import Population, PRNGKey
 
 
@@ -48,7 +48,7 @@ class Progress:
     waiting: int = 0
 
 
-def search(net: SuperNet | Measurable, task: ImageClassification | None = None, **arguments: Any) -> Front:
+def search(net: SuperNet | SelfMeasuring, task: Task | None = None, **arguments: Any) -> Front:
     """The Pareto front of a super-network's sub-networks. Arguments as for `searching`, which this runs to its end."""
     steps = searching(net, task, **arguments)
     while True:
@@ -59,8 +59,8 @@ def search(net: SuperNet | Measurable, task: ImageClassification | None = None, 
 
 
 def searching(
-    net: SuperNet | Measurable,
-    task: ImageClassification | None = None,
+    net: SuperNet | SelfMeasuring,
+    task: Task | None = None,
     *,
     objectives: Sequence[str] = ("accuracy_top1", "macs"),
     constraints: Sequence[str] = (),
@@ -103,9 +103,7 @@ def searching(
     check_energy((*objectives, *constraints), hardware)
     problem = search_problem(net, task, evaluator, hardware)
     with problem.leading():
-        goals = Goals(
-            parse_objectives(objectives, problem.ranges, references or {}), parse_constraints(constraints, problem.ranges)
-        )
+        goals = parse_goals(objectives, constraints, problem.measurable, references or {})
         written = {
             "objectives": list(objectives),
             "constraints": list(constraints),

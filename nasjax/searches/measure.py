@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from nasjax.evaluation import Evaluator
 from nasjax.runs.archive import Archive
-from nasjax.searches.problem import Evaluator
 from nasjax.types import Population
 
 POLL = (0.05, 2.0)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms import ALGORITHMS
 from nasjax.errors import ConfigError
-from nasjax.objectives import Goals, parse_constraints, parse_objectives
+from nasjax.objectives import Goals, parse_goals
 from nasjax.pareto import hypervolumes
 from nasjax.predictors import PREDICTORS
 from nasjax.registry import settings
@@ -64,9 +64,7 @@ def search_seeds(
     for seed in seeds:
         check_seed(seed)
     problem = search_problem(net, None)
-    goals = Goals(
-        parse_objectives(objectives, problem.ranges, references or {}), parse_constraints(constraints, problem.ranges)
-    )
+    goals = parse_goals(objectives, constraints, problem.measurable, references or {})
     for_tactic = tactic_problem(
         problem,
         goals,

@@ -51,8 +51,8 @@ class Moments(NamedTuple):
 class Recalibrate:
     """In place of statistics: batch norms use the batch's own, which are only wanted forward, for re-calibration.
 
-    On a CPU, convolutions then take micro-batches. In training they do not (None in place of statistics): gradients keep every
-    part, and loops would be compiled for nothing.
+    On a CPU, convolutions then take micro-batches. In training they do not (None in place of statistics): gradients keep
+    every part, and loops would be compiled for nothing.
     """
 
     def get(self, name: str) -> "Recalibrate":
@@ -274,7 +274,8 @@ class BatchNorm(Layer):
     """Batch normalisation over all axes but the last, its width elastic.
 
     Without statistics (None or RECALIBRATE) it normalises with those of the batch (biased variance) and returns them; with
-    statistics it uses and returns those. Either way they are as wide as the layer. Weights: `scale`, `bias`; stored: `mean`, `variance`.
+    statistics it uses and returns those. Either way they are as wide as the layer. Weights: `scale`, `bias`; stored: `mean`,
+    `variance`.
     """
 
     def __init__(self, width: int, *, epsilon: float = 1e-5):

@@ -39,7 +39,8 @@ def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, 
     stages = []
     for i, (stage, choice) in enumerate(zip(net.stages, net.choices(arch), strict=True)):
         if not stage.skipped(choice):
-            stages.append(extract_stage(stage, choice, carry, None if statistics is None else statistics[i]))
+            own = None if statistics is None else statistics[i]
+            stages.append(extract_stage(stage, choice, carry, own))  # type: ignore[arg-type]
         carry = carry_after(stage, choice, carry)
     extracted = nnx.clone(net)
     extracted.stages = nnx.List(stages)

@@ -1,7 +1,7 @@
 """Elastic resolution: the host gene of networks that read images, which are scaled to it before the first stage.
 
-What is scaled is the task's image, cropped already. Once-for-All scales and crops the original anew for each resolution: other
-pixels, by 4 to 7 of 255 on average on two photographs, at 160 and 192 instead of 224.
+What is scaled is the task's image, cropped already. Once-for-All scales and crops the original anew for each resolution:
+other pixels, by 4 to 7 of 255 on average on two photographs, at 160 and 192 instead of 224.
 """
 
 import jax
@@ -26,7 +26,8 @@ def check_resolutions(resolutions: tuple[int, ...], image_size: int) -> None:
 def resized(
     images: Float[Array | np.ndarray, "*batches height width channels"], size: int | None
 ) -> Float[Array | np.ndarray, "*batches size size channels"]:
-    """Images scaled to `size` x `size` pixels, bilinear and anti-aliased; unchanged for None or where they have that size."""
+    """Images scaled to `size` x `size` pixels, bilinear and anti-aliased; unchanged for None or where they
+    have that size."""
     if size is None or images.shape[-3:-1] == (size, size):
         return images
     return jax.image.resize(images, (*images.shape[:-3], size, size, images.shape[-1]), "linear")

@@ -2,8 +2,8 @@
 
 A stage is `(carry, choice, statistics) -> (carry, statistics)`, where `choice` holds one option index for each gene that the
 stage reads: a tuple of ints (*static*, the stage is the sub-network's) or an int32 array (*traced*, it is masked, and can be
-vmapped). `statistics` are the batch-norm statistics to use; with None, or while re-calibrating with RECALIBRATE, the stage uses
-the batch's own. It returns those used.
+vmapped). `statistics` are the batch-norm statistics to use; with None, or while re-calibrating with RECALIBRATE, the stage
+uses the batch's own. It returns those used.
 """
 
 from typing import Any
@@ -23,7 +23,8 @@ Statistics = dict[str, Moments]
 
 
 class Stage(nnx.Module):
-    """A piece of a super-network with the genes it reads. Sub-classes write `forward`, everything else is derived from it.
+    """A piece of a super-network with the genes it reads. Sub-classes write `forward`, everything else is
+    derived from it.
 
     A stage with a `gate=(gene, value)` is left out (its carry passes unchanged) where that gene's value is below `value`.
     A choice has one index for each gene that the stage reads: the gate's first, then `genes`, which are all `forward` sees.
@@ -35,11 +36,11 @@ class Stage(nnx.Module):
     repeated: bool = False
 
     sizes_only: tuple[int, ...] = ()
-    """Which of `genes` are kernel sizes, read by one convolution and nothing else: evaluation by `switch` then branches over
-    them round that convolution alone, which compiles far less."""
+    """Which of `genes` are kernel sizes, read by one convolution and nothing else: evaluation by `switch` then branches
+    over them round that convolution alone, which compiles far less."""
 
     def forward(self, carry: PyTree, choice: Choice, statistics: Statistics) -> tuple[PyTree, Statistics]:
-        """The stage's arithmetic; each batch norm is called with `statistics.get(name)`, which may ask for the batch's own."""
+        """The stage's arithmetic; each batch norm is called with `statistics.get(name)`, see `BatchNorm`."""
         raise TypeError(f"{type(self).__name__} has no forward")
 
     def option(self, choice: Mixed, gene: int) -> Any:
@@ -99,7 +100,8 @@ class Stage(nnx.Module):
         passed = (carry, statistics if isinstance(statistics, dict) and statistics else self.stored())
         if skipped is True:
             return passed
-        run = self.forward(carry, choice if self.gate is None else choice[1:], statistics or {})
+        known: Any = {} if statistics is None else statistics
+        run = self.forward(carry, choice if self.gate is None else choice[1:], known)
         if skipped is False:
             return run
         return jax.tree.map(lambda new, old: jnp.where(skipped, old, new), run, passed)

@@ -68,9 +68,9 @@ def check_arch(arch: Any, space: SearchSpace) -> None:
 class SuperNet(nnx.Module):
     """A sequence of stages; its search space is made of the genes that they read.
 
-    `net(inputs, arch)` are the last stage's outputs with the stored batch-norm statistics: (batch, classes) logits of images for
-    one architecture, a tuple of ints (static: sliced weights) or an int32 vector (traced: masked); with the population in front
-    for an int32 matrix. An extracted network needs no architecture: it has one.
+    `net(inputs, arch)` are the last stage's outputs with the stored batch-norm statistics: (batch, classes) logits of images
+    for one architecture, a tuple of ints (static: sliced weights) or an int32 vector (traced: masked); with the population
+    in front for an int32 matrix. An extracted network needs no architecture: it has one.
 
     It reads float32 images of `input_shape` (height, width, channels), scaled to one of `resolutions` where there are any. A
     network that reads something else overrides `inputs`, and one with other host genes `host_genes` and `prepare`.
@@ -78,6 +78,9 @@ class SuperNet(nnx.Module):
 
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
     """How it was made: `name` and settings."""
+
+    steps: int = 1
+    """How many times the repeated stages of an extracted network run for one example when it is timed."""
 
     def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...] = (), resolutions: tuple[int, ...] = ()):
         self.stages = nnx.List(stages)
@@ -158,6 +161,17 @@ class SuperNet(nnx.Module):
         largest = tuple(map(int, self.space.largest()))
         return jax.eval_shape(lambda inputs: self.forward(inputs, largest, None)[0], self.inputs(batch))
 
+    def tokens(self, batch: int) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes of the tokens that one step of the repeated stages reads."""
+        return jax.ShapeDtypeStruct((batch,), jnp.int32)
+
+    def step_carry(self, stage: int, carry: PyTree[jax.ShapeDtypeStruct]) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes that a stage is called with where `carry` is what the one before has left: the first repeated one gets
+        a step's (tokens, carry)."""
+        if stage != self.first_repeated:
+            return carry
+        return self.tokens(jax.tree.leaves(carry)[0].shape[0]), carry
+
     # -- batch norms --------------------------------------------------------------------------------------------------
 
     @property
@@ -202,9 +216,9 @@ class SuperNet(nnx.Module):
         """The last stage's outputs, with the stored batch-norm statistics: (batch, classes) logits of images.
 
         `inputs`: (batch, height, width, channels) float32 images, normalised as those that the weights were trained on
-        (`nasjax.supernets.create` says how Once-for-All's were). `arch`: a tuple of ints, an int32 vector, or an int32 matrix
-        for a population, whose axis then comes first; left out, it is the only one. Raises ConfigError for other types and
-        shapes, and for indices without an option.
+        (`nasjax.supernets.create` says how Once-for-All's were). `arch`: a tuple of ints, an int32 vector, or an int32
+        matrix for a population, whose axis then comes first; left out, it is the only one. Raises ConfigError for other
+        types and shapes, and for indices without an option.
         """
         if arch is None:
             arch = self._only()

@@ -61,9 +61,9 @@ class Runner(Protocol):
 class Task(ABC):
     """Examples and metrics: trained on `train`, searched on `validation`, reported on `test`.
 
-    `origin` records how it was made: its name and settings. A sub-class gives `objectives`, `statistics`, `metrics` and, to be
-    trained on, `loss`. With `on_host`, statistics are computed by NumPy from outputs brought to the host; else inside jit.
-    `steps` is how many times the repeated stages of a network run for one example, where it has such.
+    `origin` records how it was made: its name and settings. A sub-class gives `objectives`, `statistics`, `metrics` and, to
+    be trained on, `loss`. With `on_host`, statistics are computed by NumPy from outputs brought to the host; else inside
+    jit. `steps` is how many times the repeated stages of a network run for one example, where it has such.
     """
 
     train: Split
@@ -92,7 +92,8 @@ class Task(ABC):
         """Every metric, from the sums of the statistics over examples; differentiable by JAX, for standard errors."""
 
     def loss(self, outputs: PyTree, targets: PyTree, teacher: PyTree | None = None) -> Float[Array, " batch"]:
-        """The loss of every example; with a `teacher`, whose outputs these are, the loss against them instead of `targets`."""
+        """The loss of every example; with a `teacher`, whose outputs these are, the loss against them
+        instead of `targets`."""
         raise ConfigError(f"the task {self.origin['name']} has no loss: nothing can be trained on it")
 
     def augment(self, key: PRNGKey, inputs: PyTree, shift: int) -> PyTree:

@@ -33,7 +33,8 @@ LOSS = Objective("loss", "min", "nats", about="cross-entropy, nats (image classi
 class ImageClassification(Task):
     """Images (n, height, width, channels) float32, already normalised, and their classes (n,) int32, from 0.
 
-    Metrics: `accuracy_top1` (%, 0-100) and `loss` (cross-entropy, nats). No useful network has a loss above that of guessing.
+    Metrics: `accuracy_top1` (%, 0-100) and `loss` (cross-entropy, nats). No useful network has a loss above that of
+    guessing.
     """
 
     classes: int

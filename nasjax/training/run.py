@@ -10,14 +10,13 @@ import jax
 
 from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
-from nasjax.evaluation import EVALUATORS
-from nasjax.evaluation.fastest import bound
+from nasjax.evaluation import EVALUATORS, EvaluatorConfig, measure
 from nasjax.host import write_text
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed, plain
-from nasjax.searches.problem import check_fit, measure
 from nasjax.supernets import SuperNet
 from nasjax.supernets.folders import load, save_network
+from nasjax.tasks import Task
 from nasjax.training import TRAINERS
 from nasjax.types import Arch
 from nasjax.version import __version__
@@ -36,7 +35,7 @@ def train_run(
     check_seed(config["seed"])
     net = _network(config)
     task = tasks.create(**config["task"])
-    check_fit(net, task)
+    task.check(net)
     trainer = settings("trainer", TRAINERS, config["trainer"])
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
     try:
@@ -47,9 +46,9 @@ def train_run(
         ends = {"largest": (trained, net.space.largest()), "smallest": (trained, net.space.smallest())}
     else:
         ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
-    accuracies = {name: _accuracies(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
+    scores = {name: _scores(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
     record = {"command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
-              "accuracies": accuracies, "settings": plain(dict(config))}  # fmt: skip
+              "metric": task.objectives[0].name, "scores": scores, "settings": plain(dict(config))}  # fmt: skip
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     if config["subnet"] is None:
@@ -75,8 +74,8 @@ def _network(config: Mapping[str, Any]) -> SuperNet:
     return net
 
 
-def _accuracies(evaluator: Any, net: SuperNet, task: Any, arch: Arch) -> dict[str, float]:
-    """Accuracy of an architecture, re-calibrated, by split."""
-    validated = bound(evaluator, net, task)
-    splits = ("validation", "test")
-    return {split: round(measure(validated.on(split), arch[None])["accuracy_top1"].item(), 2) for split in splits}
+def _scores(evaluator: EvaluatorConfig, net: SuperNet, task: Task, arch: Arch) -> dict[str, float]:
+    """The task's first metric of an architecture, re-calibrated, by split."""
+    bound = evaluator.bind(net, task)
+    metric, splits = task.objectives[0].name, ("validation", "test")
+    return {split: round(measure(bound.on(split), arch[None])[metric].item(), 4) for split in splits}

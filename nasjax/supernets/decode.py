@@ -1,0 +1,38 @@
+"""Greedy decoding: the repeated stages run step by step on what they predict."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import PyTree
+
+from nasjax.supernets.stage import Choice, Statistics
+from nasjax.supernets.supernet import SuperNet
+
+
+def decode(net: SuperNet, inputs: PyTree, arch: Choice, statistics: tuple[Statistics, ...], steps: int) -> PyTree:
+    """The outputs of the last of `steps` steps, the first one's tokens being 0; the next are the largest outputs.
+
+    The whole network's outputs where no stage is repeated.
+    """
+    first = net.first_repeated
+    carry, _ = net.forward(inputs, arch, statistics, stop=first)
+    if first == len(net.stages):
+        return carry
+    batch = jax.tree.leaves(inputs)[0].shape[0]
+    tokens = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), net.tokens(batch))
+
+    def step(tokens: Any, carry: Any) -> tuple[Any, Any]:
+        (outputs, carry), _ = net.forward((tokens, carry), arch, statistics, start=first)
+        return outputs, carry
+
+    def following(_: Any, state: Any) -> Any:
+        tokens, carry, _ = state
+        outputs, carry = step(tokens, carry)
+        chosen = jax.tree.map(lambda out, like: out.argmax(-1).reshape(like.shape).astype(like.dtype), outputs, tokens)
+        return chosen, carry, outputs
+
+    shapes = jax.eval_shape(step, tokens, carry)[0]
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return lax.fori_loop(0, steps, following, (tokens, carry, nothing))[2]
