@@ -41,6 +41,6 @@ def test_statistics_and_the_key_know_it(tiny_net, tiny_task):
     plain = MaskedConfig(batch=16, calibration_examples=32)
     flipped = replace(plain, augmentation="flip")
     assert plain.bind(tiny_net, tiny_task).context != flipped.bind(tiny_net, tiny_task).context
-    assert not np.array_equal(plain.calibration(tiny_task), flipped.calibration(tiny_task))
+    assert not np.array_equal(plain.calibration(tiny_net, tiny_task), flipped.calibration(tiny_net, tiny_task))
     with pytest.raises(ValueError, match=r"evaluator\.augmentation='mirror' is none of none, flip, crop"):
         replace(plain, augmentation="mirror")

@@ -7,9 +7,8 @@ from itertools import count
 
 import numpy as np
 import pytest
-from nasjax.evaluation.fastest import bound
 
-from nasjax.evaluation import STRATEGIES, AutoConfig, MaskedConfig, auto, fastest
+from nasjax.evaluation import STRATEGIES, AutoConfig, MaskedConfig, auto
 from nasjax.evaluation.memory import TooLarge
 
 SMALL = AutoConfig(batch=16, calibration_examples=16, chunk=2)
@@ -77,10 +76,10 @@ def test_nothing_that_fits_is_told_as_by_a_way_alone(monkeypatch, tiny_net, tiny
 
 def test_the_quickest_is_taken_with_all_settings_and_told(figures, tiny_net, tiny_task, caplog):
     with caplog.at_level(logging.INFO):
-        found = bound(replace(SMALL, seed=3), tiny_net, tiny_task)
+        found = replace(SMALL, seed=3).bind(tiny_net, tiny_task)
     assert found.config == STRATEGIES["switch"](batch=16, calibration_examples=16, chunk=2, seed=3)
     assert "switch is fastest (seconds a sub-network: masked 2, switch 0.5, prefix too large)" in caplog.text
-    assert SMALL.as_way("prefix") == STRATEGIES["prefix"](batch=16, calibration_examples=16, chunk=2)
+    assert SMALL.of_strategy("prefix") == STRATEGIES["prefix"](batch=16, calibration_examples=16, chunk=2)
     # Values do not depend on the way: their key does not name it.
     assert found.context == STRATEGIES["masked"](batch=16, calibration_examples=16, seed=3).bind(tiny_net, tiny_task).context
 
@@ -89,13 +88,13 @@ def test_what_was_timed_is_remembered_for_the_same_network_device_and_batch(
     figures, tiny_net, tiny_task, tmp_path, monkeypatch
 ):
     config = replace(SMALL, file=str(tmp_path / "deep" / "ways.jsonl"))
-    bound(config, tiny_net, tiny_task)
-    bound(replace(config, seed=1), tiny_net, tiny_task)
+    config.bind(tiny_net, tiny_task)
+    replace(config, seed=1).bind(tiny_net, tiny_task)
     assert len(figures) == 1
-    bound(replace(config, batch=8), tiny_net, tiny_task)
+    replace(config, batch=8).bind(tiny_net, tiny_task)
     assert len(figures) == 2
-    monkeypatch.setattr(fastest, "processor_name", lambda: "another")
-    bound(config, tiny_net, tiny_task)
+    monkeypatch.setattr(auto, "processor_name", lambda: "another")
+    config.bind(tiny_net, tiny_task)
     assert len(figures) == 3
     assert len((tmp_path / "deep" / "ways.jsonl").read_text().splitlines()) == 3
 
@@ -104,17 +103,17 @@ def test_what_was_timed_is_remembered_for_the_same_network_device_and_batch(
 def test_a_line_that_is_not_whole_is_passed_over(figures, tiny_net, tiny_task, tmp_path, line):
     file = tmp_path / "ways.jsonl"
     config = replace(SMALL, file=str(file))
-    bound(config, tiny_net, tiny_task)
+    config.bind(tiny_net, tiny_task)
     key = json.loads(file.read_text())["key"]
     file.write_text(line.replace("KEY", key) + "\n")
-    assert bound(config, tiny_net, tiny_task).config == SMALL.as_way("switch")
+    assert config.bind(tiny_net, tiny_task).config == SMALL.of_strategy("switch")
     assert len(figures) == 2
 
 
 def test_a_file_that_cannot_be_written_costs_nothing_but_its_memory(figures, tiny_net, tiny_task, tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    found = bound(replace(SMALL, file=str(tmp_path / "file" / "ways.jsonl")), tiny_net, tiny_task)
-    assert found.config == SMALL.as_way("switch") and "cannot be written" in caplog.text
+    found = replace(SMALL, file=str(tmp_path / "file" / "ways.jsonl")).bind(tiny_net, tiny_task)
+    assert found.config == SMALL.of_strategy("switch") and "cannot be written" in caplog.text
 
 
 def test_relatives_are_architectures_half_of_them_near_the_others(tiny_net):

@@ -9,14 +9,15 @@ from tables import GENES, brute_front, write_table
 
 import nasjax
 from nasjax.cli import main
-from nasjax.objectives import Goals, parse_constraints, parse_objectives
+from nasjax.objectives import measurable, parse_goals
 from nasjax.tactics import TACTICS
+from nasjax.tasks import OBJECTIVES
 
 RANGES = {"acc": (0.0, 100.0), "cost": (0.0, 200.0), "width": (0.0, 300.0)}
 
 
 def goals(objectives, constraints):
-    return Goals(parse_objectives(objectives, RANGES, {}), parse_constraints(constraints, RANGES))
+    return parse_goals(objectives, constraints, measurable(RANGES, OBJECTIVES))
 
 
 def everything(net):

@@ -64,7 +64,7 @@ def scored_by_hand(logits, labels):
 @pytest.mark.parametrize("index", [1, 2, 3])
 def test_a_population_is_its_networks_one_by_one(tiny_net, tiny_task, found, archs, index):
     arch = tuple(map(int, archs[index]))
-    statistics = calibrated_by_hand(tiny_net, arch, CONFIG.calibration(tiny_task))
+    statistics = calibrated_by_hand(tiny_net, arch, CONFIG.calibration(tiny_net, tiny_task))
     small = extract(tiny_net, arch, jax.tree.map(jnp.asarray, statistics))
     graph, weights = nnx.split(small)
     assert len(tiny_task.validation) % CONFIG.batch != 0
@@ -83,7 +83,7 @@ def test_the_networks_differ_and_calibration_matters(tiny_net, tiny_task, found,
 
 def test_calibration_is_an_average_over_batches(tiny_net, tiny_task, archs):
     """Of the batch moments, not the moments of all pictures together."""
-    batches = CONFIG.calibration(tiny_task)
+    batches = CONFIG.calibration(tiny_net, tiny_task)
     arch = tuple(map(int, archs[2]))
     graph, weights = nnx.split(tiny_net)
     traced = jax.jit(lambda weights, arch: calibrate(nnx.merge(graph, weights), arch, jnp.asarray(batches)))
@@ -94,15 +94,15 @@ def test_calibration_is_an_average_over_batches(tiny_net, tiny_task, archs):
     assert np.abs(statistics[-1]["expand"].variance - pooled[-1]["expand"].variance).max() > 1e-2
 
 
-def test_calibration_pictures(tiny_task):
-    batches = CONFIG.calibration(tiny_task)
+def test_calibration_examples(tiny_net, tiny_task):
+    batches = CONFIG.calibration(tiny_net, tiny_task)
     assert batches.shape == (3, 16, 7, 7, 3)  # 50 asked for: whole batches only
     training = {image.tobytes() for image in tiny_task.train.inputs}
     drawn = [image.tobytes() for image in batches.reshape(-1, 7, 7, 3)]
     assert len(set(drawn)) == 48 and set(drawn) <= training
-    assert not np.array_equal(replace(CONFIG, seed=1).calibration(tiny_task), batches)
-    assert replace(CONFIG, calibration_examples=3).calibration(tiny_task).shape[:2] == (1, 16)
-    assert replace(CONFIG, calibration_examples=1000, batch=200).calibration(tiny_task).shape[:2] == (1, 96)
+    assert not np.array_equal(replace(CONFIG, seed=1).calibration(tiny_net, tiny_task), batches)
+    assert replace(CONFIG, calibration_examples=3).calibration(tiny_net, tiny_task).shape[:2] == (1, 16)
+    assert replace(CONFIG, calibration_examples=1000, batch=200).calibration(tiny_net, tiny_task).shape[:2] == (1, 96)
 
 
 def test_results_do_not_depend_on_company(evaluator, found, archs):

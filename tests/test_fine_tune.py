@@ -19,7 +19,8 @@ from nasjax.supernets.checkpoints import tensors
 from nasjax.supernets.elastic import Conv
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import save_network
-from nasjax.training.sandwich import _sandwich_loss
+from nasjax.training.loop import step_loss
+from nasjax.training.sandwich import SandwichConfig
 
 
 @pytest.fixture
@@ -45,12 +46,12 @@ def test_an_extracted_network_is_tuned_in_a_folder_that_loads(subnet, capsys):
     changed = [name for name, value in tensors(before).items() if not (tensors(after)[name] == value).all()]
     assert changed == list(tensors(before))
     record = json.loads(Path("tuned/record.json").read_text())
-    assert record["settings"]["subnet"] == "subnet" and set(record["accuracies"]) == {"before", "after"}
+    assert record["settings"]["subnet"] == "subnet" and set(record["scores"]) == {"before", "after"}
     # Its own batch-norm statistics, of all training pictures, are stored with it.
     task = tasks.create("digits")
     logits = np.asarray(jax.jit(after.__call__)(task.test.inputs))
     accuracy = 100 * (logits.argmax(1) == task.test.targets).mean()
-    assert accuracy == pytest.approx(record["accuracies"]["after"]["test"], abs=1.5)
+    assert accuracy == pytest.approx(record["scores"]["after"]["test"], abs=1.5)
     assert accuracy > 90
 
 
@@ -58,7 +59,9 @@ def test_the_loss_of_an_only_network_is_that_of_the_labels():
     net = scrambled(nnx.eval_shape(supernets.SUPERNETS["digits"].create), 2)
     small, task = extract(net, architectures(net.space, 1)[1]), tasks.create("digits")
     images, labels = jnp.asarray(task.train.inputs[:8]), jnp.asarray(task.train.targets[:8])
-    found = jax.jit(lambda images: _sandwich_loss(small, task, images, labels, None))(images)
+    found = jax.jit(
+        lambda images: step_loss(small, task, images, labels, SandwichConfig().subnets(small.space, jax.random.key(0)))
+    )(images)
     forward = jax.jit(lambda images: small.forward(images, (0,) * len(small.space.genes), None)[0])
     logits = np.asarray(forward(images), np.float64)
     logits -= logits.max(1, keepdims=True)

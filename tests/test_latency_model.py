@@ -9,7 +9,7 @@ from tiny import architectures, tiny_network
 
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.hardware.latency_model import fit_latency
-from nasjax.hardware.latency_table import _carried, branches, extracted
+from nasjax.hardware.latency_table import _carry_sizes, branches, extracted
 from nasjax.predictors import GaussianProcess, Inputs, Ridge
 from nasjax.space import Gene, SearchSpace
 from nasjax.supernets.extract import extract
@@ -87,10 +87,10 @@ def test_of_many_resolutions_a_few_are_timed_and_the_others_lie_between():
                        kernels=(3,), expands=(1, 3), resolutions=sizes, image_size=11)  # fmt: skip
     made = branches(net, 2)
     assert {branch.carry.shape[1] for branch in made.distinct.values() if branch.carry.shape[3:] == (3,)} == {5, 7, 9, 11}
-    sums = made.sums({name: float(_carried(branch.network, branch.carry)[0]) for name, branch in made.distinct.items()})
+    sums = made.sums({name: float(_carry_sizes(branch.network, branch.carry)[0]) for name, branch in made.distinct.items()})
     arch = np.asarray(net.space.largest())[None].repeat(len(sizes), 0)
     arch[:, 0] = range(len(sizes))
-    wanted = [sum(_carried(net, jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32))) for size in sizes]
+    wanted = [sum(_carry_sizes(net, jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32))) for size in sizes]
     np.testing.assert_allclose(sums.table.exact(arch) / 1e6, wanted)
     ones = made.sums(dict.fromkeys(made.distinct, 1.0))
     assert all(set(np.unique(table)) <= {0, 1_000_000} for table in ones.table.tables)

@@ -16,7 +16,7 @@ from tiny import architectures, easy_task, tiny_network
 
 from nasjax import supernets
 from nasjax.evaluation import MaskedConfig, measure, memory
-from nasjax.evaluation import blocks as pictures
+from nasjax.evaluation.blocks import batches_per_block, blocks_by_step
 from nasjax.evaluation.masked import at_once
 from nasjax.evaluation.programs import calibrations
 from nasjax.supernets.resolution import RESOLUTIONS
@@ -36,7 +36,7 @@ def test_less_memory_means_smaller_chunks_and_blocks_and_the_same_scores(tiny_ne
     task = easy_task(sizes=(96, 90, 30))
     archs = np.array(architectures(tiny_net.space, 1), np.int32)
     whole = CONFIG.bind(tiny_net, task)
-    monkeypatch.setattr(memory, "PICTURES", 0.0001)
+    monkeypatch.setattr(memory, "EXAMPLES_SHARE", 0.0001)
     small = replace(CONFIG, memory_gb=holds(tiny_net, 2)).bind(tiny_net, task)
     assert (whole.chunk, len(whole._blocks)) == (3, 1)
     assert small.chunk == 2
@@ -66,23 +66,23 @@ def test_another_split_shares_programs_and_one_split_at_a_time_is_on_the_device(
     validation = CONFIG.bind(tiny_net, task)
     found = validation(archs)
     test = validation.on("test")
-    assert "_blocks" not in vars(validation)
+    assert "_steps" not in vars(validation)
     alone = CONFIG.bind(tiny_net, task, "test")
     for name, values in alone(archs).items():
         np.testing.assert_allclose(test(archs)[name], values, rtol=1e-5)
     assert test.context == alone.context != validation.context
     test.release()
-    assert "_blocks" not in vars(test) and test._way.score._cache_size() == 0
+    assert "_steps" not in vars(test) and test._strategy.score._cache_size() == 0
     for name, values in validation(archs).items():
         np.testing.assert_array_equal(values, found[name])
-    assert validation._way.calibrate._cache_size() == validation._way.score._cache_size() == 1
+    assert validation._strategy.calibrate._cache_size() == validation._strategy.score._cache_size() == 1
 
 
 def test_blocks_hold_every_picture_once_in_order():
     images, labels = np.arange(70.0).reshape(70, 1, 1, 1).astype(np.float32), np.arange(70, dtype=np.int32)
     for room in (1, 40, 200, 10**6):
-        blocks = pictures.blocks(images, labels, 10, pictures.batches(images, 10, room))
-        kept = np.concatenate([np.asarray(count).ravel() for _, _, count in blocks]) == 1
+        (blocks,) = blocks_by_step(Split(images, labels), 10, batches_per_block(images, 70, 10, room))
+        kept = np.concatenate([np.asarray(block.weights).ravel() for block in blocks]) == 1
         for part, wanted in ((0, images.ravel()), (1, labels)):
             np.testing.assert_array_equal(np.concatenate([np.asarray(b[part]).ravel() for b in blocks])[kept], wanted)
         assert len({block[0].shape for block in blocks}) == 1
@@ -90,7 +90,7 @@ def test_blocks_hold_every_picture_once_in_order():
 
 
 def test_memory_that_does_not_hold_one_network_is_refused(tiny_net, tiny_task):
-    with pytest.raises(ValueError, match=r"does not hold one network on the evaluator\.batch=16 pictures that re-cal"):
+    with pytest.raises(ValueError, match=r"does not hold one network on the evaluator\.batch=16 examples that re-cal"):
         replace(CONFIG, memory_gb=holds(tiny_net, 0.5)).bind(tiny_net, tiny_task)
 
 
@@ -122,7 +122,9 @@ def test_what_xla_reserves_stays_within_the_estimate():
 
 def planned(net):
     config = MaskedConfig()
-    return memory.plan(config, config.needs(net), net, np.zeros((3, 100, *net.input_shape), np.float32), 10_000)
+    return memory.plan(
+        config, config.needs(net), net, np.zeros((3, 100, *net.input_shape), np.float32), net.inputs(1), 10_000
+    )
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "ofa_resnet50" else pytest.mark.slow) for n in ofa.NAMES])

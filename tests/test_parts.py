@@ -14,8 +14,8 @@ from nasjax.evaluation.switch import Switched
 from nasjax.supernets import elastic
 from nasjax.supernets.cpu import micro_batches as parts
 from nasjax.supernets.cpu.deferred_norm import Pending
-from nasjax.supernets.cpu.micro_batches import largest_part, recalibrating, together
-from nasjax.supernets.elastic import ConvNorm
+from nasjax.supernets.cpu.micro_batches import largest_part, together
+from nasjax.supernets.elastic import RECALIBRATE, ConvNorm
 
 PICTURES = 6
 
@@ -53,10 +53,7 @@ def test_moments_and_answers_are_those_of_the_whole_batch(run, kind, monkeypatch
     choice = arch if run == "static" else jnp.asarray(arch, jnp.int32)
     whole = jax.jit(lambda images: forward(images, choice, None))(images)
     monkeypatch.setattr(ConvNorm, "_few", lambda layer, x, width: 2)
-    jax.clear_caches()  # a stage is traced once
-    with recalibrating():
-        parted = jax.jit(lambda images: forward(images, choice, None))(images)
-    jax.clear_caches()
+    parted = jax.jit(lambda images: forward(images, choice, RECALIBRATE))(images)
     close(parted, whole, 2e-5)
 
 
@@ -66,10 +63,9 @@ def test_layers_hand_on_what_is_pending(monkeypatch):
     x = jnp.ones((PICTURES, 5, 5, layer.conv.kernel.shape[2]))
     monkeypatch.setattr(elastic, "CACHED_BYTES", 1)
     assert not isinstance(layer.pending(x, None)[0], Pending)  # as in training
-    with recalibrating():
-        assert isinstance(layer.pending(x, None)[0], Pending)
-        assert not isinstance(layer.pending(x, layer.norm.stored())[0], Pending)
-        assert not isinstance(layer(x, None)[0], Pending)
+    assert isinstance(layer.pending(x, RECALIBRATE)[0], Pending)
+    assert not isinstance(layer.pending(x, layer.norm.stored())[0], Pending)
+    assert not isinstance(layer(x, RECALIBRATE)[0], Pending)
 
 
 def test_moments_of_parts_keep_their_digits_far_from_zero(monkeypatch):
@@ -77,17 +73,16 @@ def test_moments_of_parts_keep_their_digits_far_from_zero(monkeypatch):
     layer.conv.kernel[...] = jnp.eye(3, 4)[None, None]
     x = jnp.asarray(np.random.default_rng(0).normal(1000, 1, (PICTURES, 8, 8, 3)), jnp.float32)
     monkeypatch.setattr(elastic, "CACHED_BYTES", 1)
-    with recalibrating():
-        found = layer(x, None)[1].variance[:3]
+    found = layer(x, RECALIBRATE)[1].variance[:3]
     np.testing.assert_allclose(found, np.asarray(x, np.float64).var((0, 1, 2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", NETS)
-@pytest.mark.parametrize("seen", [Few, Switched])
+@pytest.mark.parametrize("seen", [MicroBatched, Switched])
 def test_stages_answer_few_pictures_as_they_answer_all(kind, seen, monkeypatch):
     net = scrambled(NETS[kind](), 1)
     images = pictures(net)
-    monkeypatch.setattr(few, "WEIGHTS", 0)
+    monkeypatch.setattr(few, "WEIGHTS_SHARE", 0)
     arch = jnp.asarray(architectures(net.space, 1)[2], jnp.int32)
     whole = jax.jit(lambda images: net.forward(images, arch, net.stored())[0])(images)
     monkeypatch.setattr(few, "STAGE_BYTES", 1)

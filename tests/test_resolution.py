@@ -12,7 +12,7 @@ from tiny import architectures, close, tiny_network
 import nasjax
 from nasjax import supernets
 from nasjax.evaluation import MaskedConfig
-from nasjax.evaluation.host_genes import by_resolution
+from nasjax.evaluation.host_genes import by_host
 from nasjax.hardware.costs import cost_tables
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families.resnet import ResNetConfig
@@ -48,18 +48,18 @@ def test_the_gene_comes_first_and_says_that_it_is_the_host_s(net, tiny_net):
     gene = net.space.genes[0]
     assert (gene.name, gene.options, gene.host) == ("resolution", RESOLUTIONS, True)
     assert net.space.size == 2 * tiny_net.space.size
-    assert net.resolution(net.space.smallest()) == 5
-    assert tiny_net.resolution(tiny_net.space.smallest()) is None
+    assert net.host(net.space.smallest()) == (5,)
+    assert tiny_net.host(tiny_net.space.smallest()) == ()
 
 
 def test_a_population_is_grouped_by_it(net, tiny_net, archs):
-    assert [(size, rows.tolist()) for size, rows in by_resolution(net, archs)] == [(5, [0, 2, 4]), (7, [1, 3, 5])]
-    assert [(size, len(rows)) for size, rows in by_resolution(tiny_net, archs[:, 1:])] == [(None, 6)]
+    assert [(host, rows.tolist()) for host, rows in by_host(net, archs)] == [((5,), [0, 2, 4]), ((7,), [1, 3, 5])]
+    assert [(host, len(rows)) for host, rows in by_host(tiny_net, archs[:, 1:])] == [((), 6)]
 
 
 def test_scores_are_those_of_a_network_on_pictures_of_that_size(net, tiny_net, archs, tiny_task):
     evaluator = CONFIG.bind(net, tiny_task)
-    rows = dict(by_resolution(net, archs))
+    rows = dict(by_host(net, archs))
     found = {name: np.zeros(len(archs)) for name in evaluator.metrics}
     for start in (0, 3):
         for name in found:
@@ -78,7 +78,7 @@ def tables(net):
 
 
 def test_costs_have_one_slice_a_resolution(net, archs, tables):
-    for size, rows in by_resolution(net, archs):
+    for size, rows in by_host(net, archs):
         alone = cost_tables(nnx.eval_shape(replace(NETWORK, image_size=size).create))
         for name in ("macs", "params", "memory"):
             np.testing.assert_array_equal(tables[name].exact(archs[rows]), alone[name].exact(archs[rows, 1:]))

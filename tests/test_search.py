@@ -17,7 +17,7 @@ from tables import GENES, brute_front, write_table
 import nasjax
 from nasjax import supernets
 from nasjax.algorithms import NSGA2
-from nasjax.objectives import Goals, parse_objectives
+from nasjax.objectives import parse_goals
 from nasjax.predictors import Ridge
 from nasjax.runs.folder import run_folder
 from nasjax.searches.loop import tactic_problem
@@ -464,9 +464,7 @@ def test_a_table_with_holes_is_drawn_from_row_by_row(tmp_path, tactic):
     """Every row as likely as any other; the nearest row to a random architecture would not be."""
     net = sparse_table(tmp_path / "sparse.csv")
     problem = search_problem(net, None)
-    for_tactic = tactic_problem(
-        problem, Goals(parse_objectives(["max:acc"], problem.measurable, {}), ()), NSGA2(), Ridge(), 40
-    )
+    for_tactic = tactic_problem(problem, parse_goals(["max:acc"], (), problem.measurable), NSGA2(), Ridge(), 40)
     chosen = {"random": Random(population=40), "weaknas": WeakNAS(first=40)}[tactic]
     places = {bytes(arch): i for i, arch in enumerate(net.archs)}
     times = np.zeros(len(net.archs))

@@ -10,7 +10,7 @@ from tables import GENES, write_table
 
 import nasjax
 from nasjax.algorithms import NSGA2
-from nasjax.objectives import Goals, parse_constraints, parse_objectives
+from nasjax.objectives import parse_goals
 from nasjax.predictors import Ridge
 from nasjax.searches.loop import tactic_problem
 from nasjax.searches.problem import search_problem
@@ -58,9 +58,7 @@ def test_concurrent_search_asks_for_what_the_tactic_asks_for(net):
     seeds, shared = (3, 0, 1, 2), 0
     runs = nasjax.search_seeds(net, seeds, **chosen)
     problem = search_problem(net, None)
-    goals = Goals(
-        parse_objectives(GOALS, problem.measurable, {}), parse_constraints(chosen["constraints"], problem.measurable)
-    )
+    goals = parse_goals(GOALS, chosen["constraints"], problem.measurable)
     for_tactic = tactic_problem(problem, goals, NSGA2(population=10), Ridge(), 60)
     tactic = Concurrent(**TACTICS["concurrent"])
     for seed, archs, values in zip(seeds, runs.archs, runs.values, strict=True):

@@ -11,10 +11,12 @@ from tiny import CONFIG, close, easy_task
 
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
+from nasjax.supernets import supernet
 from nasjax.supernets.checkpoints import tensors
 from nasjax.supernets.resolution import resized
-from nasjax.training import SandwichConfig, sandwich
-from nasjax.training.sandwich import _sandwich_loss, shift_images
+from nasjax.tasks.image_classification import shift_images
+from nasjax.training import SandwichConfig
+from nasjax.training.loop import Subnets, step_loss
 
 SMALL = replace(
     CONFIG,
@@ -84,14 +86,14 @@ def test_every_resolution_is_trained(task, monkeypatch):
         seen.add(size)
         return resized(images, size)
 
-    monkeypatch.setattr(sandwich, "resized", noted)
+    monkeypatch.setattr(supernet, "resized", noted)
     net = nnx.jit(lambda: replace(SMALL, resolutions=(4, 6)).create(0))()
     trained = TRAINER.train(net, task, jax.random.key(3), lambda *facts: None)
     assert seen == {4, 6}
     archs = np.stack([net.space.largest(), net.space.smallest()])
     before, after = (MaskedConfig(batch=30, calibration_examples=120, chunk=2).bind(n, task)(archs) for n in (net, trained))
     assert (after["loss"] < 0.6 * before["loss"]).all()
-    assert [net.resolution(arch) for arch in archs] == [6, 4]
+    assert [net.host(arch) for arch in archs] == [(6,), (4,)]
 
 
 def test_stored_statistics_are_the_largest_networks(trained, task):
@@ -131,17 +133,20 @@ def test_the_loss_by_hand(fresh, task):
     teacher = np.exp(log[0])
     wanted = [-log[0][np.arange(24), labels].mean(), *(-(teacher * student).sum(-1).mean() for student in log[1:])]
 
+    ends = tuple(tuple(map(int, arch)) for arch in (net.space.largest(), net.space.smallest()))
+
     @jax.jit
     def loss(weights):
-        return _sandwich_loss(nnx.merge(graph, weights, rest), task, images, labels, archs)
+        subnets = Subnets(ends, (None, 0), archs, 0, (1.0,) * 4)
+        return step_loss(nnx.merge(graph, weights, rest), task, images, labels, subnets)
 
     assert float(loss(weights)) == pytest.approx(np.mean(wanted), rel=1e-5)
 
 
 def test_no_gradient_reaches_the_teacher_through_the_students(task):
     logits, teacher = jnp.asarray([[1.0, 2.0, 0.5]]), jnp.asarray([[0.2, 0.1, 3.0]])
-    assert not np.asarray(jax.grad(lambda t: task.distillation(logits, t).sum())(teacher)).any()
-    gradient = jax.grad(lambda s: task.distillation(s, teacher).sum())(logits)
+    assert not np.asarray(jax.grad(lambda t: task.loss(logits, None, t).sum())(teacher)).any()
+    gradient = jax.grad(lambda s: task.loss(s, None, teacher).sum())(logits)
     close(gradient, jax.nn.softmax(logits) - jax.nn.softmax(teacher), 1e-6)
 
 

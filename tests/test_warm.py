@@ -8,7 +8,7 @@ from tables import GENES, write_table
 
 import nasjax
 from nasjax.cli import main
-from nasjax.objectives import Goals, parse_constraints, parse_objectives
+from nasjax.objectives import parse_goals
 from nasjax.pareto import non_dominated_sort
 from nasjax.searches.dynast import import_results
 from nasjax.searches.problem import search_problem
@@ -34,7 +34,7 @@ def earlier(net, tmp_path_factory):
 
 def begin(place, net, objectives, constraints=()):
     problem = search_problem(net, None)
-    goals = Goals(parse_objectives(objectives, problem.measurable, {}), parse_constraints(constraints, problem.measurable))
+    goals = parse_goals(objectives, constraints, problem.measurable)
     return warm_start(place, problem, goals, net)
 
 

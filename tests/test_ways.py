@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,9 @@ from toy_transformer import SOURCE, TARGET, WORDS, ToyTransformer
 
 from nasjax import supernets
 from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
-from nasjax.evaluation.prefix import SKIPPED, Kept, _walk
+from nasjax.evaluation.prefix import SKIPPED, Cache, _walk
 from nasjax.evaluation.switch import Switched, in_turn
+from nasjax.objectives import Objective
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families.resnet import ResNetConfig
 from nasjax.tasks import ImageClassification, Split
@@ -30,11 +30,14 @@ PICTURES, CLASSES = 6, 3
 class Logits(ImageClassification):
     """A task whose metrics are the logits themselves, of every picture; a picture's label is its number."""
 
-    metrics: ClassVar[tuple[str, ...]] = tuple(f"{i}_{j}" for i, j in product(range(PICTURES), range(CLASSES)))
+    objectives = tuple(Objective(f"{i}_{j}", "min") for i, j in product(range(PICTURES), range(CLASSES)))
 
-    def scores(self, logits, labels):
-        mine = jax.nn.one_hot(labels, PICTURES)[:, :, None]
-        return (mine * logits[:, None, :CLASSES]).reshape(len(logits), -1)
+    def statistics(self, outputs, targets):
+        mine = jax.nn.one_hot(targets, PICTURES)[:, :, None]
+        return (mine * outputs[:, None, :CLASSES]).reshape(len(outputs), -1)
+
+    def metrics(self, totals):
+        return {objective.name: total / PICTURES for objective, total in zip(self.objectives, totals, strict=True)}
 
 
 def task_of(size=7, calibrating=8):
@@ -43,7 +46,10 @@ def task_of(size=7, calibrating=8):
     train, rest = (rng.normal(size=(number, size, size, 3)).astype(np.float32) for number in (calibrating, PICTURES))
     numbered = Split(rest, np.arange(PICTURES, dtype=np.int32))
     return Logits(
-        Split(train, np.zeros(calibrating, np.int32)), numbered, replace(numbered, inputs=rest[::-1].copy()), PICTURES
+        Split(train, np.zeros(calibrating, np.int32)),
+        numbered,
+        replace(numbered, inputs=rest[::-1].copy()),
+        classes=PICTURES,
     )
 
 
@@ -77,7 +83,10 @@ def extracted_logits(net, archs, task, calibration):
 
 def logits(found):
     """(pop, pictures, classes) out of what an evaluator of `Logits` found: a metric is the mean over all pictures."""
-    return np.stack([found[name] for name in Logits.metrics], axis=1).reshape(-1, PICTURES, CLASSES) * PICTURES
+    return (
+        np.stack([found[objective.name] for objective in Logits.objectives], axis=1).reshape(-1, PICTURES, CLASSES)
+        * PICTURES
+    )
 
 
 @pytest.fixture(scope="module", params=["mobilenet", pytest.param("resnet", marks=pytest.mark.slow)])
@@ -86,7 +95,7 @@ def case(request):
     net, task = NETS[request.param](), task_of()
     archs = np.array(architectures(net.space, 1), np.int32)
     archs = np.asarray(net.space.canonical(archs))
-    calibration = EVALUATORS["masked"](**SETTINGS).calibration(task)
+    calibration = EVALUATORS["masked"](**SETTINGS).calibration(net, task)
     return net, archs, task, extracted_logits(net, archs, task, calibration)
 
 
@@ -117,7 +126,9 @@ def test_results_do_not_depend_on_company(case, bound):
 def test_statistics_are_those_of_the_masked_network(case, bound):
     net, archs, task, _ = case
     arch = tuple(map(int, archs[2]))
-    close(bound.statistics(arch), calibrated_by_hand(net, arch, EVALUATORS["masked"](**SETTINGS).calibration(task)), 2e-5)
+    close(
+        bound.statistics(arch), calibrated_by_hand(net, arch, EVALUATORS["masked"](**SETTINGS).calibration(net, task)), 2e-5
+    )
 
 
 def test_the_key_does_not_name_the_way(case, bound):
@@ -240,7 +251,7 @@ def test_a_carry_that_is_no_picture_is_switched_too():
 
 
 def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
-    kept = Kept(100)
+    kept = Cache(100)
     for name in "abc":
         kept.put(name, np.zeros(5))  # 40 bytes each
     assert (kept.get("a"), kept.bytes) == (None, 80)
@@ -256,7 +267,7 @@ def test_what_is_kept_is_bounded_and_the_least_recently_used_goes_first():
 def test_a_walk_takes_each_beginning_once_and_ends_with_every_path(limit):
     """A carry that is the way gone, on random tries; kept from one population to the next, it is not walked again."""
     rng = np.random.default_rng(limit)
-    kept, before = Kept(limit), set()
+    kept, before = Cache(limit), set()
     for _ in range(5):
         drawn = rng.integers(-1, 2, (6, 4))
         paths = sorted({tuple((int(i),) for i in row) for row in drawn})
@@ -347,7 +358,7 @@ def test_all_ways_answer_as_the_extracted_networks(name):
         parts = (replace(part, inputs=part.inputs[..., :1]) for part in (task.train, task.validation, task.test))
         task = replace(task, **dict(zip(("train", "validation", "test"), parts, strict=True)))
     archs = np.asarray(net.space.canonical(np.array(architectures(net.space, 1), np.int32)))
-    wanted = extracted_logits(net, archs, task, EVALUATORS["masked"](**settings).calibration(task))
+    wanted = extracted_logits(net, archs, task, EVALUATORS["masked"](**settings).calibration(net, task))
     scale = np.abs(wanted).max()
     ordered = np.sort(wanted, axis=2)
     narrow = ordered[..., -1] - ordered[..., -2] < 2e-4 * scale

@@ -20,6 +20,8 @@ Choice = tuple[int, ...] | Int[Array, " _genes"]
 Mixed = Choice | tuple[int | Branching, ...]
 """What `switch` gives to `forward`: a static choice but for kernel sizes, which it branches over."""
 Statistics = dict[str, Moments]
+UsedStatistics = Statistics | Recalibrate
+"""What batch norms use: the statistics given (the batch's own where there are none), or RECALIBRATE."""
 
 
 class Stage(nnx.Module):
@@ -39,7 +41,7 @@ class Stage(nnx.Module):
     """Which of `genes` are kernel sizes, read by one convolution and nothing else: evaluation by `switch` then branches
     over them round that convolution alone, which compiles far less."""
 
-    def forward(self, carry: PyTree, choice: Choice, statistics: Statistics) -> tuple[PyTree, Statistics]:
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         """The stage's arithmetic; each batch norm is called with `statistics.get(name)`, see `BatchNorm`."""
         raise TypeError(f"{type(self).__name__} has no forward")
 

@@ -15,7 +15,7 @@ from nasjax.supernets.cpu.convolution import ACTIVATIONS, Maps
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, make_divisible, pick
 from nasjax.supernets.families.limits import COUNT, COUNT_OR_NONE, ODD, POSITIVE, WHOLE, check_limits
 from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
-from nasjax.supernets.stage import Choice, Mixed, Stage, Statistics
+from nasjax.supernets.stage import Choice, Mixed, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
 
 LIMITS = {
@@ -91,7 +91,7 @@ class Stem(Stage):
         self.conv = ConvNorm(config.channels, config.stem_width, (3,), stride=config.stem_stride, rngs=rngs,
                              activation=config.stem_activation, epsilon=config.epsilon)  # fmt: skip
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         carry, moments = self.conv(carry, statistics.get("conv"))
         return carry, {"conv": moments}
 
@@ -104,7 +104,7 @@ class SeparableBlock(Stage):
         self.depthwise = ConvNorm(inputs, inputs, (3,), depthwise=True, activation=activation, epsilon=epsilon, rngs=rngs)
         self.project = ConvNorm(inputs, outputs, epsilon=epsilon, rngs=rngs)
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         used: Statistics = {}
         x, used["depthwise"] = self.depthwise.pending(carry, statistics.get("depthwise"))
         x, used["project"] = self.project(x, statistics.get("project"))
@@ -149,7 +149,7 @@ class InvertedBottleneck(Stage):
         """The width between expansion and projection, for each expand ratio."""
         return tuple(make_divisible(round(self.inputs * ratio)) for ratio in self.genes[1].options)  # type: ignore
 
-    def forward(self, carry: Maps, choice: Mixed, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(self, carry: Maps, choice: Mixed, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         middle = pick(self.middles(), choice[1])  # type: ignore[arg-type]
         used: Statistics = {}
         x, used["expand"] = self.expand.pending(carry, statistics.get("expand"), middle)
@@ -172,7 +172,7 @@ class Head(Stage):
         self.classify = Dense(config.final_width or expanded, config.classes, rngs=rngs)
 
     def forward(
-        self, carry: Maps, choice: Choice, statistics: Statistics
+        self, carry: Maps, choice: Choice, statistics: UsedStatistics
     ) -> tuple[Float[Array, "batch classes"], Statistics]:
         used: Statistics = {}
         if self.expand is not None:

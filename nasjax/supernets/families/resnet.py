@@ -18,7 +18,7 @@ from nasjax.supernets.cpu.convolution import Maps
 from nasjax.supernets.elastic import ConvNorm, Dense, Size, cut, make_divisible, pick
 from nasjax.supernets.families.limits import COUNT, COUNT_OR_NONE, ONE_OR_TWO, POSITIVE, WHOLE, check_limits
 from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
-from nasjax.supernets.stage import Choice, Stage, Statistics
+from nasjax.supernets.stage import Choice, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
 
 LIMITS = {
@@ -105,7 +105,7 @@ class StemConv(Stage):
         wide = inputs.largest if isinstance(inputs, Width) else inputs
         self.conv = ConvNorm(wide, outputs.largest, (3,), stride=stride, activation="relu", epsilon=epsilon, rngs=rngs)
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         if self.inputs is not None:
             carry = cut(carry, -1, pick(self.inputs.options(self.genes[0]), choice[0]))
         width = pick(self.outputs.options(self.genes[-1]), choice[-1])
@@ -122,7 +122,7 @@ class StemBlock(Stage):
         self.gate = gate
         self.conv = ConvNorm(width.largest, width.largest, (3,), activation="relu", epsilon=epsilon, rngs=rngs)
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         width = pick(self.width.options(self.genes[0]), choice[0])
         carry = cut(carry, -1, width)
         x, moments = self.conv(carry, statistics.get("conv"), width)
@@ -166,7 +166,7 @@ class Bottleneck(Stage):
             for ratio in self.genes[-1].options
         )
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[Maps, Statistics]:
+    def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         carry = cut(carry, -1, pick(self.inputs.options(self.genes[0]), choice[0]))
         width = pick(self.outputs.options(self.genes[-2]), choice[-2])
         middle: Size = pick(self.middles(), choice[-2] * len(self.genes[-1].options) + choice[-1])
@@ -189,7 +189,7 @@ class Head(Stage):
         self.genes = (inputs.gene,)
         self.classify = Dense(inputs.largest, classes, rngs=rngs)
 
-    def forward(self, carry: Maps, choice: Choice, statistics: Statistics) -> tuple[PyTree, Statistics]:
+    def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         carry = cut(carry, -1, pick(self.inputs.options(self.genes[0]), choice[0]))
         return self.classify(carry.mean((1, 2))), {}
 
