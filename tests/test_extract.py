@@ -209,7 +209,7 @@ def test_a_failed_write_leaves_the_old_file(tiny_net, tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def full(*_):
-        raise OSError("no space left")
+        raise OSError(28, "no space left")
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="no space left"):

@@ -222,7 +222,7 @@ def max_pool(x: Maps) -> Maps:
 
 
 def average_pool(x: Maps, size: int) -> Maps:
-    """Average pooling over `size` x `size` pixels (1 or 2) at that stride; windows that the edge cuts average what is inside."""
+    """Average pooling over `size` x `size` pixels (1 or 2) at that stride; windows at the edge average the pixels inside."""
     if size == 1:
         return x
     # Repeating an odd edge once keeps the mean of the pixels inside: (a + a) / 2 = a.
