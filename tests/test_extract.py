@@ -172,12 +172,12 @@ def test_weights_that_are_missing_unexpected_or_misshapen_are_named(saved, tmp_p
         load(tmp_path)
 
     copied(saved, tmp_path, lambda found: found.update(z=np.zeros(1), more=np.zeros(1)))
-    with pytest.raises(ValueError, match="another super-network: tensor 'more' is not wanted"):
+    with pytest.raises(ValueError, match="another super-network: tensor 'more' is unexpected"):
         load(tmp_path)
 
     copied(saved, tmp_path, lambda found: found.update({"stages.0.conv.conv.kernel": np.zeros((3, 3, 1, 9), np.float32)}))
     with pytest.raises(
-        ValueError, match=r"'stages\.0\.conv\.conv\.kernel' has shape \(3, 3, 1, 9\), \(3, 3, 1, 8\) is wanted"
+        ValueError, match=r"'stages\.0\.conv\.conv\.kernel' has shape \(3, 3, 1, 9\), \(3, 3, 1, 8\) is expected"
     ):
         load(tmp_path)
 
