@@ -1,4 +1,4 @@
-"""What successive halving does to the ranking of the shipped digits super-network. See README.md beside this."""
+"""Effect of successive halving on the ranking of networks of the digits super-network: see README.md in this folder."""
 
 import csv
 import sys
@@ -19,7 +19,7 @@ COLUMNS = ("first_pictures", "seed", "scored", "tau", "front", "front_kept", "hy
 
 
 def main(file: Path) -> None:
-    """Appends a row for every first round and seed that the file does not hold."""
+    """Appends a row for every size of the first round and every seed that is not in the file."""
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "nasjax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     known = {(row["first_pictures"], row["seed"]) for row in csv.DictReader(file.open())} if file.is_file() else set()
@@ -42,7 +42,7 @@ def main(file: Path) -> None:
 
 
 def values(net, task, archs, first, seed):
-    """Accuracy and macs of every network, minimised, and the share of pictures that were scored."""
+    """Returns negated accuracy and macs of every network, and the share of images that were scored."""
     settings = {"name": "masked", "chunk": COMPANY, "seed": seed, "first_pictures": first}
     about = subject(net, task, settings)
     found = measure(about.evaluator, archs)
@@ -51,7 +51,7 @@ def values(net, task, archs, first, seed):
 
 
 def compared(net, task, found, wanted, share):
-    """A row of the table: `wanted` are the values on all pictures."""
+    """Returns the last columns of a row; `wanted` are the values on all images, `found` those with halving."""
     about = subject(net, task, "masked")
     goals = parse_objectives(("accuracy_top1", "macs"), about.ranges, {})
     reference = np.array([goal.sign * goal.reference for goal in goals])
