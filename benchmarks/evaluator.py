@@ -1,18 +1,18 @@
-"""A population scored with re-calibrated batch norms: by nasjax, by Once-for-All's recipe in PyTorch, by a tuned one.
+"""Time to score a population with re-calibrated batch norms: nasjax against PyTorch, as Once-for-All has it and tuned.
 
     pip install torch pillow tqdm pyyaml && pip install --no-deps ofa && python benchmarks/evaluator.py
 
-All sides hold the same weights and take the same architectures and pictures, in one process, in turn (A B A B), with the
-same number of threads and the same settings of malloc:
+All sides have the same weights, architectures and images, and run in one process, in turn (A B A B), with the same number
+of threads and the same malloc settings:
 
-- recipe: what a user of Once-for-All runs: extract the sub-network, `set_running_statistics`, validate;
-- tuned: no extraction, channels last, statistics from a forward pass in training mode (PyTorch's kernels, cumulative mean);
-- masked, switch, prefix: nasjax's evaluators; `prefix` starts every time with nothing kept from an earlier population.
+- recipe: PyTorch, as Once-for-All's users run it: extract the sub-network, `set_running_statistics`, validate;
+- tuned: PyTorch without extraction, channels last, statistics from a forward pass in training mode (cumulative mean);
+- masked, switch, prefix: nasjax's evaluators; `prefix` starts each time with an empty cache.
 
-Populations: `random`, drawn from the whole space; `evolved`, children of four parents that differ from them in two genes, as
-a generation of a search is; `front`, from the front of accuracy_top1 and macs of a table of measured networks, or next to
-it. Given is the CPU time of the process, which other processes disturb less, and the time that passed; compilation and
-extraction apart; on a GPU only the time that passed. The largest difference of a loss from the recipe's is printed too.
+Populations: `random`, from the whole space; `evolved`, children of four parents with two genes changed, like a generation of
+a search; `front`, the best networks of a table by non-dominated sorting of accuracy_top1 and macs. Printed are the CPU time
+of the process, which other processes disturb less, and the wall-clock time, on a GPU only the latter; compilation and
+extraction apart. The last column is the largest difference of a loss from the recipe's.
 """
 # ruff: noqa: E402
 
@@ -29,18 +29,18 @@ def arguments():
         "--supernet", default="ofa_mbv3_d234_e346_k357_w1.0", choices=("ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50")
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
-    parser.add_argument("--tf32", action="store_true", help="on a GPU: both sides may multiply in TF32")
+    parser.add_argument("--tf32", action="store_true", help="on a GPU: all sides multiply in TF32")
     parser.add_argument("--kind", default="random", choices=("random", "evolved", "front"))
     parser.add_argument("--table", help="for a front: measured networks, as `nasjax import-results` writes them")
-    parser.add_argument("--size", type=int, default=64, help="pixels a side")
+    parser.add_argument("--size", type=int, default=64, help="height and width of the images")
     parser.add_argument("--population", type=int, default=32)
-    parser.add_argument("--images", type=int, default=600, help="to validate")
-    parser.add_argument("--calibration", type=int, default=2000, help="to re-calibrate batch norms")
+    parser.add_argument("--images", type=int, default=600, help="images to validate")
+    parser.add_argument("--calibration", type=int, default=2000, help="images to re-calibrate batch norms")
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--memory", type=float, default=4.0, help="gigabytes that nasjax may take")
-    parser.add_argument("--ways", default="switch,prefix", help="of masked,switch,prefix; all but masked are quick on a CPU")
+    parser.add_argument("--memory", type=float, default=4.0, help="memory budget of nasjax, in GB")
+    parser.add_argument("--ways", default="switch,prefix", help="evaluators: masked (slow on a CPU), switch, prefix")
     return parser.parse_args()
 
 
@@ -75,7 +75,7 @@ from nasjax.supernets.ofa.lists import to_ofa
 from nasjax.tasks import ImageClassification, Split
 
 CLOCK = process_time if ARGUMENTS.device == "cpu" else perf_counter
-"""A GPU works while the process waits: there only the time that passes counts. Every side ends with numbers on the host."""
+"""On a GPU wall-clock time, since the process waits while the GPU works. Every side ends with numbers on the host."""
 
 UNIT = "CPU s" if ARGUMENTS.device == "cpu" else "s"
 
@@ -90,7 +90,7 @@ NETS = {
 
 
 def population(space, kind, number):
-    """Distinct canonical architectures."""
+    """Returns distinct canonical architectures of that kind."""
     if kind == "front":
         archs, rows = read_architectures("--table", Path(ARGUMENTS.table), space)
         costs = np.array([(-float(row["accuracy_top1"]), float(row["macs"])) for row in rows])
@@ -99,24 +99,24 @@ def population(space, kind, number):
         return np.asarray(space.sample(jax.random.key(0), number))
     rng = np.random.default_rng(0)
     parents = np.asarray(space.sample(jax.random.key(0), 4))
-    found = {}
-    while len(found) < number:
+    children = {}
+    while len(children) < number:
         child = parents[rng.integers(len(parents))].copy()
         for gene in rng.choice(len(space.genes), 2, replace=False):
             child[gene] = rng.integers(space.counts[gene])
-        found[space.canonical(child).tobytes()] = space.canonical(child)
-    return np.stack(list(found.values()))
+        children[space.canonical(child).tobytes()] = space.canonical(child)
+    return np.stack(list(children.values()))
 
 
 class Torch:
-    """Both ways of PyTorch: pictures as channels-first batches, losses as means."""
+    """Once-for-All's recipe in PyTorch: images as channels-first batches, mean losses."""
 
     def __init__(self, net, task, lists, calibration, device):
         self.net, self.lists, self.device = net.to(device).eval(), lists, device
         self.calibration = [self.tensor(batch) for batch in calibration]
         images, labels = task.validation.inputs, task.validation.targets
         parts = range(0, len(labels), ARGUMENTS.batch)
-        self.pictures = [self.tensor(images[i : i + ARGUMENTS.batch]) for i in parts]
+        self.images = [self.tensor(images[i : i + ARGUMENTS.batch]) for i in parts]
         self.labels = [torch.from_numpy(labels[i : i + ARGUMENTS.batch]).long().to(device) for i in parts]
         self.extracting = 0.0
 
@@ -126,12 +126,13 @@ class Torch:
     def loss(self, net):
         total = sum(
             float(torch.nn.functional.cross_entropy(net(images), labels, reduction="sum"))
-            for images, labels in zip(self.pictures, self.labels, strict=True)
+            for images, labels in zip(self.images, self.labels, strict=True)
         )
         return total / sum(map(len, self.labels))
 
     @torch.no_grad()
     def recipe(self):
+        """Returns the loss of every network."""
         losses, self.extracting = [], 0.0
         for lists in self.lists:
             began = CLOCK()
@@ -144,6 +145,8 @@ class Torch:
 
 
 class Tuned(Torch):
+    """The same without extraction, channels last, re-calibrated by a forward pass in training mode."""
+
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.net = self.net.to(memory_format=torch.channels_last)
@@ -156,6 +159,7 @@ class Tuned(Torch):
 
     @torch.no_grad()
     def tuned(self):
+        """Returns the loss of every network."""
         losses = []
         for lists in self.lists:
             self.net.set_active_subnet(**lists)
@@ -170,7 +174,7 @@ class Tuned(Torch):
 
 
 def ours(evaluator, archs):
-    """Losses, by an evaluator that keeps programs and nothing else."""
+    """Returns a function that computes all losses; only compiled programs are kept from call to call."""
 
     def run():
         evaluator._way.forget()
@@ -226,15 +230,15 @@ def main():
 
     kind = jax.devices()[0].device_kind if ARGUMENTS.device == "gpu" else "CPU"
     print(f"{ARGUMENTS.supernet}, {len(archs)} {ARGUMENTS.kind} sub-networks, {ARGUMENTS.calibration} + {ARGUMENTS.images} "
-          f"pictures of {ARGUMENTS.size} pixels, batch {ARGUMENTS.batch}, {kind}, {ARGUMENTS.threads} threads")  # fmt: skip
-    pictures = len(archs) * (ARGUMENTS.calibration + ARGUMENTS.images)
-    print(f"{'':8}{UNIT:>9}{'wall s':>9}{'first s':>9}{'pictures x networks / s':>30}{'x recipe':>10}{'x tuned':>9}"
+          f"images of {ARGUMENTS.size} pixels, batch {ARGUMENTS.batch}, {kind}, {ARGUMENTS.threads} threads")  # fmt: skip
+    images = len(archs) * (ARGUMENTS.calibration + ARGUMENTS.images)
+    print(f"{'':8}{UNIT:>9}{'wall s':>9}{'first s':>9}{'images x networks / s':>30}{'x recipe':>10}{'x tuned':>9}"
           f"{'off by':>9}")  # fmt: skip
     cpus = {name: median(cpu for cpu, _ in rows) for name, rows in times.items()}
     for name, rows in times.items():
         off = np.abs(losses[name] - losses["recipe"]).max()
         print(f"{name:8}{cpus[name]:9.2f}{median(wall for _, wall in rows):9.2f}{first[name][0]:9.1f}"
-              f"{pictures / cpus[name]:30.0f}{cpus['recipe'] / cpus[name]:10.2f}{cpus['tuned'] / cpus[name]:9.2f}{off:9.0e}"
+              f"{images / cpus[name]:30.0f}{cpus['recipe'] / cpus[name]:10.2f}{cpus['tuned'] / cpus[name]:9.2f}{off:9.0e}"
               f"   {' '.join(f'{cpu:.2f}' for cpu, _ in rows)}")  # fmt: skip
     print(f"of the recipe's, extraction: {recipe.extracting:.2f} {UNIT}")
 

@@ -1,9 +1,9 @@
-"""What bringing repeats to one pace does to a network's latency.
+"""How much a measured latency varies, with and without correction for the machine's changing pace.
 
     taskset -c 0 python benchmarks/pace.py [SECONDS [SUPERNET]]
 
-One random sub-network, one thread, batch 1, is run for so many seconds (120). Every three seconds are a measurement: how
-much do the medians of the repeats vary, as they were and at one pace, out of the same seconds?
+One random sub-network runs on one thread at batch 1 for SECONDS (120). Every three seconds count as one measurement, whose
+result is the median of its repeats. Printed is how much these medians vary, as measured and scaled to one pace.
 """
 
 import sys
@@ -19,13 +19,16 @@ from nasjax.hardware.pace import Pace
 from nasjax.hardware.profile import networks_to_measure
 
 WINDOW = 3.0
+"""Seconds of one measurement."""
 
 
-def varied(what: str, medians: list[float]) -> None:
-    found = np.array(medians)
+def print_spread(what: str, medians: list[float]) -> None:
+    """Prints how much the results of several measurements differ."""
+    values = np.array(medians)
+    variation, excess = values.std() / values.mean(), values.max() / values.min() - 1
     print(
-        f"{what}: {len(found)} measurements, median {np.median(found):.2f} ms, standard deviation "
-        f"{100 * found.std() / found.mean():.1f} %, largest {100 * (found.max() / found.min() - 1):.0f} % above the smallest"
+        f"{what}: {len(values)} measurements, median {np.median(values):.2f} ms, standard deviation "
+        f"{100 * variation:.1f} %, largest {100 * excess:.0f} % above the smallest"
     )
 
 
@@ -38,8 +41,8 @@ def main(seconds: float = 120, supernet: str = "ofa_mbv3_d234_e346_k357_w1.0") -
     print(f"{len(found.times)} repeats; the work beside them: {low:.2f}, {middle:.2f}, {high:.2f} ms (quartiles)")
     window = (np.cumsum(found.times) // (1e3 * WINDOW)).astype(int)
     parts = [window == i for i in range(window[-1])]
-    varied("as they were", [np.median(found.times[part]) for part in parts])
-    varied("at one pace", [np.median((found.times * middle / found.work)[part]) for part in parts])
+    print_spread("as measured", [np.median(found.times[part]) for part in parts])
+    print_spread("scaled to one pace", [np.median((found.times * middle / found.work)[part]) for part in parts])
 
 
 if __name__ == "__main__":

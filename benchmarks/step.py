@@ -1,12 +1,12 @@
-"""One step of a tactic: 20,000 predicted evaluations by DyNAS-T's way, by pymoo in batches, and by one jitted scan.
+"""One step of a tactic: 20,000 predicted evaluations as DyNAS-T does them, by pymoo in batches, and by one jitted scan.
 
     pip install pymoo && python benchmarks/step.py
 
-All three ask the same two support vector machines (scikit-learn, RBF, one-hot inputs, fitted to 250 random networks of
-Once-for-All's MobileNetV3) and run NSGA-II with a population of 50 for 400 generations, in turn, on one core. DyNAS-T's way
-is what its `eval_subnet` does in predictor mode (github.com/IntelLabs/DyNAS-T at 251cb5e): one individual at a time, a
-dictionary of parameters, a deep copy, a one-hot vector and a prediction for every objective. Compilation is apart.
-The last line: a million predicted evaluations in one scan (population 1,000), after compilation.
+All three evaluate the same two support vector machines (scikit-learn, RBF, one-hot inputs, fitted to 250 random networks of
+Once-for-All's MobileNetV3) and run NSGA-II with a population of 50 for 400 generations, in turn, on one core. DyNAS-T's
+`eval_subnet` in predictor mode (github.com/IntelLabs/DyNAS-T at 251cb5e) takes one individual at a time: a dictionary of
+parameters, a deep copy, a one-hot vector and a prediction for every objective. Times exclude compilation.
+The last line is a million predicted evaluations in one scan (population 1,000).
 """
 
 import os
@@ -44,7 +44,7 @@ GENES = (("ks", KERNELS, 20), ("e", EXPANDS, 20), ("d", DEPTHS, 5))
 COUNTS = tuple(len(options) for _, options, number in GENES for _ in range(number))
 SPACE = SearchSpace(tuple(Gene(f"{name}_{i}", options) for name, options, number in GENES for i in range(number)))
 REFERENCE = np.array([7.0, 7.0])
-"""Beyond the worst of both: the extremes count."""
+"""Of the hypervolume, beyond the worst values, so that the extremes count."""
 
 
 def one_hot(archs):
@@ -52,7 +52,7 @@ def one_hot(archs):
 
 
 def machines(seed):
-    """Two fitted machines: of something like an error, and of something like a cost; both of unit variance."""
+    """Two fitted support vector machines, of targets like an error and a cost, with unit variance."""
     rng = np.random.default_rng(seed)
     archs = np.stack([rng.integers(0, count, NETWORKS) for count in COUNTS], 1)
     hot = one_hot(archs)
@@ -61,7 +61,7 @@ def machines(seed):
     return [SVR(gamma="auto", C=10.0, epsilon=0.01).fit(hot, (t - t.mean()) / t.std()) for t in targets]
 
 
-# -- DyNAS-T's way, and batches -------------------------------------------------------------------------------------------
+# -- as DyNAS-T does, and in batches --------------------------------------------------------------------------------------
 
 
 class OneByOne(Problem):
@@ -111,14 +111,14 @@ def by_pymoo(problem, seed):
 
 
 def sums(model, capacity=256):
-    """A machine as arrays of one shape: support vectors, their weights, the intercept."""
+    """A support vector machine as arrays of a fixed shape: support vectors, their weights, the intercept."""
     vectors, weights = np.zeros((capacity, model.support_vectors_.shape[1]), np.float32), np.zeros(capacity, np.float32)
     vectors[: len(model.support_)], weights[: len(model.support_)] = model.support_vectors_, model.dual_coef_[0]
     return jnp.asarray(vectors), jnp.asarray(weights), jnp.float32(model.intercept_[0])
 
 
 def predicted(models, archs):
-    """What the machines answer: kernel sums inside jit. A squared distance is twice the number of genes that differ."""
+    """The machines' predictions, jittable. A squared distance of one-hot rows is twice the number of genes that differ."""
     hot = jnp.concatenate([jax.nn.one_hot(archs[:, i], count) for i, count in enumerate(COUNTS)], 1)
 
     def one(model):
@@ -142,10 +142,11 @@ def main():
     models = machines(0)
     arrays = tuple(map(sums, models))
     archs = np.asarray(SPACE.sample(jax.random.key(9), 100))
-    answers = np.stack([model.predict(one_hot(archs)) for model in models], 1)
-    print(f"largest difference between the machines and their sums: {np.abs(answers - predicted(arrays, archs)).max():.1e}")
+    predictions = np.stack([model.predict(one_hot(archs)) for model in models], 1)
+    difference = np.abs(predictions - predicted(arrays, archs)).max()
+    print(f"largest difference between scikit-learn's predictions and ours: {difference:.1e}")
     ways = {
-        "DyNAS-T's way": lambda seed: by_pymoo(OneByOne(models), seed),
+        "as DyNAS-T": lambda seed: by_pymoo(OneByOne(models), seed),
         "pymoo, batched": lambda seed: by_pymoo(Batched(models), seed),
         "one scan": lambda seed: by_scan(arrays, seed),
     }

@@ -1,39 +1,42 @@
-"""This machine: its processors and memory, where it keeps caches, and files that are written whole."""
+"""The host machine: its processors, memory and cache folder; and atomic file writes."""
 
 import os
 from pathlib import Path
 
 
 def processors() -> int:
-    """The number of processors this process may use, as XLA counts them."""
-    # Only Linux says which.
+    """Returns the number of processors that this process may use, as XLA counts them."""
+    # Only Linux tells which processors a process is bound to.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name() -> str:
-    """The model name of this machine's processor."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
+    """Returns the model name of this machine's processor, or "unknown CPU"."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
 def memory_bytes() -> int:
-    """The physical memory of this machine, in bytes."""
+    """Returns the physical memory of this machine, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def cache_folder() -> Path:
-    """Where nasjax keeps compiled programs and timings between runs."""
+    """Returns the folder in which nasjax keeps compiled programs and timings between runs."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nasjax"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file (UTF-8) whole or not at all."""
+    """Writes a text file (UTF-8) atomically: it appears complete, or not at all. Raises OSError with the file's name."""
     replace_file(path, text.encode())
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all. Raises OSError with the file's name, which Python leaves out of a full disk's."""
+    """Writes a file atomically, replacing an earlier one: it appears complete, or not at all.
+
+    Raises OSError with the file's name, which Python's own error for a full disk lacks.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         partial.write_bytes(content)

@@ -1,4 +1,7 @@
-"""Settings by name: the tables of names that each package has serve Python and the command line alike."""
+"""Settings by name: a name, or a mapping with `name`, becomes a settings dataclass, and back.
+
+Each package has one table of names (`PREDICTORS`, `TASKS`, `SUPERNETS`…), which Python and the command line share.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -9,51 +12,56 @@ import numpy as np
 
 from nasjax.errors import ConfigError
 
-KINDS = (
+FIELD_TYPES = (
     (bool, (bool, np.bool_), "true or false"),
     (int, Integral, "a whole number"),
     (float, Real, "a number"),
-    (str, str, "a word"),
+    (str, str, "a string"),
     (tuple, (tuple, list), "a list"),
 )
-"""What a setting's default is, what may replace it, and how that is called."""
+"""For each type that a field's default may have: the types of values that may replace it, and their name in messages."""
 
 
-def settings(kind: str, table: Mapping[str, Any], words: Any) -> Any:
-    """Settings as an instance: from a name, from a mapping with `name` and changed fields, or already one.
+def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
+    """Returns a settings dataclass: by name, by a mapping with `name` and changed fields, or as given.
 
-    A table's entry is a dataclass, or an instance of one. Raises ConfigError for an unknown name or field.
+    `value` is a name in `table`, a mapping whose `name` is one and whose other entries replace fields (lists become
+    tuples), or a dataclass instance, which is returned as it is. Entries of `table` are dataclasses or instances of them.
+    `kind` names the setting in messages. Raises ConfigError for an unknown name or field, and for a value of another type
+    than the field's default.
 
     >>> from nasjax.predictors import PREDICTORS
     >>> settings("predictor", PREDICTORS, {"name": "ridge", "penalties": [1.0, 10.0]})
     Ridge(penalties=(1.0, 10.0))
     """
-    if is_dataclass(words) and not isinstance(words, type):
-        return words
-    if not isinstance(words, str | Mapping):
-        raise ConfigError(f"{kind} must be a name, a mapping with `name`, or settings, not {words!r}")
-    changes = {"name": words} if isinstance(words, str) else dict(words)
+    if is_dataclass(value) and not isinstance(value, type):
+        return value
+    if not isinstance(value, str | Mapping):
+        raise ConfigError(f"{kind} must be a name, a mapping with `name`, or settings, not {value!r}")
+    changes = {"name": value} if isinstance(value, str) else dict(value)
     name = changes.pop("name", None)
     if name not in table:
         raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
     default = table[name]() if isinstance(table[name], type) else table[name]
     allowed = [field.name for field in fields(default)]
-    for field, value in changes.items():
+    for field, new in changes.items():
         if field not in allowed:
             raise ConfigError(f"{kind} {name!r} has no setting {field!r}; allowed: {', '.join(allowed) or 'none'}")
-        wanted = next((row for row in KINDS if isinstance(getattr(default, field), row[0])), None)
-        if wanted is not None and value is not None and not isinstance(value, wanted[1]):
-            raise ConfigError(f"{kind}.{field} must be {wanted[2]}, not {value!r}")
-    return replace(default, **{field: tuples(value) for field, value in changes.items()})
+        for default_type, allowed_types, description in FIELD_TYPES:
+            if isinstance(getattr(default, field), default_type):
+                if new is not None and not isinstance(new, allowed_types):
+                    raise ConfigError(f"{kind}.{field} must be {description}, not {new!r}")
+                break  # A bool is an int too: the first type that fits is the one meant.
+    return replace(default, **{field: tuples(new) for field, new in changes.items()})
 
 
 def record(table: Mapping[str, Any], config: Any, name: str | None = None) -> dict[str, Any]:
-    """The mapping that `settings` makes the same instance of (plain data)."""
+    """Returns settings as plain data with `name` (looked up in `table` if None): `settings` restores them from it."""
     if name is None:
         name = next((key for key, entry in table.items() if type(config) in (entry, type(entry))), type(config).__name__)
     return {"name": name, **asdict(config)}
 
 
 def tuples(value: Any) -> Any:
-    """Lists, as YAML has them, as tuples, all the way down."""
+    """Turns lists, at any depth, into tuples: YAML has no tuples, settings no lists."""
     return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

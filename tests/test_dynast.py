@@ -85,7 +85,7 @@ def test_layers_beyond_the_depth_do_not_exist_and_shifted_columns_are_put_right(
         ([row(SMALLEST, 70), row(SMALLEST, "good")], HEADER, "row 2: its architecture or one of its numbers"),
         ([row([1, 2], 70)], HEADER, "row 1: its architecture is not a table of lists"),
         ([row({**SMALLEST, "ks": [4] * 20}, 70)], HEADER, "row 1: list 'ks' cannot hold 4; allowed: 3, 5, 7"),
-        ([row({**SMALLEST, "e": [3] * 19}, 70)], HEADER, "row 1: list 'e' has 19 entries, 20 are wanted"),
+        ([row({**SMALLEST, "e": [3] * 19}, 70)], HEADER, "row 1: list 'e' has 19 entries, 20 are needed"),
         ([[str(SMALLEST), "now"]], HEADER[:2], "has no metric; known columns are Model Parameters"),
     ],
 )

@@ -172,12 +172,12 @@ def test_weights_that_are_missing_unexpected_or_misshapen_are_named(saved, tmp_p
         load(tmp_path)
 
     copied(saved, tmp_path, lambda found: found.update(z=np.zeros(1), more=np.zeros(1)))
-    with pytest.raises(ValueError, match="another super-network: tensor 'more' is not wanted"):
+    with pytest.raises(ValueError, match="another super-network: tensor 'more' is unexpected"):
         load(tmp_path)
 
     copied(saved, tmp_path, lambda found: found.update({"stages.0.conv.conv.kernel": np.zeros((3, 3, 1, 9), np.float32)}))
     with pytest.raises(
-        ValueError, match=r"'stages\.0\.conv\.conv\.kernel' has shape \(3, 3, 1, 9\), \(3, 3, 1, 8\) is wanted"
+        ValueError, match=r"'stages\.0\.conv\.conv\.kernel' has shape \(3, 3, 1, 9\), \(3, 3, 1, 8\) is expected"
     ):
         load(tmp_path)
 
@@ -209,7 +209,7 @@ def test_a_failed_write_leaves_the_old_file(tiny_net, tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def full(*_):
-        raise OSError("no space left")
+        raise OSError(28, "no space left")
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="no space left"):

@@ -94,7 +94,7 @@ def test_the_centre_is_cut_out_after_scaling(tmp_path):
     [
         (lambda folder: folder / "none", "is not a folder"),
         (lambda folder: folder / "cat", "has no folders"),
-        (lambda folder: (folder / "empty" / "a").mkdir(parents=True) or folder / "empty", "holds no pictures"),
+        (lambda folder: (folder / "empty" / "a").mkdir(parents=True) or folder / "empty", "holds no images"),
     ],
 )
 def test_a_folder_without_pictures_is_refused(folder, mistake, words):
@@ -105,7 +105,7 @@ def test_a_folder_without_pictures_is_refused(folder, mistake, words):
 def test_a_broken_picture_is_named_or_passed_over(folder):
     (folder / "cat" / "3.png").write_bytes((folder / "cat" / "3.png").read_bytes()[:40])
     (folder / "dog" / "text.jpg").write_text("not a picture")
-    with pytest.raises(ValueError, match=r"(3\.png|text\.jpg) cannot be read as a picture.*skip_broken=true"):
+    with pytest.raises(ValueError, match=r"(3\.png|text\.jpg) cannot be read as an image.*skip_broken=true"):
         create(folder)
     task = create(folder, skip_broken=True, validation=0.3, test=0.3)
     assert sum(len(split) for split in (task.train, task.validation, task.test)) == 19
@@ -116,19 +116,19 @@ def test_pictures_passed_over_are_counted_and_the_others_keep_their_classes(fold
         (folder / "cat" / name).write_bytes(b"")
     (folder / "dog" / "5.PNG").write_bytes((folder / "dog" / "5.PNG").read_bytes()[:60])
     task = create(folder, skip_broken=True, validation=0.3, test=0.3)
-    assert "passed over" in capsys.readouterr().err
+    assert "skipped 1 images" in capsys.readouterr().err
     for split in (task.train, task.validation, task.test):
         assert [blue > 0 for _, blue in colours(split)] == [label == 1 for label in split.targets]
 
 
 def test_shares_that_leave_a_split_empty_are_refused(folder):
-    with pytest.raises(ValueError, match="leave a split of 20 pictures empty"):
+    with pytest.raises(ValueError, match="leave a split of 20 images empty"):
         create(folder, validation=0.01)
 
 
 def test_more_pictures_than_memory_are_refused_before_they_are_read(folder, monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 8000)
-    with pytest.raises(ValueError, match=r"20 pictures of 8 x 8 take 0 GB, this machine has 0; task\.limit=2 reads"):
+    with pytest.raises(ValueError, match=r"20 images of 8 x 8 take 0 GB, this machine has 0; task\.limit=2 reads"):
         create(folder, validation=0.3, test=0.2)
     monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 20000)
     assert len(create(folder, validation=0.3, test=0.2).train) == 10

@@ -10,11 +10,11 @@ from nasjax.supernets.families.limits import check_limits
 
 MOBILENET, RESNET = "ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50"
 BOTH = (
-    ("classes", 0, "a whole number from 1"),
-    ("classes", 2.5, "a whole number from 1"),
-    ("classes", True, "a whole number from 1"),
-    ("channels", 0, "a whole number from 1"),
-    ("stem_width", 0, "a whole number from 1"),
+    ("classes", 0, "a whole number of at least 1"),
+    ("classes", 2.5, "a whole number of at least 1"),
+    ("classes", True, "a whole number of at least 1"),
+    ("channels", 0, "a whole number of at least 1"),
+    ("stem_width", 0, "a whole number of at least 1"),
     ("image_size", "224", "a whole number"),
     ("image_size", 224.5, "a whole number"),
     ("resolutions", (160.5,), "a list, each entry a whole number"),
@@ -24,20 +24,20 @@ BOTH = (
     ("expands", (0, 1), "a list, each entry a number above 0"),
 )
 OF_MOBILENET = (
-    ("stem_stride", 0, "a whole number from 1"),
-    ("strides", (0, 2, 2, 1, 2), "a list, each entry a whole number from 1"),
-    ("strides", 2, "a list, each entry a whole number from 1"),
-    ("depths", ((0, 1),) * 5, "a list of lists, each entry a whole number from 1"),
-    ("depths", ((),) * 5, "a list of lists, each entry a whole number from 1"),
-    ("depths", (2, 3, 4, 2, 2), "a list of lists, each entry a whole number from 1"),
-    ("final_width", -1, "a whole number from 0"),
-    ("kernels", (2, 4), "a list, each entry an odd whole number from 1"),
+    ("stem_stride", 0, "a whole number of at least 1"),
+    ("strides", (0, 2, 2, 1, 2), "a list, each entry a whole number of at least 1"),
+    ("strides", 2, "a list, each entry a whole number of at least 1"),
+    ("depths", ((0, 1),) * 5, "a list of lists, each entry a whole number of at least 1"),
+    ("depths", ((),) * 5, "a list of lists, each entry a whole number of at least 1"),
+    ("depths", (2, 3, 4, 2, 2), "a list of lists, each entry a whole number of at least 1"),
+    ("final_width", -1, "a whole number of at least 0"),
+    ("kernels", (2, 4), "a list, each entry an odd whole number of at least 1"),
 )
 OF_RESNET = (
     ("strides", (1, 2, 3, 2), "a list, each entry 1 or 2"),
     ("strides", (0, 2, 2, 2), "a list, each entry 1 or 2"),
-    ("least_depths", (0, 2, 4, 2), "a list, each entry a whole number from 1"),
-    ("depths", (-1, 1), "a list, each entry a whole number from 0"),
+    ("least_depths", (0, 2, 4, 2), "a list, each entry a whole number of at least 1"),
+    ("depths", (-1, 1), "a list, each entry a whole number of at least 0"),
     ("multipliers", (0, 1.0), "a list, each entry a number above 0"),
     ("multipliers", (), "a list, each entry a number above 0"),
 )
@@ -67,7 +67,7 @@ def test_what_is_at_the_edge_is_allowed_and_what_is_beyond_refused(network):
     else:
         edge |= {"strides": (1,) * 4, "least_depths": (1,) * 4, "depths": (0, 1), "multipliers": (0.1,), "image_size": 1}
     assert supernets.create(network, **edge).output().shape == (1, 1)
-    with pytest.raises(ValueError, match=r"supernet\.classes must be a whole number from 1, not 0"):
+    with pytest.raises(ValueError, match=r"supernet\.classes must be a whole number of at least 1, not 0"):
         supernets.abstract(network, classes=0)
 
 

@@ -54,7 +54,7 @@ def test_the_resolution_is_said_where_it_is_a_gene(name, elastic):
         from_ofa(elastic, lists)
     with pytest.raises(ValueError, match="list 'r' cannot hold 200; allowed: 160, 192, 224"):
         from_ofa(elastic, lists | {"r": [200]})
-    with pytest.raises(ValueError, match="list 'r' has 2 entries, 1 are wanted"):
+    with pytest.raises(ValueError, match="list 'r' has 2 entries, 1 are needed"):
         from_ofa(elastic, lists | {"r": [160, 192]})
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from nasjax import supernets
 from nasjax.cli import main
 from nasjax.supernets.checkpoints import fill, read_tensors, tensors
-from nasjax.supernets.ofa.weights import published_names, short
+from nasjax.supernets.ofa.weights import canonical_name, published_names
 
 SMALL = {
     "ofa_mbv3_d234_e346_k357_w1.0": {
@@ -90,7 +90,7 @@ def in_old(name):
     return re.sub(r"^(blocks\.\d+)\.conv\.", r"\1.mobile_inverted_conv.", in_full(name))
 
 
-@pytest.mark.parametrize("rename", [in_full, in_old, short])
+@pytest.mark.parametrize("rename", [in_full, in_old, canonical_name])
 @pytest.mark.parametrize("name", SMALL)
 def test_published_names_of_every_age_load(tmp_path, name, rename):
     net = drawn(name)
@@ -100,7 +100,7 @@ def test_published_names_of_every_age_load(tmp_path, name, rename):
 
 def test_layouts_are_those_of_pytorch():
     net = drawn("ofa_mbv3_d234_e346_k357_w1.0")
-    found, ours = published(net, short), tensors(net)
+    found, ours = published(net, canonical_name), tensors(net)
     weight = found["blocks.1.conv.inverted_bottleneck.conv.weight"]
     assert weight.shape == (96, 16, 1, 1)
     assert weight[5, 3, 0, 0] == ours["stages.2.expand.conv.kernel"][0, 0, 3, 5]
@@ -121,10 +121,10 @@ def test_layouts_are_those_of_pytorch():
             "two names, 'blocks.1.conv.depth_conv.bn.bn.weight' and 'blocks.1.conv.depth_conv.bn.weight': remove one",
         ),
         (lambda found: found.pop("classifier.linear.bias"), "has no tensor 'classifier.linear.bias'"),
-        (lambda found: found.update(extra=np.zeros(2)), "tensor 'extra' is not wanted"),
+        (lambda found: found.update(extra=np.zeros(2)), "tensor 'extra' is unexpected"),
         (
             lambda found: found.update({"first_conv.conv.weight": np.zeros((8, 3, 3, 3), np.float32)}),
-            r"tensor 'first_conv.conv.weight' has shape \(8, 3, 3, 3\), \(16, 3, 3, 3\) is wanted",
+            r"tensor 'first_conv.conv.weight' has shape \(8, 3, 3, 3\), \(16, 3, 3, 3\) is expected",
         ),
         (lambda found: found.clear(), "has no tensor 'first_conv.conv.weight'"),
     ],
@@ -156,11 +156,11 @@ def test_a_new_classifier_for_other_classes(tmp_path, own):
     def create(seed=0, **changes):
         return supernets.create(name, seed=seed, checkpoint=str(path), **SMALL[name] | changes)
 
-    with pytest.raises(ValueError, match=r"train a classifier: supernet\.new_classifier=true draws one"):
+    with pytest.raises(ValueError, match=r"train a classifier: supernet\.new_classifier=true initialises one"):
         create(classes=7)
     with pytest.raises(ValueError, match=r"has a classifier of 3 classes: leave supernet\.new_classifier out"):
         create(new_classifier=True)
-    with pytest.raises(ValueError, match=r"is wanted$"):
+    with pytest.raises(ValueError, match=r"is expected$"):
         create(classes=7, new_classifier=True, final_width=48)
     old, new, again, other = tensors(net), *(tensors(create(seed, classes=7, new_classifier=True)) for seed in (0, 0, 1))
     differ = {key for key in old if not np.array_equal(old[key], new[key])}
@@ -228,7 +228,7 @@ def test_import_names_a_wrong_tensor_in_one_line(tmp_path, capsys):
     assert main(["import", str(tmp_path / "published.safetensors"), *words]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "'classifier.linear.bias' has shape (3,), (4,) is wanted" in error
+    assert "'classifier.linear.bias' has shape (3,), (4,) is expected" in error
     assert not (tmp_path / "ours.safetensors").exists()
 
 
@@ -313,7 +313,7 @@ def test_what_pytorch_keeps_beside_plain_tensors_is_named(tmp_path):
         ("bias", zeros.to(torch.complex64), "tensor 'bias' is complex"),
         ("bias", zeros.to("meta"), r"tensor 'bias' is without values \(device meta\)"),
         ("bias", zeros / 0, "tensor 'bias' holds values that are not finite"),
-        (0, zeros, "holds no state dict: 0, of one of its tensors, is not a name"),
+        (0, zeros, "holds no state dict: the key 0 of a tensor is not a string"),
     ):
         torch.save({key: value}, tmp_path / "weights.pth")
         refused(tmp_path / "weights.pth", words)

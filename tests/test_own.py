@@ -191,7 +191,7 @@ def test_answers_that_are_not_the_metrics_stated_are_named_and_leave_exit_code_t
              "references.acc=0", "tactic=random", "evaluations=6"]  # fmt: skip
     assert main([*words, "supernet.metrics=[acc]", "run=run"]) == 2
     said = capfd.readouterr().err
-    assert "answers:evaluate gave accuracy, not acc" in said and "every evaluation failed" in said
+    assert "answers:evaluate returned accuracy, not acc" in said and "every evaluation failed" in said
     with open("run/evaluations.csv") as file:
         found = list(csv.DictReader(file))
     assert len(found) == 6 and all((row["late"] == "") == (row["depth"] == "1") for row in found)

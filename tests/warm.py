@@ -12,7 +12,7 @@ import nasjax.report.plots  # noqa: F401
 from nasjax.cli import main
 from nasjax.supernets import tabular
 
-tabular.CHUNK = 3
+tabular.LOOKUP_CHUNK = 3
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()

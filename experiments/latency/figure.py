@@ -1,6 +1,8 @@
-"""Errors by the number of measured networks: python experiments/latency/figure.py RESULTS.csv OUT.png
+"""Plots the errors of predicted latencies by number of measured networks.
 
-Above Kendall's tau, below MAPE; a panel a device; medians of the seeds, and what another device's model adds (dashed).
+    python experiments/latency/figure.py RESULTS.csv OUT.png
+
+Kendall's tau above, MAPE below, one column for each device; medians over the seeds. Dashed: with another device's model.
 """
 
 import csv
@@ -18,14 +20,14 @@ PANELS = (
     ("gold_6226", "NAS-Bench-201, Xeon Gold 6226"),
     ("wmt14ende_cpu_raspberrypi", "HAT en-de, Raspberry Pi 4"),
 )
-"""Device, title."""
+"""Device and title of each column."""
 
 TRANSFER = {"v100_64": "2080ti_64", "v100_1": "2080ti_1", "gold_6226": "titan_rtx_256",
             "wmt14ende_cpu_raspberrypi": "wmt14ende_cpu_xeon"}  # fmt: skip
 
 
 def lines(path):
-    """(question, device, source, predictor) -> samples -> all seeds' (tau, mape)."""
+    """Reads {(question, device, source, predictor): {samples: [(tau, mape) of each seed]}}."""
     found = defaultdict(lambda: defaultdict(list))
     with open(path, newline="") as file:
         for row in csv.DictReader(file):

@@ -1,11 +1,11 @@
-"""How well a latency table of this machine agrees with measurements of networks that it has not seen.
+"""Agreement of a latency table of this machine with measurements of other networks.
 
     python here.py results/mobilenet_v3.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS]
 
-The table: every stage's choices timed once, their sum put right by 24 whole networks (16 fitted, 8 held out), as a search
-has it. Then 100 (NETWORKS less 24) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`:
-no table can agree better with a measurement than a second measurement does. One thread, batch 1, 224 pixels. What was
-measured is kept, and the same command goes on where it was killed.
+The table holds the time of every stage for every choice; sums are calibrated on 24 measured networks (16 for the fit, 8 held
+out), as in a search. Then 100 (NETWORKS minus 24) other random sub-networks are measured whole, and half of them again, in
+`again.jsonl`, since no table can agree better with a measurement than a second measurement does. One thread, batch 1, 224
+pixels. Measurements are kept in the files, so an interrupted command can be repeated.
 """
 
 import csv
@@ -25,6 +25,7 @@ HARDWARE = {"name": "cpu", "threads": 1}
 
 
 def agreement(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
+    """Prints how well two sets of latencies of the same networks agree."""
     error = 100 * np.abs(found / wanted - 1)
     print(
         f"{what}: {len(found)} networks, tau {kendalltau(found, wanted).statistic:.3f}, error {np.median(error):.1f} % "
@@ -37,7 +38,7 @@ def main(out: str, supernet: str, kept: str, again: str, number: int = 124) -> N
     made = profile(net, {**HARDWARE, "networks": FITTED, "file": kept})
     print(made.words())
     archs = networks_to_measure(net.space, number)
-    # The table's own networks come first whatever the number is: the rest is what it has not seen.
+    # The first networks are those that the table was calibrated on, whatever the number is.
     seen = {arch.tobytes() for arch in made.archs}
     rest = np.stack([arch for arch in archs if arch.tobytes() not in seen])
     first = made.measure(rest)

@@ -1,12 +1,12 @@
-"""Latency models on recorded devices: python experiments/latency/recorded.py RESULTS.csv
+"""Errors of latency models on recorded devices: python experiments/latency/recorded.py RESULTS.csv [SEEDS]
 
-Two questions, answered row by row (what is in the file is skipped: the same command goes on where it was killed): how good
-is a predictor of latency by the number of networks that were measured; and how good are 10 to 50 measured networks on a
-device, where another device is known. Errors are those on 1,000 networks that no model has seen (500 of HAT's).
+Two questions: how accurate is a predictor of latency by the number of measured networks (`samples`); and by 10 to 50
+measured networks with the model of another device as a further input (`transfer`). Errors are on 1,000 networks (500 of HAT)
+that no model was fitted to. Runs that are in the file are skipped, so an interrupted command can be repeated.
 
 NASJAX_DATA names the folder of the data sets (default: ../shared/data beside the repository): `help-latency`
 (github.com/HayeonLee/HELP, arXiv:2106.08630) and `hat-latency` (github.com/mit-han-lab/hardware-aware-transformers,
-arXiv:2005.14187), each device's milliseconds as they were published.
+arXiv:2005.14187), latencies in milliseconds as published.
 """
 
 import csv
@@ -48,14 +48,14 @@ TRANSFERS = {
     "nb201": (("gold_6226", "raspi4"), ("titan_rtx_256", "gold_6226")),
     "hat": (("wmt14ende_cpu_xeon", "wmt14ende_cpu_raspberrypi"), ("wmt14ende_cpu_xeon", "wmt14ende_gpu_titanxp")),
 }  # fmt: skip
-"""From which device to which: alike, less alike, and last of `ofa` a pair whose ranks hardly correlate."""
+"""Pairs of source and target device: similar, less similar, and (last of `ofa`) with hardly correlated ranks."""
 
 HEADER = ("question", "space", "device", "source", "predictor", "samples", "seed", "mape", "tau")
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 
 def ofa():
-    """Once-for-All's MobileNetV3 at 25 resolutions; macs go with the square of the resolution."""
+    """Once-for-All's MobileNetV3 at 25 resolutions; macs grow with the square of the resolution."""
     name = "ofa_mbv3_d234_e346_k357_w1.0"
     space = supernets.abstract(name, resolutions=tuple(range(128, 225, 4))).space
     macs = cost_tables(supernets.abstract(name, image_size=224))["macs"]
@@ -70,7 +70,7 @@ def ofa():
 
 
 def encoded(space, row):
-    """One of HELP's architectures: kernels and expand ratios for four blocks a stage, the first `d` of which exist."""
+    """Returns the vector of one of HELP's architectures, which has entries for four blocks a stage; the first `d` exist."""
     choices = {"resolution": row["r"]}
     for stage, depth in enumerate(row["d"]):
         choices[f"depth_{stage + 1}"] = depth
@@ -89,13 +89,13 @@ def nb201():
 
 
 def hat():
-    """HAT's transformers; ten numbers of each are recorded, averages over layers among them: one gene a number."""
+    """HAT's transformers. Ten numbers of each are recorded, some of them averages over layers; each becomes a gene."""
     tables = {}
     for path in sorted((DATA / "hat-latency").glob("wmt14ende_*_all.csv")):
         with path.open(newline="") as file:
             tables[path.stem.removesuffix("_all")] = list(csv.DictReader(file))
     columns = [name for name in next(iter(tables.values()))[0] if not name.startswith("latency")]
-    # Each device has networks of its own: a row's architecture and milliseconds belong together.
+    # The networks differ from device to device.
     values = {name: np.array([[float(row[c]) for c in columns] for row in rows]).round(3) for name, rows in tables.items()}
     options = [tuple(sorted({row[i] for table in values.values() for row in table.tolist()})) for i in range(len(columns))]
     space = SearchSpace(tuple(Gene(name, choices) for name, choices in zip(columns, options, strict=True)))
@@ -112,12 +112,12 @@ def hat():
 
 @cache
 def recorded(name):
-    """What predictors read, architectures, and milliseconds by device."""
+    """Returns the predictors' inputs, architectures, and latencies (ms) by device."""
     return {"ofa": ofa, "nb201": nb201, "hat": hat}[name]()
 
 
 def rows_of(space, device, seed):
-    """A device's architectures and milliseconds in a random order; those to test on come last."""
+    """Returns a device's architectures and latencies (ms) in a random order; the test networks come last."""
     _, archs, milliseconds = recorded(space)
     archs = archs[device] if isinstance(archs, dict) else archs
     order = np.random.default_rng(seed).permutation(len(archs))
@@ -126,13 +126,13 @@ def rows_of(space, device, seed):
 
 @cache
 def source_model(space, device, seed):
-    """The model of a device that is known, from networks of which none is tested on."""
+    """Returns the model of a source device, fitted to networks that are not tested on."""
     archs, milliseconds = rows_of(space, device, seed)
     return fit_latency(GaussianProcess(), recorded(space)[0], archs[:SOURCE_SAMPLES], milliseconds[:SOURCE_SAMPLES])
 
 
 def trial(space, device, source, predictor, samples, seed):
-    """Errors of one model on networks it has not seen."""
+    """Returns the errors of one model on test networks."""
     archs, milliseconds = rows_of(space, device, seed)
     known = source_model(space, source, seed).column if source else None
     train, test = slice(SOURCE_SAMPLES, SOURCE_SAMPLES + samples), slice(-min(TEST, len(archs) // 4), None)
@@ -141,7 +141,7 @@ def trial(space, device, source, predictor, samples, seed):
 
 
 def trials(seeds):
-    """Every question, the quick ones first."""
+    """Yields every run of every question."""
     for seed, space in product(seeds, DEVICES):
         for samples, predictor, device in product(SAMPLES, PREDICTORS, DEVICES[space]):
             yield "samples", space, device, "", predictor, samples, seed

@@ -1,6 +1,9 @@
-"""Fronts found for another target beside native ones: python experiments/reoptimise/figure.py OUT.png FRONTS.csv…
+"""Plots fronts found for another target against native ones.
 
-A panel a pair of targets, like Figures 5 and 6 of arXiv:2202.12954: both fronts, measured on the second target (seed 0).
+    python experiments/reoptimise/figure.py OUT.png FRONTS.csv…
+
+One panel for each pair of targets, like Figures 5 and 6 of arXiv:2202.12954: the fronts found for either, measured on the
+second (seed 0).
 """
 
 import sys
@@ -17,10 +20,10 @@ PANELS = (
     ("nb201:cifar100", "gold_6226", "pixel3", "NAS-Bench-201: Xeon Gold 6226 → Pixel 3"),
     ("ofa_96px", "2-thread_batch-32", "1-thread_batch-1", "This machine: 2 threads, batch 32 → 1 thread, batch 1"),
 )
-"""Space, the target that the front was found for, the one it is measured on, title."""
+"""Space, target that the front was found for, target that it is measured on, title."""
 
 FLOOR = {"ofa": 71.0, "ofa_96px": 71.0, "nb201:cifar100": 50.0}
-"""The least accuracy that is drawn, %."""
+"""The least accuracy that is drawn, in %."""
 
 
 def main(out, *paths):

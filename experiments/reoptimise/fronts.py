@@ -1,11 +1,11 @@
-"""Fronts found for one target and measured on others: how they are written, read and compared.
+"""Writes, reads and compares fronts that were found for one target and measured on others.
 
     python experiments/reoptimise/fronts.py FRONTS.csv
 
-prints a table of every ordered pair of targets: the hypervolume on the second of the front found for the first, in % of
-that of the second's own (one reference for both, in the file), how many of its networks the second's own front leaves
-non-dominated, and how much slower it is at an accuracy. Medians over seeds. Where there are several, "itself" compares
-fronts that two seeds found for one target: what the luck of a search is worth.
+prints a table of every ordered pair of targets. The front found for the first target is measured on the second and compared
+with the front found for that one (the native front): hypervolume in % of the native front's, with the same reference point;
+number of networks that no native one dominates; how much slower it is at the same accuracy. Values are medians over seeds.
+With several seeds, rows "itself" compare the fronts that two seeds found for one target: the variation between searches.
 """
 
 import csv
@@ -19,12 +19,12 @@ import numpy as np
 from nasjax.pareto import hypervolume_exact
 
 HEADER = ("space", "seed", "source", "target", "accuracy", "latency", "worst_accuracy", "worst_latency")
-"""A row is a network of the front found for `source`: its accuracy (%), its latency (ms) on `target`, and the reference."""
+"""A row is a network of the front found for `source`: accuracy (%), latency (ms) on `target`, reference point."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """A front found for one target, measured on another, beside that one's own."""
+    """A front found for another target, compared with the native front: see `compare`."""
 
     share: float
     networks: int
@@ -33,10 +33,11 @@ class Moved:
 
 
 def compare(moved, native, reference):
-    """`moved` and `native` (networks, 2): accuracy and latency on one target. What `Moved` says of the first.
+    """Compares two fronts by accuracy and latency on one target, both of shape (networks, 2).
 
-    `share`: % of the native hypervolume. `kept`: networks that no native one dominates. `slower`: the median over the native
-    front of how many % more latency the moved front takes for at least that accuracy (where it has any such network).
+    Returns `share`: hypervolume of `moved` in % of the native one's; `networks`: their number in `moved`; `kept`: how many
+    of them no native network dominates; `slower`: median over the native networks of the additional latency, in %, that
+    `moved` needs for at least the same accuracy (where it has such a network).
     """
     own, other = (np.stack([-points[:, 0], points[:, 1]], 1) for points in (native, moved))
     point = np.array([-reference[0], reference[1]])
@@ -62,7 +63,7 @@ def write(path, space, seed, source, target, points, reference):
 
 
 def read(path):
-    """(space, seed, source, target) -> points (networks, 2) and the reference (2,)."""
+    """Reads {(space, seed, source, target): (points of shape (networks, 2), reference of shape (2,))}."""
     rows = defaultdict(list)
     if Path(path).is_file():
         with Path(path).open(newline="") as file:
@@ -73,7 +74,7 @@ def read(path):
 
 
 def pairs(path):
-    """(space, source, target) -> what all seeds say of every two targets; a source "itself" is another seed's."""
+    """Returns {(space, source, target): [comparison of each seed]}; the source "itself" is another seed of that target."""
     fronts = read(path)
     found = defaultdict(list)
     for (space, seed, source, target), (points, reference) in fronts.items():

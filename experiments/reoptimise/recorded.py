@@ -1,11 +1,14 @@
-"""Fronts found for a recorded device, looked up on others: python experiments/reoptimise/recorded.py FRONTS.csv [SEEDS]
+"""Fronts found for one recorded device and measured on others: python experiments/reoptimise/recorded.py FRONTS.csv [SEEDS]
 
-`nb201:DATA`: NAS-Bench-201's 15,625 cells are all known, so fronts are the true ones and nothing is searched. `ofa`:
-Once-for-All's MobileNetV3 at 224 pixels, each front found by `ehvi` within 250 validations; accuracy by the surrogate of
-experiments/tactics (no noise), latency by a Gaussian process on 2,000 recorded networks of all resolutions, whose error on
-others is printed. References: the worst values of a table; 70 % and the largest network's latency.
+- `nb201:DATA`: all 15,625 cells of NAS-Bench-201 are known, so fronts are the true ones, without a search. Reference point:
+  the worst values of the table.
+- `ofa`: Once-for-All's MobileNetV3 at 224 pixels, each front found by `ehvi` with 250 validations. Accuracies are those of
+  the surrogate of experiments/tactics (without noise); latencies are predicted by a Gaussian process on 2,000 recorded
+  networks of all resolutions, whose errors on other networks are printed. Reference point: 70 % and the largest network's
+  latency.
 
-What is in the file is skipped: the same command goes on where it was killed. NASJAX_DATA as in experiments/latency.
+Spaces and seeds that are in the file are skipped, so an interrupted command can be repeated. NASJAX_DATA as in
+experiments/latency.
 """
 
 import sys
@@ -39,7 +42,7 @@ LARGEST = 24
 
 @cache
 def latency_model(device):
-    """Milliseconds of architectures at 224 pixels on a recorded device, and the model's errors on 1,000 other networks."""
+    """Returns a function from architectures to latencies (ms) at 224 pixels, and its errors on 1,000 other networks."""
     inputs, archs, milliseconds = latencies.recorded("ofa")
     order = np.random.default_rng(0).permutation(len(archs))
     train, test = order[:SAMPLES], order[-1000:]
@@ -54,16 +57,17 @@ def latency_model(device):
 
 @cache
 def base():
-    """Space, accuracies and what predictors read: one object, so that all searches compile once."""
+    """Returns the benchmark with space, accuracies and predictors' inputs: one object, so that all searches compile once."""
     return problems.create("surrogate_blend")
 
 
 def front_of(values):
+    """Returns the rows of the non-dominated values."""
     return np.flatnonzero(non_dominated_exact(values))
 
 
 def ofa(path, seed):
-    """Every front of Once-for-All's MobileNetV3, on every device."""
+    """Writes every front of Once-for-All's MobileNetV3, measured on every device."""
     about = base()
 
     def accuracies(archs):
@@ -89,7 +93,7 @@ def ofa(path, seed):
 
 
 def cells(path, data):
-    """Every true front of NAS-Bench-201, on every device."""
+    """Writes every true front of NAS-Bench-201, measured on every device."""
     values = {}
     for device in CELLS:
         problem = problems.create(f"nb201:{data}:{device}")

@@ -1,18 +1,18 @@
-"""Anytime curves of tactics and their rivals: how good the front is after so many validations.
+"""Anytime curves of tactics and rivals: how good the front is after each number of validations.
 
     python experiments/tactics/anytime.py RESULTS.csv [OTHERS.csv …] --methods 'linas random nasjax:ehvi' --problems macro
 
-Every finished run (a method on a problem with a seed) is appended to RESULTS.csv; runs that are there are skipped, and
-without `--methods` nothing is run; OTHERS.csv are compared with. Then medians and quartiles are printed, and after how many
-validations `--target` is reached: a share of the true hypervolume, or `METHOD@NUMBER`, the median of a method after so many
+Every finished run (a method on a problem with a seed) is appended to RESULTS.csv. Runs that are in the file are skipped;
+without `--methods` none are made. Then medians and quartiles of all files are printed, and the number of validations that
+reach `--target`: a share of the true hypervolume, or `METHOD@NUMBER`, the median of a method after that number of
 validations.
 
-A search's front is chosen by what it measured, noise included, and its hypervolume is that of the true values of this front:
-luck with noise earns nothing. `in_band` is the true accuracy of the network that measured best of those in problems.BAND.
+A front is selected by measured values, noise included, and scored by the hypervolume of its true values, so luck with noise
+earns nothing. `in_band` is the true accuracy of the network with the best measured accuracy among those in problems.BAND.
 
-Methods: the rivals of rivals.py by name; nasjax's own tactics as `nasjax:TACTIC,setting=value,…`, where the settings
-`predictor` and `algorithm` name these, `warm=PROBLEM` starts from the same search of another problem (EARLIER validations,
-the same seed), and all others are the tactic's.
+Methods: the rivals of rivals.py by name; nasjax's tactics as `nasjax:TACTIC,setting=value,…`. The settings `predictor` and
+`algorithm` name these; `warm=PROBLEM` is a warm start from the same search of another problem (EARLIER validations, the same
+seed); all others are settings of the tactic.
 """
 
 import argparse
@@ -36,16 +36,16 @@ from nasjax.tactics import TACTICS, Problem, Warm
 from nasjax.tactics.predicting import best_first
 
 CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 800, 1000)
-"""What is printed."""
+"""Numbers of validations at which results are printed."""
 
 
 def written(k):
-    """Which validations the results tell of: every fifth up to 100, every tenth up to 300, every fiftieth from there on."""
+    """Whether results have a row after `k` validations: every fifth up to 100, tenth up to 300, fiftieth beyond."""
     return k % (5 if k <= 100 else 10 if k <= 300 else 50) == 0
 
 
 EARLIER = 200
-"""Validations of the search that a warm start begins from."""
+"""Validations of the search that a warm start uses."""
 
 COLUMNS = ("method", "problem", "seed", "evaluations", "hypervolume", "in_band", "seconds")
 
@@ -54,7 +54,7 @@ COLUMNS = ("method", "problem", "seed", "evaluations", "hypervolume", "in_band",
 
 
 def nasjax_tactic(words, benchmark, evaluations, seed):
-    """Architectures and values of one of nasjax's own tactics, `TACTIC,setting=value,…`, in order of measurement."""
+    """Runs one of nasjax's tactics, `TACTIC,setting=value,…`: returns architectures and values in order of measurement."""
     name, *pairs = words.split(",")
     chosen = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
     earlier = chosen.pop("warm", None)
@@ -89,18 +89,18 @@ def _earlier(words, name, seed):
 
 
 def run(method, name, seed, evaluations):
-    """Rows of the results: one a checkpoint."""
+    """Runs a method and returns the rows of its results."""
     benchmark, began = problems.create(name), perf_counter()
     if method.startswith("nasjax:"):
         archs, values = nasjax_tactic(method.removeprefix("nasjax:"), benchmark, evaluations, seed)
     else:
-        # Here, so that the packages of the rivals are needed only where a rival runs.
+        # Imported here, so that the rivals' packages are needed only to run rivals.
         from rivals import RIVALS
 
         archs, values = RIVALS[method](benchmark, evaluations, seed)
     seconds = perf_counter() - began
     true = benchmark.true(archs)
-    # A rival knows no reference: its run counts for the same problem with another one too.
+    # Rivals do not use the reference point: one run serves the same problem with other reference points.
     same = [name] if method.startswith("nasjax:") else problems.twins(name)
     points = {twin: problems.create(twin).reference for twin in same}
     checkpoints = [k for k in range(1, evaluations + 1) if written(k) or k == evaluations]
@@ -112,7 +112,7 @@ def run(method, name, seed, evaluations):
 
 
 def volume(measured, true, reference):
-    """The hypervolume of the true values of those rows that are best by their measured values."""
+    """Returns the hypervolume of the true values of the rows that are non-dominated by measured values."""
     if measured.shape[1] > 2:
         return hypervolume_exact(true[non_dominated_exact(measured)], reference)
     order = np.lexsort(measured.T[::-1])
@@ -125,7 +125,7 @@ def volume(measured, true, reference):
 
 
 def in_band(measured, true):
-    """The true accuracy of the row that measured best inside problems.BAND; NaN where there is none."""
+    """Returns the true accuracy of the row with the best measured accuracy in problems.BAND; NaN if there is none."""
     low, high = problems.BAND
     inside = (true[:, 1] >= low) & (true[:, 1] <= high)
     return float(-true[np.where(inside, measured[:, 0], np.inf).argmin(), 0]) if inside.any() else float("nan")
@@ -135,7 +135,7 @@ def in_band(measured, true):
 
 
 def read(path):
-    """{(method, problem): {seed: (evaluations, hypervolume, in_band) as arrays}}; of a run made again, the later one."""
+    """Reads {(method, problem): {seed: arrays of evaluations, hypervolume and in_band}}; later rows replace earlier ones."""
     runs = {}
     if path.is_file():
         with path.open(newline="") as file:
@@ -149,7 +149,7 @@ def read(path):
 
 
 def run_all(path, methods, names, seeds, evaluations, jobs):
-    """Makes the runs that are not in `path`, and appends each as it is finished."""
+    """Makes the runs that are not in `path`, and appends each when it is finished."""
     done = read(path)
     todo = [
         (method, name, seed, evaluations)
@@ -180,7 +180,7 @@ def run_all(path, methods, names, seeds, evaluations, jobs):
 
 
 def goal(target, name, runs):
-    """The hypervolume to reach: a share of the true front's, or a method's median after so many validations."""
+    """Returns the hypervolume to reach: a share of the true front's, or a method's median (`METHOD@NUMBER`)."""
     if "@" not in target:
         return float(target) * problems.create(name).best
     method, number = target.split("@")
@@ -189,14 +189,14 @@ def goal(target, name, runs):
 
 
 def quartiles(values, digits):
-    """Median [lower, upper quartile]; where some are infinite, the greater of two that share a place, or a dash."""
+    """Formats median [lower, upper quartile]; with infinite values without interpolation, a dash for infinity."""
     found = np.quantile(values, (0.5, 0.25, 0.75), method="linear" if np.isfinite(values).all() else "higher")
     median, low, high = (f"{value:.{digits}f}" if np.isfinite(value) else "–" for value in found)
     return f"{median} [{low}, {high}]"
 
 
 def joined(paths):
-    """The runs of several files."""
+    """Reads the runs of several files."""
     runs = {}
     for path in paths:
         for key, seeds in read(path).items():
@@ -205,6 +205,7 @@ def joined(paths):
 
 
 def show(paths, target):
+    """Prints medians and quartiles of all runs, and the validations to the target."""
     runs = joined(paths)
     for name in dict.fromkeys(name for _, name in runs):
         unit = problems.create(name).best / 100

@@ -1,7 +1,7 @@
-"""Anytime curves as a picture: python experiments/tactics/figure.py OUT.png PROBLEMS RESULTS.csv [RESULTS.csv …]
+"""Plots anytime curves: python experiments/tactics/figure.py OUT.png PROBLEMS RESULTS.csv [RESULTS.csv …]
 
-One panel a problem (names separated by commas, * for any letters): medians of the hypervolume, in % of the true front's or
-of the best known, after so many validations; a band between the quartiles.
+One panel for each problem (names separated by commas, * for any letters): median and quartiles of the hypervolume, in % of
+the true front's or of the best known, by number of validations.
 """
 
 import sys
@@ -22,7 +22,7 @@ LINES = {
     "weaknas": ("WeakNAS", "#a16207"),
     "random": ("random", "#6b7280"),
 }
-"""What each method is called, and its colour."""
+"""Label and colour of each method."""
 
 FIRST, LAST, WIDE = 10, 500, 4
 
@@ -33,7 +33,7 @@ def draw(axes, name, runs):
         seeds = list(runs.get((method, name), {}).values())
         if not seeds:
             continue
-        # Where all seeds were written.
+        # Numbers of validations that all seeds have.
         numbers = sorted(set.intersection(*(set(seed[0]) for seed in seeds)))
         numbers = np.array([k for k in numbers if FIRST <= k <= LAST])
         volumes = np.stack([seed[1][np.isin(seed[0], numbers)] for seed in seeds]) / unit

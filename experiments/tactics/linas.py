@@ -1,13 +1,13 @@
-"""LINAS as DyNAS-T publishes it (github.com/IntelLabs/DyNAS-T at 251cb5e; arXiv:2205.10358), written anew.
+"""LINAS re-implemented from DyNAS-T (github.com/IntelLabs/DyNAS-T at 251cb5e; arXiv:2205.10358).
 
-A random population of 50 raw vectors is measured; for every objective, exact ones included, a predictor is fitted to all
-measured so far (one-hot of every gene, those of absent blocks included; ridge or RBF SVR, whichever has the better
-cross-validated MAPE); NSGA-II runs 20,000 evaluations on the predictions from a random start; its last population of 50 is
-measured, whether it was before or not; again.
+First a random population of 50 raw vectors is measured. Then, repeatedly: for every objective, exact ones included, a
+predictor is fitted to all measurements (on one-hot vectors of all genes, those of absent blocks included; ridge or RBF SVR,
+whichever has the better cross-validated MAPE); NSGA-II runs 20,000 evaluations on the predictions from a random start; its
+last population of 50 is measured, repeated networks included.
 
-Two things are done otherwise than there, for time. The inner NSGA-II is one jitted scan with pymoo's operators and survival
-(`inner="pymoo"` runs pymoo itself; both end alike, see README.md). Of SVR's hundred values of C (1, 2, …, 100) a geometric
-subset is tried from the smallest up, until three in a row are no better: with 150 networks the best score is the same.
+Two things differ from the original, to save time. The inner NSGA-II is one jitted scan with pymoo's operators and survival
+(`inner="pymoo"` runs pymoo itself; README.md compares them). Of SVR's hundred values of C (1, 2, …, 100) a geometric subset
+is tried in ascending order, until three in a row are no better; with 150 networks the best score is the same.
 """
 
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ from nasjax.space import duplicates
 
 POPULATION = 50
 INNER = 20_000
-"""Evaluations of the inner search, as DyNAS-T has it for Once-for-All MobileNetV3 (5,000 to 20,000 for others)."""
+"""Evaluations of the inner search, DyNAS-T's setting for Once-for-All MobileNetV3 (5,000 to 20,000 for others)."""
 
 ALPHAS = np.arange(0.1, 10.1, 0.1)
 COSTS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 90, 100)
@@ -41,7 +41,7 @@ FOLDS = 5
 
 SBX_ETA, SBX_RATE, SBX_GENES = 15.0, 0.9, 0.5
 PM_ETA, PM_RATE = 20.0, 0.02
-"""DyNAS-T's rates. In pymoo (0.6 and later, as it asks for) PM's is a child's; a gene of it has one over their number."""
+"""DyNAS-T's rates. In pymoo 0.6 and later PM_RATE is per child; each of its genes mutates at one over their number."""
 
 
 def one_hot(raw, counts):
@@ -57,12 +57,12 @@ def mape(values, found):
 
 
 def ridge_scores(inputs, labels):
-    """Cross-validated MAPE of every alpha; one decomposition a fold serves them all."""
+    """Returns the cross-validated MAPE of every alpha, from one decomposition for each fold."""
     scores = []
     for train, test in KFold(FOLDS).split(inputs):
         centre, mean = inputs[train].mean(0), labels[train].mean()
         centred = inputs[train] - centre
-        # Of the square, since LAPACK's SVD fails on some matrices of zeros and ones.
+        # Of the Gram matrix, since LAPACK's SVD fails on some matrices of zeros and ones.
         squares, axes = np.linalg.eigh(centred.T @ centred)
         weights = axes @ (
             (axes.T @ (centred.T @ (labels[train] - mean)))[:, None] / (np.maximum(squares, 0)[:, None] + ALPHAS)
@@ -84,7 +84,7 @@ def svr_score(inputs, labels, cost):
 
 
 def fit(inputs, values, capacity):
-    """DyNAS-T's predictor of one objective, as arrays padded to `capacity`: a kernel and a linear part, one of them 0."""
+    """Fits DyNAS-T's predictor of one objective: a kernel part padded to `capacity` and a linear part, one of them 0."""
     unit = 10 ** (np.floor(np.log10(np.abs(values).max())) - 1)
     labels = values / unit
     alphas = ridge_scores(inputs, labels)
@@ -107,7 +107,7 @@ def fit(inputs, values, capacity):
 
 
 def predict(model, inputs):
-    """Values of one-hot rows. A squared distance of two of them is the ones they have, less twice those they share."""
+    """Predicts values of one-hot rows. A squared distance of two rows is the number of ones minus twice the shared ones."""
     rows, duals, linear, offset, unit = model
     distances = inputs.sum(1)[:, None] + rows.sum(1) - 2 * inputs @ rows.T
     return unit * (jnp.exp(-distances / inputs.shape[1]) @ duals + inputs @ linear + offset)
@@ -121,7 +121,7 @@ def draw(key, counts, number):
 
 
 def cross(key, one, other, highest):
-    """Simulated binary crossover (Deb and Agrawal 1995), bounded: two children of every pair, before rounding."""
+    """Bounded simulated binary crossover (Deb and Agrawal 1995): two children of every pair, before rounding."""
     pair, gene, spread, swap = jax.random.split(key, 4)
     low, high = jnp.minimum(one, other), jnp.maximum(one, other)
     gap = jnp.where(high > low, high - low, 1.0)
@@ -133,7 +133,7 @@ def cross(key, one, other, highest):
 
     first = 0.5 * (low + high - factor(low) * gap)
     second = 0.5 * (low + high + factor(highest - high) * gap)
-    # Which parent the lower child stands in for is a coin's throw.
+    # Children replace the parents in random order.
     swapped = jax.random.bernoulli(swap, 0.5, one.shape)
     hit = (
         jax.random.bernoulli(gene, SBX_GENES, one.shape) & jax.random.bernoulli(pair, SBX_RATE, (len(one), 1)) & (high > low)
@@ -158,13 +158,13 @@ def mutate(key, raw, highest):
 
 
 def offspring(key, archs, values, crowding, counts):
-    """POPULATION children unlike each other and the population; after a hundred rounds of mating whatever there is."""
+    """Returns POPULATION children, distinct and new; after a hundred rounds of mating they may repeat each other."""
     highest = jnp.array(counts, jnp.float32) - 1
 
     def mate(state):
         key, children, found, rounds = state
         key, *keys = jax.random.split(key, 6)
-        # Two permutations of the population, so that everyone competes twice.
+        # Two permutations of the population: everyone takes part in two tournaments.
         rivals = jnp.concatenate([jax.random.permutation(keys[i], POPULATION) for i in range(2)]).reshape(POPULATION, 2)
         a, b = rivals[:, 0], rivals[:, 1]
         better = (values[a] <= values[b]).all(1) & (values[a] < values[b]).any(1)
@@ -175,7 +175,7 @@ def offspring(key, archs, values, crowding, counts):
         born = jnp.round(jnp.clip(cross(keys[3], parents[0::2], parents[1::2], highest), 0, highest))
         born = jnp.round(jnp.clip(mutate(keys[4], born, highest), 0, highest)).astype(jnp.int32)
         pool = jnp.concatenate([archs, children, born])
-        # Places not filled yet count as repeated, wherever they stand.
+        # Places that are not filled yet must count as repeated.
         empty = (jnp.arange(len(pool)) >= POPULATION + found) & (jnp.arange(len(pool)) < 2 * POPULATION)
         new = ~duplicates(jnp.where(empty[:, None], archs[0], pool))[POPULATION:]
         order = jnp.argsort(~new)[:POPULATION]
@@ -186,13 +186,13 @@ def offspring(key, archs, values, crowding, counts):
 
 
 def new_type():
-    """The type of a sum of booleans."""
+    """The dtype of a sum of booleans, which depends on JAX's settings."""
     return jnp.zeros(1, bool).sum().dtype
 
 
 @partial(jax.jit, static_argnames=("counts", "generations"))
 def evolve(models, key, counts, generations):
-    """The last population of NSGA-II on the predictions of `models`."""
+    """Runs NSGA-II on the predictions of `models` and returns its last population."""
 
     def score(archs):
         hot = jnp.concatenate([jax.nn.one_hot(archs[:, i], count) for i, count in enumerate(counts)], 1)
@@ -206,7 +206,7 @@ def evolve(models, key, counts, generations):
         archs, values, crowding = state
         children = offspring(key, archs, values, crowding, counts)
         archs, values = jnp.concatenate([archs, children]), jnp.concatenate([values, score(children)])
-        # Children that repeat somebody, where nothing new was left, go last.
+        # Repeated children (where nothing new was found) go last.
         repeated = duplicates(archs)
         ranks, crowding = crowded(values)
         best = jnp.lexsort((-crowding, ranks, repeated))[:POPULATION]
@@ -222,7 +222,7 @@ def evolve(models, key, counts, generations):
 
 @dataclass
 class Predicted(Problem):
-    """The predictions as pymoo sees them."""
+    """The predictions as a problem of pymoo."""
 
     models: tuple
     counts: tuple
@@ -237,7 +237,7 @@ class Predicted(Problem):
 
 
 def evolve_pymoo(models, seed, counts, generations):
-    """The same by pymoo itself, with DyNAS-T's settings."""
+    """Runs pymoo's own NSGA-II on the predictions, with DyNAS-T's settings."""
     algorithm = NSGA2(
         pop_size=POPULATION,
         sampling=IntegerRandomSampling(),
@@ -252,9 +252,9 @@ def evolve_pymoo(models, seed, counts, generations):
 
 
 def linas(problem, evaluations, seed, inner="scan", free=False):
-    """Architectures (canonical) and measured values in order.
+    """Runs LINAS: returns canonical architectures and measured values in order.
 
-    A repeated one costs an evaluation, as in DyNAS-T, unless `free`: then more rounds are run (twice as many at most).
+    A repeated network costs an evaluation, as in DyNAS-T, unless `free`; then up to twice as many rounds are run.
     """
     counts, rng, rounds = problem.space.counts, np.random.default_rng(seed), -(-evaluations // POPULATION)
     capacity = 1 << (rounds * POPULATION * (2 if free else 1) - 1).bit_length()
@@ -270,7 +270,7 @@ def linas(problem, evaluations, seed, inner="scan", free=False):
         distinct = np.sort(np.unique(known, axis=0, return_index=True)[1])
         inputs = one_hot(known[distinct], counts)
         models = tuple(fit(inputs, column, capacity) for column in values[distinct].T)
-        # The seed of the inner search is the same in every round there.
+        # DyNAS-T uses the same seed for the inner search of every round.
         if inner == "pymoo":
             raw = evolve_pymoo(models, seed, counts, INNER // POPULATION)
         else:

@@ -1,11 +1,14 @@
-"""The problems that tactics are compared on: `create(name)` makes one, `NAMES` lists them all.
+"""The problems that tactics are compared on: `create(name)` returns one, `NAMES` lists all.
 
-`surrogate_blend`, `surrogate_trees`: Once-for-All MobileNetV3, accuracy by a surrogate (`surrogate.py`) with its noise, macs
-exact; the hypervolume's reference is 70 % (the least accurate network has 71) and the dearest network's macs. `…_zero`: the
-reference of a search that is told none (0 %; the cheapest network earns most of it). `…_inner`: no credit for the extremes
-(74 %, 420 million macs). `nb201:DATA:DEVICE`: all 15,625 cells of NAS-Bench-201, accuracy and measured latency
-(`DEVICE+DEVICE`: one objective each). `macro`: all 6,561 networks of NAS-Bench-Macro, accuracy and exact macs;
-`macro_measured`: the same, nothing exact. Tables have no noise, and their reference is the worst value of each column.
+- `surrogate_blend`, `surrogate_trees`: Once-for-All MobileNetV3, accuracy by a surrogate with noise (`surrogate.py`), macs
+  exact. The reference point of the hypervolume is 70 % (the least accurate network has 71) and the largest network's macs.
+- `…_zero`: the same with the default reference point of a search (0 %), where the smallest network earns most.
+- `…_inner`: the same with a reference point (74 %, 420 million macs) that gives no credit for the extremes.
+- `nb201:DATA:DEVICE`: all 15,625 cells of NAS-Bench-201, accuracy and measured latency (`DEVICE+DEVICE`: one objective
+  each).
+- `macro`: all 6,561 networks of NAS-Bench-Macro, accuracy and exact macs; `macro_measured`: the same with macs as measured.
+
+Tables have no noise, and their reference point is the worst value of each column.
 
 NASJAX_DATA names the folder of the data sets (default: ../shared/data beside the repository), NASJAX_CACHE that of fitted
 surrogates (default: experiments/tactics/.cache); fitting takes a minute or more, once.
@@ -51,7 +54,7 @@ DEVICES = {
 """Seven of the 27 device settings of HELP's tables (arXiv:2106.08630), one of each kind."""
 
 SEVERAL = ("titan_rtx_256+pixel3", "titan_rtx_256+pixel3+eyeriss")
-"""Devices that are searched for at once, three and four objectives."""
+"""Combinations of devices, for three and four objectives."""
 
 DATASETS = {"cifar100": "CIFAR100TestAccuracy200Epochs", "imagenet16": "ImageNetTestAccuracy200Epochs"}
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -60,16 +63,20 @@ EDGES = ("edge_1_0", "edge_2_0", "edge_2_1", "edge_3_0", "edge_3_1", "edge_3_2")
 
 
 BAND = (350e6, 400e6)
-"""Macs between which WeakNAS is compared at its own task, one objective; its paper's band has a like place in its space."""
+"""Range of macs for the comparison with WeakNAS at one objective, placed in the space like the range in its paper."""
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """A problem with known answers, everything minimised.
+    """A problem whose true values are known; all objectives are minimised.
 
-    `true` gives exact values; `noise` is the standard deviation of a measurement, by objective. `costs` has one entry an
-    objective: the jittable function of an exact one, None for a measured one; `parts` is the exact cost by part of the
-    network, where there is one. `archs` are all architectures of a table, None elsewhere.
+    Attributes:
+      reference: reference point of the hypervolume.
+      true: returns the true values of architectures.
+      noise: standard deviation of a measurement, for each objective.
+      costs: for each objective the jittable function that computes it; None if it is measured.
+      parts: the exact cost of each part of the network, if there is one.
+      archs: all architectures of a table; None for a surrogate.
     """
 
     name: str
@@ -83,7 +90,7 @@ class Benchmark:
     archs: Population | None = None
 
     def measure(self, archs: Population, seed: int) -> Objectives:
-        """What a tactic is told: the same architecture and seed always give the same values."""
+        """Returns true values with noise; the same architecture and seed always give the same values."""
         archs = np.ascontiguousarray(archs, np.int32)
         values = self.true(archs)
         if not any(self.noise):
@@ -95,12 +102,12 @@ class Benchmark:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What nasjax's own predictors read: one object a problem, so that its searches in one process compile once."""
+        """The inputs of nasjax's predictors: one object for each problem, so that searches in one process compile once."""
         return Inputs(self.space, self.parts)
 
     @cached_property
     def front(self) -> Objectives:
-        """A table's true front, distinct values only."""
+        """The true front of a table, distinct values only."""
         if self.archs is None:
             raise ValueError(f"the true front of {self.name} is not known")
         values = self.true(self.archs)
@@ -108,7 +115,7 @@ class Benchmark:
 
     @cached_property
     def best(self) -> float:
-        """The hypervolume of the true front; for a surrogate the best that is known."""
+        """The hypervolume of the true front; for a surrogate the best known one."""
         return KNOWN[self.name] if self.archs is None else hypervolume_exact(self.front, self.reference)
 
 
@@ -116,7 +123,7 @@ class Benchmark:
 
 
 def table(name: str, space: SearchSpace, objectives: tuple[str, ...], archs: Population, values: Objectives) -> Benchmark:
-    """A benchmark of a complete table, nothing exact; the reference is the worst value of each column."""
+    """Returns the benchmark of a complete table, whose objectives all count as measured."""
     weights = np.cumprod([1, *space.counts[:0:-1]])[::-1]
     lookup = np.full((int(np.prod(space.counts)), values.shape[1]), np.nan)
     lookup[archs @ weights] = values
@@ -128,7 +135,7 @@ def table(name: str, space: SearchSpace, objectives: tuple[str, ...], archs: Pop
 
 @cache
 def _nb201_cells() -> tuple[Population, dict[str, np.ndarray]]:
-    """Architectures and accuracies (%) in the benchmark's own order."""
+    """Returns architectures and accuracies (%) in the order of the benchmark."""
     with (DATA / "nb201-accuracy" / "nats_bench.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     words = [[edge.split("~")[0] for edge in row["ArchitectureString"].replace("+", "").split("|") if edge] for row in rows]
@@ -166,7 +173,7 @@ def macro_measured() -> Benchmark:
 
 
 def _in_place(archs: Population, values: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
-    """Values as an array with one axis a gene."""
+    """Returns values as an array with one axis for each gene."""
     placed = np.zeros(counts, values.dtype)
     placed[tuple(archs.T)] = values
     return placed
@@ -176,7 +183,7 @@ def _in_place(archs: Population, values: np.ndarray, counts: tuple[int, ...]) ->
 
 
 REFERENCES = {"": (-70.0, float("inf")), "_zero": (0.0, float("inf")), "_inner": (-74.0, 420e6)}
-"""References in minimised values, by the end of the problem's name; infinite macs are those of the dearest network."""
+"""Reference points in minimised values, by suffix of the problem's name; infinity means the largest network's macs."""
 
 
 KNOWN = {
@@ -187,7 +194,7 @@ KNOWN = {
     "surrogate_trees_zero": 34051960324.0,
     "surrogate_trees_inner": 672593256.0,
 }
-"""The best hypervolumes that are known: of all that two runs of NSGA-II found with 76,800 noise-free values each."""
+"""The best known hypervolumes: of everything that two runs of NSGA-II found with 76,800 noise-free values each."""
 
 
 def surrogate_of(kind: str, variant: str) -> Benchmark:
@@ -199,7 +206,7 @@ def surrogate_of(kind: str, variant: str) -> Benchmark:
         return space.features(archs), macs.by_unit(archs)
 
     def true(archs: Population) -> Objectives:
-        """As surrogate.features, but compiled once for each power of two."""
+        """Predicts from the same inputs as surrogate.features, compiled once for each power of two of architectures."""
         archs = np.asarray(archs, np.int32)
         size = max(16, 1 << (len(archs) - 1).bit_length())
         found = inputs(jnp.asarray(np.resize(archs, (size, archs.shape[1]))))
@@ -215,7 +222,7 @@ def surrogate_of(kind: str, variant: str) -> Benchmark:
 
 @cache
 def _fitted(kind: str) -> tuple[SearchSpace, CostTable, Callable]:
-    """Space, exact macs and the surrogate's function of features, fitted once and kept in the cache."""
+    """Returns space, exact macs and the surrogate's prediction function, which is fitted once and cached."""
     folder = DATA / "dynast-traces"
     logs = b"".join(path.read_bytes() for path in sorted(folder.glob("mbnv3w10_*.csv")))
     recipe = sha256(logs + Path(surrogate.__file__).read_bytes() + sklearn.__version__.encode()).hexdigest()[:16]
@@ -251,14 +258,14 @@ NAMES = tuple(MAKERS)
 
 @cache
 def create(name: str) -> Benchmark:
-    """The problem of that name. Raises ValueError for a name that is not known."""
+    """Returns the problem of that name. Raises ValueError for an unknown name."""
     if name not in MAKERS:
         raise ValueError(f"unknown problem {name!r}; allowed: {', '.join(NAMES)}")
     return MAKERS[name]()
 
 
 def matching(pattern: str) -> list[str]:
-    """The names that `pattern` stands for (`nb201:*:raspi4`). Raises ValueError where there is none."""
+    """Returns the names that match `pattern` (`nb201:*:raspi4`). Raises ValueError if there is none."""
     found = matches(NAMES, pattern)
     if not found:
         raise ValueError(f"no problem is named {pattern!r}; there are: {', '.join(NAMES)}")
@@ -266,5 +273,5 @@ def matching(pattern: str) -> list[str]:
 
 
 def twins(name: str) -> list[str]:
-    """`name`, and the problems that differ from it in the reference alone where it is a surrogate's first."""
+    """Returns `name`, and for a surrogate without suffix also the problems that differ only in the reference point."""
     return [name + variant for variant in REFERENCES if name + variant in MAKERS]

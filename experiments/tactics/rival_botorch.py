@@ -1,6 +1,6 @@
 """BoTorch's qLogNoisyExpectedHypervolumeImprovement on one-hot inputs, ten at a time from a discrete pool.
 
-BoTorch's default model (a Gaussian process with its own length scale for each input); its fit is stopped after STEPS steps.
+The model is BoTorch's default (a Gaussian process with a length scale for each input); its fit is stopped after STEPS steps.
 """
 
 import numpy as np
@@ -16,7 +16,10 @@ START, BATCH, POOL, DRAWS, STEPS = 20, 10, 512, 64, 60
 
 
 def search(meter, rng, draw):
-    """Spends the meter: 20 random ones, then batches from random vectors and mutants of the front, half and half."""
+    """Searches until the budget of `meter` is spent: START random networks, then batches chosen from a pool.
+
+    Half of the pool are random networks, half are mutants of the front.
+    """
     problem = meter.problem
     space, counts = problem.space, problem.space.counts
     torch.manual_seed(int(rng.integers(2**31)))
@@ -25,7 +28,7 @@ def search(meter, rng, draw):
     reference = torch.tensor(-problem.reference)
 
     def inputs(archs):
-        """One-hot of all genes; absent ones are 0 throughout."""
+        """One-hot vectors of all genes; genes that do not exist are all 0."""
         on = np.asarray(space.active(archs))
         return torch.tensor(np.concatenate([np.eye(n)[archs[:, i]] * on[:, i, None] for i, n in enumerate(counts)], 1))
 

@@ -1,8 +1,8 @@
-"""The rivals: `RIVALS[name](problem, evaluations, seed)` gives architectures and measured values, in order of measurement.
+"""Rival methods: `RIVALS[name](problem, evaluations, seed)` returns architectures and measured values, in order.
 
-All have the same noise and the same budget. An architecture that a rival asks for again costs it nothing: what would be
-anybody would look up (`linas` alone is charged, as DyNAS-T charges itself; `linas_free` is not).
-Optuna, BoTorch and XGBoost are in requirements.txt beside this file; they are imported where they are used.
+All have the same noise and the same budget. A repeated architecture costs nothing, since its value can be looked up; only
+`linas` pays for it, as in DyNAS-T (`linas_free` does not). Optuna, BoTorch and XGBoost are in requirements.txt and are
+imported only where they are used.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from nasjax.space import SearchSpace
 
 
 class Meter:
-    """Measures, remembers, and counts what was not measured before."""
+    """Measures architectures and counts the distinct ones against a budget; repeated ones are looked up."""
 
     def __init__(self, problem, evaluations, seed):
         self.problem, self.evaluations, self.seed = problem, evaluations, seed
@@ -24,10 +24,11 @@ class Meter:
 
     @property
     def spent(self):
+        """Whether the budget is used up."""
         return len(self.archs) >= self.evaluations
 
     def __call__(self, raw):
-        """Values of raw vectors; those beyond the budget are NaN."""
+        """Returns the values of raw vectors, NaN beyond the budget."""
         archs = self.problem.space.canonical(np.asarray(raw, np.int32))
         new = list({arch.tobytes(): arch for arch in archs if arch.tobytes() not in self.known}.values())
         new = new[: self.evaluations - len(self.archs)]
@@ -39,17 +40,18 @@ class Meter:
         return np.stack([self.known.get(arch.tobytes(), unknown) for arch in archs])
 
     def result(self):
+        """Returns distinct architectures and their values, in order of measurement."""
         archs = np.stack(self.archs)
         return archs, np.stack([self.known[arch.tobytes()] for arch in archs])
 
 
 def draw(rng, space: SearchSpace, number):
-    """Raw vectors, every gene uniform over its options."""
+    """Returns random raw vectors, every gene uniform over its options."""
     return np.stack([rng.integers(0, count, number) for count in space.counts], 1).astype(np.int32)
 
 
 def random(problem, evaluations, seed):
-    """Distinct architectures, gene by gene."""
+    """Random search: distinct architectures, every gene uniform over its options."""
     rng, meter = np.random.default_rng(seed), Meter(problem, evaluations, seed)
     while not meter.spent:
         meter(draw(rng, problem.space, evaluations))
@@ -57,7 +59,7 @@ def random(problem, evaluations, seed):
 
 
 def nsga2(problem, evaluations, seed, population):
-    """pymoo's NSGA-II, everything measured, with the operators that its documentation has for integers."""
+    """pymoo's NSGA-II without predictors, with the operators that its documentation gives for integers."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import Problem
     from pymoo.operators.crossover.sbx import SBX
@@ -88,11 +90,11 @@ def nsga2(problem, evaluations, seed, population):
 
 
 PATIENCE = 4
-"""A rival that has asked this many times its budget, repeats included, is stopped: the rest of its budget is not used."""
+"""A rival is stopped after this many times its budget of requests, repeated ones included."""
 
 
 def optuna(problem, evaluations, seed, sampler):
-    """Optuna's `sampler` with its defaults: one categorical parameter a gene, absent genes not suggested."""
+    """Optuna's `sampler` with its defaults: one categorical parameter for each gene that exists."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -110,10 +112,11 @@ def optuna(problem, evaluations, seed, sampler):
 
 
 def weaknas(problem, evaluations, seed, band=None):
-    """WeakNAS as its authors search Once-for-All MobileNetV3 (github.com/VITA-Group/WeakNAS; arXiv:2102.10490).
+    """WeakNAS with its authors' settings for Once-for-All MobileNetV3 (github.com/VITA-Group/WeakNAS; arXiv:2102.10490).
 
-    The first objective alone; a fixed pool of 10,000 random networks (inside `band`, in the second objective's unit); 100 of
-    them first, then 100 a round, uniformly from the predicted best 1,000, by XGBoost (1,000 trees, depth 20) on raw options.
+    Only the first objective is optimised. From a fixed pool of 10,000 random networks (inside `band` of the second
+    objective) 100 are measured, then in each round 100 drawn uniformly from the 1,000 with the best predictions of XGBoost
+    (1,000 trees, depth 20) on raw options.
     """
     import xgboost
 

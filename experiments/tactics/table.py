@@ -1,8 +1,8 @@
-"""Tables for docs/results.md from the files of results: complete tables of networks, and warm starts.
+"""Prints the tables of docs/results.md from the files in results/: complete tables of networks, and warm starts.
 
     cd experiments/tactics && NASJAX_DATA=... python table.py
 
-Medians over the seeds that each file has; a dash where the median run did not get there.
+Values are medians over the seeds in each file; a dash where the median run did not reach the target.
 """
 
 from pathlib import Path
@@ -20,17 +20,17 @@ CHECKPOINTS = (30, 50, 100, 200, 300, 500)
 
 
 def after(seeds, number):
-    """The hypervolumes of all seeds after so many validations."""
+    """Returns the hypervolume of every seed after `number` validations."""
     return [volumes[numbers == number][0] for numbers, volumes, _ in seeds.values() if number in numbers]
 
 
 def needed(seeds, wanted):
-    """How many validations each seed's run took to the wanted hypervolume."""
+    """Returns the validations of every seed to a hypervolume of `wanted`, infinity if it was not reached."""
     return [numbers[volumes >= wanted].min(initial=np.inf) for numbers, volumes, _ in seeds.values()]
 
 
 def middle(values, digits=0):
-    """The median, the greater of two where some are infinite; a dash where it is, or where there is nothing."""
+    """Formats the median (without interpolation if values are infinite); a dash if it is infinite or there is none."""
     found = np.quantile(values, 0.5, method="linear" if np.isfinite(values).all() else "higher") if len(values) else np.inf
     return f"{found:.{digits}f}" if np.isfinite(found) else "–"
 
@@ -40,7 +40,7 @@ def line(*cells):
 
 
 def cold(runs):
-    """How soon 99 % of the true front's hypervolume is reached; then how far `ehvi` is ahead of the best rival."""
+    """Prints the validations to 99 % of the true front's hypervolume, then the lead of `ehvi` over the best rival."""
     names = [name for method, name in runs if method == EHVI and not name.startswith("surrogate")]
     line("to 99 %", "`ehvi` [quartiles]", "seeds", *COLD.values())
     line(*["---"] * (3 + len(COLD)))
@@ -65,7 +65,7 @@ def cold(runs):
 
 
 def warm(runs):
-    """Validations to 99 % after a warm start from another device, beside the cold start of the same seeds."""
+    """Prints the validations to 99 % after a warm start from another device, and after a cold start of the same seeds."""
     line(
         "from",
         "to",

@@ -1,4 +1,4 @@
-"""Super-networks: what is searched."""
+"""Super-networks: trained networks whose sub-networks are searched, and tables or functions that stand for one."""
 
 from nasjax.supernets.catalogue import SHIPPED, SUPERNETS, abstract, create
 from nasjax.supernets.checkpoints import load_weights, save_weights

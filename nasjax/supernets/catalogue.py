@@ -1,4 +1,4 @@
-"""Every super-network by name, and how one is made."""
+"""The table of super-networks by name, and functions that create one."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from nasjax.supernets.own import OwnConfig
 from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.tabular import TabularConfig
 
-SUPERNETS: dict[str, Any] = {
+SuperNetConfig = MobileNetV3Config | ResNetConfig | TabularConfig | ExternalConfig | OwnConfig
+"""The settings of a super-network."""
+
+SUPERNETS: dict[str, SuperNetConfig] = {
     "digits": MobileNetV3Config(
         image_size=8,
         channels=1,
@@ -62,20 +65,26 @@ SUPERNETS: dict[str, Any] = {
     "external": ExternalConfig(),
     "own": OwnConfig(),
 }
-"""Every super-network by name: its configuration, which a caller may change field by field."""
+"""Every super-network by name: its default configuration, any field of which can be changed."""
 
 SHIPPED = Path(__file__).parent / "weights"
+"""The folder of the weights inside the package."""
 
 
 def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
-    """The named super-network, ready to be searched: `create("digits")`, `create("tabular", table=…, genes=…)`.
+    """Creates a super-network, ready to be searched: `create("digits")`, `create("tabular", table=…, genes=…)`.
 
-    `changes` are fields of its configuration, `checkpoint` among them; without a checkpoint weights are drawn from `seed`.
-    A class of your own is named `module:Class`. Raises ConfigError for an unknown name or field, or a checkpoint of another
-    super-network. `new_classifier=True` draws the classifier from `seed` where the checkpoint's has other classes.
+    Args:
+      name: a name in `SUPERNETS`, or `module:Class` for a class of your own.
+      seed: initialises the weights where there is no checkpoint, and a new classifier.
+      **changes: fields of the configuration, such as `checkpoint`.
 
-    `net(images, arch)` are logits. Once-for-All's weights expect `images` (batch, height, width, 3), float32 RGB scaled to
-    0-1, less (.485, .456, .406), over (.229, .224, .225); the digits' (batch, 8, 8, 1), 0-1 too, less .3, over .38.
+    Returns a `SuperNet`, a `TabularNet` or an `ExternalNet`. Raises ConfigError for an unknown name or field, for invalid
+    settings, and for a checkpoint of another super-network.
+
+    `net(images, arch)` of an image classifier returns logits. Once-for-All's weights expect `images` (batch, height, width,
+    3): float32 RGB, scaled to 0-1, minus (.485, .456, .406), divided by (.229, .224, .225). Those of `digits` expect
+    (batch, 8, 8, 1): scaled to 0-1, minus .3, divided by .38.
     """
     if ":" in name:
         name, changes = "own", {"target": name, **changes}
@@ -85,16 +94,17 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
         net = config.create(seed)
     else:
         path = SHIPPED / f"{name}.safetensors" if checkpoint == "shipped" else Path(checkpoint)
-        # Somebody's own class has no classifier that we know of.
+        # A class of the user's has no such setting: nothing is known of its classifier.
         net = load_weights(config.create, path, seed if getattr(config, "new_classifier", False) else None)
     net.origin = record(SUPERNETS, config, name)
     return net
 
 
 def abstract(name: str, **changes: Any) -> SuperNet:
-    """The named super-network of ours without weights: its genes, shapes and costs, at once.
+    """Creates a super-network without weights (abstract arrays), quickly: for its search space, shapes and costs.
 
-    Raises ConfigError for an unknown name or field, and for one that is a table or somebody else's function.
+    Raises ConfigError for an unknown name or field, and for a super-network that is not of one of our families (a table, a
+    function, a class of the user's).
     """
     config = settings("supernet", SUPERNETS, {"name": name, **changes})
     if not isinstance(config, MobileNetV3Config | ResNetConfig):

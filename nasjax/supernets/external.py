@@ -1,6 +1,6 @@
-"""Any Python function as the super-network: it gets named architectures and returns their metrics.
+"""Any Python function as the super-network: it gets architectures as named choices and returns their metrics.
 
-The function runs in processes of its own, so that it may use another framework, take too long, or crash.
+The function runs in worker processes, so that it may use another framework, take too long, or crash.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from inspect import getsourcefile
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,20 +23,25 @@ from jaxtyping import Float
 
 from nasjax.errors import ConfigError
 from nasjax.space import Gene, Option, SearchSpace
-from nasjax.supernets.own import found
+from nasjax.supernets.own import import_object
+from nasjax.supernets.tabular import BOOKKEEPING
 from nasjax.types import Population
-
-RESERVED = ("index", "step", "status", "source", "seconds")
-"""Columns that a run's table has beside genes and metrics."""
 
 
 @dataclass(frozen=True)
 class ExternalConfig:
-    """A function of your own: `evaluate=module:function` gets a list of named architectures and returns a list of dicts.
+    """A function of your own that measures architectures.
 
-    `genes` are the options of each gene, `needs` says which exist only where another is large enough (`kernel_2:
-    depth>=2`), `metrics` what the function returns. `batch` architectures a call, in `workers` processes; a call that takes
-    longer than `timeout` seconds, raises or crashes has failed, and its architectures with it.
+    Attributes:
+      evaluate: the function, as `module:function`; it gets a list of dicts (gene name to option) and returns a list of dicts
+        (metric name to number), one an architecture.
+      genes: the options of each gene, by name.
+      needs: genes that exist only where another gene is large enough, such as `kernel_2: depth>=2`.
+      metrics: the names of the metrics that the function returns.
+      batch: architectures a call.
+      workers: number of processes that call the function at once.
+      timeout: seconds after which a call is stopped. It has failed then, as it has when it raises or crashes, and all of its
+        architectures count as failed.
     """
 
     evaluate: str | None = None
@@ -47,7 +53,7 @@ class ExternalConfig:
     timeout: float = 3600.0
 
     def create(self, seed: int = 0) -> "ExternalNet":
-        """Raises ConfigError, in one line, for what is missing or does not fit."""
+        """Returns the super-network; `seed` is not used. Raises ConfigError for invalid settings."""
         if self.evaluate is None or not self.genes or not self.metrics:
             raise ConfigError(
                 "supernet=external needs supernet.evaluate=module:function, supernet.genes.NAME=[option,…] and "
@@ -56,7 +62,7 @@ class ExternalConfig:
         for name in ("batch", "workers", "timeout"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"supernet.{name} must be above 0, not {getattr(self, name)}")
-        taken = sorted(set(self.metrics) & {*self.genes, *RESERVED})
+        taken = sorted(set(self.metrics) & {*self.genes, *BOOKKEEPING})
         if taken:
             raise ConfigError(
                 f"supernet.metrics names {taken[0]!r}, which is a gene or a column of evaluations.csv: rename it"
@@ -65,16 +71,16 @@ class ExternalConfig:
 
 
 class ExternalNet:
-    """Measures by the function; what fails is NaN."""
+    """A super-network measured by a function; failed architectures get NaN for every metric."""
 
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
     costs: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, config: ExternalConfig):
-        assert config.evaluate is not None
         self._config = config
-        function = found(config.evaluate, "supernet.evaluate")
-        self.space = SearchSpace(tuple(_gene(name, options, config.needs) for name, options in config.genes.items()))
+        self._evaluate = config.evaluate or ""
+        function = import_object(self._evaluate, "supernet.evaluate")
+        self.space = SearchSpace(tuple(_make_gene(name, options, config.needs) for name, options in config.genes.items()))
         self.metrics = config.metrics
         self.chunk = config.batch * config.workers
         source = getsourcefile(function)
@@ -86,110 +92,116 @@ class ExternalNet:
         self._workers: list[_Worker] = []
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Nothing is known of the metrics: the references of a search must be given."""
+        """The least and greatest value of every metric: unknown (NaN), so a search needs `references` to be given."""
         return {name: (float("nan"), float("nan")) for name in self.metrics}
 
     def rows(self) -> None:
-        """Every architecture can be measured."""
+        """None: every architecture of the space can be measured."""
 
     def nearest(self, archs: Population) -> Population:
-        """The architectures themselves."""
+        """Returns the architectures unchanged: each can be measured itself."""
         return archs
 
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
-        """Every metric of at most `batch` x `workers` architectures."""
-        named = [self.space.decode(arch) for arch in np.asarray(archs)]
+        """Measures at most `batch` x `workers` architectures: every metric by name, NaN where it is missing or failed."""
+        choices = [self.space.decode(arch) for arch in np.asarray(archs)]
         size = self._config.batch
-        parts = [named[start : start + size] for start in range(0, len(named), size)]
-        while len(self._workers) < len(parts):
-            self._workers.append(_Worker(self._config.evaluate))
-        for worker, part in zip(self._workers, parts, strict=False):
-            worker.send(part)
+        batches = [choices[start : start + size] for start in range(0, len(choices), size)]
+        while len(self._workers) < len(batches):
+            self._workers.append(_Worker(self._evaluate))
+        for worker, batch in zip(self._workers, batches, strict=False):
+            worker.send(batch)
         deadline = time.monotonic() + self._config.timeout
-        answers = [
-            answer
-            for worker, part in zip(self._workers, parts, strict=False)
-            for answer in worker.receive(len(part), deadline)
+        results = [
+            result
+            for worker, batch in zip(self._workers, batches, strict=False)
+            for result in worker.receive(len(batch), deadline)
         ]
-        for answer in answers:
-            missing = [name for name in self.metrics if isinstance(answer, Mapping) and answer and name not in answer]
+        for result in results:
+            missing = [name for name in self.metrics if isinstance(result, Mapping) and result and name not in result]
             if missing:
-                print(
-                    f"nasjax: {self._config.evaluate} gave {', '.join(map(str, answer))}, not {missing[0]}", file=sys.stderr
-                )
+                print(f"nasjax: {self._evaluate} returned {', '.join(map(str, result))}, not {missing[0]}", file=sys.stderr)
                 break
-        return {name: np.array([_number(answer, name) for answer in answers]) for name in self.metrics}
+        return {name: np.array([_metric_value(result, name) for result in results]) for name in self.metrics}
 
 
 class _Worker:
-    """A process that answers one list of architectures after another; it is started anew after a failure."""
+    """A process that evaluates one batch of architectures after another; it is started again after a failure."""
 
-    def __init__(self, evaluate: str | None):
+    def __init__(self, evaluate: str):
         self._evaluate = evaluate
-        self._process: Any = None
-        self._pipe: Connection | None = None
+        self._process, self._pipe = _start(evaluate)
 
-    def send(self, part: Sequence[Mapping[str, Option]]) -> None:
-        if self._process is None or not self._process.is_alive():
-            context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_answer, args=(self._evaluate, theirs), daemon=True)
-            self._process.start()
-            theirs.close()
-        assert self._pipe is not None
-        self._pipe.send([dict(choices) for choices in part])
+    def send(self, batch: Sequence[Mapping[str, Option]]) -> None:
+        """Begins the evaluation of a batch."""
+        if not self._process.is_alive():
+            self._process, self._pipe = _start(self._evaluate)
+        self._pipe.send([dict(choices) for choices in batch])
 
-    def receive(self, number: int, deadline: float) -> list[Any]:
-        """The answers; empty ones where the process failed or did not answer in time."""
-        assert self._pipe is not None
+    def receive(self, size: int, deadline: float) -> list[Any]:
+        """Returns the results of a batch of that size, empty ones where it failed.
+
+        The process is killed if it has not returned them by `deadline` (in seconds of `time.monotonic`).
+        """
         if wait([self._pipe], max(0.0, deadline - time.monotonic())):
             try:
-                answers = self._pipe.recv()
-                if isinstance(answers, list) and len(answers) == number:
-                    return answers
-                words = " ".join(str(answers).split())[:200]
-                print(f"nasjax: {self._evaluate} failed ({words})", file=sys.stderr, flush=True)
-                return [{}] * number
+                results = self._pipe.recv()
+                if isinstance(results, list) and len(results) == size:
+                    return results
+                reason = " ".join(str(results).split())[:200]
+                print(f"nasjax: {self._evaluate} failed ({reason})", file=sys.stderr, flush=True)
+                return [{}] * size
             except EOFError:
                 print(f"nasjax: the process of {self._evaluate} ended", file=sys.stderr, flush=True)
         else:
             print(f"nasjax: {self._evaluate} took longer than supernet.timeout", file=sys.stderr, flush=True)
         self._process.kill()
         self._process.join()
-        self._process = None
-        return [{}] * number
+        return [{}] * size
 
 
-def _answer(evaluate: str, pipe: Connection) -> None:
-    """The process: answers lists until its parent is gone; an exception is sent as words."""
-    # Ctrl-C reaches every process of a terminal; the parent decides what becomes of it.
+def _start(evaluate: str) -> tuple[SpawnProcess, Connection]:
+    """Starts a worker process; returns it and this side of its pipe."""
+    context = multiprocessing.get_context("spawn")
+    pipe, their_pipe = context.Pipe()
+    process = context.Process(target=_serve, args=(evaluate, their_pipe), daemon=True)
+    process.start()
+    their_pipe.close()
+    return process, pipe
+
+
+def _serve(evaluate: str, pipe: Connection) -> None:
+    """Runs in a worker process: evaluates batches until the parent is gone; an exception is sent as its message."""
+    # Ctrl-C reaches every process of a terminal; the parent decides what happens to this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    function = found(evaluate, "supernet.evaluate")
+    function = import_object(evaluate, "supernet.evaluate")
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            named = pipe.recv()
+            batch = pipe.recv()
             try:
-                answers: Any = list(function(named))
+                results: Any = list(function(batch))
             except Exception as error:
-                answers = f"{type(error).__name__}: {error}"
-            pipe.send(answers)
+                results = f"{type(error).__name__}: {error}"
+            pipe.send(results)
 
 
-def _gene(name: str, options: Any, needs: Mapping[str, str]) -> Gene:
+def _make_gene(name: str, options: Any, needs: Mapping[str, str]) -> Gene:
+    """Returns a gene, which depends on another if `needs` has a condition for it (`gene>=number`)."""
     if not isinstance(options, list | tuple):
         raise ConfigError(f"supernet.genes.{name} must be a list of options, not {options!r}")
-    words = needs.get(name)
-    if words is None:
+    condition = needs.get(name)
+    if condition is None:
         return Gene(name, tuple(options))
-    parent, _, value = words.partition(">=")
+    parent, _, value = condition.partition(">=")
     try:
         return Gene(name, tuple(options), (parent.strip(), float(value)))
     except ValueError:
-        raise ConfigError(f"supernet.needs.{name}={words!r} is not of the form gene>=number") from None
+        raise ConfigError(f"supernet.needs.{name}={condition!r} is not of the form gene>=number") from None
 
 
-def _number(answer: Any, name: str) -> float:
+def _metric_value(result: Any, name: str) -> float:
+    """Returns a metric of one architecture's result, NaN where it is missing or not a number."""
     try:
-        return float(answer.get(name, np.nan))
+        return float(result.get(name, np.nan))
     except (AttributeError, TypeError, ValueError):
         return float("nan")

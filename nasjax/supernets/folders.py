@@ -1,4 +1,4 @@
-"""Extracted networks in folders: weights beside what they are rebuilt from."""
+"""Folders of extracted networks: `network.safetensors`, and `config.json`, from which the network is rebuilt."""
 
 import json
 from collections.abc import Mapping
@@ -17,29 +17,32 @@ from nasjax.supernets.supernet import SuperNet
 
 
 def save_network(net: SuperNet, origin: Mapping[str, Any], arch: tuple[int, ...], folder: Path) -> None:
-    """Writes an extracted network: `network.safetensors`, and `config.json`, which says what `load` rebuilds it from."""
+    """Writes an extracted network into a folder, for `load`.
+
+    `origin` is the configuration of its super-network, `arch` the architecture that was extracted.
+    """
     save_weights(net, folder / "network.safetensors", {})
     choices = net.space.decode(np.zeros(len(net.space.genes), np.int32))
-    facts = {"supernet": {**origin, "checkpoint": None}, "arch": list(arch), "choices": choices}
-    (folder / "config.json").write_text(json.dumps(facts, indent=1))
+    config = {"supernet": {**origin, "checkpoint": None}, "arch": list(arch), "choices": choices}
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
 
 
 def load(folder: str | Path) -> SuperNet:
-    """The network that `nasjax extract` wrote into a folder: `load(folder)(images)` are its logits.
+    """Loads the network that `nasjax extract` wrote into a folder: `load(folder)(images)` returns its logits.
 
-    Raises ConfigError where the folder holds no such network.
+    Raises ConfigError if the folder holds no such network.
     """
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise ConfigError(f"{folder} holds no extracted network: it has no config.json")
     try:
-        facts = json.loads(file.read_text())
-        known = {"supernet", "arch", "choices"} <= facts.keys()
+        saved = json.loads(file.read_text())
+        is_complete = {"supernet", "arch", "choices"} <= saved.keys()
     except (ValueError, AttributeError):
-        known = False
-    if not known:
+        is_complete = False
+    if not is_complete:
         raise ConfigError(f"{file} was not written by nasjax extract: it does not say which sub-network this is")
-    config = settings("supernet", SUPERNETS, facts["supernet"])
-    net = load_weights(lambda: extract(config.create(0), tuple(facts["arch"])), Path(folder) / "network.safetensors")
-    net.origin = MappingProxyType(facts["supernet"])
+    config = settings("supernet", SUPERNETS, saved["supernet"])
+    net = load_weights(lambda: extract(config.create(0), tuple(saved["arch"])), Path(folder) / "network.safetensors")
+    net.origin = MappingProxyType(saved["supernet"])
     return net

@@ -1,4 +1,4 @@
-"""Things of the user's, named `module:name`: super-networks of their own class."""
+"""Super-networks of the user's own class, and the import of objects named `module:name`."""
 
 import sys
 from collections.abc import Mapping
@@ -14,9 +14,12 @@ from nasjax.supernets.supernet import SuperNet
 
 @dataclass(frozen=True)
 class OwnConfig:
-    """A super-network of your own: `target` is `module:Class`, called with `arguments` and `rngs`.
+    """A super-network of your own class.
 
-    The module is looked for in the working directory, then where Python looks. `checkpoint`: a safetensors file of ours.
+    Attributes:
+      target: the class, as `module:Class`; the module is looked for in the working directory first, then on Python's path.
+      arguments: keyword arguments of the class, which also gets `rngs`.
+      checkpoint: a safetensors file that nasjax wrote; None: weights are initialised from a seed.
     """
 
     target: str | None = None
@@ -24,36 +27,43 @@ class OwnConfig:
     checkpoint: str | None = None
 
     def create(self, seed: int = 0) -> SuperNet:
-        """Raises ConfigError, in one line, where there is no such class or it makes something else."""
+        """Returns the super-network, with weights initialised from `seed`.
+
+        Raises ConfigError if there is no such class, if it refuses its arguments, or if it is not a SuperNet.
+        """
         if self.target is None:
             raise ConfigError("supernet=own needs supernet.target=module:Class; supernet=module:Class says the same")
-        maker = found(self.target, "supernet")
+        net_class = import_object(self.target, "supernet")
         try:
-            made = maker(**self.arguments, rngs=nnx.Rngs(seed))
+            net = net_class(**self.arguments, rngs=nnx.Rngs(seed))
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"supernet={self.target} cannot be made ({_line(error)})") from error
-        if not isinstance(made, SuperNet):
-            raise ConfigError(f"supernet={self.target} makes a {type(made).__name__}, not a nasjax.supernets.SuperNet")
-        return made
+            raise ConfigError(f"supernet={self.target} cannot be made ({_one_line(error)})") from error
+        if not isinstance(net, SuperNet):
+            raise ConfigError(f"supernet={self.target} makes a {type(net).__name__}, not a nasjax.supernets.SuperNet")
+        return net
 
 
-def found(place: str, kind: str) -> Any:
-    """What `module:name` names. Raises ConfigError, in one line, where it is not there."""
-    module, _, name = place.partition(":")
+def import_object(path: str, setting: str) -> Any:
+    """Imports and returns the object `path`, which is written `module:name`.
+
+    The working directory is put on Python's path. Raises ConfigError, naming the `setting`, for another form, for a module
+    or name that does not exist, and for a module that fails while it is imported.
+    """
+    module, _, name = path.partition(":")
     if not module or not name:
-        raise ConfigError(f"{kind}={place} is not of the form module:name")
+        raise ConfigError(f"{setting}={path} is not of the form module:name")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{kind}={place}: there is no module {error.name!r} here or on Python's path") from None
+        raise ConfigError(f"{setting}={path}: there is no module {error.name!r} here or on Python's path") from None
     except AttributeError:
-        raise ConfigError(f"{kind}={place}: module {module!r} has no {name!r}") from None
-    except Exception as error:  # Whatever a person's module does while it is imported.
-        raise ConfigError(f"{kind}={place}: importing {module!r} failed ({_line(error)})") from error
+        raise ConfigError(f"{setting}={path}: module {module!r} has no {name!r}") from None
+    except Exception as error:  # The module is the user's: importing it may raise anything.
+        raise ConfigError(f"{setting}={path}: importing {module!r} failed ({_one_line(error)})") from error
 
 
-def _line(error: Exception) -> str:
-    """An exception in one line."""
+def _one_line(error: Exception) -> str:
+    """The type and message of an exception, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

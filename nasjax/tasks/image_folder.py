@@ -1,4 +1,4 @@
-"""Image classification from folders of pictures, in ImageNet's layout."""
+"""Image classification from folders of images, in ImageNet's layout."""
 
 import sys
 from collections.abc import Sequence
@@ -15,20 +15,28 @@ from nasjax.tasks.base import Split
 from nasjax.tasks.image_classification import ImageClassification
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Suffixes of the files that are read, in small letters; other files are ignored."""
 
-Listed = list[tuple[Path, int]]
+LabelledPaths = list[tuple[Path, int]]
+"""Image files with the index of their class."""
 
 
 @dataclass(frozen=True)
 class ImageFolderConfig:
-    """Your own pictures in folders: `path/CLASS/*.jpg`, or `path/train/CLASS/…` beside `path/val/CLASS/…`.
+    """Your own images in folders: `path/CLASS/*.jpg`, or `path/train/CLASS/*.jpg` and `path/val/CLASS/*.jpg`.
 
-    Classes are the names of the folders, sorted, or `classes`. `validation` and `test` are shares of `val/` where that is
-    there, else of all pictures. What they leave over is not used where there is a `train/`, and trains where there is none;
-    where they leave nothing, as the defaults do, the validation pictures also train and re-calibrate batch norms. At
-    most `limit` pictures a split are read (0: all). Pictures are scaled so that the shorter side is `image_size` / `crop`,
-    their centre cut out, and channels normalised by `mean` and `deviation` (ImageNet's). A picture that cannot be read is
-    refused, or passed over with `skip_broken`.
+    Attributes:
+      path: the folder.
+      image_size, crop: images are scaled so that the shorter side is `image_size` / `crop`, and the central square of
+        `image_size` is cut out.
+      classes: names of the class folders, in the order of the labels; empty: all class folders, sorted.
+      validation, test: shares of the images in `val/`, or of all images if there is no `val/`. Without a `train/`, the
+        images that are left over are for training and re-calibration; if none are, as with the defaults, the validation
+        images serve for these too. With a `train/` those left over are not used.
+      limit: the greatest number of images a split; 0: no limit.
+      mean, deviation: of each channel of images scaled to 0-1, for normalisation; the defaults are ImageNet's.
+      skip_broken: skips images that cannot be read, which otherwise raise ConfigError.
+      seed: shuffles the images before they are split.
     """
 
     path: str | None = None
@@ -44,24 +52,24 @@ class ImageFolderConfig:
     seed: int = 0
 
     def create(self) -> ImageClassification:
-        """Raises ConfigError, in one line, for a folder that is missing, empty, or holds what cannot be read."""
+        """Reads all images. Raises ConfigError if the folder is missing or empty, or holds an image that cannot be read."""
         if self.path is None:
-            raise ConfigError("task=image_folder needs task.path=FOLDER, with one folder of pictures a class")
+            raise ConfigError("task=image_folder needs task.path=FOLDER, with one folder of images for each class")
         root = Path(self.path)
         if not root.is_dir():
             raise ConfigError(f"task.path={root} is not a folder")
         rng = np.random.default_rng(self.seed)
         if (root / "val").is_dir():
-            classes = self.classes or _classes(root / "train" if (root / "train").is_dir() else root / "val")
-            held = _shuffled(rng, _listed(root / "val", classes))
-            train = _shuffled(rng, _listed(root / "train", classes)) if (root / "train").is_dir() else held
+            classes = self.classes or _class_names(root / "train" if (root / "train").is_dir() else root / "val")
+            held = _shuffled(rng, _labelled_paths(root / "val", classes))
+            train = _shuffled(rng, _labelled_paths(root / "train", classes)) if (root / "train").is_dir() else held
         else:
-            classes = self.classes or _classes(root)
-            train = held = _shuffled(rng, _listed(root, classes))
+            classes = self.classes or _class_names(root)
+            train = held = _shuffled(rng, _labelled_paths(root, classes))
         sizes = [round(share * len(held)) for share in (self.validation, self.test)]
         if min(sizes) < 1 or sum(sizes) > len(held):
             raise ConfigError(
-                f"task.validation={self.validation} and task.test={self.test} leave a split of {len(held)} pictures empty"
+                f"task.validation={self.validation} and task.test={self.test} leave a split of {len(held)} images empty"
             )
         validation, test = held[: sizes[0]], held[sizes[0] : sum(sizes)]
         if train is held:
@@ -72,36 +80,38 @@ class ImageFolderConfig:
         origin = {"name": "image_folder", **asdict(self)}
         return ImageClassification(train_split, validation_split, test_split, classes=len(classes), origin=origin)
 
-    def _check_memory(self, pictures: int) -> None:
-        """Raises ConfigError, before anything is read, where the pictures do not fit into this machine's memory."""
-        wanted = pictures * self.image_size**2 * 3 * 4 / 1e9
-        here = memory_bytes() / 1e9
-        if wanted > 0.8 * here:
-            fit = max(1, int(0.2 * here / wanted * pictures))
+    def _check_memory(self, images: int) -> None:
+        """Raises ConfigError, before anything is read, if so many images do not fit into this machine's memory."""
+        needed = images * self.image_size**2 * 3 * 4 / 1e9
+        memory = memory_bytes() / 1e9
+        if needed > 0.8 * memory:
+            limit = max(1, int(0.2 * memory / needed * images))
             raise ConfigError(
-                f"task.path={self.path}: {pictures} pictures of {self.image_size} x {self.image_size} take {wanted:.0f} GB, "
-                f"this machine has {here:.0f}; task.limit={fit} reads so many a split"
+                f"task.path={self.path}: {images} images of {self.image_size} x {self.image_size} take {needed:.0f} GB, "
+                f"this machine has {memory:.0f}; task.limit={limit} reads at most so many for each split"
             )
 
-    def _read(self, listed: Listed) -> Split:
-        pixels = np.empty((len(listed), self.image_size, self.image_size, 3), np.float32)
+    def _read(self, paths: LabelledPaths) -> Split:
+        """Reads and normalises the images of a split."""
+        pixels = np.empty((len(paths), self.image_size, self.image_size, 3), np.float32)
         labels: list[int] = []
         broken = []
-        for path, label in listed:
+        for path, label in paths:
             try:
                 pixels[len(labels)] = read_image(path, self.image_size, self.crop)
-            except Exception as error:  # Decoders of broken pictures raise whatever they stumble over.
+            except Exception as error:  # Decoders may raise anything for a broken image.
                 if self.skip_broken:
                     broken.append(path)
                     continue
-                words = str(error).splitlines() or [type(error).__name__]
-                reason = f"{path} cannot be read as a picture ({words[0]})"
-                raise ConfigError(f"{reason}; task.skip_broken=true passes over it") from None
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ConfigError(
+                    f"{path} cannot be read as an image ({reason}); task.skip_broken=true skips such files"
+                ) from None
             labels.append(label)
         if broken:
-            print(f"nasjax: passed over {len(broken)} pictures that cannot be read, {broken[0]} first", file=sys.stderr)
+            print(f"nasjax: skipped {len(broken)} images that cannot be read, {broken[0]} first", file=sys.stderr)
         if not labels:
-            raise ConfigError(f"task.path={self.path}: no picture of a split could be read")
+            raise ConfigError(f"task.path={self.path}: no image of a split can be read")
         pixels = pixels[: len(labels)]
         for channel, (mean, deviation) in enumerate(zip(self.mean, self.deviation, strict=True)):
             pixels[..., channel] = (pixels[..., channel] / 255 - mean) / deviation
@@ -109,7 +119,7 @@ class ImageFolderConfig:
 
 
 def read_image(path: Path, size: int, crop: float) -> Float[np.ndarray, "size size 3"]:
-    """A picture as RGB: the shorter side scaled to `size` / `crop` (bilinear), the centre cut out; values 0-255.
+    """Reads an image as RGB, values 0-255: the shorter side is scaled to `size` / `crop` (bilinear), the centre cut out.
 
     Source: the evaluation transform of torchvision and Once-for-All, `ceil(size / 0.875)` then a centre crop.
     """
@@ -123,28 +133,29 @@ def read_image(path: Path, size: int, crop: float) -> Float[np.ndarray, "size si
     return np.asarray(image.crop((left, top, left + size, top + size)), np.float32)
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """Returns the names of the class folders, sorted. Raises ConfigError if there are none."""
     names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     if not names:
-        raise ConfigError(f"{folder} has no folders: one a class is wanted")
+        raise ConfigError(f"{folder} has no folders: one for each class is needed")
     return names
 
 
-def _listed(folder: Path, classes: Sequence[str]) -> Listed:
-    """Every picture with its class, sorted by name. Raises ConfigError for a class that is not one of `classes`."""
-    extra = sorted(set(_classes(folder)) - set(classes))
+def _labelled_paths(folder: Path, classes: Sequence[str]) -> LabelledPaths:
+    """Returns all image files, sorted by class and name. Raises ConfigError for a folder that is not one of `classes`."""
+    extra = sorted(set(_class_names(folder)) - set(classes))
     if extra:
         raise ConfigError(f"{folder / extra[0]} is not one of the {len(classes)} classes {', '.join(classes[:5])}…")
-    listed = [
+    paths = [
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((folder / name).glob("*"))
         if path.suffix.lower() in SUFFIXES
     ]
-    if not listed:
-        raise ConfigError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
-    return listed
+    if not paths:
+        raise ConfigError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+    return paths
 
 
-def _shuffled(rng: np.random.Generator, listed: Listed) -> Listed:
-    return [listed[i] for i in rng.permutation(len(listed))]
+def _shuffled(rng: np.random.Generator, paths: LabelledPaths) -> LabelledPaths:
+    return [paths[i] for i in rng.permutation(len(paths))]

@@ -1,1 +1,1 @@
-"""Families of super-networks, one file each."""
+"""Architecture families of super-networks, one file each: stages, configuration, network."""

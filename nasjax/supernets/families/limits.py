@@ -1,4 +1,4 @@
-"""What the numbers of a family's settings may be."""
+"""Allowed ranges of the numeric settings of a family of super-networks, and the check that enforces them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
@@ -9,48 +9,52 @@ from nasjax.errors import ConfigError
 
 
 class Limit(NamedTuple):
-    """Which numbers are allowed, in words and as a test."""
+    """A range of allowed numbers: its description for messages, and its test."""
 
-    words: str
-    holds: Callable[[Any], bool]
+    description: str
+    allows: Callable[[Any], bool]
 
 
-def _whole(number: Any) -> bool:
+def _is_integer(number: Any) -> bool:
     return isinstance(number, Integral) and not isinstance(number, bool)
 
 
-def _from(least: int) -> Callable[[Any], bool]:
-    return lambda number: _whole(number) and number >= least
+def _is_integer_of_at_least(least: int) -> Callable[[Any], bool]:
+    return lambda number: _is_integer(number) and number >= least
 
 
-WHOLE = Limit("a whole number", _whole)
-COUNT = Limit("a whole number from 1", _from(1))
-COUNT_OR_NONE = Limit("a whole number from 0", _from(0))
+INTEGER = Limit("a whole number", _is_integer)
+POSITIVE_INTEGER = Limit("a whole number of at least 1", _is_integer_of_at_least(1))
+NON_NEGATIVE_INTEGER = Limit("a whole number of at least 0", _is_integer_of_at_least(0))
 POSITIVE = Limit("a number above 0", lambda number: isinstance(number, Real) and 0 < float(number) < inf)
-ONE_OR_TWO = Limit("1 or 2", lambda number: _whole(number) and number in (1, 2))
-ODD = Limit("an odd whole number from 1", lambda number: _from(1)(number) and number % 2 == 1)
+ONE_OR_TWO = Limit("1 or 2", lambda number: _is_integer(number) and number in (1, 2))
+ODD = Limit("an odd whole number of at least 1", lambda number: _is_integer_of_at_least(1)(number) and number % 2 == 1)
 
 
 def check_limits(config: Any, limits: Mapping[str, Limit]) -> None:
-    """Raises ConfigError naming the first setting whose numbers are not allowed, or nested otherwise than its default."""
+    """Checks the numeric settings of a configuration; `limits` has the limit of each by its field's name.
+
+    A setting must be nested as its default is: a number, a tuple of numbers or a tuple of tuples, none of them empty, unless
+    it equals the default. Raises ConfigError naming the first setting that is invalid, its value and what is allowed.
+    """
     for name, limit in limits.items():
         value, default = getattr(config, name), getattr(type(config), name)
-        if value != default and not all(map(limit.holds, _numbers(value, _depth(default)))):
-            each = ("", "a list, each entry ", "a list of lists, each entry ")[_depth(default)]
-            raise ConfigError(f"supernet.{name} must be {each}{limit.words}, not {value}")
+        if value != default and not all(map(limit.allows, _numbers(value, _nesting(default)))):
+            each = ("", "a list, each entry ", "a list of lists, each entry ")[_nesting(default)]
+            raise ConfigError(f"supernet.{name} must be {each}{limit.description}, not {value}")
 
 
-def _depth(default: Any) -> int:
-    """How many tuples a setting's numbers stand in."""
-    return 1 + (_depth(default[0]) if default else 0) if isinstance(default, tuple) else 0
+def _nesting(default: Any) -> int:
+    """Returns how many tuples are nested around a setting's numbers: 0, 1 or 2."""
+    return 1 + (_nesting(default[0]) if default else 0) if isinstance(default, tuple) else 0
 
 
-def _numbers(value: Any, depth: int) -> Iterator[Any]:
-    """What stands so many tuples deep; None, which no limit allows, where a tuple is missing or empty."""
-    if depth == 0:
+def _numbers(value: Any, nesting: int) -> Iterator[Any]:
+    """Yields the numbers inside `nesting` tuples; None, which no limit allows, where a tuple is missing or empty."""
+    if nesting == 0:
         yield value
     elif not isinstance(value, tuple) or not value:
         yield None
     else:
         for inner in value:
-            yield from _numbers(inner, depth - 1)
+            yield from _numbers(inner, nesting - 1)

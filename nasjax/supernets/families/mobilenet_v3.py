@@ -1,7 +1,8 @@
 """The MobileNetV3 family of elastic super-networks (Once-for-All, arXiv:1908.09791; MobileNetV3, arXiv:1905.02244).
 
-Stages: a stem convolution, a first block without choices, then per stage of the network `max(depths)` inverted bottlenecks
-whose kernel and expand ratio are elastic and whose last ones the stage's depth switches off, then a head.
+The stages of the super-network, in order: a stem convolution; a first block without choices; for each group of blocks of one
+width (the papers call it a stage) `max(depths)` inverted bottlenecks, whose kernel size and expand ratio are elastic and the
+last of which are switched off by the group's depth; a head.
 """
 
 from dataclasses import dataclass
@@ -13,31 +14,42 @@ from nasjax.errors import ConfigError
 from nasjax.space import Gene
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, Maps
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, make_divisible, pick
-from nasjax.supernets.families.limits import COUNT, COUNT_OR_NONE, ODD, POSITIVE, WHOLE, check_limits
+from nasjax.supernets.families.limits import INTEGER, NON_NEGATIVE_INTEGER, ODD, POSITIVE, POSITIVE_INTEGER, check_limits
 from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
 from nasjax.supernets.stage import Choice, Mixed, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
 
 LIMITS = {
-    **dict.fromkeys(("image_size", "resolutions"), WHOLE),
-    **dict.fromkeys(("channels", "classes", "stem_width", "stem_stride", "widths", "strides", "depths"), COUNT),
-    **dict.fromkeys(("first_width", "final_expand", "final_width"), COUNT_OR_NONE),
+    **dict.fromkeys(("image_size", "resolutions"), INTEGER),
+    **dict.fromkeys(("channels", "classes", "stem_width", "stem_stride", "widths", "strides", "depths"), POSITIVE_INTEGER),
+    **dict.fromkeys(("first_width", "final_expand", "final_width"), NON_NEGATIVE_INTEGER),
     **dict.fromkeys(("expands", "epsilon"), POSITIVE),
     "kernels": ODD,
 }
-"""What the numbers of a configuration may be."""
+"""The allowed range of each numeric setting."""
 
 
 @dataclass(frozen=True)
 class MobileNetV3Config:
-    """What a network of this family looks like; the defaults are Once-for-All's MobileNetV3 of width 1.0.
+    """Configuration of a MobileNetV3 super-network; the defaults are Once-for-All's of width 1.0.
 
-    One entry a stage in `widths`, `strides`, `depths`, `activations`, `squeeze_excite`; a `first_width`, `final_expand` or
-    `final_width` of 0 leaves that part out. `checkpoint`: a file of weights, ours or as published for PyTorch, or `shipped`
-    for those inside the package. The weights that Once-for-All publishes expect RGB pictures (batch, height, width,
-    channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225). `elastic_resolution`
-    makes the resolution a gene of 160, 192 and 224 pixels, `resolutions` one of others: pictures of `image_size` are scaled
-    down to it. `new_classifier` leaves the checkpoint's classifier, of other classes, for one that is drawn: to be trained.
+    Attributes:
+      image_size: height and width of the input images, in pixels.
+      elastic_resolution: makes the resolution a gene with the options 160, 192 and 224; images are scaled down to it.
+      resolutions: other options of that gene, at most `image_size` each.
+      channels, classes: numbers of input channels and of classes.
+      stem_width, stem_stride, stem_activation: of the first convolution.
+      first_width, first_activation: of the block without choices; a width of 0 leaves it out.
+      widths, strides, depths, activations, squeeze_excite: one entry a group of blocks; of `depths`, a tuple of options.
+      kernels, expands: the options of every block's kernel size and expand ratio.
+      final_expand, final_width, final_activation: widths of the head's expansion and hidden layer; 0 leaves one out.
+      epsilon: of all batch norms.
+      checkpoint: a file of weights, nasjax's or published for PyTorch; `shipped`: the file inside the package; None: weights
+        are initialised from a seed. Once-for-All's published weights expect RGB images (batch, height, width, 3) scaled to
+        0-1, from which (.485, .456, .406) is subtracted, divided by (.229, .224, .225).
+      new_classifier: initialises the classifier, to be trained, where the checkpoint has another number of classes.
+
+    Raises ConfigError for invalid settings.
     """
 
     image_size: int = 224
@@ -65,27 +77,29 @@ class MobileNetV3Config:
     new_classifier: bool = False
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """The resolutions to choose from; none where the resolution is no gene."""
+    def resolution_options(self) -> tuple[int, ...]:
+        """The options of the resolution gene, in pixels; empty where the resolution is no gene."""
         return self.resolutions or (RESOLUTIONS if self.elastic_resolution else ())
 
     def __post_init__(self):
         check_limits(self, LIMITS)
         for name in ("strides", "depths", "activations", "squeeze_excite"):
             if len(getattr(self, name)) != len(self.widths):
-                raise ConfigError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
-        check_resolutions(self.sizes, self.image_size)
+                raise ConfigError(
+                    f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: the numbers must be equal"
+                )
+        check_resolutions(self.resolution_options, self.image_size)
         for name in {self.stem_activation, self.first_activation, self.final_activation, *self.activations}:
             if name not in ACTIVATIONS:
                 raise ConfigError(f"unknown activation {name!r}; allowed: {', '.join(ACTIVATIONS)}")
 
     def create(self, seed: int = 0) -> "MobileNetV3":
-        """The super-network with weights drawn from `seed`."""
+        """Returns the super-network with weights initialised from `seed`."""
         return MobileNetV3(self, rngs=nnx.Rngs(seed))
 
 
 class Stem(Stage):
-    """The first convolution."""
+    """The first convolution (3 x 3), with batch norm and activation."""
 
     def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
         self.conv = ConvNorm(config.channels, config.stem_width, (3,), stride=config.stem_stride, rngs=rngs,
@@ -97,7 +111,7 @@ class Stem(Stage):
 
 
 class SeparableBlock(Stage):
-    """Depthwise convolution and projection, without choices: MobileNetV3's first block."""
+    """Depthwise convolution (3 x 3) and projection (1 x 1), without choices: MobileNetV3's first block."""
 
     def __init__(self, inputs: int, outputs: int, *, activation: str, epsilon: float, rngs: nnx.Rngs):
         self.identity = inputs == outputs
@@ -112,9 +126,10 @@ class SeparableBlock(Stage):
 
 
 class InvertedBottleneck(Stage):
-    """Expand (1 x 1), depthwise convolution, squeeze-and-excitation, project (1 x 1); identity added where shapes allow.
+    """Inverted bottleneck block: expansion (1 x 1), depthwise convolution, squeeze-and-excitation, projection (1 x 1).
 
-    Its genes are the kernel size and the expand ratio; the gate is the depth that may switch it off.
+    The input is added to the output where the shapes are equal. Its genes are the kernel size and the expand ratio; its gate
+    is the depth gene that may switch it off. Source: MobileNetV3 (arXiv:1905.02244), Section 3.
     """
 
     sizes_only = (0,)
@@ -137,31 +152,31 @@ class InvertedBottleneck(Stage):
         self.gate = gate
         self.inputs = inputs
         self.identity = stride == 1 and inputs == outputs
-        middle = self.middles()[-1]
+        hidden = self.hidden_widths()[-1]
         kernels: tuple[int, ...] = kernel.options  # type: ignore[assignment]
-        self.expand = ConvNorm(inputs, middle, activation=activation, epsilon=epsilon, rngs=rngs)
-        self.depthwise = ConvNorm(middle, middle, kernels, stride=stride, depthwise=True, activation=activation,
+        self.expand = ConvNorm(inputs, hidden, activation=activation, epsilon=epsilon, rngs=rngs)
+        self.depthwise = ConvNorm(hidden, hidden, kernels, stride=stride, depthwise=True, activation=activation,
                                   epsilon=epsilon, rngs=rngs)  # fmt: skip
-        self.excite = SqueezeExcite(middle, rngs=rngs) if squeeze_excite else None
-        self.project = ConvNorm(middle, outputs, epsilon=epsilon, rngs=rngs)
+        self.excite = SqueezeExcite(hidden, rngs=rngs) if squeeze_excite else None
+        self.project = ConvNorm(hidden, outputs, epsilon=epsilon, rngs=rngs)
 
-    def middles(self) -> tuple[int, ...]:
-        """The width between expansion and projection, for each expand ratio."""
+    def hidden_widths(self) -> tuple[int, ...]:
+        """The number of channels between expansion and projection, for each option of the expand ratio."""
         return tuple(make_divisible(round(self.inputs * ratio)) for ratio in self.genes[1].options)  # type: ignore
 
     def forward(self, carry: Maps, choice: Mixed, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
-        middle = pick(self.middles(), choice[1])  # type: ignore[arg-type]
+        hidden = pick(self.hidden_widths(), choice[1])  # type: ignore[arg-type]
         used: Statistics = {}
-        x, used["expand"] = self.expand.pending(carry, statistics.get("expand"), middle)
-        x, used["depthwise"] = self.depthwise.pending(x, statistics.get("depthwise"), middle, self.option(choice, 0))
+        x, used["expand"] = self.expand.pending(carry, statistics.get("expand"), hidden)
+        x, used["depthwise"] = self.depthwise.pending(x, statistics.get("depthwise"), hidden, self.option(choice, 0))
         if self.excite is not None:
-            x = self.excite(x, middle)
+            x = self.excite(x, hidden)
         x, used["project"] = self.project(x, statistics.get("project"))
         return (carry + x if self.identity else x), used
 
 
 class Head(Stage):
-    """Last expansion, average pooling, last hidden layer, classifier."""
+    """The head: last expansion (1 x 1), average pooling, hidden layer, classifier. Its outputs are logits."""
 
     def __init__(self, inputs: int, config: MobileNetV3Config, *, rngs: nnx.Rngs):
         self.activation = config.final_activation
@@ -184,7 +199,11 @@ class Head(Stage):
 
 
 class MobileNetV3(SuperNet):
-    """A super-network of this family."""
+    """A MobileNetV3 super-network.
+
+    Genes, groups and blocks counted from 1: `depth_1`… (blocks of a group, where there are several options), `kernel_1_1`…
+    and `expand_1_1`… (of each block), and `resolution` where it is elastic.
+    """
 
     def __init__(self, config: MobileNetV3Config, *, rngs: nnx.Rngs):
         self.config = config
@@ -218,4 +237,4 @@ class MobileNetV3(SuperNet):
                 )
                 width = outputs
         stages.append(Head(width, config, rngs=rngs))
-        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.sizes)
+        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.resolution_options)

@@ -1,7 +1,8 @@
 """The ResNet-D family of elastic super-networks (Once-for-All's ResNet50, arXiv:1908.09791; ResNet-D, arXiv:1812.01187).
 
-Stages: three of a stem whose residual block may be left out, then bottlenecks whose expand ratio is elastic, whose last ones
-the depth switches off and whose width one gene sets for each stage of the network, then a head.
+The stages of the super-network, in order: three of a stem, whose residual block may be left out; groups of bottlenecks (what
+the papers call stages), whose expand ratio is elastic block by block, whose width is elastic group by group, and the last of
+which are switched off by the group's depth; a head.
 """
 
 from dataclasses import dataclass
@@ -16,31 +17,50 @@ from nasjax.errors import ConfigError
 from nasjax.space import Gene
 from nasjax.supernets.cpu.convolution import Maps
 from nasjax.supernets.elastic import ConvNorm, Dense, Size, cut, make_divisible, pick
-from nasjax.supernets.families.limits import COUNT, COUNT_OR_NONE, ONE_OR_TWO, POSITIVE, WHOLE, check_limits
+from nasjax.supernets.families.limits import (
+    INTEGER,
+    NON_NEGATIVE_INTEGER,
+    ONE_OR_TWO,
+    POSITIVE,
+    POSITIVE_INTEGER,
+    check_limits,
+)
 from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
 from nasjax.supernets.stage import Choice, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
 
 LIMITS = {
-    **dict.fromkeys(("image_size", "resolutions"), WHOLE),
-    **dict.fromkeys(("channels", "classes", "stem_width", "widths", "least_depths"), COUNT),
+    **dict.fromkeys(("image_size", "resolutions"), INTEGER),
+    **dict.fromkeys(("channels", "classes", "stem_width", "widths", "least_depths"), POSITIVE_INTEGER),
     **dict.fromkeys(("expands", "multipliers", "epsilon"), POSITIVE),
     "strides": ONE_OR_TWO,
-    "depths": COUNT_OR_NONE,
+    "depths": NON_NEGATIVE_INTEGER,
 }
-"""What the numbers of a configuration may be; shortcuts are pooled by their stride, which knows 1 and 2."""
+"""The allowed range of each numeric setting; `average_pool`, in the shortcuts, knows strides of 1 and 2 only."""
 
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """What a network of this family looks like; the defaults are Once-for-All's ResNet50.
+    """Configuration of a ResNet-D super-network; the defaults are Once-for-All's ResNet50.
 
-    One entry a stage in `widths` (at multiplier 1), `strides` and `least_depths`, to which an option of `depths` is added.
-    `checkpoint`: a file of weights, ours or as published for PyTorch (None: drawn). The published weights expect RGB
-    pictures (batch, height, width, channels) scaled to 0-1, less (.485, .456, .406) and over (.229, .224, .225).
-    `elastic_resolution` makes the resolution a gene of 160, 192 and 224 pixels, `resolutions` one of others: pictures of
-    `image_size` are scaled down to it. `new_classifier` leaves the checkpoint's classifier, of other classes, for one that
-    is drawn: to be trained.
+    Attributes:
+      image_size: height and width of the input images, in pixels.
+      elastic_resolution: makes the resolution a gene with the options 160, 192 and 224; images are scaled down to it.
+      resolutions: other options of that gene, at most `image_size` each.
+      channels, classes: numbers of input channels and of classes.
+      stem_width: width of the stem at multiplier 1.
+      widths, strides, least_depths: one entry a group of blocks: width at multiplier 1, stride of the first block, number of
+        blocks that are always there.
+      depths: the options of each group's depth gene, a number of blocks added to its `least_depths`.
+      expands: the options of each block's expand ratio, hidden width over output width.
+      multipliers: the options of each width gene.
+      epsilon: of all batch norms.
+      checkpoint: a file of weights, nasjax's or published for PyTorch; None: weights are initialised from a seed.
+        Once-for-All's published weights expect RGB images (batch, height, width, 3) scaled to 0-1, from which
+        (.485, .456, .406) is subtracted, divided by (.229, .224, .225).
+      new_classifier: initialises the classifier, to be trained, where the checkpoint has another number of classes.
+
+    Raises ConfigError for invalid settings.
     """
 
     image_size: int = 224
@@ -60,42 +80,45 @@ class ResNetConfig:
     new_classifier: bool = False
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """The resolutions to choose from; none where the resolution is no gene."""
+    def resolution_options(self) -> tuple[int, ...]:
+        """The options of the resolution gene, in pixels; empty where the resolution is no gene."""
         return self.resolutions or (RESOLUTIONS if self.elastic_resolution else ())
 
     def __post_init__(self):
         check_limits(self, LIMITS)
         for name in ("strides", "least_depths"):
             if len(getattr(self, name)) != len(self.widths):
-                raise ConfigError(f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: one a stage")
-        check_resolutions(self.sizes, self.image_size)
+                raise ConfigError(
+                    f"{name} has {len(getattr(self, name))} entries, widths {len(self.widths)}: the numbers must be equal"
+                )
+        check_resolutions(self.resolution_options, self.image_size)
 
     def create(self, seed: int = 0) -> "ResNet":
-        """The super-network with weights drawn from `seed`."""
+        """Returns the super-network with weights initialised from `seed`."""
         return ResNet(self, rngs=nnx.Rngs(seed))
 
 
 @dataclass(frozen=True)
 class Width:
-    """An elastic number of channels: `base` times an option of `gene`, rounded to a multiple of 8; or `half` of it."""
+    """An elastic number of channels: `base` times the option of `gene`, rounded to a multiple of 8, halved if `half`."""
 
     gene: Gene
     base: int
     half: bool = False
 
     def options(self, gene: Gene) -> tuple[int, ...]:
-        """The widths that the options of `gene` stand for (an extracted stage's has one)."""
-        whole = [make_divisible(int(self.base * multiplier)) for multiplier in gene.options]  # type: ignore[arg-type]
-        return tuple(make_divisible(width // 2) if self.half else width for width in whole)  # type: ignore[misc]
+        """The widths for the options of `gene`, which may be a narrowed copy of the own one (extracted stages have one)."""
+        full = [make_divisible(int(self.base * multiplier)) for multiplier in gene.options]  # type: ignore[arg-type]
+        return tuple(make_divisible(width // 2) if self.half else width for width in full)  # type: ignore[misc]
 
     @property
     def largest(self) -> int:
+        """The greatest width."""
         return max(self.options(self.gene))
 
 
 class StemConv(Stage):
-    """A 3 x 3 convolution of the stem; the last one pools."""
+    """A convolution of the stem (3 x 3), followed by max pooling if `pool`. Its genes are its widths, in and out."""
 
     def __init__(self, inputs: Width | int, outputs: Width, *, stride: int, pool: bool, epsilon: float, rngs: nnx.Rngs):
         self.inputs = inputs if isinstance(inputs, Width) else None
@@ -114,7 +137,7 @@ class StemConv(Stage):
 
 
 class StemBlock(Stage):
-    """The stem's residual block, which its depth may leave out: no activation after the sum."""
+    """The stem's residual block, which the gate may leave out; there is no activation after the sum."""
 
     def __init__(self, width: Width, gate: tuple[Gene, float], *, epsilon: float, rngs: nnx.Rngs):
         self.width = width
@@ -130,9 +153,10 @@ class StemBlock(Stage):
 
 
 class Bottleneck(Stage):
-    """Reduce (1 x 1), spatial convolution, expand (1 x 1), shortcut added, activation.
+    """Bottleneck block: reduction (1 x 1), convolution (3 x 3), expansion (1 x 1), sum with the shortcut, activation.
 
-    Its genes are the width that it is given (where a stage of the network begins), the one it hands on, the expand ratio.
+    Its genes are the input width (in the first block of a group), the output width and the expand ratio. The shortcut of a
+    group's first block is an average pooling and a convolution (ResNet-D, arXiv:1812.01187, Figure 2c).
     """
 
     def __init__(
@@ -152,14 +176,14 @@ class Bottleneck(Stage):
         self.gate = gate
         project = inputs != outputs
         self.genes = (inputs.gene, outputs.gene, expand) if project else (outputs.gene, expand)
-        middle, wide = max(self.middles()), outputs.largest
-        self.reduce = ConvNorm(inputs.largest, middle, activation="relu", epsilon=epsilon, rngs=rngs)
-        self.spatial = ConvNorm(middle, middle, (3,), stride=stride, activation="relu", epsilon=epsilon, rngs=rngs)
-        self.expand = ConvNorm(middle, wide, epsilon=epsilon, rngs=rngs)
+        hidden, wide = max(self.hidden_widths()), outputs.largest
+        self.reduce = ConvNorm(inputs.largest, hidden, activation="relu", epsilon=epsilon, rngs=rngs)
+        self.spatial = ConvNorm(hidden, hidden, (3,), stride=stride, activation="relu", epsilon=epsilon, rngs=rngs)
+        self.expand = ConvNorm(hidden, wide, epsilon=epsilon, rngs=rngs)
         self.shortcut = ConvNorm(inputs.largest, wide, epsilon=epsilon, rngs=rngs) if project else None
 
-    def middles(self) -> tuple[int, ...]:
-        """The width inside, for each output width (outer) and expand ratio (inner): it follows the output's width."""
+    def hidden_widths(self) -> tuple[int, ...]:
+        """The number of channels inside the block, for each output width (outer loop) and expand ratio (inner loop)."""
         return tuple(
             make_divisible(round(width * ratio))  # type: ignore[misc, operator, arg-type]
             for width in self.outputs.options(self.genes[-2])
@@ -169,20 +193,20 @@ class Bottleneck(Stage):
     def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         carry = cut(carry, -1, pick(self.inputs.options(self.genes[0]), choice[0]))
         width = pick(self.outputs.options(self.genes[-2]), choice[-2])
-        middle: Size = pick(self.middles(), choice[-2] * len(self.genes[-1].options) + choice[-1])
+        hidden: Size = pick(self.hidden_widths(), choice[-2] * len(self.genes[-1].options) + choice[-1])
         used: Statistics = {}
         residual = carry
         if self.shortcut is not None:
             pooled = average_pool(carry, self.stride)
             residual, used["shortcut"] = self.shortcut(pooled, statistics.get("shortcut"), width)
-        x, used["reduce"] = self.reduce.pending(carry, statistics.get("reduce"), middle)
-        x, used["spatial"] = self.spatial.pending(x, statistics.get("spatial"), middle)
+        x, used["reduce"] = self.reduce.pending(carry, statistics.get("reduce"), hidden)
+        x, used["spatial"] = self.spatial.pending(x, statistics.get("spatial"), hidden)
         x, used["expand"] = self.expand(x, statistics.get("expand"), width)
         return jnp.maximum(x + residual, 0), used
 
 
 class Head(Stage):
-    """Average pooling, classifier."""
+    """The head: average pooling and classifier. Its outputs are logits."""
 
     def __init__(self, inputs: Width, classes: int, *, rngs: nnx.Rngs):
         self.inputs = inputs
@@ -195,24 +219,25 @@ class Head(Stage):
 
 
 def max_pool(x: Maps) -> Maps:
-    """The greatest of 3 x 3 pixels, stride 2, one pixel of padding."""
+    """Max pooling over 3 x 3 pixels, stride 2, one pixel of padding."""
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
 def average_pool(x: Maps, size: int) -> Maps:
-    """The mean of size x size pixels, stride `size`; a window that the edge cuts counts those inside (size 1 or 2)."""
+    """Average pooling over `size` x `size` pixels (1 or 2) at that stride; windows at the edge average the pixels inside."""
     if size == 1:
         return x
-    # An odd edge, repeated once, leaves the mean of the pixels inside: (a + a) / 2 = a.
+    # Repeating an odd edge once keeps the mean of the pixels inside: (a + a) / 2 = a.
     x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), mode="edge")
     return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2, x.shape[3]).mean((2, 4))
 
 
 class ResNet(SuperNet):
-    """A super-network of this family.
+    """A ResNet-D super-network.
 
-    Genes: `depth_stem` (0 or the largest option: whether the stem's residual block is there), `depth_1`… (blocks beyond
-    `least_depths`), `width_stem_middle`, `width_stem`, `width_1`… (multipliers), `expand_1_1`… (of a block's output width).
+    Genes, groups and blocks counted from 1: `depth_stem` (the largest option, or 0: without the stem's residual block),
+    `depth_1`… (blocks beyond `least_depths`), `width_stem_middle`, `width_stem`, `width_1`… (multipliers), `expand_1_1`…
+    (hidden width of a block over its output width), and `resolution` where it is elastic.
     """
 
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
@@ -239,10 +264,10 @@ class ResNet(SuperNet):
                 stages.append(Bottleneck(width, outputs, expand, stride, gate, **options))
                 width = outputs
         stages.append(Head(width, config.classes, rngs=rngs))
-        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.sizes)
+        super().__init__(stages, (config.image_size, config.image_size, config.channels), config.resolution_options)
 
     def middle_multiplier(self, multiplier: float) -> float:
-        """The least multiplier of the same middle width in the stem: .65 and .8 both give 24, so they are one option."""
+        """The smallest multiplier with the same width of the stem's middle layer; .65 and .8 (both 24) are one option."""
         stem = Width(Gene("width_stem_middle", self.config.multipliers), self.config.stem_width, half=True)
         widths = dict(zip(self.config.multipliers, stem.options(stem.gene), strict=True))
         return min(other for other in widths if widths[other] == widths[multiplier])

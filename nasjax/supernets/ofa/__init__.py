@@ -1,1 +1,1 @@
-"""What Once-for-All published: its names of tensors, its lists of choices."""
+"""Formats of Once-for-All: the names of its published weights, and its lists that describe an architecture."""

@@ -1,8 +1,8 @@
-"""The names and layouts under which Once-for-All publishes weights (github.com/mit-han-lab/once-for-all; PyPI: ofa)."""
+"""Names and layouts of the weights that Once-for-All publishes (github.com/mit-han-lab/once-for-all; PyPI: ofa)."""
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -13,28 +13,30 @@ from nasjax.supernets.stage import Stage
 from nasjax.supernets.supernet import SuperNet
 
 
-class Published(NamedTuple):
-    """Where a weight stands in a published file: its name (as `short` makes it), and the order of its axes there.
+class PublishedTensor(NamedTuple):
+    """Name and layout of a weight in a published state dict.
 
-    Axis i of ours is axis `axes[i]` of theirs; None where they agree.
+    Attributes:
+      name: its canonical name, see `canonical_name`.
+      axes: axis i of our layout is axis `axes[i]` of the published one; None where the layouts are equal.
     """
 
     name: str
     axes: tuple[int, ...] | None = None
 
-    def ours(self, tensor: np.ndarray) -> np.ndarray:
-        """A published tensor in our layout."""
+    def to_ours(self, tensor: np.ndarray) -> np.ndarray:
+        """Returns the published tensor in our layout."""
         return tensor if self.axes is None else tensor.transpose(self.axes)
 
     def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape there of a weight that has shape `ours` here."""
+        """Returns the published shape of a weight that has shape `ours` in our layout."""
         return ours if self.axes is None else tuple(ours[self.axes.index(axis)] for axis in range(len(ours)))
 
 
-def short(name: str) -> str:
-    """A published name without what differs between versions of the original: repeated and renamed wrappers.
+def canonical_name(name: str) -> str:
+    """Returns a published name without the wrapper modules that versions of the original repeat or name differently.
 
-    `blocks.1.mobile_inverted_conv.depth_conv.bn.bn.weight` and `blocks.1.conv.depth_conv.bn.weight` are one weight.
+    `blocks.1.mobile_inverted_conv.depth_conv.bn.bn.weight` becomes `blocks.1.conv.depth_conv.bn.weight`.
     """
     return re.sub(r"\b(conv|bn|linear)(\.\1)+\b", r"\1", name.replace(".mobile_inverted_conv.", ".conv."))
 
@@ -63,7 +65,7 @@ PARTS: dict[type[Stage], dict[str, str]] = {
     },
     resnet.Head: {"classify": "classifier.linear"},
 }
-"""The published name of every part of a stage; `block` counts the stages that are blocks, `stage` all of them."""
+"""The published name of each part of a stage. `{stage}` is the stage's index; `{block}` counts only stages that have it."""
 
 LEAVES = {
     "conv.kernel": "conv.weight",
@@ -74,72 +76,72 @@ LEAVES = {
     "kernel": "weight",
     "bias": "bias",
 }
-"""The published name of a weight within its part; kernel transforms beside."""
+"""The published name of each weight within its part, kernel transforms apart."""
 
 AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
-"""Layout of a convolution's kernel (OIHW there, HWIO here) and a dense one's, by the number of axes."""
+"""`PublishedTensor.axes` by number of axes: convolutions are published as OIHW (ours: HWIO), dense kernels transposed."""
 
 
-def published_names(net: SuperNet) -> dict[str, Published]:
-    """Where each of our weights, by our name, stands in a published file; empty for a family that was never published.
+def published_names(net: SuperNet) -> dict[str, PublishedTensor]:
+    """Returns the published name and layout of every weight, by our name; empty if Once-for-All has no such family.
 
     `net` may be abstract (`nnx.eval_shape`): only structure and shapes are read.
     """
-    names: dict[str, Published] = {}
+    names: dict[str, PublishedTensor] = {}
     block = 0
     for i, stage in enumerate(net.stages):
-        parts = _parts(stage)
+        parts = _part_names(stage)
         if parts is None:
             return {}
         for path, variable in nnx.to_flat_state(nnx.state(stage)):
-            words = ".".join(map(str, path))
-            part = next(part for part in parts if words.startswith(part + "."))
-            place = parts[part].format(block=block, stage=i)
-            leaf, axes = _leaf(stage, words.removeprefix(part + "."), variable.ndim)
-            names[f"stages.{i}.{words}"] = Published(short(f"{place}.{leaf}"), axes)
-        block += any("{block}" in place for place in parts.values())
+            name = ".".join(map(str, path))
+            part = next(part for part in parts if name.startswith(part + "."))
+            published_part = parts[part].format(block=block, stage=i)
+            leaf, axes = _published_leaf(stage, name.removeprefix(part + "."), variable.ndim)
+            names[f"stages.{i}.{name}"] = PublishedTensor(canonical_name(f"{published_part}.{leaf}"), axes)
+        block += any("{block}" in published_part for published_part in parts.values())
     return names
 
 
-def _parts(stage: Stage) -> dict[str, str] | None:
+def _part_names(stage: Stage) -> dict[str, str] | None:
+    """Returns the published names of a stage's parts; None for a stage that Once-for-All does not have."""
     parts = PARTS.get(type(stage))
-    # ProxylessNAS has one convolution before its classifier and calls it as MobileNetV3 calls its second.
+    # ProxylessNAS has one convolution before its classifier, under the name of MobileNetV3's second.
     if isinstance(stage, mobilenet_v3.Head) and stage.mix is None:
         return {**PARTS[mobilenet_v3.Head], "expand": "feature_mix_layer"}
     return parts
 
 
-def _leaf(stage: Stage, words: str, axes: int) -> tuple[str, tuple[int, ...] | None]:
-    """Published name and layout of a weight within its part."""
-    transform = re.fullmatch(r"conv\.transforms\.to_(\d+)", words)
+def _published_leaf(stage: Stage, name: str, axes: int) -> tuple[str, tuple[int, ...] | None]:
+    """Returns the published name and layout of a weight within its part."""
+    transform = re.fullmatch(r"conv\.transforms\.to_(\d+)", name)
     if transform is None:
-        return LEAVES[words], AXES.get(axes)
+        return LEAVES[name], AXES.get(axes)
     small = int(transform[1])
     large = min(size for size in stage.genes[0].options if size > small)  # type: ignore[operator, type-var]
     return f"conv.{large}to{small}_matrix", None
 
 
-def shortened(found: Mapping[str, Any], source: str) -> dict[str, tuple[str, Any]]:
-    """A published state dict by short names, the names as they stand there beside; batch norms' step counters left out.
+def by_canonical_name(published: Mapping[str, np.ndarray], source: str) -> dict[str, tuple[str, np.ndarray]]:
+    """Returns name and tensor of a published state dict by canonical name, without the step counters of batch norms.
 
-    Raises ConfigError where two names stand for one weight; `source` is what the message calls the file.
+    Raises ConfigError if two names mean one weight; `source` names the file in the message.
     """
-    short_names: dict[str, tuple[str, Any]] = {}
-    for name, tensor in found.items():
+    canonical: dict[str, tuple[str, np.ndarray]] = {}
+    for name, tensor in published.items():
         if name.endswith("num_batches_tracked"):
             continue
-        if short(name) in short_names:
-            raise ConfigError(
-                f"{source} holds one weight under two names, {short_names[short(name)][0]!r} and {name!r}: remove one"
-            )
-        short_names[short(name)] = name, tensor
-    return short_names
+        key = canonical_name(name)
+        if key in canonical:
+            raise ConfigError(f"{source} holds one weight under two names, {canonical[key][0]!r} and {name!r}: remove one")
+        canonical[key] = name, tensor
+    return canonical
 
 
-def in_full(name: str, written: Iterable[str]) -> str:
-    """A short name as a file would write it that holds the names `written`: as its like in another block; else as it is."""
+def spelled_like(name: str, file_names: Iterable[str]) -> str:
+    """Returns a canonical name in the spelling of a file, taken from the same weight of another block if the file has it."""
     number = re.compile(r"\d+")
-    for other in reversed(list(written)):
-        if number.sub("#", short(other)) == number.sub("#", name):
+    for other in reversed(list(file_names)):
+        if number.sub("#", canonical_name(other)) == number.sub("#", name):
             return number.sub("{}", other).format(*number.findall(name))
     return name
