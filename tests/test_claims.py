@@ -29,7 +29,7 @@ def test_what_one_has_claimed_the_other_leaves(pair):
     assert a.claim("c", ARCHS, 2) == ([0, 1], [2, 3, 4, 5])
     assert b.claim("c", ARCHS, 3) == ([2, 3, 4], [0, 1, 5])
     assert b.claim("another", ARCHS, 9) == ([0, 1, 2, 3, 4, 5], [])
-    a.measured("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
+    a.add_measurements("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
     assert b.claim("c", ARCHS, 9)[1] == []
     assert a.find("c", ARCHS)[:3] == [{"acc": 1.0}, {"acc": 1.0}, None]
 
@@ -49,9 +49,9 @@ def test_claims_of_its_own_do_not_hold_a_run_up(pair):
 
 def test_an_archive_of_the_first_format_is_brought_up_to_date(tmp_path):
     old = Archive(tmp_path / "old.db", "a")
-    old.measured("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
-    old._base.execute("drop table claims")
-    old._base.execute("pragma user_version = 1")
+    old.add_measurements("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
+    old._db.execute("drop table claims")
+    old._db.execute("pragma user_version = 1")
     old.close()
     new = Archive(tmp_path / "old.db", "b")
     assert new.claim("c", ARCHS, 9)[0] == [2, 3, 4, 5]

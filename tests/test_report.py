@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from nasjax.report import read_run, write_report
+from nasjax.report.formatting import format_architecture, format_number
 from nasjax.report.page import page
 from nasjax.report.plots import front_figure, hypervolume_figure, panels, ticks
-from nasjax.report.terminal import MOST_ROWS, front_table
-from nasjax.runs.reader import architecture, number
+from nasjax.report.terminal import MAX_ROWS, front_table
 
 ACCURACY = {"name": "accuracy_top1", "direction": "max", "unit": "%", "reference": 0.0}
 LATENCY = {"name": "latency", "direction": "min", "unit": "ms", "reference": 50.0}
@@ -263,9 +263,9 @@ def test_the_terminal_table_keeps_its_numbers_whole(tmp_path, width):
 
 def test_the_terminal_table_says_how_many_it_left_out(tmp_path):
     run = read_run(write_run(tmp_path / "x", [ACCURACY, LATENCY, MACS], count=400))
-    assert len(run.front) > MOST_ROWS
-    assert f"… and {len(run.front) - MOST_ROWS} more" in printed(front_table(run), 120)
-    assert front_table(run).row_count == MOST_ROWS + 1
+    assert len(run.front) > MAX_ROWS
+    assert f"… and {len(run.front) - MAX_ROWS} more" in printed(front_table(run), 120)
+    assert front_table(run).row_count == MAX_ROWS + 1
 
 
 def test_the_front_stands_best_first_with_its_test_columns(tmp_path):
@@ -282,7 +282,7 @@ def test_switched_off_genes_are_not_named(tmp_path):
     run = read_run(write_run(tmp_path / "x", [ACCURACY]))
     small = next(n for n in run.evaluations if n.genes["depth"] == "1")
     assert set(small.genes) == {"depth", "kernel_1", "act"}
-    assert architecture(small, GENES) == f"depth=1 kernel={small.genes['kernel_1']},–,– act={small.genes['act']}"
+    assert format_architecture(small, GENES) == f"depth=1 kernel={small.genes['kernel_1']},–,– act={small.genes['act']}"
 
 
 @pytest.mark.parametrize("objectives", [[ACCURACY], [ACCURACY, LATENCY], [ACCURACY, LATENCY, MACS]])
@@ -324,7 +324,7 @@ DAMAGES = [
     ("evaluations.csv", lambda s: s.replace("latency", "latenz", 1), "no column 'latency'"),
     ("evaluations.csv", lambda s: s[: len(s) // 2].rsplit(",", 3)[0], "columns"),
     ("evaluations.csv", lambda s: s.rstrip("\n").rsplit("\n", 1)[0] + "\n", "29 rows"),
-    ("evaluations.csv", lambda s: s.replace("\n1,", "\n0,"), "index 0 stands twice"),
+    ("evaluations.csv", lambda s: s.replace("\n1,", "\n0,"), "index 0 occurs twice"),
     ("evaluations.csv", lambda s: s.replace(",0.4,", ",much,"), "'much', not a number"),
     ("evaluations.csv", lambda s: s + '"', "damaged"),
     ("pareto.csv", lambda s: s + "3," + s.splitlines()[1].split(",", 1)[1] + "\n", "network 3 is not among"),
@@ -368,7 +368,7 @@ def test_bytes_that_are_not_text_are_damage(tmp_path):
     ],
 )
 def test_numbers_show_as_many_digits_as_they_bear(value, error, words):
-    assert number(value, error) == words
+    assert format_number(value, error) == words
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (76.9, 77.1), (1e8, 9e8), (-3, 5), (1e-9, 2e-9), (0, 1e20), (123456, 123457)])

@@ -14,7 +14,7 @@ from nasjax.evaluation import EVALUATORS
 from nasjax.evaluation.fastest import bound
 from nasjax.host import write_text
 from nasjax.registry import settings
-from nasjax.runs.folder import check_seed, plain
+from nasjax.runs.folder import check_seed, plain_data
 from nasjax.searches.problem import check_fit, measure
 from nasjax.supernets import SuperNet
 from nasjax.supernets.folders import load, save_network
@@ -49,7 +49,7 @@ def train_run(
         ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
     accuracies = {name: _accuracies(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
     record = {"command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
-              "accuracies": accuracies, "settings": plain(dict(config))}  # fmt: skip
+              "accuracies": accuracies, "settings": plain_data(dict(config))}  # fmt: skip
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     if config["subnet"] is None:
