@@ -77,7 +77,7 @@ def test_a_digest_of_another_version_is_refused(run):
 @pytest.mark.parametrize("content", ["a: [", "", "word"])
 def test_a_damaged_configuration_is_named(run, content):
     (run / "config.yaml").write_text(content)
-    with pytest.raises(ConfigError, match="config.yaml is damaged") as caught:
+    with pytest.raises(ConfigError, match=r"config\.yaml is damaged") as caught:
         read_settings(run)
     assert "\n" not in str(caught.value)
 
