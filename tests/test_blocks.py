@@ -1,4 +1,4 @@
-"""Networks as blocks: what a search writes for the drawing, and what the page says of it."""
+"""Networks drawn as blocks: what a search writes for the drawing, and what the page shows."""
 
 import csv
 import json
@@ -14,12 +14,13 @@ from toy_transformer import ToyTransformer
 import nasjax
 from nasjax import supernets
 from nasjax.hardware.costs import cost_tables
-from nasjax.outline import Block, outline
-from nasjax.report.cards import against
-from nasjax.report.drawings import drawing, legend, look, loose
+from nasjax.outline import OutlineBlock
+from nasjax.report.cards import relative_to_largest
+from nasjax.report.drawings import draw_network, drawing_style, legend, undrawn_genes
 from nasjax.report.page import page
 from nasjax.runs.reader import read_run
-from nasjax.runs.space_summary import Space, read_space
+from nasjax.runs.space_summary import SpaceSummary, read_space
+from nasjax.supernets.outlines import outline
 
 
 def abstract(name):
@@ -55,16 +56,16 @@ def test_as_many_blocks_are_on_as_the_architecture_has_layers(name, layers, unit
     blocks = outline(net.stages)
     numbers = [block.unit for block in blocks]
     assert numbers == sorted(numbers) and [numbers.count(unit) for unit in dict.fromkeys(numbers)] == units
-    space = Space({gene.name: tuple(map(str, gene.options)) for gene in net.space.genes}, blocks)
+    space = SpaceSummary({gene.name: tuple(map(str, gene.options)) for gene in net.space.genes}, blocks)
     rng = np.random.default_rng(0)
     for _ in range(20):
         arch = net.space.canonical(rng.integers(0, net.space.counts).astype(np.int32))
         genes = decoded(net.space, arch)
-        html = drawing(space, look(space), genes)
-        assert html.count('class="block k') == layers(net, genes) == sum(block.on(genes) for block in blocks)
+        html = draw_network(space, drawing_style(space), genes)
+        assert html.count('class="block k') == layers(net, genes) == sum(block.is_on(genes) for block in blocks)
         assert html.count('class="block ') == len(blocks)
         # A block that is there has all its genes, one that is not has none but those that others share.
-        assert all(set(block.genes) <= set(genes) for block in blocks if block.on(genes))
+        assert all(set(block.genes) <= set(genes) for block in blocks if block.is_on(genes))
 
 
 def test_the_genes_of_an_encoder_and_a_decoder_shape_their_layers():
@@ -76,7 +77,7 @@ def test_the_genes_of_an_encoder_and_a_decoder_shape_their_layers():
 
 
 def test_a_block_without_a_kernel_is_coloured_by_its_words():
-    blocks = (Block("Cell", 0, ("op", "width")), Block("Cell", 0, ("op_2", "width_2"), ("depth", 2.0)))
+    blocks = (OutlineBlock("Cell", 0, ("op", "width")), OutlineBlock("Cell", 0, ("op_2", "width_2"), ("depth", 2.0)))
     options = {
         "depth": ("1", "2"),
         "op": ("conv", "skip"),
@@ -84,11 +85,11 @@ def test_a_block_without_a_kernel_is_coloured_by_its_words():
         "op_2": ("conv", "skip"),
         "width_2": ("8",),
     }
-    space = Space(options | {"resolution": ("32", "64")}, blocks)
-    html = drawing(space, look(space), {"depth": "1", "op": "skip", "width": "8", "resolution": "32"})
+    space = SpaceSummary(options | {"resolution": ("32", "64")}, blocks)
+    html = draw_network(space, drawing_style(space), {"depth": "1", "op": "skip", "width": "8", "resolution": "32"})
     assert re.findall(r'class="block (\w+)"(?: style="--size:([\d.]+)")?', html) == [("k4", "0.5"), ("off", "")]
-    assert "op" in legend(space, look(space)) and "width" in legend(space, look(space))
-    assert loose(space) == ["resolution"]
+    assert "op" in legend(space, drawing_style(space)) and "width" in legend(space, drawing_style(space))
+    assert undrawn_genes(space) == ["resolution"]
 
 
 def test_the_legend_says_what_height_and_colour_are():
@@ -97,8 +98,8 @@ def test_the_legend_says_what_height_and_colour_are():
         ("ofa_resnet50", "Height: width or width × expand, of the largest. Outlines: layers switched off."),
     ):
         net = abstract(name)
-        space = Space({gene.name: tuple(map(str, gene.options)) for gene in net.space.genes}, outline(net.stages))
-        assert " ".join(re.sub("<.*?>", "", legend(space, look(space))).split()) == words
+        space = SpaceSummary({gene.name: tuple(map(str, gene.options)) for gene in net.space.genes}, outline(net.stages))
+        assert " ".join(re.sub("<.*?>", "", legend(space, drawing_style(space))).split()) == words
 
 
 def test_a_search_writes_what_the_drawing_needs(tiny_run, tiny_net):
@@ -113,7 +114,7 @@ def test_a_search_writes_what_the_drawing_needs(tiny_run, tiny_net):
     assert found.space == read_space(summary, []) and len(found.space.blocks) == 4
 
 
-def test_a_space_of_words_or_with_holes_has_no_largest_network(tmp_path):
+def test_a_space_of_words_or_an_incomplete_table_has_no_largest_network(tmp_path):
     table = Path(write_table(tmp_path / "whole.csv"))
     lines = table.read_text().splitlines()
     (tmp_path / "holes.csv").write_text("\n".join(line for line in lines if not line.startswith("3,7,6,7,6")) + "\n")
@@ -126,13 +127,16 @@ def test_a_space_of_words_or_with_holes_has_no_largest_network(tmp_path):
         assert ("Largest network" in page(read_run(tmp_path / name))) == known
 
 
-def test_the_largest_network_is_told_as_far_as_it_is_known(tiny_run, tmp_path):
+def test_a_metric_is_shown_relative_to_the_largest_network_where_that_is_known(tiny_run, tmp_path):
     found = read_run(tiny_run)
-    assert against(found, "macs", 0.41 * found.space.costs["macs"], found.space.costs["macs"]) == "41 % of the largest"
-    assert against(found, "macs", 3.0, 1000.0) == "0.3 % of the largest"
-    assert against(found, "accuracy_top1", 79.2, 80.0) == "−0.8 points against the largest"
-    assert against(found, "accuracy_top1", 80.0, 80.0) == "as the largest"
-    assert against(found, "accuracy_top1", 80.0, None) == "largest: not measured in this run"
+    assert (
+        relative_to_largest(found, "macs", 0.41 * found.space.costs["macs"], found.space.costs["macs"])
+        == "41 % of the largest"
+    )
+    assert relative_to_largest(found, "macs", 3.0, 1000.0) == "0.3 % of the largest"
+    assert relative_to_largest(found, "accuracy_top1", 79.2, 80.0) == "−0.8 points against the largest"
+    assert relative_to_largest(found, "accuracy_top1", 80.0, 80.0) == "as the largest"
+    assert relative_to_largest(found, "accuracy_top1", 80.0, None) == "largest: not measured in this run"
     assert "accuracy_top1 not measured in this run" in page(found)
     # The same run with the largest network among its evaluations.
     for file in tiny_run.glob("*.[cjy]*"):

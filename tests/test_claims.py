@@ -1,4 +1,4 @@
-"""Several runs on one archive at once: nothing is measured twice, and nothing of the dead is waited for."""
+"""Several runs that share an archive: no network is measured twice, and claims of ended processes are void."""
 
 import csv
 from collections import Counter
@@ -16,25 +16,25 @@ ARCHS = np.arange(12, dtype=np.int32).reshape(6, 2)
 
 @pytest.fixture
 def pair(tmp_path):
-    """Two runs' views of one archive."""
-    bases = [Archive(tmp_path / "shared.db", name) for name in ("a", "b")]
-    yield bases
-    for base in bases:
-        base.close()
+    """Two runs that share an archive."""
+    archives = [Archive(tmp_path / "shared.db", name) for name in ("a", "b")]
+    yield archives
+    for archive in archives:
+        archive.close()
     assert [path.name for path in tmp_path.iterdir()] == ["shared.db"]
 
 
-def test_what_one_has_claimed_the_other_leaves(pair):
+def test_a_run_leaves_what_another_has_claimed(pair):
     a, b = pair
     assert a.claim("c", ARCHS, 2) == ([0, 1], [2, 3, 4, 5])
     assert b.claim("c", ARCHS, 3) == ([2, 3, 4], [0, 1, 5])
     assert b.claim("another", ARCHS, 9) == ([0, 1, 2, 3, 4, 5], [])
-    a.measured("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
+    a.add_measurements("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
     assert b.claim("c", ARCHS, 9)[1] == []
     assert a.find("c", ARCHS)[:3] == [{"acc": 1.0}, {"acc": 1.0}, None]
 
 
-def test_the_claims_of_one_that_is_gone_are_free(pair):
+def test_claims_of_a_closed_run_are_void(pair):
     a, b = pair
     a.claim("c", ARCHS, 4)
     assert b.claim("c", ARCHS[:4], 9) == ([], [0, 1, 2, 3])
@@ -42,16 +42,16 @@ def test_the_claims_of_one_that_is_gone_are_free(pair):
     assert b.claim("c", ARCHS, 9) == ([0, 1, 2, 3, 4, 5], [])
 
 
-def test_claims_of_its_own_do_not_hold_a_run_up(pair):
+def test_a_run_may_claim_again_what_it_has_claimed(pair):
     assert pair[0].claim("c", ARCHS, 4)[0] == [0, 1, 2, 3]
     assert pair[0].claim("c", ARCHS, 4)[0] == [0, 1, 2, 3]
 
 
 def test_an_archive_of_the_first_format_is_brought_up_to_date(tmp_path):
     old = Archive(tmp_path / "old.db", "a")
-    old.measured("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
-    old._base.execute("drop table claims")
-    old._base.execute("pragma user_version = 1")
+    old.add_measurements("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
+    old._db.execute("drop table claims")
+    old._db.execute("pragma user_version = 1")
     old.close()
     new = Archive(tmp_path / "old.db", "b")
     assert new.claim("c", ARCHS, 9)[0] == [2, 3, 4, 5]
@@ -59,12 +59,12 @@ def test_an_archive_of_the_first_format_is_brought_up_to_date(tmp_path):
 
 
 def networks(log):
-    """How often each network was measured."""
+    """The number of measurements of each network."""
     return Counter(line.split(maxsplit=1)[1] for line in lines(log))
 
 
 def table(folder):
-    """evaluations.csv without what may differ: who measured it, and how long it took."""
+    """The rows of evaluations.csv without source and seconds, which may differ."""
     with (folder / "evaluations.csv").open() as file:
         return [row | {"source": "", "seconds": ""} for row in csv.DictReader(file)]
 
@@ -116,18 +116,18 @@ def test_a_run_goes_on_where_another_was_killed_while_measuring(tmp_path):
     gate.unlink()
 
 
-def test_a_network_scores_the_same_to_the_bit_whatever_it_is_measured_with():
+def test_the_values_of_a_network_do_not_depend_on_what_else_is_in_its_chunk():
     net, task = supernets.create("digits"), tasks.create("digits")
     evaluator = MaskedConfig(chunk=4).bind(net, task)
-    size = evaluator.chunk
-    assert size > 1
+    chunk = evaluator.chunk
+    assert chunk > 1
     rng = np.random.default_rng(0)
     drawn = net.space.canonical(rng.integers(0, net.space.counts, (14, len(net.space.genes))).astype(np.int32))
     alone = {name: np.concatenate([evaluator(arch[None])[name] for arch in drawn[:4]]) for name in ("accuracy_top1", "loss")}
     for _ in range(3):
         order = rng.permutation(len(drawn))
-        for first in range(0, len(drawn), size):
-            rows = order[first : first + size]
+        for first in range(0, len(drawn), chunk):
+            rows = order[first : first + chunk]
             found = evaluator(drawn[rows])
             for place, row in enumerate(rows):
                 if row < 4:

@@ -1,4 +1,4 @@
-"""Runs compared: groups, the common reference point, and the price of a share of the best."""
+"""Comparison of runs: groups, the common reference point, and the evaluations needed to reach a share of the best."""
 
 import csv
 from html.parser import HTMLParser
@@ -13,7 +13,7 @@ from nasjax import supernets
 from nasjax.cli import main
 from nasjax.cli.schemas import GROUPS
 from nasjax.pareto import hypervolume_exact
-from nasjax.report.compare import Group, groups, run_folders, table, write_comparison
+from nasjax.report.compare import RunGroup, comparison_table, group_runs, run_folders, write_comparison
 from nasjax.runs.reader import read_run
 
 
@@ -28,8 +28,8 @@ def runs(tmp_path):
 
 
 def test_seeds_are_grouped_and_settings_told_apart(runs):
-    made, best = groups([read_run(folder) for folder in run_folders([runs])])
-    assert {group.label: group.volumes.shape for group in made} == {"full": (3, 24), "random": (3, 20)}
+    found, best = group_runs([read_run(folder) for folder in run_folders([runs])])
+    assert {group.label: group.volumes.shape for group in found} == {"full": (3, 24), "random": (3, 20)}
     every = []
     for file in runs.glob("*/evaluations.csv"):
         with file.open() as opened:
@@ -37,7 +37,7 @@ def test_seeds_are_grouped_and_settings_told_apart(runs):
     goals = read_run(next(runs.iterdir())).objectives
     reference = np.array([-goals[0].reference, goals[1].reference])
     assert best == pytest.approx(hypervolume_exact(np.array(every), reference), rel=1e-12)
-    for group in made:
+    for group in found:
         assert (np.diff(group.volumes, axis=1) >= 0).all()
         assert (group.volumes[:, -1] <= best * (1 + 1e-12)).all()
 
@@ -49,23 +49,23 @@ def test_the_reference_point_is_common(runs, tmp_path):
         net, objectives=["max:acc", "min:cost"], tactic="random", evaluations=20, seed=0, run=runs / "other",
         references={"acc": worse},
     )  # fmt: skip
-    made, _ = groups([read_run(folder) for folder in (runs / "other", runs / "random-0")])
-    volumes = np.concatenate([group.volumes for group in made])
+    found, _ = group_runs([read_run(folder) for folder in (runs / "other", runs / "random-0")])
+    volumes = np.concatenate([group.volumes for group in found])
     np.testing.assert_array_equal(volumes[0], volumes[1])
 
 
-def test_the_price_is_the_first_evaluation_that_reaches_a_volume():
-    group = Group("a", np.array([[1.0, 2.0, 5.0, 5.0], [0.0, 0.0, 1.0, 4.0]]))
-    assert group.price(2.0).tolist() == [2.0, 4.0]
-    assert group.price(5.0).tolist() == [3.0, np.inf]
+def test_a_volume_is_reached_at_the_first_evaluation_that_has_it():
+    group = RunGroup("a", np.array([[1.0, 2.0, 5.0, 5.0], [0.0, 0.0, 1.0, 4.0]]))
+    assert group.evaluations_to_reach(2.0).tolist() == [2.0, 4.0]
+    assert group.evaluations_to_reach(5.0).tolist() == [3.0, np.inf]
     assert group.quartiles()[1].tolist() == [0.5, 1.0, 3.0, 4.5]
 
 
 def test_the_table_has_medians_and_quartiles_and_a_dash_where_they_were_not_reached():
     volumes = np.array([[1.0, 2.0, 5.0, 10.0], [0.0, 0.0, 10.0, 10.0], [0.0, 9.0, 9.0, 9.0], [0.0, 0.0, 0.0, 9.2]])
-    _, row = table([Group("a", volumes)], 10.0)
+    _, row = comparison_table([RunGroup("a", volumes)], 10.0)
     assert row == ["a", "4", "4", "96 [91.50, 100]", "3.5 [2.75, 4]", "– [3.75, –]", "– [3.75, –]"]
-    assert table([Group("a", volumes[:1])], 10.0)[1] == ["a", "1", "4", "100", "4", "4", "4"]
+    assert comparison_table([RunGroup("a", volumes[:1])], 10.0)[1] == ["a", "1", "4", "100", "4", "4", "4"]
 
 
 class Cells(HTMLParser):
@@ -150,8 +150,8 @@ def test_settings_of_one_tactic_are_told_apart(tmp_path):
             net, objectives=["max:acc", "min:cost"], tactic={"name": tactic, "population": population}, evaluations=9,
             seed=seed, run=tmp_path / "runs" / f"{tactic}{population}{seed}",
         )  # fmt: skip
-    made, _ = groups([read_run(folder) for folder in run_folders([tmp_path / "runs"])])
-    assert {group.label: len(group.volumes) for group in made} == {
+    found, _ = group_runs([read_run(folder) for folder in run_folders([tmp_path / "runs"])])
+    assert {group.label: len(group.volumes) for group in found} == {
         "full": 1,
         "random, tactic.population=2": 1,
         "random, tactic.population=5": 2,

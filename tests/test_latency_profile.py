@@ -20,7 +20,7 @@ from nasjax.hardware.latency_table import extracted
 from nasjax.hardware.measurement import Latency
 from nasjax.hardware.profile import latency_rows, networks_to_measure, profile, profiling
 from nasjax.hardware.targets import Command, Cpu, Csv, Gpu, Target
-from nasjax.runs.reader import number
+from nasjax.report.formatting import format_number
 
 
 def milliseconds(network):
@@ -309,10 +309,10 @@ def test_a_run_keeps_what_its_model_predicted_beside_what_was_measured(small_net
     head, line = _rows([handed])
     index = front.indices.tolist().index(wanted.index)
     assert head[1:3] == ["latency (ms)\npredicted", "latency (ms)\nmeasured"]
-    assert line[1:3] == [number(front.metrics[f"latency_{name}"][index]) for name in ("predicted", "measured")]
+    assert line[1:3] == [format_number(front.metrics[f"latency_{name}"][index]) for name in ("predicted", "measured")]
     # A run on recorded latencies has one column of them.
     head, line = _rows([replace(handed, wanted=replace(wanted, metrics={"latency": 3.0}))])
-    assert head[1] == "latency (ms)\npredicted\nor recorded" and line[1:3] == [number(3.0), "–"]
+    assert head[1] == "latency (ms)\npredicted\nor recorded" and line[1:3] == [format_number(3.0), "–"]
 
 
 @pytest.mark.slow

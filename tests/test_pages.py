@@ -1,4 +1,4 @@
-"""The pages as a reader's browser shows them: what pointing, keys and fingers do, and that nothing is fetched or amiss."""
+"""The pages in a browser: what mouse, keys and touch do, that nothing is loaded, and that no error is reported."""
 
 import csv
 import json
@@ -36,24 +36,24 @@ def run(tiny_run):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """A super-network that is a table: only its genes are known."""
+    """A tabular super-network, of which only the genes are known."""
     return supernets.create("tabular", table=write_table(tmp_path_factory.mktemp("table") / "table.csv"), genes=GENES)
 
 
 def written(folder):
-    """The run in a folder, once its page is written."""
+    """Writes the page of a run folder; returns the run."""
     nasjax.report.write_report(folder)
     return read_run(folder)
 
 
 def opened(tab, page, **how):
-    """Opens a file."""
+    """Opens a file; returns its address."""
     tab.open(page.as_uri(), **how)
     return page.as_uri()
 
 
 def shown(tab):
-    """Indices of the networks whose cards can be seen."""
+    """The indices of the networks whose cards are visible."""
     return tab.value(f"{SHOWN}.map(c => Number(c.dataset.index))")
 
 
@@ -62,7 +62,7 @@ def text(tab, selector):
 
 
 def count(tab, selector):
-    """How many elements of that kind are seen and have a size."""
+    """The number of visible elements with a size that match the selector."""
     return tab.value(
         f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.checkVisibility({{visibilityProperty: true}})"
         " && e.getBoundingClientRect().width > 2 && e.getBoundingClientRect().height > 2).length"
@@ -70,7 +70,7 @@ def count(tab, selector):
 
 
 def quiet(tab, address):
-    """Whether the page said nothing to the console and asked for nothing but itself."""
+    """Whether the page wrote nothing to the console and loaded nothing but itself."""
     return tab.complaints == [] and set(tab.addresses) == {address}
 
 
@@ -95,7 +95,7 @@ def test_pointing_at_a_point_shows_that_network_beside_the_largest(tab, run, tin
     assert quiet(tab, address)
 
 
-def test_blocks_are_as_high_as_their_expand_ratio(tab, run):
+def test_the_height_of_a_block_is_its_expand_ratio(tab, run):
     opened(tab, run.folder / "report.html")
     for network in run.front:
         heights = tab.value(
@@ -138,7 +138,7 @@ def test_a_row_shows_its_network_and_a_click_keeps_it(tab, run):
     assert quiet(tab, address)
 
 
-def test_a_finger_on_a_telephone(tab, run):
+def test_touching_a_point_on_a_phone_keeps_its_network(tab, run):
     address = opened(tab, run.folder / "report.html", width=390, height=844)
     network = run.front[-1].index
     tab.tap(f".point.front[data-index='{network}']")

@@ -1,4 +1,4 @@
-"""The report of a finished run: what it reads, draws, prints and refuses."""
+"""Reports of finished runs: reading, drawing, printing, and damaged files."""
 
 import base64
 import csv
@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from nasjax.report import read_run, write_report
+from nasjax.report.formatting import format_architecture, format_number
 from nasjax.report.page import page
 from nasjax.report.plots import front_figure, hypervolume_figure, panels, ticks
-from nasjax.report.terminal import MOST_ROWS, front_table
-from nasjax.runs.reader import architecture, number
+from nasjax.report.terminal import MAX_ROWS, front_table
 
 ACCURACY = {"name": "accuracy_top1", "direction": "max", "unit": "%", "reference": 0.0}
 LATENCY = {"name": "latency", "direction": "min", "unit": "ms", "reference": 50.0}
@@ -40,7 +40,7 @@ def write_rows(path, rows):
 
 
 def write_run(folder: Path, objectives, count=30, failed=(3, 7), supernet="ofa_mbv3", tests=True) -> Path:
-    """A made-up run: larger networks are slower and better, with noise."""
+    """Writes an invented run, in which larger networks are slower and better, with noise."""
     folder.mkdir(parents=True)
     draw = random.Random(0)
     rows = []
@@ -168,7 +168,7 @@ def test_the_page_needs_nothing_from_outside(folder):
     assert not list(folder.glob(".*"))
 
 
-def test_every_measured_network_is_drawn_once_and_told_from_the_front(folder):
+def test_every_measured_network_is_drawn_once_and_those_of_the_front_stand_out(folder):
     run = read_run(folder)
     found = Page(page(run))
     scatters = re.findall(r'<svg class="scatter".*?</svg>', page(run), flags=re.DOTALL)
@@ -186,7 +186,7 @@ def test_every_measured_network_is_drawn_once_and_told_from_the_front(folder):
     ]
 
 
-def test_the_hypervolume_curve_has_a_point_an_evaluation(folder):
+def test_the_hypervolume_curve_has_one_point_per_evaluation(folder):
     run = read_run(folder)
     found = Page(page(run))
     assert len(found.of("curve")[0]["points"].split()) == len(found.of("validation")) == len(run.evaluations) == 30
@@ -210,7 +210,7 @@ def test_the_staircase_never_passes_a_measured_network(folder):
         return
     (panel,) = panels(run)
     for x, y in panel.places.values():
-        # The best height that the line attains at x or anywhere no worse.
+        # The best height of the staircase at x or at a better x.
         reach = [
             corner[1]
             for corner in panel.corners
@@ -261,14 +261,14 @@ def test_the_terminal_table_keeps_its_numbers_whole(tmp_path, width):
         assert f"{network.metrics['accuracy_top1']:.2f} ± 0.40" in line
 
 
-def test_the_terminal_table_says_how_many_it_left_out(tmp_path):
+def test_the_terminal_table_says_how_many_networks_it_leaves_out(tmp_path):
     run = read_run(write_run(tmp_path / "x", [ACCURACY, LATENCY, MACS], count=400))
-    assert len(run.front) > MOST_ROWS
-    assert f"… and {len(run.front) - MOST_ROWS} more" in printed(front_table(run), 120)
-    assert front_table(run).row_count == MOST_ROWS + 1
+    assert len(run.front) > MAX_ROWS
+    assert f"… and {len(run.front) - MAX_ROWS} more" in printed(front_table(run), 120)
+    assert front_table(run).row_count == MAX_ROWS + 1
 
 
-def test_the_front_stands_best_first_with_its_test_columns(tmp_path):
+def test_the_front_is_sorted_best_first_and_has_test_columns(tmp_path):
     run = read_run(write_run(tmp_path / "x", [ACCURACY, LATENCY]))
     values = [n.metrics["accuracy_top1"] for n in run.front]
     assert values == sorted(values, reverse=True) and run.tests == ("test_accuracy_top1",)
@@ -282,7 +282,7 @@ def test_switched_off_genes_are_not_named(tmp_path):
     run = read_run(write_run(tmp_path / "x", [ACCURACY]))
     small = next(n for n in run.evaluations if n.genes["depth"] == "1")
     assert set(small.genes) == {"depth", "kernel_1", "act"}
-    assert architecture(small, GENES) == f"depth=1 kernel={small.genes['kernel_1']},–,– act={small.genes['act']}"
+    assert format_architecture(small, GENES) == f"depth=1 kernel={small.genes['kernel_1']},–,– act={small.genes['act']}"
 
 
 @pytest.mark.parametrize("objectives", [[ACCURACY], [ACCURACY, LATENCY], [ACCURACY, LATENCY, MACS]])
@@ -324,7 +324,7 @@ DAMAGES = [
     ("evaluations.csv", lambda s: s.replace("latency", "latenz", 1), "no column 'latency'"),
     ("evaluations.csv", lambda s: s[: len(s) // 2].rsplit(",", 3)[0], "columns"),
     ("evaluations.csv", lambda s: s.rstrip("\n").rsplit("\n", 1)[0] + "\n", "29 rows"),
-    ("evaluations.csv", lambda s: s.replace("\n1,", "\n0,"), "index 0 stands twice"),
+    ("evaluations.csv", lambda s: s.replace("\n1,", "\n0,"), "index 0 occurs twice"),
     ("evaluations.csv", lambda s: s.replace(",0.4,", ",much,"), "'much', not a number"),
     ("evaluations.csv", lambda s: s + '"', "damaged"),
     ("pareto.csv", lambda s: s + "3," + s.splitlines()[1].split(",", 1)[1] + "\n", "network 3 is not among"),
@@ -367,8 +367,8 @@ def test_bytes_that_are_not_text_are_damage(tmp_path):
         (2.5e20, 1e19, "2.500e+20 ± 1.0e+19"),
     ],
 )
-def test_numbers_show_as_many_digits_as_they_bear(value, error, words):
-    assert number(value, error) == words
+def test_numbers_show_four_digits_or_those_that_their_error_justifies(value, error, words):
+    assert format_number(value, error) == words
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (76.9, 77.1), (1e8, 9e8), (-3, 5), (1e-9, 2e-9), (0, 1e20), (123456, 123457)])

@@ -27,7 +27,7 @@ from nasjax.host import cache_folder
 from nasjax.objectives import COSTS, TIMINGS, measurable, parse_goals
 from nasjax.report import read_run, write_report
 from nasjax.report.compare import write_comparison
-from nasjax.report.terminal import front_table, words_table
+from nasjax.report.terminal import front_table, text_table
 from nasjax.runs.folder import new_path, read_settings, write_table
 from nasjax.searches.dynast import import_results
 from nasjax.searches.evaluate import evaluate_table
@@ -215,7 +215,7 @@ def report(options: argparse.Namespace) -> int:
     else:
         _prepare_jax()
         page, rows = write_comparison(paths, Path(options.out) if options.out else paths[0])
-        Console().print(words_table(rows))
+        Console().print(text_table(rows))
     print(f"Report: {page}")
     return 0
 
@@ -257,7 +257,7 @@ def evaluate(options: argparse.Namespace) -> int:
     write_table(out, header, rows)
     shown = [i for i, name in enumerate(header) if isinstance(rows[0][i], float) and not name.endswith("_se")]
     table = [[str(number), *(f"{row[i]:.5g}" for i in shown)] for number, row in enumerate(rows)]
-    Console().print(words_table([["row", *(header[i] for i in shown)], *table]))
+    Console().print(text_table([["row", *(header[i] for i in shown)], *table]))
     print(f"Written to {out}")
     return 0
 

@@ -15,9 +15,9 @@ from nasjax.cli.compose import configuration, rewritten
 from nasjax.deploy.from_run import Handed, Wanted, add_exports, by_hand, chosen, hand_over, ready, taken_up
 from nasjax.errors import ConfigError
 from nasjax.export import kind
-from nasjax.report.terminal import words_table
+from nasjax.report.formatting import format_number
+from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings
-from nasjax.runs.reader import number
 from nasjax.supernets import SuperNet
 
 EXTRACT = OWN["extract"]
@@ -78,7 +78,7 @@ def extract_networks(overrides: Sequence[str]) -> int:
     images = found[0].extracted.examples
     answers = "It answers" if total == 1 else "They answer"
     print(f"{answers} as in the super-network: logits differ by at most {worst:.1e} on {images} pictures.")
-    Console().print(words_table(_rows(found)))
+    Console().print(text_table(_rows(found)))
     place = found[0].folder
     files = ", ".join(sorted(file.name for file in place.iterdir()))
     print(f"Written to {place if total == 1 else place.parent} ({files}), each file loaded again and compared. To load:\n")
@@ -172,7 +172,7 @@ def _rows(found: Sequence[Handed]) -> list[list[str]]:
         known = handed.wanted.metrics
         # Where a device measures, `latency` is what it measured; else it is a table's or a predictor's.
         predicted = known.get("latency_predicted" if "latency_measured" in known else "latency")
-        times = ["–" if value is None else number(value) for value in (predicted, known.get("latency_measured"))]
+        times = ["–" if value is None else format_number(value) for value in (predicted, known.get("latency_measured"))]
         quality = [f"{value:.2f}" for value in (handed.before, handed.after)]
         rows.append([str(handed.wanted.index), *times, *quality, f"{handed.size / 1e6:.3g}"])
     return [head, *rows]

@@ -1,4 +1,4 @@
-"""Tables, plots and the page of a finished run."""
+"""Reports of finished runs: tables, plots, an HTML page for each run, and comparisons of several runs."""
 
 from pathlib import Path
 
@@ -8,8 +8,11 @@ __all__ = ["Network", "Run", "read_run", "write_report"]
 
 
 def write_report(folder: Path) -> Path:
-    """Read a run folder, write front.png, hypervolume.png and report.html into it, and return the page's path."""
-    # Drawing needs matplotlib, which takes long to import.
+    """Writes front.png, hypervolume.png and report.html into a run folder; returns the path of the page.
+
+    Raises ConfigError where the run has not finished or a file of it is damaged.
+    """
+    # matplotlib takes long to import.
     from nasjax.report.page import write_page
     from nasjax.report.plots import write_plots
 

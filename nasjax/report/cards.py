@@ -1,90 +1,90 @@
-"""What the page shows of one network: its numbers, set against those of the largest, and its drawing."""
+"""The cards of the page: one for each network of the front, with its metrics relative to the largest network's."""
 
 from collections.abc import Mapping
 from html import escape
 
-from nasjax.report.drawings import Look, drawing, legend, loose
-from nasjax.report.terminal import measured, titled
-from nasjax.runs.reader import Network, Run, architecture, number
+from nasjax.report.drawings import DrawingStyle, draw_network, legend, undrawn_genes
+from nasjax.report.formatting import column_heading, format_architecture, format_metric, format_number
+from nasjax.runs.reader import Network, Run
 
-UNMEASURED = "not measured in this run"
+NOT_MEASURED = "not measured in this run"
 
 
-def cards(run: Run, style: Look) -> str:
-    """A card for each network of the front, the first shown, and the largest network below them; nothing without a front."""
+def cards(run: Run, style: DrawingStyle) -> str:
+    """A card for each network of the front (the first is shown), and the largest network below; "" without a front."""
     if not run.front:
         return ""
     largest = largest_metrics(run)
-    made = "\n".join(_card(run, style, network, largest, i == 0) for i, network in enumerate(run.front))
-    below = _largest(run, style, largest) if run.space.largest is not None else ""
-    words = f'<p class="legend">{legend(run.space, style)}</p>'
-    return f'<div class="cards" aria-live="polite">\n{made}\n</div>\n{below}{words}'
+    front = "\n".join(_card(run, style, network, largest, i == 0) for i, network in enumerate(run.front))
+    below = "" if run.space.largest is None else _largest_network(run, style, run.space.largest, largest)
+    explanation = f'<p class="legend">{legend(run.space, style)}</p>'
+    return f'<div class="cards" aria-live="polite">\n{front}\n</div>\n{below}{explanation}'
 
 
 def largest_metrics(run: Run) -> dict[str, float]:
-    """What is known of the largest network: its exact costs, and what was measured if the run happened to evaluate it."""
-    found = next((n for n in run.evaluations if not n.failed and n.genes == run.space.largest), None)
-    return (found.metrics if found else {}) | dict(run.space.costs or {})
+    """The largest network's exact costs, and its measured metrics where the run evaluated it."""
+    evaluated = next((n for n in run.evaluations if not n.failed and n.genes == run.space.largest), None)
+    return {**(evaluated.metrics if evaluated else {}), **(run.space.costs or {})}
 
 
-def against(run: Run, name: str, value: float, largest: float | None) -> str:
-    """A value beside the largest network's, in words: a share for what is spent, a difference for what is gained."""
+def relative_to_largest(run: Run, name: str, value: float, largest: float | None) -> str:
+    """A metric relative to the largest network's, as text: a percentage for costs, a difference for what is maximised."""
     if largest is None:
-        return f"largest: {UNMEASURED}"
+        return f"largest: {NOT_MEASURED}"
     if value == largest:
         return "as the largest"
-    goal = next((objective for objective in run.objectives if objective.name == name), None)
-    spent = name in (run.space.costs or {}) or (goal is not None and goal.direction == "min")
-    if spent and value > 0 and largest > 0:
+    objective = next((objective for objective in run.objectives if objective.name == name), None)
+    is_cost = name in (run.space.costs or {}) or (objective is not None and objective.direction == "min")
+    if is_cost and value > 0 and largest > 0:
         share = 100 * value / largest
         return f"{share:.0f} % of the largest" if share >= 1 else f"{share:.2g} % of the largest"
-    unit = "points" if goal and goal.unit == "%" else goal.unit if goal else ""
+    unit = "points" if objective and objective.unit == "%" else objective.unit if objective else ""
     gap = abs(value - largest)
-    words = f"{'+' if value > largest else '−'}{number(gap) if gap >= 100 else f'{gap:.2g}'} {unit}".strip()
-    return f"{words} against the largest"
+    difference = format_number(gap) if gap >= 100 else f"{gap:.2g}"
+    return f"{'+' if value > largest else '−'}{difference} {unit}".strip() + " against the largest"
 
 
-def _card(run: Run, style: Look, network: Network, largest: dict[str, float], shown: bool) -> str:
+def _card(run: Run, style: DrawingStyle, network: Network, largest: Mapping[str, float], shown: bool) -> str:
     tiles = []
     units = {objective.name: objective.unit for objective in run.objectives}
-    for name in _names(run):
-        beside = against(run, name, network.metrics[name], largest.get(name)) if run.space.largest is not None else ""
-        tiles.append(_tile(titled(name, units), measured(network.metrics, network.errors, name), beside))
+    for name in _shown_metrics(run):
+        value, reference = network.metrics[name], largest.get(name)
+        relative = "" if run.space.largest is None else relative_to_largest(run, name, value, reference)
+        tiles.append(_tile(column_heading(name, units), format_metric(network.metrics, network.errors, name), relative))
     genes = " ".join(f"<code>{escape(f'{name}={option}')}</code>" for name, option in network.genes.items())
-    short = escape(architecture(network, run.summary["genes"]))
+    short = escape(format_architecture(network, run.summary["genes"]))
     return (
         f'<article class="card{" shown" if shown else ""}" id="card-{network.index}" data-index="{network.index}">'
-        f'<h3>Network {network.index}{_about(run, network.genes)}</h3><dl class="tiles">{"".join(tiles)}</dl>'
+        f'<h3>Network {network.index}{_heading_details(run, network.genes)}</h3><dl class="tiles">{"".join(tiles)}</dl>'
         f"<details><summary>all choices</summary><p><code>{short}</code></p><p>{genes}</p></details>"
-        f"{drawing(run.space, style, network.genes)}</article>"
+        f"{draw_network(run.space, style, network.genes)}</article>"
     )
 
 
-def _names(run: Run) -> list[str]:
-    """The objectives, and the exact costs that are known of every network."""
-    extra = [n for n in run.space.costs or {} if all(n in network.metrics for network in run.front)]
-    return list(dict.fromkeys([*(objective.name for objective in run.objectives), *extra]))
+def _shown_metrics(run: Run) -> list[str]:
+    """The objectives, then the exact costs that every network of the front has."""
+    costs = [n for n in run.space.costs or {} if all(n in network.metrics for network in run.front)]
+    return list(dict.fromkeys([*(objective.name for objective in run.objectives), *costs]))
 
 
-def _tile(name: str, words: str, beside: str) -> str:
-    below = f'<dd class="beside">{escape(beside)}</dd>' if beside else ""
-    return f"<div><dt>{escape(name)}</dt><dd>{escape(words)}</dd>{below}</div>"
+def _tile(name: str, value: str, relative: str) -> str:
+    below = f'<dd class="beside">{escape(relative)}</dd>' if relative else ""
+    return f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd>{below}</div>"
 
 
-def _largest(run: Run, style: Look, metrics: dict[str, float]) -> str:
-    assert run.space.largest is not None
-    known = (f"{name} {number(metrics[name]) if name in metrics else UNMEASURED}" for name in _names(run))
+def _largest_network(run: Run, style: DrawingStyle, genes: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    values = (f"{name} {format_number(metrics[name]) if name in metrics else NOT_MEASURED}" for name in _shown_metrics(run))
     return (
-        f'<section class="largest"><h3>Largest network{_about(run, run.space.largest)}</h3>'
-        f"{drawing(run.space, style, run.space.largest)}<p>{escape(' · '.join(known))}</p></section>"
+        f'<section class="largest"><h3>Largest network{_heading_details(run, genes)}</h3>'
+        f"{draw_network(run.space, style, genes)}<p>{escape(' · '.join(values))}</p></section>"
     )
 
 
-def _about(run: Run, genes: Mapping[str, str]) -> str:
-    """How many layers a network has, and the genes that no block shows."""
-    words = ""
+def _heading_details(run: Run, genes: Mapping[str, str]) -> str:
+    """How many blocks of a network are on, and the genes that its drawing does not show."""
+    count = ""
     if run.space.blocks:
-        on = sum(block.on(genes) for block in run.space.blocks)
-        words = f"<small>{on} of {len(run.space.blocks)} blocks</small>"
-    shown = [f"{name}={genes[name]}" for name in loose(run.space) if name in genes]
-    return words + "".join(f"<code>{escape(gene)}</code>" for gene in shown)
+        on = sum(block.is_on(genes) for block in run.space.blocks)
+        count = f"<small>{on} of {len(run.space.blocks)} blocks</small>"
+    undrawn = [f"{name}={genes[name]}" for name in undrawn_genes(run.space) if name in genes]
+    return count + "".join(f"<code>{escape(gene)}</code>" for gene in undrawn)

@@ -1,12 +1,12 @@
-"""Several runs beside each other: the same settings under different seeds are one curve with quartiles."""
+"""Comparison of several runs: those that differ only in their seed become one curve with quartiles."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -16,20 +16,31 @@ from nasjax.errors import ConfigError
 from nasjax.host import replace_file
 from nasjax.pareto import hypervolume_exact, hypervolumes
 from nasjax.report import svg
+from nasjax.report.formatting import format_number
 from nasjax.report.plots import padded
-from nasjax.runs.reader import Run, number, read_run
+from nasjax.runs.folder import flatten_settings
+from nasjax.runs.reader import Run, read_run
 from nasjax.version import __version__
 
-SHARES = (0.90, 0.95, 0.99)
-"""Shares of the best hypervolume whose price in evaluations is told."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-SERIES = ("#2f74b5", "#c2410c", "#2a8c6e", "#8250c4", "#b8860b", "#c2397a", "#59636e", "#1b9aaa")
-"""Colours of curves, the page's s0 to s7; a ninth curve takes the first again."""
+SHARES = (0.90, 0.95, 0.99)
+"""Shares of the best hypervolume: the table says how many evaluations reach each."""
+
+COLOURS = ("#2f74b5", "#c2410c", "#2a8c6e", "#8250c4", "#b8860b", "#c2397a", "#59636e", "#1b9aaa")
+"""Colours of the curves, s0 to s7 of the style sheet; a ninth curve takes the first again."""
+
+IGNORED_SETTINGS = ("seed", "evaluations", "archive", "references")
+"""Settings in which runs of one group may differ."""
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
-    """Runs that differ in their seed alone. `volumes` (runs, evaluations): the shortest run sets the length."""
+class RunGroup:
+    """Runs with the same settings but for `IGNORED_SETTINGS`.
+
+    `volumes` has the hypervolume of each run after each evaluation, cut to the length of the shortest run.
+    """
 
     label: str
     volumes: Float[np.ndarray, "runs evaluations"]
@@ -38,118 +49,119 @@ class Group:
         """Lower quartile, median and upper quartile after each evaluation."""
         return np.quantile(self.volumes, (0.25, 0.5, 0.75), axis=0)
 
-    def price(self, volume: float) -> Float[np.ndarray, " runs"]:
-        """Evaluations that each run needed to reach a hypervolume; infinite where it did not."""
+    def evaluations_to_reach(self, volume: float) -> Float[np.ndarray, " runs"]:
+        """Evaluations until each run has a hypervolume of `volume`; infinite where it never has."""
         reached = self.volumes >= volume
         return np.where(reached.any(1), reached.argmax(1) + 1.0, np.inf)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The run folders among the paths and right below them. Raises ConfigError where a path holds none."""
-    found = []
+    """The finished runs among the paths, and directly below those that are no runs.
+
+    Raises ConfigError for a path that is not a finished run and contains none.
+    """
+    folders = []
     for path in paths:
         inside = [path] if (path / "summary.json").is_file() else sorted(p.parent for p in path.glob("*/summary.json"))
         if not inside:
             raise ConfigError(f"{path} is not a run folder and holds no finished run")
-        found += inside
-    return found
+        folders += inside
+    return folders
 
 
-def groups(runs: Sequence[Run]) -> tuple[list[Group], float]:
-    """The runs by settings, and the best hypervolume: that of all their networks together.
+def group_runs(runs: Sequence[Run]) -> tuple[list[RunGroup], float]:
+    """The runs grouped by settings, and the best hypervolume: that of the networks of all runs together.
 
-    The reference point is common: the worst of the runs' own in each objective. Raises ConfigError for different objectives.
+    Hypervolumes have a common reference point: in each objective the worst of the runs' own. Raises ConfigError for runs
+    with different objectives.
     """
-    goals = [(goal.name, goal.direction) for goal in runs[0].objectives]
+    objectives = [(objective.name, objective.direction) for objective in runs[0].objectives]
     for run in runs:
-        if [(goal.name, goal.direction) for goal in run.objectives] != goals:
+        if [(objective.name, objective.direction) for objective in run.objectives] != objectives:
             raise ConfigError(f"{run.folder} and {runs[0].folder} have other objectives: they cannot be compared")
-    signs = np.array([goal.sign for goal in runs[0].objectives], np.float64)
-    reference = np.max([signs * [goal.reference for goal in run.objectives] for run in runs], axis=0)
-    values = [_values(run, signs) for run in runs]
+    signs = np.array([objective.sign for objective in runs[0].objectives], np.float64)
+    reference = np.max([signs * [objective.reference for objective in run.objectives] for run in runs], axis=0)
+    values = [_objective_values(run, signs) for run in runs]
     labels = _labels(runs)
-    made = []
+    groups = []
     for label in dict.fromkeys(labels):
-        curves = [hypervolumes(value, reference) for value, own in zip(values, labels, strict=True) if own == label]
+        curves = [hypervolumes(value, reference) for value, other in zip(values, labels, strict=True) if other == label]
         length = min(map(len, curves))
-        made.append(Group(label, np.array([curve[:length] for curve in curves])))
-    return made, hypervolume_exact(np.concatenate(values), reference)
+        groups.append(RunGroup(label, np.array([curve[:length] for curve in curves])))
+    return groups, hypervolume_exact(np.concatenate(values), reference)
 
 
-def _values(run: Run, signs: Float[np.ndarray, " obj"]) -> Float[np.ndarray, "pop obj"]:
-    names = [goal.name for goal in run.objectives]
+def _objective_values(run: Run, signs: Float[np.ndarray, " obj"]) -> Float[np.ndarray, "pop obj"]:
+    """The objectives of a run's networks, minimised; NaN where one failed."""
+    names = [objective.name for objective in run.objectives]
     rows = [[n.metrics[name] for name in names] if not n.failed else [np.nan] * len(names) for n in run.evaluations]
     return np.array(rows, np.float64).reshape(-1, len(names)) * signs
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Per run, the settings in which the runs differ, but for seed and budget.
+    """A label for each run: the settings in which it differs from others, but for `IGNORED_SETTINGS`.
 
-    The names of tactics and the like come first; their settings follow where runs of the same names differ in them.
+    Names (of the tactic, algorithm…) come first; other settings follow where runs with the same names differ in them.
     """
-    flat = [_flat(yaml.safe_load(run.config) or {}) for run in runs]
-    keys = dict.fromkeys(key for settings in flat for key in settings if key.partition(".")[0] not in IGNORED)
-    names = [key for key in keys if key.endswith(".name") and _differ(flat, key)]
+    settings = [flatten_settings(yaml.safe_load(run.config) or {}) for run in runs]
+    keys = dict.fromkeys(key for flat in settings for key in flat if key.partition(".")[0] not in IGNORED_SETTINGS)
+    names = [key for key in keys if key.endswith(".name") and _differ(settings, key)]
     labels = []
-    for own in flat:
-        alike = [other for other in flat if all(other.get(name) == own.get(name) for name in names)]
-        more = [key for key in keys if not key.endswith(".name") and _differ(alike, key)]
-        words = [str(own.get(key)) for key in names] + [f"{key}={own.get(key)}" for key in more]
-        labels.append(", ".join(words) or own["tactic.name"])
+    for flat in settings:
+        same_names = [other for other in settings if all(other.get(name) == flat.get(name) for name in names)]
+        others = [key for key in keys if not key.endswith(".name") and _differ(same_names, key)]
+        parts = [str(flat.get(key)) for key in names] + [f"{key}={flat.get(key)}" for key in others]
+        labels.append(", ".join(parts) or flat["tactic.name"])
     return labels
 
 
-IGNORED = ("seed", "evaluations", "archive", "references")
-"""Settings that make no other search."""
+def _differ(settings: Sequence[Mapping[str, Any]], key: str) -> bool:
+    return len({str(flat.get(key)) for flat in settings}) > 1
 
 
-def _differ(flat: Sequence[dict[str, Any]], key: str) -> bool:
-    return len({str(settings.get(key)) for settings in flat}) > 1
+def comparison_table(groups: Sequence[RunGroup], best: float) -> list[list[str]]:
+    """A header and a row for each group: runs, evaluations, final hypervolume in % of `best`, evaluations to each share.
 
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def table(made: Sequence[Group], best: float) -> list[list[str]]:
-    """A header and one row a group: runs, final share of the best, and evaluations to reach each share (quartiles)."""
-    heads = ["settings", "runs", "evaluations", "hypervolume, % of best", *(f"to {share:.0%}" for share in SHARES)]
-    rows = [heads]
-    for group in made:
+    Values of several runs are "median [lower quartile, upper quartile]".
+    """
+    rows = [["settings", "runs", "evaluations", "hypervolume, % of best", *(f"to {share:.0%}" for share in SHARES)]]
+    for group in groups:
         final = 100 * group.volumes[:, -1] / best if best else group.volumes[:, -1]
-        prices = [_spread(group.price(share * best), "{:.4g}".format) for share in SHARES]
-        rows.append([group.label, str(len(group.volumes)), str(group.volumes.shape[1]), _spread(final), *prices])
+        needed = [_format_quartiles(group.evaluations_to_reach(share * best), "{:.4g}".format) for share in SHARES]
+        runs, evaluations = group.volumes.shape
+        rows.append([group.label, str(runs), str(evaluations), _format_quartiles(final), *needed])
     return rows
 
 
-def _spread(values: Float[np.ndarray, " runs"], words: Callable[[float], str] = number) -> str:
-    """Median [lower quartile, upper quartile]; a dash where it was not reached."""
-    with np.errstate(invalid="ignore"):  # Between two infinite values NumPy finds NaN.
-        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-    told = ["–" if not np.isfinite(value) else words(float(value)) for value in (middle, low, high)]
-    return told[0] if len(values) == 1 else f"{told[0]} [{told[1]}, {told[2]}]"
+def _format_quartiles(values: Float[np.ndarray, " runs"], text: Callable[[float], str] = format_number) -> str:
+    """Median [lower quartile, upper quartile], as text; a dash for what is not finite."""
+    with np.errstate(invalid="ignore"):  # NumPy interpolates two infinities as NaN.
+        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+    low, median, high = ("–" if not np.isfinite(value) else text(float(value)) for value in (low, median, high))
+    return median if len(values) == 1 else f"{median} [{low}, {high}]"
 
 
 def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[list[str]]]:
-    """Writes comparison.html, comparison.csv and comparison.png into `target`; returns the page's path and the table."""
+    """Writes comparison.html, comparison.csv and comparison.png into `target`; returns the page's path and the table.
+
+    Raises ConfigError as `run_folders`, `read_run` and `group_runs` do.
+    """
     runs = [read_run(folder) for folder in run_folders(paths)]
-    made, best = groups(runs)
-    rows = table(made, best)
-    objectives = ", ".join(goal.label for goal in runs[0].objectives)
-    figure = comparison_figure(made, best, objectives)
+    groups, best = group_runs(runs)
+    rows = comparison_table(groups, best)
+    objectives = ", ".join(objective.label for objective in runs[0].objectives)
+    figure = comparison_figure(groups, best, objectives)
     target.mkdir(parents=True, exist_ok=True)
     partial = target / f".comparison.{os.getpid()}.png"
     figure.savefig(partial, dpi=150)
     os.replace(partial, target / "comparison.png")
     replace_file(target / "comparison.csv", "\n".join(",".join(f'"{c}"' for c in row) for row in rows).encode() + b"\n")
-    here = Path(__file__).parent
-    page = Template((here / "comparison.html").read_text(encoding="utf-8")).substitute(
-        style=(here / "style.css").read_text(encoding="utf-8"),
+    templates = Path(__file__).parent
+    page = Template((templates / "comparison.html").read_text(encoding="utf-8")).substitute(
+        style=(templates / "style.css").read_text(encoding="utf-8"),
         objectives=escape(objectives),
-        table=_cells(rows),
-        curves=_curves(made, best, objectives),
+        table=_html_rows(rows),
+        curves=_svg_curves(groups, best, objectives),
         runs=len(runs),
         version=escape(__version__),
     )
@@ -157,17 +169,17 @@ def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[li
     return target / "comparison.html", rows
 
 
-def comparison_figure(made: Sequence[Group], best: float, objectives: str) -> Any:
-    """Median hypervolume with quartiles against validations, as a share of the best."""
+def comparison_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "Figure":
+    """Median hypervolume with quartiles after each validation, in % of `best`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    for i, group in enumerate(made):
-        low, middle, high = 100 * group.quartiles() / (best or 1.0)
-        steps = np.arange(1, len(middle) + 1)
-        colour = SERIES[i % len(SERIES)]
-        axes.plot(steps, middle, label=f"{group.label} ({len(group.volumes)} runs)", color=colour, linewidth=1.8)
+    for i, group in enumerate(groups):
+        low, median, high = 100 * group.quartiles() / (best or 1.0)
+        steps = np.arange(1, len(median) + 1)
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(steps, median, label=f"{group.label} ({len(group.volumes)} runs)", color=colour, linewidth=1.8)
         axes.fill_between(steps, low, high, alpha=0.16, color=colour, linewidth=0)
     axes.set_xlabel("validations")
     axes.set_ylabel("hypervolume, % of best (median, quartiles)")
@@ -178,27 +190,28 @@ def comparison_figure(made: Sequence[Group], best: float, objectives: str) -> An
     return figure
 
 
-def _curves(made: Sequence[Group], best: float, objectives: str) -> str:
-    """The same figure as SVG, in the colours of the page."""
+def _svg_curves(groups: Sequence[RunGroup], best: float, objectives: str) -> str:
+    """The same figure as SVG, coloured by the style sheet."""
     width, height = 760, 440
-    curves = [100 * group.quartiles() / (best or 1.0) for group in made]
+    curves = [100 * group.quartiles() / (best or 1.0) for group in groups]
     x_range = padded(1, max(curve.shape[1] for curve in curves))
     y_range = padded(min(float(curve.min()) for curve in curves), max(float(curve.max()) for curve in curves))
     x_of, y_of = svg.scales(width, height, x_range, y_range)
-    drawn = [svg.frame(width, height, x_range, y_range, "validations", "hypervolume, % of best", True)]
-    for i, (group, curve) in enumerate(zip(made, curves, strict=True)):
-        low, middle, high = ([(float(x), float(y)) for x, y in enumerate(line, 1)] for line in curve)
+    parts = [svg.frame(width, height, x_range, y_range, "validations", "hypervolume, % of best", True)]
+    for i, (group, curve) in enumerate(zip(groups, curves, strict=True)):
+        low, median, high = ([(float(x), float(y)) for x, y in enumerate(line, 1)] for line in curve)
         title = f"<title>{escape(group.label)}</title>"
-        drawn.append(f'<path class="band s{i % len(SERIES)}" d="{svg.path(low + high[::-1], x_of, y_of)}Z">{title}</path>')
-        drawn.append(f'<path class="line s{i % len(SERIES)}" d="{svg.path(middle, x_of, y_of)}">{title}</path>')
-    words = escape(f"hypervolume for {objectives} against validations: median and quartiles")
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{words}">{"".join(drawn)}</svg>'
+        colour = f"s{i % len(COLOURS)}"
+        parts.append(f'<path class="band {colour}" d="{svg.path(low + high[::-1], x_of, y_of)}Z">{title}</path>')
+        parts.append(f'<path class="line {colour}" d="{svg.path(median, x_of, y_of)}">{title}</path>')
+    label = escape(f"hypervolume for {objectives} against validations: median and quartiles")
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _cells(rows: Sequence[Sequence[str]]) -> str:
-    """The table as HTML, each row with the key of its curve."""
+def _html_rows(rows: Sequence[Sequence[str]]) -> str:
+    """The table as HTML rows, each with the colour of its curve."""
     lines = ["".join(f"<th>{escape(cell)}</th>" for cell in rows[0])]
     for i, (label, *cells) in enumerate(rows[1:]):
-        key = f'<span class="key s{i % len(SERIES)}"></span> '
+        key = f'<span class="key s{i % len(COLOURS)}"></span> '
         lines.append(f"<td>{key}<span>{escape(label)}</span></td>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells))
     return "".join(f"<tr>{line}</tr>\n" for line in lines)

@@ -1,7 +1,6 @@
-"""One page about a run: a single HTML file that needs nothing from anywhere."""
+"""The page of a run: one HTML file that loads nothing from elsewhere."""
 
 from base64 import b64encode
-from decimal import Decimal
 from hashlib import sha256
 from html import escape
 from pathlib import Path
@@ -9,17 +8,17 @@ from string import Template
 
 from nasjax.host import replace_file
 from nasjax.report.cards import cards
-from nasjax.report.drawings import Look, drawing, look
+from nasjax.report.drawings import DrawingStyle, draw_network, drawing_style
 from nasjax.report.figures import hypervolume, scatter
+from nasjax.report.formatting import column_heading, format_count, format_duration, format_metric, format_number
 from nasjax.report.plots import panels
-from nasjax.report.terminal import measured, titled
-from nasjax.runs.reader import Run, number
+from nasjax.runs.reader import Run
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent
 
 
 def write_page(run: Run, folder: Path) -> Path:
-    """Write report.html into a folder, whole or not at all, and return its path."""
+    """Writes report.html into a folder, atomically; returns its path."""
     path = Path(folder) / "report.html"
     replace_file(path, page(run).encode("utf-8", errors="replace"))
     return path
@@ -28,30 +27,30 @@ def write_page(run: Run, folder: Path) -> Path:
 def page(run: Run) -> str:
     """The page as HTML; every text of the run is escaped."""
     summary = run.summary
-    of = f" on {summary['task']}" if summary["task"] else ""
+    task = f" on {summary['task']}" if summary["task"] else ""
     objectives = ", ".join(objective.label for objective in run.objectives)
     within = f", within {' and '.join(limits)}" if (limits := summary.get("constraints")) else ""
-    drawn, style = panels(run), look(run.space)
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        style=(HERE / "style.css").read_text(encoding="utf-8"),
+    plots, style = panels(run), drawing_style(run.space)
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    return Template((TEMPLATES / "page.html").read_text(encoding="utf-8")).substitute(
+        style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=script,
-        # The browser runs this script and no other.
+        # The content security policy allows this script and no other.
         digest=b64encode(sha256(script.encode()).digest()).decode(),
-        title=escape(f"{summary['supernet']}{of}"),
+        title=escape(f"{summary['supernet']}{task}"),
         searched=escape(f"Searched for {objectives}{within}; tactic {summary['tactic']}, seed {summary['seed']}."),
         facts=_facts(run),
         front_title="Best so far" if len(run.objectives) == 1 else "Front",
-        layout="one" if len(drawn) == 1 else "several",
-        panels="".join(scatter(run, panel, len(drawn)) for panel in drawn),
+        layout="one" if len(plots) == 1 else "several",
+        panels="".join(scatter(run, panel, len(plots)) for panel in plots),
         legend=_legend(run),
         hypervolume=hypervolume(run),
         reference=escape(
             "After each validation, measured from the reference point "
-            + ", ".join(f"{o.name} = {number(o.reference)} {o.unit}".strip() for o in run.objectives)
+            + ", ".join(f"{o.name} = {format_number(o.reference)} {o.unit}".strip() for o in run.objectives)
             + "."
         ),
-        tests="<p>Columns test_… are quality on test data, which the search never saw.</p>" if run.tests else "",
+        tests="<p>Columns test_… are measured on test data, which the search never saw.</p>" if run.tests else "",
         cards=cards(run, style),
         table=_table(run, style),
         times=_times(summary["seconds"]),
@@ -69,13 +68,13 @@ def _facts(run: Run) -> str:
         **({"outside the constraints": str(summary["infeasible"])} if summary.get("constraints") else {}),
         "from archive": str(summary["from_archive"]),
         "on the front": str(len(run.front)),
-        "search space": f"{_large(summary['space_size'])} networks, {len(summary['genes'])} genes",
+        "search space": f"{format_count(summary['space_size'])} networks, {len(summary['genes'])} genes",
     }
     if run.hypervolume:
-        facts["hypervolume"] = number(run.hypervolume[-1])
+        facts["hypervolume"] = format_number(run.hypervolume[-1])
     if "total" in summary["seconds"]:
-        facts["time"] = _duration(summary["seconds"]["total"])
-    return "".join(f"<div><dt>{name}</dt><dd>{words}</dd></div>" for name, words in facts.items())
+        facts["time"] = format_duration(summary["seconds"]["total"])
+    return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
 
 
 def _legend(run: Run) -> str:
@@ -91,23 +90,23 @@ def _legend(run: Run) -> str:
     )
 
 
-def _table(run: Run, style: Look) -> str:
-    """The front, one network a row with a small drawing."""
+def _table(run: Run, style: DrawingStyle) -> str:
+    """The front as a table: one network a row, with a small drawing."""
     if not run.front:
         return "<p>None.</p>"
     units = {objective.name: objective.unit for objective in run.objectives}
     names = [*units, *run.tests]
-    heads = "".join(f"<th>{escape(words)}</th>" for words in ["index", *(titled(name, units) for name in names)])
+    heads = "".join(f"<th>{escape(heading)}</th>" for heading in ["index", *(column_heading(name, units) for name in names)])
     rows = []
     for network in run.front:
         cells = "".join(
-            f'<td title="{network.metrics.get(name, "")}">{measured(network.metrics, network.errors, name)}</td>'
+            f'<td title="{network.metrics.get(name, "")}">{format_metric(network.metrics, network.errors, name)}</td>'
             for name in names
         )
         index = f'<a href="#card-{network.index}">{network.index}</a>'
         rows.append(
             f'<tr id="network-{network.index}" data-index="{network.index}"><td>{index}</td>{cells}'
-            f'<td class="drawn">{drawing(run.space, style, network.genes, small=True)}</td></tr>'
+            f'<td class="drawn">{draw_network(run.space, style, network.genes, small=True)}</td></tr>'
         )
     body = "\n".join(rows)
     return (
@@ -117,30 +116,11 @@ def _table(run: Run, style: Look) -> str:
 
 
 def _times(seconds: dict[str, float]) -> str:
-    # A run taken up again has parts that are longer than the last sitting, which is the total.
-    whole = max([seconds.get("total") or sum(seconds.values()), *seconds.values()]) or 1.0
+    # The total is that of the last session only: parts of a resumed run may be longer.
+    total = max([seconds.get("total") or sum(seconds.values()), *seconds.values()]) or 1.0
     rows = (
-        f"<tr><th>{escape(part)}</th><td>{_duration(spent)}</td><td>{100 * spent / whole:.0f} %</td>"
-        f'<td class="share"><span style="width:{min(100.0, 100 * spent / whole):.1f}%"></span></td></tr>'
+        f"<tr><th>{escape(part)}</th><td>{format_duration(spent)}</td><td>{100 * spent / total:.0f} %</td>"
+        f'<td class="share"><span style="width:{min(100.0, 100 * spent / total):.1f}%"></span></td></tr>'
         for part, spent in sorted(seconds.items(), key=lambda item: -item[1])
     )
     return f'<table class="times"><tbody>{"".join(rows)}</tbody></table>'
-
-
-def _large(digits: str) -> str:
-    """A whole number of any length: in full up to a million, then "2.18 × 10¹⁹"."""
-    digits = digits.lstrip("0") or "0"
-    if len(digits) <= 7:
-        return f"{int(digits):,}"
-    mantissa, power = f"{Decimal(digits):.2e}".split("e+")
-    return f'<span title="{digits[:200]}">{mantissa} × 10<sup>{power}</sup></span>'
-
-
-def _duration(seconds: float) -> str:
-    """Seconds in words: "4.2 s", "3 min 20 s", "2 h 5 min"."""
-    if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,4 +1,4 @@
-"""What the figures of a run show, and their drawing as PNG."""
+"""The plots of a run: what each panel shows, and drawing them as PNG."""
 
 import io
 import math
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from nasjax.host import replace_file
 from nasjax.objectives import Objective
+from nasjax.report.formatting import scale_and_suffix
 from nasjax.runs.reader import Network, Run
 
-# matplotlib takes longer to import than the rest of nasjax together: only those who draw pay for it.
+# Imported where it is used: matplotlib takes longer to import than all of nasjax.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 Point = tuple[float, float]
 Range = tuple[float, float]
 
-INK, FAINT, FRONT = "#24292f", "#d8dee4", "#c2410c"
+TEXT, GRID, FRONT = "#24292f", "#d8dee4", "#c2410c"
 EARLY, LATE = "#d3e3f3", "#4a86c0"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One scatter of the evaluated networks; `x` is None where the axis counts validations.
+    """One scatter plot of the evaluated networks; `x` is None where the horizontal axis counts validations.
 
-    `places` has a point a measured network, `corners` the line to draw (empty where a projection has none), `x_range` and
-    `y_range` what the axes span.
+    `places` has the point of each measured network by index, `corners` the staircase of the front or of the best so far
+    (empty with more than two objectives), `x_range` and `y_range` what the axes span.
     """
 
     x: Objective | None
@@ -40,23 +41,23 @@ class Panel:
 
 
 def panels(run: Run) -> tuple[Panel, ...]:
-    """The scatters of a run: best so far for one objective, the front for two, pairs of the first three for more."""
+    """The scatter plots of a run: progress for one objective, the front for two, all pairs of the first three for more."""
     if len(run.objectives) == 1:
-        return (_progress(run, run.objectives[0]),)
-    # Quality belongs on the vertical axis: the first objective to be maximised, else the first.
+        return (_progress_panel(run, run.objectives[0]),)
+    # The vertical axis shows what is maximised, if anything is.
     shown = sorted(run.objectives[:3], key=lambda objective: objective.direction != "max")
-    return tuple(_scatter(run, x, y) for y, x in combinations(shown, 2))
+    return tuple(_scatter_panel(run, x, y) for y, x in combinations(shown, 2))
 
 
-def _scatter(run: Run, x: Objective, y: Objective) -> Panel:
+def _scatter_panel(run: Run, x: Objective, y: Objective) -> Panel:
     networks = [network for network in run.evaluations if not network.failed]
     places = {n.index: (n.metrics[x.name], n.metrics[y.name]) for n in networks}
-    x_range, y_range = _range(networks, run.front, x), _range(networks, run.front, y)
+    x_range, y_range = _axis_range(networks, run.front, x), _axis_range(networks, run.front, y)
     corners: list[Point] = []
     if len(run.objectives) == 2 and run.front:
         points = sorted({(n.metrics[x.name], n.metrics[y.name]) for n in run.front})
         points = points if x.direction == "min" else points[::-1]
-        # The line bounds what the front attains: it leaves each point towards worse x, and ends at the edges of the figure.
+        # The staircase bounds the region that the front dominates, up to the edges of the figure.
         worst_x = x_range[1] if x.direction == "min" else x_range[0]
         worst_y = y_range[0] if y.direction == "max" else y_range[1]
         height = worst_y
@@ -67,7 +68,7 @@ def _scatter(run: Run, x: Objective, y: Objective) -> Panel:
     return Panel(x, y, places, tuple(corners), x_range, y_range)
 
 
-def _progress(run: Run, y: Objective) -> Panel:
+def _progress_panel(run: Run, y: Objective) -> Panel:
     networks = [network for network in run.evaluations if not network.failed]
     order = {network.index: position for position, network in enumerate(run.evaluations, 1)}
     places = {n.index: (float(order[n.index]), n.metrics[y.name]) for n in networks}
@@ -79,11 +80,11 @@ def _progress(run: Run, y: Objective) -> Panel:
             corners += [(position, corners[-1][1]), (position, value)]
     if corners:
         corners.append((float(len(order)), corners[-1][1]))
-    return Panel(None, y, places, tuple(corners), padded(1, len(order)), _range(networks, run.front, y))
+    return Panel(None, y, places, tuple(corners), padded(1, len(order)), _axis_range(networks, run.front, y))
 
 
-def _range(networks: list[Network], front: tuple[Network, ...], objective: Objective) -> Range:
-    """What an axis spans: all points, and the error bars of the front."""
+def _axis_range(networks: list[Network], front: tuple[Network, ...], objective: Objective) -> Range:
+    """The range of an axis: all points and the error bars of the front, with a margin."""
     name = objective.name
     values = [network.metrics[name] for network in networks]
     for network in front:
@@ -93,15 +94,15 @@ def _range(networks: list[Network], front: tuple[Network, ...], objective: Objec
 
 
 def padded(low: float, high: float) -> Range:
-    """A range with a margin; never empty."""
+    """A range with a margin of 5 % on both sides; never empty."""
     largest = max(abs(low), abs(high))
-    # Values that differ by rounding only are one value.
+    # Values that differ by rounding only count as equal.
     margin = 0.05 * (high - low if high - low > 1e-9 * largest else largest) or 1.0
     return low - margin, high + margin
 
 
 def ticks(span: Range, whole: bool = False) -> list[tuple[float, str]]:
-    """Round values within a range and their words; whole numbers only for a count."""
+    """Round values within a range, with their labels; with `whole`, whole numbers only."""
     low, high = span
     rough = (high - low) / 6
     magnitude = 10.0 ** math.floor(math.log10(rough))
@@ -109,8 +110,7 @@ def ticks(span: Range, whole: bool = False) -> list[tuple[float, str]]:
     step = max(step, 1.0) if whole else step
     values = [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
     largest = max(map(abs, values), default=0.0)
-    power = min(5, int(math.log10(largest) // 3)) if 1e4 <= largest < 1e18 else 0
-    scale, suffix = 1000.0**power, ("", "k", "M", "G", "T", "P")[power]
+    scale, suffix = scale_and_suffix(largest)
     decimals = max(0, -math.floor(math.log10(step / scale) + 1e-9))
     if decimals > 6 or largest >= 1e18:
         return [(value, f"{value:.4g}") for value in values]
@@ -118,34 +118,38 @@ def ticks(span: Range, whole: bool = False) -> list[tuple[float, str]]:
 
 
 def front_figure(run: Run) -> "Figure":
-    """The front with the dominated networks behind it, coloured by order of evaluation; best so far for one objective."""
+    """The panels of a run: the front before the dominated networks, these coloured by order of evaluation."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.figure import Figure
 
-    drawn = panels(run)
+    plots = panels(run)
     colours = LinearSegmentedColormap.from_list("order", [EARLY, LATE])
     order = {network.index: position for position, network in enumerate(run.evaluations, 1)}
     scale = Normalize(1, max(2, len(order)))
-    best = {network.index: network for network in run.front}
-    figure = Figure(figsize=(7.2, 4.6) if len(drawn) == 1 else (4.4 * len(drawn), 4.2), dpi=160, layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
-        _frame(axes, panel.x_range, panel.y_range, panel.x.label if panel.x else "validations", panel.y.label, not panel.x)
-        behind = [index for index in panel.places if index not in best]
+    front = {network.index: network for network in run.front}
+    figure = Figure(figsize=(7.2, 4.6) if len(plots) == 1 else (4.4 * len(plots), 4.2), dpi=160, layout="constrained")
+    for axes, panel in zip(figure.subplots(1, len(plots), squeeze=False)[0], plots, strict=True):
+        _set_axes(
+            axes, panel.x_range, panel.y_range, panel.x.label if panel.x else "validations", panel.y.label, not panel.x
+        )
+        dominated = [index for index in panel.places if index not in front]
         axes.scatter(
-            *_columns([panel.places[index] for index in behind]),
-            c=[order[index] for index in behind],
+            *_coordinates([panel.places[index] for index in dominated]),
+            c=[order[index] for index in dominated],
             cmap=colours,
             norm=scale,
             s=18,
             linewidths=0,
             label="dominated" if panel.x else "not the best",
         )
-        axes.plot(*_columns(panel.corners), color=FRONT, linewidth=1.3, alpha=0.75, label=None if panel.x else "best so far")
+        axes.plot(
+            *_coordinates(panel.corners), color=FRONT, linewidth=1.3, alpha=0.75, label=None if panel.x else "best so far"
+        )
         axes.errorbar(
-            *_columns([panel.places[index] for index in best]),
-            xerr=[best[i].errors.get(panel.x.name, 0.0) for i in best] if panel.x else None,
-            yerr=[best[i].errors.get(panel.y.name, 0.0) for i in best],
+            *_coordinates([panel.places[index] for index in front]),
+            xerr=[front[i].errors.get(panel.x.name, 0.0) for i in front] if panel.x else None,
+            yerr=[front[i].errors.get(panel.y.name, 0.0) for i in front],
             fmt="o",
             markersize=4.5,
             markeredgecolor="white",
@@ -153,16 +157,16 @@ def front_figure(run: Run) -> "Figure":
             color=FRONT,
             elinewidth=0.9,
             zorder=4,
-            label="front ± standard error" if any(n.errors for n in best.values()) else "front",
+            label="front ± standard error" if any(n.errors for n in front.values()) else "front",
         )
         if not panel.places:
-            axes.text(0.5, 0.5, "no network could be measured", transform=axes.transAxes, ha="center", color=INK)
-    figure.axes[0].legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none", labelcolor=INK)
+            axes.text(0.5, 0.5, "no network could be measured", transform=axes.transAxes, ha="center", color=TEXT)
+    figure.axes[0].legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none", labelcolor=TEXT)
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=figure.axes, pad=0.015, aspect=40)
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.set_label("order of evaluation", fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=7, length=0, labelcolor=INK)
-    _title(figure, run)
+    bar.set_label("order of evaluation", fontsize=8, color=TEXT)
+    bar.ax.tick_params(labelsize=7, length=0, labelcolor=TEXT)
+    _set_title(figure, run)
     return figure
 
 
@@ -174,40 +178,40 @@ def hypervolume_figure(run: Run) -> "Figure":
     axes = figure.subplots()
     count = len(run.hypervolume)
     span = padded(min(run.hypervolume, default=0.0), max(run.hypervolume, default=1.0))
-    _frame(axes, padded(1, count), span, "validations", "hypervolume", True)
+    _set_axes(axes, padded(1, count), span, "validations", "hypervolume", True)
     axes.plot(range(1, count + 1), run.hypervolume, color=LATE, linewidth=1.6, drawstyle="steps-post")
     axes.plot([count], run.hypervolume[-1:] or [math.nan], "o", color=LATE, markersize=4.5)
-    _title(figure, run)
+    _set_title(figure, run)
     return figure
 
 
 def write_plots(run: Run, folder: Path) -> None:
-    """Write front.png and hypervolume.png into a folder."""
+    """Writes front.png and hypervolume.png into a folder."""
     for name, figure in (("front.png", front_figure(run)), ("hypervolume.png", hypervolume_figure(run))):
         content = io.BytesIO()
         figure.savefig(content, format="png")
         replace_file(Path(folder) / name, content.getvalue())
 
 
-def _columns(points: "list[Point] | tuple[Point, ...]") -> tuple[list[float], list[float]]:
+def _coordinates(points: "list[Point] | tuple[Point, ...]") -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _frame(axes: "Axes", x_range: Range, y_range: Range, x_label: str, y_label: str, counts: bool) -> None:
+def _set_axes(axes: "Axes", x_range: Range, y_range: Range, x_label: str, y_label: str, counts: bool) -> None:
     for axis, span, label, whole in ((axes.xaxis, x_range, x_label, counts), (axes.yaxis, y_range, y_label, False)):
         marks = ticks(span, whole)
-        axis.set_ticks([value for value, _ in marks], labels=[words for _, words in marks])
-        # A "$" in a name is a "$", not mathematics.
-        axis.set_label_text(label, fontsize=9, color=INK, parse_math=False)
+        axis.set_ticks([value for value, _ in marks], labels=[text for _, text in marks])
+        # A "$" in a name is no formula.
+        axis.set_label_text(label, fontsize=9, color=TEXT, parse_math=False)
     axes.set(xlim=x_range, ylim=y_range)
-    axes.grid(color=FAINT, linewidth=0.5)
+    axes.grid(color=GRID, linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, length=0, labelcolor=INK)
+    axes.tick_params(labelsize=8, length=0, labelcolor=TEXT)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color("#afb8c1")
 
 
-def _title(figure: "Figure", run: Run) -> None:
-    of = [run.summary["supernet"], run.summary["task"], run.summary["tactic"], f"seed {run.summary['seed']}"]
-    figure.suptitle(" · ".join(part for part in of if part), fontsize=9.5, color=INK, parse_math=False)
+def _set_title(figure: "Figure", run: Run) -> None:
+    parts = [run.summary["supernet"], run.summary["task"], run.summary["tactic"], f"seed {run.summary['seed']}"]
+    figure.suptitle(" · ".join(part for part in parts if part), fontsize=9.5, color=TEXT, parse_math=False)

@@ -1,7 +1,7 @@
-"""Which processes are at work on an archive: each holds a lock of its own beside it for as long as it lives.
+"""Which processes use an archive: each holds a lock while it runs, so that claims of ended processes are recognised.
 
-The lock is `flock` on a file in `ARCHIVE.claims/`. The kernel drops it when the process ends, however it ends, so nobody
-waits for the dead and no clock is compared. On a network file system that needs working locks, as SQLite itself does.
+The lock is `flock` on a file in `ARCHIVE.claims/`. The kernel releases it when the process ends, even if it is killed, so no
+timeouts are needed. On a network file system this needs working locks, as SQLite itself does.
 """
 
 import fcntl
@@ -13,30 +13,33 @@ from typing import IO
 
 
 class Claimant:
-    """One run at work on an archive, by a name that others find in its claims (host, process, and some random letters)."""
+    """One run that claims architectures of an archive.
+
+    `name` identifies it in the archive's claims: host, process id and random letters.
+    """
 
     def __init__(self, archive: Path):
         self._folder = archive.with_name(f"{archive.name}.claims")
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._held: IO[str] | None = None
+        self._lock_file: IO[str] | None = None
 
-    def appear(self) -> None:
-        """Takes the lock, where it is not held yet."""
-        while self._held is None:
+    def acquire(self) -> None:
+        """Takes the lock, unless it is held already."""
+        while self._lock_file is None:
             self._folder.mkdir(exist_ok=True)
             try:
                 file = (self._folder / self.name).open("w")
-            except FileNotFoundError:  # Another one, leaving, has just removed the folder.
+            except FileNotFoundError:  # Another process has just removed the folder, see `release`.
                 continue
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Another one may have taken the file for that of a dead process before it was locked.
+            # Before it was locked, another process may have removed the file as that of an ended process.
             if (self._folder / self.name).exists():
-                self._held = file
+                self._lock_file = file
             else:
                 file.close()
 
-    def lives(self, name: str) -> bool:
-        """Whether the claimant of that name is still at work; if not, what is left of it is removed."""
+    def is_running(self, name: str) -> bool:
+        """Whether the claimant of that name still runs; if not, its lock file is removed."""
         path = self._folder / name
         try:
             with path.open("r+") as file:
@@ -48,15 +51,15 @@ class Claimant:
             return True
         return False
 
-    def leave(self) -> None:
-        """Lets go of the lock, and removes those of processes that were killed; the last one takes the folder away."""
-        if self._held is not None:
+    def release(self) -> None:
+        """Releases the lock, and removes the lock files of killed processes; the last claimant removes the folder."""
+        if self._lock_file is not None:
             (self._folder / self.name).unlink(missing_ok=True)
-            self._held.close()
-            self._held = None
+            self._lock_file.close()
+            self._lock_file = None
         try:
             for other in self._folder.iterdir():
-                self.lives(other.name)
+                self.is_running(other.name)
             self._folder.rmdir()
-        except OSError:  # There is none, others are still at work, or another one was quicker.
+        except OSError:  # It does not exist, or is in use by others.
             return

@@ -1,29 +1,30 @@
-"""Architectures in CSV files: a column for each gene, empty where it is switched off."""
+"""Reads architectures from CSV files: a column for each gene, empty where it is switched off."""
 
-from nasjax.errors import ConfigError
 import csv
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
+from nasjax.errors import ConfigError
 from nasjax.space import SearchSpace
 
 
 def read_architectures(
-    what: str, path: Path, space: SearchSpace
+    setting: str, path: Path, space: SearchSpace
 ) -> tuple[Int[np.ndarray, "pop genes"], list[dict[str, str]]]:
-    """The architectures of a CSV, and its rows as words; columns that are no genes are passed over.
+    """The architectures of a CSV, and its rows as text; columns that are no genes are ignored.
 
-    Raises ConfigError for a file that does not name architectures of the space; `what` is the setting that named it.
+    `setting` is the setting that the path comes from, for messages. Raises ConfigError for a missing or malformed file, a
+    missing gene or an unknown option.
     """
     if not path.is_file():
-        raise ConfigError(f"{what}={path} is not a file")
+        raise ConfigError(f"{setting}={path} is not a file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what}={path} is not a CSV in UTF-8: {error}") from None
+        raise ConfigError(f"{setting}={path} is not a CSV in UTF-8: {error}") from None
     if not rows:
         raise ConfigError(f"{path} has no rows")
     missing = [name for name in space.names if name not in rows[0]]
@@ -33,8 +34,8 @@ def read_architectures(
     archs = []
     for line, row in enumerate(rows, 2):
         try:
-            named = {name: known.get(row[name], row[name]) for name, known in options.items() if row[name]}
-            archs.append(space.encode(named))
+            choices = {name: known.get(row[name], row[name]) for name, known in options.items() if row[name]}
+            archs.append(space.encode(choices))
         except ConfigError as error:
             raise ConfigError(f"{path}, line {line}: {error}") from None
     return np.array(archs, np.int32), rows

@@ -1,11 +1,9 @@
-"""Run folders: made exclusively, locked while in use, refused where they hold another search, and what is written there."""
+"""Run folders: made exclusively, locked while in use, resumed with the same settings, refused otherwise."""
 
-from nasjax.errors import ConfigError
 import csv
 import fcntl
 import io
 import json
-import os
 import re
 import time
 import uuid
@@ -17,15 +15,16 @@ from typing import Any
 
 import yaml
 
+from nasjax.errors import ConfigError
 from nasjax.host import write_text
 
-GROWING = "evaluations"
-"""The one setting that may be larger when a run is taken up again."""
+BUDGET = "evaluations"
+"""The one setting that may be larger when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that this process holds (None: nothing is written), and the run's name in an archive that runs may share."""
+    """A run folder that this process has locked (`path` is None: nothing is written), and the run's id in an archive."""
 
     path: Path | None
     id: str
@@ -33,33 +32,35 @@ class RunFolder:
 
 @contextmanager
 def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterator[RunFolder]:
-    """The folder `path` for a search with these settings, made or taken up again; held until the block ends.
+    """Makes or resumes the run folder `path` of a search with these settings; it is locked until the block ends.
 
-    Raises ConfigError for a folder that is in use, holds something else, or a run with other settings (the first is named)
-    or of another `context` (a digest of weights and data).
+    `context` is the digest of weights, data and evaluation settings. Raises ConfigError for a folder that is in use, that is
+    no run folder, or whose run has other settings (the first that differs is named), another context, or was written by a
+    version of nasjax with other settings.
     """
-    if path.exists() and not (path / "run.json").is_file() and not _only_begun(path):
+    if path.exists() and not (path / "run.json").is_file() and not _is_unstarted(path):
         raise ConfigError(f"run={path} exists and is not a run folder; name another")
     path.mkdir(parents=True, exist_ok=True)
     with _lock(path):
-        _remove_partial(path)
+        _remove_partial_files(path)
         if (path / "run.json").is_file():
-            identity = json.loads((path / "run.json").read_text())
-            if (path / "config.yaml").is_file():  # Else it was killed before anything was measured.
-                _same_settings(path, settings)
+            identity = _read_identity(path)
+            if (path / "config.yaml").is_file():  # Missing where the run was killed before it measured anything.
+                _check_same_settings(path, settings)
             if identity["context"] != context:
                 raise ConfigError(
-                    f"run={path} was measured with other weights, data or settings; name another run, or remove it"
+                    f"run={path} was measured with other weights, data or settings, or by another version of nasjax; "
+                    "name another folder, or remove it"
                 )
         else:
             identity = {"id": uuid.uuid4().hex, "context": context}
         write_text(path / "run.json", json.dumps(identity))
-        write_text(path / "config.yaml", yaml.safe_dump(plain(settings), sort_keys=False))
+        write_text(path / "config.yaml", yaml.safe_dump(plain_data(settings), sort_keys=False))
         yield RunFolder(path, identity["id"])
 
 
 def check_seed(seed: int) -> None:
-    """Raises ConfigError for a seed that random keys cannot be made of."""
+    """Raises ConfigError unless 0 <= seed < 2**32, as random keys need."""
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
 
@@ -72,20 +73,37 @@ def new_path(name: str) -> Path:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What `config.yaml` of a run folder says. Raises ConfigError where there is none."""
+    """The content of `config.yaml` in a run folder. Raises ConfigError where it is missing or damaged."""
     file = path / "config.yaml"
     if not file.is_file():
         raise ConfigError(f"{path} is not a run folder: it has no config.yaml")
-    return yaml.safe_load(file.read_text())
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is damaged ({' '.join(str(error).split())})") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{file} is damaged (it has no settings)")
+    return settings
 
 
-def _only_begun(path: Path) -> bool:
-    """Whether a folder holds no more than what a run leaves that was killed at its very start."""
+def _read_identity(path: Path) -> dict[str, str]:
+    """The run's id and context, from `run.json`."""
+    try:
+        identity = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return {"id": identity["id"], "context": identity["context"]}
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(
+            f"{path / 'run.json'} is damaged, or was written by another version of nasjax; name another folder, or remove it"
+        ) from None
+
+
+def _is_unstarted(path: Path) -> bool:
+    """Whether a folder holds only what a run leaves that was killed at its very start."""
     return path.is_dir() and all(inside.name.startswith((".lock", ".run.json.")) for inside in path.iterdir())
 
 
-def _remove_partial(path: Path) -> None:
-    """Removes what writes of a killed process have left, see `replace_file`."""
+def _remove_partial_files(path: Path) -> None:
+    """Removes the temporary files of a killed process, see `nasjax.host.replace_file`."""
     for inside in path.iterdir():
         if re.fullmatch(r"\..+\.\d+", inside.name):
             inside.unlink(missing_ok=True)
@@ -101,37 +119,53 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _same_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    before, now = _flat(read_settings(path)), _flat(plain(settings))
-    if now[GROWING] < before[GROWING]:
-        raise ConfigError(f"run={path} was started with {GROWING}={before[GROWING]}; {now[GROWING]} is less")
+def _check_same_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError, which names the first setting that differs from those that the run was started with."""
+    before, now = flatten_settings(read_settings(path)), flatten_settings(plain_data(settings))
+    if isinstance(before.get(BUDGET), int) and now[BUDGET] < before[BUDGET]:
+        raise ConfigError(f"run={path} was started with {BUDGET}={before[BUDGET]}; {now[BUDGET]} is less")
     for key in [*before, *now]:
-        if key != GROWING and before.get(key) != now.get(key):
+        if key == BUDGET or before.get(key) == now.get(key):
+            continue
+        if _is_of_another_version(key, before, now):
+            difference = f"it has {key}={before[key]}, which is no setting here" if key in before else f"it has no {key}"
             raise ConfigError(
-                f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; say it again, or name another run"
+                f"run={path} was written by another version of nasjax ({difference}); name another folder, or remove it"
             )
+        raise ConfigError(
+            f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; "
+            "repeat that setting to resume the run, or name another folder"
+        )
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {prefix: tree}
-    rows: dict[str, Any] = {}
+def _is_of_another_version(key: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether only one side has a setting of a group (tactic, evaluator, task…) that has the same name on both."""
+    group, _, setting = key.partition(".")
+    name = f"{group}.name"
+    same_name = name in before and name in now and before[name] == now[name]
+    return same_name and "." not in setting and (key in before) != (key in now)
+
+
+def flatten_settings(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names: {"tactic": {"name": "full"}} becomes {"tactic.name": "full"}."""
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
-        rows |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return rows
+        name = f"{prefix}.{key}" if prefix else str(key)
+        flat |= flatten_settings(value, name) if isinstance(value, Mapping) else {name: value}
+    return flat
 
 
-def plain(value: Any) -> Any:
-    """Only what YAML and JSON know: lists for tuples, dicts for mappings, words for paths."""
+def plain_data(value: Any) -> Any:
+    """The same data in types that YAML and JSON have: mappings as dicts, tuples as lists, paths as text."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain_data(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain_data(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes a CSV whole or not at all; floats with all their digits, None as an empty cell."""
+    """Writes a CSV atomically; floats keep all their digits, None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

@@ -1,22 +1,24 @@
-"""Reads a finished run folder, and puts its numbers into words."""
+"""Reads the files of a finished run: its networks, its front, its hypervolume, its configuration."""
 
-from nasjax.errors import ConfigError
 import csv
 import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nasjax.errors import ConfigError
 from nasjax.objectives import Objective
-from nasjax.runs.space_summary import Space, read_space, stray
+from nasjax.runs.space_summary import SpaceSummary, gene_with_unknown_option, read_space
 
-RESUME = "run the same command again"
-SUMMARY_TYPES: dict[str, Any] = {
+RUN_AGAIN = "run the same command again"
+"""How error messages begin to say what to do about missing and damaged files."""
+
+SUMMARY_TYPES: dict[str, type | tuple[type, ...]] = {
     "supernet": str,
     "task": (str, type(None)),
     "tactic": str,
@@ -32,25 +34,36 @@ SUMMARY_TYPES: dict[str, Any] = {
     "seconds": dict,
     "version": str,
 }
+"""The keys that `summary.json` must have, and the types of their values."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """One row of a run: `genes` has those switched on, as text; `errors` the standard errors, in the metrics' units."""
+    """One evaluated network of a run.
+
+    `index` is its position in the run's evaluations, `step` the tactic's step that asked for it, `source` where its values
+    came from (`measured` or `archive`). `genes` has the options, as text, of the genes that are switched on; `metrics` and
+    `errors` the finite values and standard errors, in the metrics' own units. A network is `failed` where an objective could
+    not be measured.
+    """
 
     index: int
     step: int | None
     failed: bool
     source: str
-    genes: dict[str, str]
-    metrics: dict[str, float]
-    errors: dict[str, float]
+    genes: Mapping[str, str]
+    metrics: Mapping[str, float]
+    errors: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: `evaluations` in order of validation, `front` best first objective first, `tests` the front's columns
-    that the search never saw, `config` as text; `hypervolume` has one number an evaluation, `space` what drawings need."""
+    """A finished run as its folder states it.
+
+    `summary` is the content of `summary.json`, `config` the text of `config.yaml`. `evaluations` has all networks in the
+    order of evaluation, `front` the non-dominated ones, the best in the first objective first. `tests` names the metrics
+    measured on test data (`test_…`), which only networks of the front have. `hypervolume` has one value an evaluation.
+    """
 
     folder: Path
     summary: dict[str, Any]
@@ -60,61 +73,76 @@ class Run:
     tests: tuple[str, ...]
     hypervolume: tuple[float, ...]
     config: str
-    space: Space
+    space: SpaceSummary
 
 
 def read_run(folder: Path) -> Run:
-    """Read the four files of a finished run; ConfigError with one line where one of them is missing or damaged."""
+    """Reads summary.json, evaluations.csv, pareto.csv and config.yaml of a finished run.
+
+    Raises ConfigError where one of them is missing or damaged.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a run folder: there is no such directory")
     summary, objectives, hypervolume = _read_summary(folder)
-    names = [objective.name for objective in objectives]
-    genes, metrics = summary["genes"], summary["metrics"]
+    evaluations = _read_evaluations(folder, summary, objectives)
+    with _naming_damage(folder, "summary.json"):
+        space = read_space(summary, [network.genes for network in evaluations.values()])
+    with _naming_damage(folder, "evaluations.csv"):
+        for network in evaluations.values():
+            if (gene := gene_with_unknown_option(space, network.genes)) is not None:
+                raise ConfigError(f"network {network.index} has {gene}={network.genes[gene]!r:.60}, which is not an option")
+    front, tests = _read_front(folder, summary, objectives, evaluations)
+    config = _read_text(folder, "config.yaml")
+    return Run(folder, summary, objectives, tuple(evaluations.values()), front, tests, hypervolume, config, space)
 
-    rows: dict[int, Network] = {}
+
+def _read_evaluations(folder: Path, summary: Mapping[str, Any], objectives: Sequence[Objective]) -> dict[int, Network]:
+    """The networks of `evaluations.csv` by index."""
+    genes, metrics = summary["genes"], summary["metrics"]
+    networks: dict[int, Network] = {}
     _, table = _read_table(folder, "evaluations.csv", ["index", "step", "status", "source", *genes, *metrics])
     for line, row in table:
-        with _damage(folder, f"evaluations.csv, line {line}"):
-            network = _network(row, genes, metrics)
-            if network.index in rows:
-                raise ConfigError(f"index {network.index} stands twice")
-            # What has no finite objective was not measured, whatever its status says.
-            failed = row["status"] != "ok" or not all(name in network.metrics for name in names)
+        with _naming_damage(folder, f"evaluations.csv, line {line}"):
+            network = _read_network(row, genes, metrics)
+            if network.index in networks:
+                raise ConfigError(f"index {network.index} occurs twice")
+            # A network without a finite value of every objective was not measured, whatever its status says.
+            failed = row["status"] != "ok" or not all(objective.name in network.metrics for objective in objectives)
             step = int(row["step"]) if row["step"] else None
-            rows[network.index] = Network(
-                network.index, step, failed, row["source"], network.genes, network.metrics, network.errors
-            )
-    with _damage(folder, "evaluations.csv"):
-        if len(rows) != summary["evaluations"]:
-            raise ConfigError(f"it has {len(rows)} rows where summary.json counts {summary['evaluations']} evaluations")
+            networks[network.index] = replace(network, step=step, failed=failed, source=row["source"])
+    with _naming_damage(folder, "evaluations.csv"):
+        if len(networks) != summary["evaluations"]:
+            raise ConfigError(f"it has {len(networks)} rows where summary.json counts {summary['evaluations']} evaluations")
+    return networks
 
-    front = []
-    with _damage(folder, "summary.json"):
-        space = read_space(summary, [network.genes for network in rows.values()])
-    with _damage(folder, "evaluations.csv"):
-        for network in rows.values():
-            if (name := stray(space, network.genes)) is not None:
-                raise ConfigError(f"network {network.index} has {name}={network.genes[name]!r:.60}, which is not an option")
+
+def _read_front(
+    folder: Path, summary: Mapping[str, Any], objectives: Sequence[Objective], evaluations: Mapping[int, Network]
+) -> tuple[tuple[Network, ...], tuple[str, ...]]:
+    """The networks of `pareto.csv`, the best in the first objective first, and the names of its test metrics."""
+    genes, names = summary["genes"], [objective.name for objective in objectives]
     header, table = _read_table(folder, "pareto.csv", ["index", *genes, *names])
     tests = tuple(n for n in header if n.startswith("test_") and n not in (*genes, *names) and n.removesuffix("_se") == n)
+    front = []
     for line, row in table:
-        with _damage(folder, f"pareto.csv, line {line}"):
-            network = _network(row, genes, [*names, *tests])
-            if network.index not in rows or rows[network.index].failed:
+        with _naming_damage(folder, f"pareto.csv, line {line}"):
+            network = _read_network(row, genes, [*names, *tests])
+            known = evaluations.get(network.index)
+            if known is None or known.failed:
                 raise ConfigError(f"network {network.index} is not among those measured in evaluations.csv")
-            if lacking := [name for name in names if name not in network.metrics]:
-                raise ConfigError(f"{lacking[0]} is empty")
-            known = rows[network.index]
-            front.append(replace(known, metrics=known.metrics | network.metrics, errors=known.errors | network.errors))
+            if missing := [name for name in names if name not in network.metrics]:
+                raise ConfigError(f"{missing[0]} is empty")
+            metrics, errors = {**known.metrics, **network.metrics}, {**known.errors, **network.errors}
+            front.append(replace(known, metrics=metrics, errors=errors))
     front.sort(key=lambda network: (objectives[0].sign * network.metrics[names[0]], network.index))
-    config = _read_text(folder, "config.yaml")
-    return Run(folder, summary, objectives, tuple(rows.values()), tuple(front), tests, hypervolume, config, space)
+    return tuple(front), tests
 
 
 def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], tuple[float, ...]]:
+    """The content of `summary.json`, the objectives and the hypervolume after each evaluation."""
     text = _read_text(folder, "summary.json")
-    with _damage(folder, "summary.json"):
+    with _naming_damage(folder, "summary.json"):
         summary = json.loads(text)
         if not isinstance(summary, dict):
             raise TypeError("it is not an object")
@@ -144,31 +172,32 @@ def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], 
 
 
 @contextmanager
-def _damage(folder: Path, place: str) -> Iterator[None]:
-    """Turns what goes wrong inside into one ConfigError that names the file."""
+def _naming_damage(folder: Path, place: str) -> Iterator[None]:
+    """Turns errors of the block into one ConfigError that names the file; `place` is the file, and the line where known."""
     try:
         yield
     except FileNotFoundError:
-        raise ConfigError(f"{folder} has no {place}: the search has not finished; {RESUME} to resume it") from None
+        raise ConfigError(f"{folder} has no {place}: the search has not finished; {RUN_AGAIN} to resume it") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError, csv.Error) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ConfigError(f"{folder / place} is damaged ({why}): {RESUME} to write it anew") from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ConfigError(f"{folder / place} is damaged ({reason}): {RUN_AGAIN} to write it anew") from error
 
 
 def _read_text(folder: Path, name: str) -> str:
-    with _damage(folder, name), open(folder / name, encoding="utf-8", newline="") as file:
+    with _naming_damage(folder, name), open(folder / name, encoding="utf-8", newline="") as file:
         return file.read()
 
 
 def _read_table(folder: Path, name: str, needed: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The header of a CSV and its rows with their line numbers; the columns `needed` must be there."""
     text = _read_text(folder, name)
-    with _damage(folder, name):
+    with _naming_damage(folder, name):
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = next(reader, [])
-        if lacking := [column for column in needed if column not in header]:
-            raise ConfigError(f"it has no column {lacking[0]!r}")
+        if missing := [column for column in needed if column not in header]:
+            raise ConfigError(f"it has no column {missing[0]!r}")
         if len(set(header)) != len(header):
-            raise ConfigError("two columns have one name")
+            raise ConfigError("two columns have the same name")
         table = []
         for row in reader:
             if len(row) != len(header):
@@ -177,11 +206,11 @@ def _read_table(folder: Path, name: str, needed: list[str]) -> tuple[list[str], 
     return header, table
 
 
-def _network(row: dict[str, str], genes: list[str], metrics: list[str]) -> Network:
-    """The part of a row that both tables have."""
+def _read_network(row: Mapping[str, str], genes: Sequence[str], metrics: Sequence[str]) -> Network:
+    """Index, genes, metrics and standard errors of a row, which both tables have."""
 
-    def numbers(columns: dict[str, str]) -> dict[str, float]:
-        found = {}
+    def finite_values(columns: Mapping[str, str]) -> dict[str, float]:
+        values = {}
         for name, column in columns.items():
             if row.get(column):
                 try:
@@ -189,42 +218,10 @@ def _network(row: dict[str, str], genes: list[str], metrics: list[str]) -> Netwo
                 except ValueError:
                     raise ConfigError(f"{column} is {row[column]!r}, not a number") from None
                 if math.isfinite(value):
-                    found[name] = value
-        return found
+                    values[name] = value
+        return values
 
-    values = numbers({name: name for name in metrics})
-    errors = numbers({name: f"{name}_se" for name in values})
+    values = finite_values({name: name for name in metrics})
+    errors = finite_values({name: f"{name}_se" for name in values})
     switched_on = {name: row[name] for name in genes if row[name] != ""}
     return Network(int(row["index"]), None, False, "", switched_on, values, errors)
-
-
-def number(value: float, error: float | None = None) -> str:
-    """A value in four digits, or as many as its standard error bears, thousands as k, M, G…: "77.12 ± 0.19", "287.3M"."""
-    largest = float(f"{max(abs(value), abs(error or 0.0)):.3e}")
-    if largest >= 1e18 or 0 < largest < 1e-4:
-        return f"{value:.3e}" + ("" if error is None else f" ± {error:.1e}")
-    power = 0 if largest < 1e4 else min(5, int(math.log10(largest) // 3))
-    scale, suffix = 1000.0**power, ("", "k", "M", "G", "T", "P")[power]
-    value, error = value / scale, None if error is None else error / scale
-    if not error:
-        words = f"{value:.0f}" if value == round(value) else f"{value:.{_decimals(value, 4)}f}"
-        return f"{words}{suffix}" + ("" if error is None else " ± 0")
-    decimals = _decimals(error, 2)
-    return f"{value:.{decimals}f}{suffix} ± {error:.{decimals}f}{suffix}"
-
-
-def _decimals(value: float, digits: int) -> int:
-    """How many decimals show so many significant digits of a value."""
-    return min(6, max(0, digits - 1 - math.floor(math.log10(abs(value))))) if value else 0
-
-
-def architecture(network: Network, genes: list[str]) -> str:
-    """All genes in one line, those that differ only in their numbers together: "depth=3,2 kernel=3,5,–,7"; – is off."""
-    groups: dict[str, list[str]] = {}
-    for name in genes:
-        stem = re.sub(r"[._-]?\d+", "", name)
-        groups.setdefault(stem or name, []).append(name)
-    return " ".join(
-        f"{names[0] if len(names) == 1 else stem}={','.join(network.genes.get(name, '–') for name in names)}"
-        for stem, names in groups.items()
-    )

@@ -16,7 +16,7 @@ from nasjax.host import write_text
 from nasjax.objectives import Goals, Objective, parse_constraint
 from nasjax.pareto import hypervolume_exact, hypervolumes, knee, non_dominated_exact
 from nasjax.runs.archive import Archive, Evaluation
-from nasjax.runs.folder import plain, write_table
+from nasjax.runs.folder import plain_data, write_table
 from nasjax.searches.measure import measuring
 from nasjax.searches.problem import SearchProblem
 from nasjax.space import Option, SearchSpace
@@ -184,7 +184,7 @@ def _test_metrics(problem: SearchProblem, store: Archive, archs: Int[np.ndarray,
     if problem.test is None or not len(archs):
         return {}
     evaluator = problem.test()
-    context = store.describe(evaluator.context)
+    context = store.add_context(evaluator.context)
     for _ in measuring(evaluator, store, context, archs):
         pass
     found = [known for known in store.find(context, archs) if known is not None]
@@ -266,7 +266,7 @@ def _write_summary(
         "seconds": dict(times),
         "version": __version__,
     }
-    write_text(folder / "summary.json", json.dumps(plain(summary), indent=1))
+    write_text(folder / "summary.json", json.dumps(plain_data(summary), indent=1))
 
 
 def _largest(problem: SearchProblem) -> dict[str, Any] | None:

@@ -244,16 +244,16 @@ def _steps(
     if saved is not None and saved[1] > first:
         step, told = saved[0], saved[1]
         state = _restored(state, saved[2])
-    context = store.describe(search.problem.evaluator.context)
+    context = store.add_context(search.problem.evaluator.context)
     known = search.values()[:told]
     while told < evaluations:
         archs, state = tactic.ask(state)
         archs = np.asarray(archs)[: evaluations - told]
         if not len(archs):
             return
-        store.fitted(step, search.named(getattr(state, "fits", ())))
+        store.save_fits(step, search.named(getattr(state, "fits", ())))
         lifted = np.asarray(lift(archs))
-        store.forget(told, context, lifted)
+        store.discard_interrupted_step(told, context, lifted)
         for waiting in measuring(search.problem.evaluator, store, context, lifted, range(told, told + len(archs)), step):
             new = search.values(told)
             values = np.concatenate([known, new])
@@ -282,7 +282,7 @@ def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGK
         part, fits = reduction.reduce(key, measured.add(*known))
         options = part.options
         # Before the tactic's own: it begins where the sample ends.
-        store.fitted(-1, search.named(fits))
+        store.save_fits(-1, search.named(fits))
         store.save_reduction(options)
     reduced = Reduced(for_tactic.space, options)
     state = tactic.init(key, within(for_tactic, reduced))

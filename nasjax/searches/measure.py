@@ -31,7 +31,7 @@ def measuring(
         if rows:
             began = time.monotonic()
             metrics = evaluator(archs[rows])
-            store.measured(
+            store.add_measurements(
                 context, archs[rows], metrics, time.monotonic() - began, [positions[i] for i in rows if positions], step
             )
             made.update(rows)
@@ -43,5 +43,5 @@ def measuring(
             pause = min(2 * pause, POLL[1])
     again = [i for i in range(len(archs)) if i not in made]
     if positions and again:
-        store.reused(context, archs[again], [positions[i] for i in again], step)
+        store.add_reused(context, archs[again], [positions[i] for i in again], step)
         yield 0

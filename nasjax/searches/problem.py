@@ -18,10 +18,11 @@ from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.hardware.profile import Profile, Timed, profile
 from nasjax.objectives import Objective, measurable
-from nasjax.outline import Block, outline
+from nasjax.outline import OutlineBlock
 from nasjax.registry import record, settings
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
+from nasjax.supernets.outlines import outline
 from nasjax.tasks import Task
 from nasjax.types import Population
 
@@ -50,7 +51,7 @@ class SearchProblem:
     extract: Callable[[tuple[int, ...]], Extracted] | None = None
     rows: Population | None = None
     repair: Callable[[Population], Population] | None = None
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[OutlineBlock, ...] = ()
     proxies: Mapping[str, Score] = field(default_factory=dict)
     estimates: Mapping[str, Any] = field(default_factory=dict)
     leading: Callable[[], AbstractContextManager[None]] = nullcontext
