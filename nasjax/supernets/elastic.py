@@ -11,13 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
-from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -26,7 +23,7 @@ from nasjax.errors import ConfigError
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
 from nasjax.supernets.cpu.deferred_norm import Pending, finished
 from nasjax.supernets.cpu.micro_batches import in_parts, joined, together
-from nasjax.types import PRNGKey
+from nasjax.supernets.initial import full, identity, normal
 
 Size = int | Int[Array, ""]
 """A width or kernel size: static (int) or traced (int32 scalar)."""
@@ -93,33 +90,6 @@ def make_divisible(value: Size, divisor: int = 8) -> Size:
     if isinstance(short, bool):
         return rounded + divisor * short
     return jnp.where(short, rounded + divisor, rounded)
-
-
-# -- first weights: compiled for few sizes, since a network has a hundred shapes ------------------------------------------
-
-
-def normal(key: PRNGKey, shape: tuple[int, ...], deviation: float) -> Float[Array, "..."]:
-    """Normal draws around 0: those of `jax.random.normal`, made by programs for powers of two."""
-    number = prod(shape)
-    drawn = _normal(key, max(2**16, 1 << (number - 1).bit_length()))
-    # What is drawn at a place does not depend on how many are. NumPy cuts without compiling; a traced key has no values.
-    cuttable = drawn if isinstance(drawn, jax.core.Tracer) else np.asarray(drawn)
-    return jax.device_put(cuttable[:number].reshape(shape) * deviation)
-
-
-@partial(jax.jit, static_argnums=1)
-def _normal(key: PRNGKey, number: int) -> Float[Array, " number"]:
-    return jax.random.normal(key, (number,))
-
-
-def full(width: int, value: float) -> Float[Array, " width"]:
-    """A vector of one value."""
-    return jax.device_put(np.full(width, value, np.float32))
-
-
-def identity(size: int) -> Float[Array, "size size"]:
-    """The identity matrix."""
-    return jax.device_put(np.eye(size, dtype=np.float32))
 
 
 # -- extraction: which sizes a layer was called with -----------------------------------------------------------------------
