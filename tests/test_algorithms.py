@@ -87,7 +87,7 @@ def test_the_first_question_is_the_start_topped_up(name):
 
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_what_is_kept_has_the_values_that_were_told_and_is_near_the_true_front(name):
-    best = hypervolume_exact(trade(weights(), ELASTIC.everything()), REFERENCE)
+    best = hypervolume_exact(trade(weights(), ELASTIC.all_architectures()), REFERENCE)
     state = history(name, plain_values)[-1][1]
     np.testing.assert_array_equal(state.objectives, trade(weights(), state.archs))
     found = hypervolume_exact(state.objectives, REFERENCE) / best
@@ -123,7 +123,7 @@ def test_everything_failed_is_survived(name):
 
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_constraints_are_kept_and_the_best_within_them_is_found(name):
-    everything = np.asarray(trade(weights(), ELASTIC.everything()))
+    everything = np.asarray(trade(weights(), ELASTIC.all_architectures()))
     within = everything[everything[:, 1] >= 60]
     best = hypervolume_exact(within, REFERENCE)
     assert best < hypervolume_exact(everything, REFERENCE)
@@ -204,7 +204,7 @@ def test_one_objective_finds_the_best_architecture(name):
         return trade(parameters, archs)[:, :1]
 
     state = evolve(made(name), ELASTIC, objective, weights(), jax.random.key(0), 25, objectives=1)
-    best = float(trade(weights(), ELASTIC.everything())[:, 0].min())
+    best = float(trade(weights(), ELASTIC.all_architectures())[:, 0].min())
     assert float(state.objectives[:, 0].min()) == pytest.approx(best)
 
 

@@ -21,7 +21,7 @@ def goals(objectives, constraints):
 
 def everything(net):
     """All metrics of the table's networks, in natural signs."""
-    return net(net.space.everything())
+    return net(net.space.all_architectures())
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def test_the_part_has_the_options_that_are_left():
 
 
 def test_architectures_travel_up_and_down_unharmed():
-    part = PART.space.everything()
+    part = PART.space.all_architectures()
     whole = PART.lift(part)
     for one, other in zip(part, whole, strict=True):
         assert PART.space.decode(one) == SPACE.decode(other)
@@ -37,7 +37,7 @@ def test_architectures_travel_up_and_down_unharmed():
     back, inside = PART.lower(whole)
     assert inside.all()
     np.testing.assert_array_equal(back, part)
-    everything = SPACE.everything()
+    everything = SPACE.all_architectures()
     _, inside = PART.lower(everything)
     assert set(map(tuple, everything[inside].tolist())) == set(map(tuple, whole.tolist()))
 

@@ -105,7 +105,7 @@ class Bank:
             return state.archs, jnp.concatenate([_imposed(space, rows[:number], state.archs), rows[number:]])
 
         def go_on() -> tuple[Int[Array, "pop genes"], Float[Array, "all dims"]]:
-            raw = space.awaken(wake, state.archs)
+            raw = space.fill_inactive(wake, state.archs)
             archs = space.canonical(jnp.resize(_chosen(space, rows), (number, len(space.genes))))
             return refilled(space, (again, fresh), archs, raw, state.archs, mutation_rate(space, None)), rows
 

@@ -19,7 +19,7 @@ def first(key: PRNGKey, space: SearchSpace, start: Population | None, number: in
     """`start`'s first distinct rows, topped up with samples (all there are, where they are few)."""
     archs: Population = space.sample(key, 2 * number)
     if _small(space, number):
-        archs = jax.random.permutation(key, jnp.asarray(space.everything()))
+        archs = jax.random.permutation(key, jnp.asarray(space.all_architectures()))
     if start is not None:
         archs = jnp.concatenate([space.canonical(start), archs])
     return _distinct(archs, 0, number)
@@ -44,7 +44,7 @@ def offspring(
     one, other = parents
     one_on, other_on = space.active(one), space.active(other)
     # A gene that a parent lacks comes from the other one, or from chance where both lack it.
-    raw = space.awaken(wake, one)
+    raw = space.fill_inactive(wake, one)
     near = jnp.where(one_on | ~other_on, raw, other)
     far = jnp.where(other_on, other, raw)
     raw = _cross(space, cross, near, far, crossover)
@@ -76,7 +76,7 @@ def refilled(
                 return settled(jnp.where(repeated[:, None], jnp.resize(mutants(rates[0]), archs.shape), archs), rates[1:])
             spare = [mutants(3 * rate), mutants(0.5)]
             if small:
-                spare.append(jax.random.permutation(fresh, jnp.asarray(space.everything())))
+                spare.append(jax.random.permutation(fresh, jnp.asarray(space.all_architectures())))
             return _distinct(jnp.concatenate([known, archs, *spare]), len(known), number)
 
         return lax.cond(repeated.any(), change, lambda: jnp.asarray(archs))

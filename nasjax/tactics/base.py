@@ -192,7 +192,7 @@ def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndar
         if problem.rows is not None:
             yield jax.random.permutation(jax.random.fold_in(key, 16), problem.rows)
         elif np.prod(np.array(problem.space.counts, np.float64)) <= ENUMERABLE:
-            yield jax.random.permutation(jax.random.fold_in(key, 16), problem.space.everything())
+            yield jax.random.permutation(jax.random.fold_in(key, 16), problem.space.all_architectures())
 
     for archs in attempts():
         if take(archs):

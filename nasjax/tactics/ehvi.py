@@ -146,7 +146,7 @@ def _whole(problem: Problem) -> Int[Array, "pool genes"] | None:
     if problem.rows is not None and len(problem.rows) <= WHOLE:
         return jnp.asarray(problem.rows)
     if problem.rows is None and problem.space.size <= WHOLE and math.prod(problem.space.counts) <= ENUMERABLE:
-        return jnp.asarray(problem.space.everything())
+        return jnp.asarray(problem.space.all_architectures())
     return None
 
 

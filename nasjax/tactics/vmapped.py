@@ -98,7 +98,7 @@ def _fresh(problem: Problem, told: _Told, proposals: Population, number: int) ->
     pool = [proposals, *(space.mutate(step, proposals, rate) for step in steps[:8])]
     pool += [space.sample(step, 2 * number) for step in steps[8:16]]
     if space.size <= 4 * problem.evaluations and math.prod(space.counts) <= ENUMERABLE:
-        pool.append(jax.random.permutation(steps[16], jnp.asarray(space.everything())))
+        pool.append(jax.random.permutation(steps[16], jnp.asarray(space.all_architectures())))
     # What is only padding is no architecture.
     measured = (jnp.arange(len(told.archs), dtype=jnp.int32) < told.step * number)[:, None]
     known = jnp.where(measured, told.archs, -1)
