@@ -73,13 +73,13 @@ def test_every_predictor_reads_it(name):
     assert rank_correlation(warm, measure) > 0.5
 
 
-def test_it_is_one_more_family_and_nothing_where_little_is_known():
+def test_it_is_one_more_feature_group_and_nothing_where_little_is_known():
     few, many = (informed(problem(Ridge(), device(1), rows)) for rows in (LEAST - 1, LEAST))
     assert few.inputs == Inputs(SPACE)
-    families = Inputs(SPACE).families
-    assert many.inputs.families == (*families, max(families) + 1)
+    groups = Inputs(SPACE).feature_groups
+    assert many.inputs.feature_groups == (*groups, max(groups) + 1)
     archs = np.asarray(SPACE.sample(jax.random.key(3), 4))
-    assert many.inputs.features(archs).shape == (4, len(many.inputs.families))
+    assert many.inputs.features(archs).shape == (4, len(many.inputs.feature_groups))
 
 
 def test_a_part_of_the_space_reads_what_was_measured_in_it():
