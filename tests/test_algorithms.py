@@ -15,9 +15,9 @@ from nasjax.registry import record, settings
 
 POPULATION, GENERATIONS = 16, 20
 REFERENCE = np.array([0.0, 200.0])
-KINDS = ("nsga2", "ctaea", "snes")
+QUICK = ("nsga2", "ctaea", "snes")
 """One of each way of keeping state; the others are held to the same by the slow suite."""
-EACH_KIND = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in ALGORITHMS]
+EVERY_ALGORITHM = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALGORITHMS]
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def history(name, objective, seed=0):
     return steps
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_every_question_is_canonical_distinct_and_new(name):
     """252 architectures: enough for survivors and children."""
     kept: set = set()
@@ -80,12 +80,12 @@ def test_every_question_is_canonical_distinct_and_new(name):
         assert len(kept) == POPULATION
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_the_first_question_is_the_start_topped_up(name):
     assert rows(start()) <= rows(history(name, plain_values)[0][0])
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_what_is_kept_has_the_values_that_were_told_and_is_near_the_true_front(name):
     best = hypervolume_exact(trade(weights(), ELASTIC.all_architectures()), REFERENCE)
     state = history(name, plain_values)[-1][1]
@@ -95,7 +95,7 @@ def test_what_is_kept_has_the_values_that_were_told_and_is_near_the_true_front(n
     assert found >= 0.95
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_a_key_gives_one_result_another_key_another_and_nothing_compiles_again(name):
     algorithm = made(name)
     again = history.__wrapped__(name, plain_values)
@@ -107,21 +107,21 @@ def test_a_key_gives_one_result_another_key_another_and_nothing_compiles_again(n
     assert compiled == [getattr(type(algorithm), step)._cache_size() for step in ("init", "ask", "tell")]
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_failed_rows_never_survive_while_others_exist(name):
     state = history(name, failing)[-1][1]
     assert np.isfinite(state.objectives).all()
     assert not (np.asarray(state.archs)[:, 1] == 1).any()
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_everything_failed_is_survived(name):
     archs, state = history(name, failed)[-1]
     assert len(rows(archs)) == len(rows(state.archs)) == POPULATION
     assert np.isnan(state.objectives).all()
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_constraints_are_kept_and_the_best_within_them_is_found(name):
     everything = np.asarray(trade(weights(), ELASTIC.all_architectures()))
     within = everything[everything[:, 1] >= 60]
@@ -134,7 +134,7 @@ def test_constraints_are_kept_and_the_best_within_them_is_found(name):
     assert found >= 0.95
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 @pytest.mark.parametrize("objectives", [1, 4])
 def test_shapes_hold_for_one_and_four_objectives(name, objectives):
     algorithm = made(name)
@@ -153,7 +153,7 @@ def test_shapes_hold_for_one_and_four_objectives(name, objectives):
         )
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_a_scan_equals_a_loop_of_ask_and_tell(name):
     scanned = evolve(
         made(name), ELASTIC, lambda _, archs: plain_values(archs), None, jax.random.key(0), GENERATIONS, start()
@@ -163,7 +163,7 @@ def test_a_scan_equals_a_loop_of_ask_and_tell(name):
     np.testing.assert_allclose(looped.objectives, scanned.objectives, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_fewer_rows_than_asked_and_others_than_asked_may_be_told(name):
     """A tactic replaces what was measured before, and a budget ends in the middle of a step."""
     algorithm = made(name)
