@@ -93,7 +93,7 @@ def test_the_norm_of_a_front_is_read_off_its_shape(power):
     points = jnp.asarray(directions(3, 45) ** (1 / power))
     first = jnp.ones(len(points), bool)
     extremes = _extreme_points(points, first)
-    assert rows(np.rint(np.asarray(points[corners]))) == rows(np.eye(3))
+    assert rows(np.rint(np.asarray(points[extremes]))) == rows(np.eye(3))
     assert float(_front_norm(points, first, extremes)) == pytest.approx(power, rel=0.1)
 
 

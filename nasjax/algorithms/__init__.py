@@ -20,7 +20,9 @@ from nasjax.types import Objectives, Population, PRNGKey, Violations
 class Algorithm(Protocol):
     """Protocol of algorithms: a frozen dataclass of settings with three pure functions; the state is any pytree."""
 
-    population: int
+    @property
+    def population(self) -> int:
+        """The number of architectures that each `ask` returns."""
 
     def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> Any:
         """The initial state. `start` are architectures to begin with, `objectives` is the number of objectives."""

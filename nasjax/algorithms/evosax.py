@@ -212,7 +212,7 @@ class Evosax(StrategyBank):
 
 @lru_cache(maxsize=64)
 def _build_strategy(name: str, population: int, dims: int) -> tuple[Any, Any, bool]:
-    """The strategy, its parameters, and whether it starts from a population; cached, since another object would recompile."""
+    """The strategy, its parameters, and whether it starts from a population; cached, as another object recompiles."""
     with jax.ensure_compile_time_eval(), _relaxed_promotion():
         # Imported inside this context, because evosax computes constants on import, which would be tracers inside jit.
         from evosax.algorithms import algorithms, population_based_algorithms

@@ -66,7 +66,7 @@ class Genetic(ABC):
 
     @partial(jax.jit, static_argnums=0)
     def ask(self, state: GeneticState) -> tuple[Int[Array, "pop genes"], GeneticState]:
-        """The next architectures to evaluate: canonical, distinct, and not among the survivors if the space is large enough."""
+        """The next architectures to evaluate: canonical, distinct, and no survivors if the space is large enough."""
 
         def children() -> Int[Array, "pop genes"]:
             keys = jax.random.split(jax.random.fold_in(state.key, state.step), 6)
@@ -84,7 +84,7 @@ class Genetic(ABC):
         objectives: Objectives,
         violations: Violations | None = None,
     ) -> GeneticState:
-        """The best of the survivors and any number of evaluated architectures; repeated rows, then failed rows, come last."""
+        """The best of the survivors and any number of evaluated architectures; repeated, then failed rows come last."""
         archs = jnp.concatenate([state.archs, state.space.canonical(archs)])
         new = penalised(jnp.asarray(objectives, state.objectives.dtype), violations)
         values = jnp.concatenate([state.objectives, new])
@@ -102,7 +102,7 @@ class Genetic(ABC):
     def _survival_keys(
         self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]
     ) -> tuple[Float[Array, " all"] | Int[Array, " all"] | Bool[Array, " all"], ...]:
-        """Sort keys of survival, the most significant last (`jnp.lexsort`); `ranks` equals the number of rows for invalid ones."""
+        """Sort keys of survival, the most significant last (`jnp.lexsort`); invalid rows have the number of rows as rank."""
 
     def _select_parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
         """Parents by binary tournament: survivors are ordered from best to worst, so the smaller index wins."""

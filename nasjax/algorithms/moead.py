@@ -22,7 +22,7 @@ from nasjax.types import PRNGKey
 
 @dataclass(frozen=True)
 class MOEAD(GA):
-    """MOEA/D with `population` augmented Chebyshev problems; parents are the best solutions of two of the `neighbours` nearest."""
+    """MOEA/D with `population` augmented Chebyshev problems; parents solve two of the `neighbours` nearest problems."""
 
     neighbours: int = 20
 

@@ -14,7 +14,7 @@ from nasjax.types import PRNGKey
 
 @dataclass(frozen=True)
 class UNSGA3(Genetic):
-    """U-NSGA-III: survival by front, then from the least crowded of `population` niches, nearest to its reference line first."""
+    """U-NSGA-III: survival by front, then from the least crowded of `population` niches, nearest to its line first."""
 
     def _survival_keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
         niche, distance = niches(normalised(values, ranks == 0), directions(values.shape[1], self.population))

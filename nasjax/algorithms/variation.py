@@ -18,7 +18,7 @@ from nasjax.types import Population, PRNGKey
 def initial_population(
     key: PRNGKey, space: SearchSpace, start: Population | None, number: int
 ) -> Int[Array, "number genes"]:
-    """The first distinct rows of `start`, topped up with random architectures (or from the list of all, in a small space)."""
+    """The first distinct rows of `start`, topped up with random architectures (in a small space, from the list of all)."""
     archs: Population = space.sample(key, 2 * number)
     if _is_small(space, number):
         archs = jax.random.permutation(key, jnp.asarray(space.all_architectures()))
@@ -40,7 +40,7 @@ def offspring(
     crossover: float,
     mutation: float | None,
 ) -> Int[Array, "number genes"]:
-    """A child of each pair of `parents`: canonical, distinct, and not among the `known` rows, if the space is large enough."""
+    """A child of each pair of `parents`: canonical, distinct, and none of the `known` rows if the space is large enough."""
     rate = mutation_rate(space, mutation)
     cross, wake, change, again, fresh = keys
     one, other = parents
@@ -62,7 +62,10 @@ def replace_repeated(
     known: Int[Array, "pop genes"],
     rate: float,
 ) -> Int[Array, "number genes"]:
-    """Replaces children that repeat an earlier child or a `known` row with mutants of `raw`, first of few genes, then of many."""
+    """Replaces children that repeat an earlier child or a `known` row with mutants of `raw`.
+
+    Mutants first differ in a few genes, then in many.
+    """
     number, small = len(children), _is_small(space, len(children))
     again, fresh = keys
 
