@@ -30,15 +30,15 @@ def test_the_part_has_the_options_that_are_left():
 
 def test_architectures_travel_up_and_down_unharmed():
     part = PART.space.all_architectures()
-    whole = PART.lift(part)
+    whole = PART.to_full(part)
     for one, other in zip(part, whole, strict=True):
         assert PART.space.decode(one) == SPACE.decode(other)
-    np.testing.assert_array_equal(np.asarray(PART.lift(jax.numpy.asarray(part))), whole)
-    back, inside = PART.lower(whole)
+    np.testing.assert_array_equal(np.asarray(PART.to_full(jax.numpy.asarray(part))), whole)
+    back, inside = PART.to_reduced(whole)
     assert inside.all()
     np.testing.assert_array_equal(back, part)
     everything = SPACE.all_architectures()
-    _, inside = PART.lower(everything)
+    _, inside = PART.to_reduced(everything)
     assert set(map(tuple, everything[inside].tolist())) == set(map(tuple, whole.tolist()))
 
 
@@ -47,8 +47,8 @@ def test_options_that_no_cluster_uses_are_dropped_and_no_gene_is_lost():
     one = np.tile(SPACE.encode({"depth": 3, "kind": "a", "width0": 2, "width1": 4, "width2": 8}), (60, 1))
     other = np.tile(SPACE.encode({"depth": 2, "kind": "c", "width0": 8, "width1": 4}), (60, 1))
     archs = rng.permutation(np.concatenate([one, other]))
-    assert PopDB().kept(SPACE, archs) == ((1, 2), (0, 2), (0, 3), (1,), (3,))
-    assert PopDB().kept(SPACE, other) == ((1,), (2,), (3,), (1,), (0, 1, 2, 3))
+    assert PopDB().kept_options(SPACE, archs) == ((1, 2), (0, 2), (0, 3), (1,), (3,))
+    assert PopDB().kept_options(SPACE, other) == ((1,), (2,), (3,), (1,), (0, 1, 2, 3))
 
 
 @pytest.mark.parametrize("warm", [False, True])

@@ -28,7 +28,7 @@ from nasjax.searches.measure import measuring
 from nasjax.searches.problem import Measurable, Subject, subject
 from nasjax.searches.warm_start import warm_start as start_from
 from nasjax.supernets import SuperNet
-from nasjax.tactics import REDUCTIONS, TACTICS, Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, within
+from nasjax.tactics import REDUCTIONS, TACTICS, Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, restrict
 from nasjax.tasks import ImageClassification
 from nasjax.types import Population, PRNGKey
 
@@ -253,9 +253,9 @@ def _steps(
 def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress]:
     """A random sample (none where a warm start has values), the reduction, then the tactic on what is left of the space."""
     problem, store = search.problem, search.store
-    measured = Measured.nothing(jax.random.fold_in(key, 1), problem)
+    measured = Measured.empty(jax.random.fold_in(key, 1), problem)
     first = 0
-    if problem.warm is not None and reduction.informed(problem.warm):
+    if problem.warm is not None and reduction.has_enough_values(problem.warm):
         known = problem.warm
     else:
         first = reduction.sample
@@ -270,11 +270,11 @@ def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGK
         store.fitted(-1, search.named(fits))
         store.save_reduction(options)
     reduced = Reduced(problem.space, options)
-    state = tactic.init(key, within(problem, reduced))
-    archs, inside = reduced.lower(known.archs)
+    state = tactic.init(key, restrict(problem, reduced))
+    archs, inside = reduced.to_reduced(known.archs)
     if inside.any() and first:
         state = tactic.tell(state, archs[inside], known.values[inside])
-    yield from _steps(search, tactic, state, problem.evaluations, first, reduced.lift)
+    yield from _steps(search, tactic, state, problem.evaluations, first, reduced.to_full)
 
 
 def _dumped(state: Any) -> bytes:
