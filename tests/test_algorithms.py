@@ -1,4 +1,4 @@
-"""What every algorithm promises, whatever its name."""
+"""Properties of every algorithm."""
 
 from functools import cache
 
@@ -16,7 +16,7 @@ from nasjax.registry import record, settings
 POPULATION, GENERATIONS = 16, 20
 REFERENCE = np.array([0.0, 200.0])
 QUICK = ("nsga2", "ctaea", "snes")
-"""One of each way of keeping state; the others are held to the same by the slow suite."""
+"""One algorithm for each kind of state; the slow tests cover the others."""
 EVERY_ALGORITHM = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALGORITHMS]
 
 
@@ -56,7 +56,7 @@ def failed(archs):
 
 @cache
 def history(name, objective, seed=0):
-    """What was asked, step by step, and the state after it."""
+    """The architectures asked for at each step, and the state after it."""
     algorithm = made(name)
     state = algorithm.init(jax.random.key(seed), ELASTIC, start())
     steps = []
@@ -68,7 +68,7 @@ def history(name, objective, seed=0):
 
 
 @pytest.mark.parametrize("name", EVERY_ALGORITHM)
-def test_every_question_is_canonical_distinct_and_new(name):
+def test_ask_returns_canonical_distinct_and_new_architectures(name):
     """252 architectures: enough for survivors and children."""
     kept: set = set()
     for archs, state in history(name, plain_values):
@@ -81,12 +81,12 @@ def test_every_question_is_canonical_distinct_and_new(name):
 
 
 @pytest.mark.parametrize("name", EVERY_ALGORITHM)
-def test_the_first_question_is_the_start_topped_up(name):
+def test_the_first_ask_returns_the_start_topped_up(name):
     assert rows(start()) <= rows(history(name, plain_values)[0][0])
 
 
 @pytest.mark.parametrize("name", EVERY_ALGORITHM)
-def test_what_is_kept_has_the_values_that_were_told_and_is_near_the_true_front(name):
+def test_survivors_keep_their_values_and_are_near_the_true_front(name):
     best = hypervolume_exact(trade(weights(), ELASTIC.all_architectures()), REFERENCE)
     state = history(name, plain_values)[-1][1]
     np.testing.assert_array_equal(state.objectives, trade(weights(), state.archs))
@@ -164,7 +164,7 @@ def test_a_scan_equals_a_loop_of_ask_and_tell(name):
 
 
 @pytest.mark.parametrize("name", EVERY_ALGORITHM)
-def test_fewer_rows_than_asked_and_others_than_asked_may_be_told(name):
+def test_tell_accepts_fewer_and_other_rows_than_ask_returned(name):
     """A tactic replaces what was measured before, and a budget ends in the middle of a step."""
     algorithm = made(name)
     state = history(name, plain_values)[3][1]
@@ -224,6 +224,6 @@ def test_settings_are_written_down_as_they_are_read():
         ({"name": "moead", "neighbours": 1}, "neighbours must be at least 2, not 1"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(words, message):
+def test_invalid_settings_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         settings("algorithm", ALGORITHMS, words)

@@ -55,7 +55,7 @@ def test_one_and_two_objectives_are_exact(objectives):
 
 
 @pytest.mark.parametrize("objectives", [1, 2])
-def test_what_a_certain_candidate_adds_is_the_difference_of_two_volumes(objectives):
+def test_the_gain_of_a_certain_candidate_is_a_difference_of_hypervolumes(objectives):
     """Rows and candidates beyond the reference, ties and candidates on the front among them."""
     rng = np.random.default_rng(objectives)
     front = rng.integers(0, 12, (20, objectives)).astype(np.float32)
@@ -72,7 +72,7 @@ def test_what_a_certain_candidate_adds_is_the_difference_of_two_volumes(objectiv
 
 
 @pytest.mark.parametrize("objectives", [3, 4])
-def test_rays_measure_what_a_certain_candidate_adds(objectives):
+def test_rays_approximate_the_gain_of_a_certain_candidate(objectives):
     front, means, _, reference = case(objectives)
     gain, _, state = improvement._ray_approximation(front, means, jnp.full(means.shape, 1e-9), reference)
     found = np.asarray(gain(state))
@@ -103,7 +103,7 @@ def test_a_front_that_is_padded_or_beyond_the_reference_changes_nothing():
     assert choose(more, means, deviations, reference, 5) == choose(front, means, deviations, reference, 5)
 
 
-def test_what_cannot_keep_the_constraints_or_is_known_is_not_chosen():
+def test_infeasible_and_measured_candidates_are_not_selected():
     front, means, deviations, reference = case(2)
     best = choose(front, means, deviations, reference, 1)[0]
     others = jnp.arange(len(means)) != best
@@ -112,7 +112,7 @@ def test_what_cannot_keep_the_constraints_or_is_known_is_not_chosen():
     assert sorted(chosen) == np.flatnonzero(others).tolist()
 
 
-def test_where_nothing_is_to_be_gained_the_most_spare_is_taken():
+def test_without_any_gain_the_greatest_fallback_is_selected():
     _, means, deviations, reference = case(2)
     fallback = -jnp.arange(len(means), dtype=jnp.float32)
     assert choose(jnp.zeros((1, 2)), means, 0 * deviations, reference, 3, fallback=fallback) == [0, 1, 2]

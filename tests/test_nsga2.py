@@ -1,4 +1,4 @@
-"""What NSGA-II promises."""
+"""Properties of NSGA-II."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_the_whole_front_of_a_small_space_is_found():
 
 
 @pytest.mark.parametrize("population", [16, 60])
-def test_every_question_is_canonical_distinct_and_new(population):
+def test_ask_returns_canonical_distinct_and_new_architectures(population):
     """252 architectures: enough for survivors and children of both populations."""
     assert ELASTIC.size == 252
     algorithm = NSGA2(population)
@@ -46,7 +46,7 @@ def test_every_question_is_canonical_distinct_and_new(population):
         assert len(rows(state.archs)) == population
 
 
-def test_a_space_smaller_than_the_population_is_seen_whole():
+def test_a_space_smaller_than_the_population_is_evaluated_completely():
     space = plain((3, 2))
     state = evolve(NSGA2(10), space, lambda _, archs: archs.astype(jnp.float32), None, jax.random.key(0), 3)
     assert rows(state.archs) == rows(space.all_architectures())
@@ -62,7 +62,7 @@ def test_a_failed_measurement_does_not_hide_a_good_one_of_the_same_architecture(
     np.testing.assert_array_equal(again.objectives, state.objectives)
 
 
-def test_survivors_are_the_best_fronts_of_all_that_was_told():
+def test_survivors_are_the_best_fronts_of_all_evaluated_architectures():
     algorithm = NSGA2(16)
     state = algorithm.init(jax.random.key(0), ELASTIC)
     archs = ELASTIC.all_architectures()

@@ -1,4 +1,4 @@
-"""What holds for every predictor; and each one's model against its definition."""
+"""Properties of every predictor, and each model against its definition."""
 
 import dataclasses
 from itertools import combinations
@@ -68,7 +68,7 @@ def test_of_pure_noise_nothing_is_predicted(predictor):
     assert report.rows == 120 and report.rmse > 0.9 * noise.std() and report.tau < 0.2
 
 
-def test_rows_that_do_not_count_change_nothing(predictor):
+def test_invalid_rows_change_nothing(predictor):
     archs, values = data(40)
     new, _ = data(ROOM, seed=1)
     one, other = (predictor.fit(SPACE, *padded(archs, values, junk)) for junk in (False, True))
@@ -166,7 +166,7 @@ def test_the_vector_machine_is_scikit_learns():
     np.testing.assert_allclose(model.deviation, errors(values, model.held_out).rmse, rtol=1e-4)
 
 
-def test_each_network_leaves_its_own_rows_out():
+def test_each_network_is_trained_without_its_held_out_rows():
     archs, values, mask = padded(*data(60))
     model = MLP(steps=20).fit(SPACE, archs, values, mask)
     # Two rows that member 3 leaves out, changed so that mean and variance stay: its predictions of them stay too.
@@ -177,7 +177,7 @@ def test_each_network_leaves_its_own_rows_out():
     assert np.abs(np.asarray(other.held_out - model.held_out))[:60].max() > 1e-3
 
 
-def test_what_is_stacked_is_at_least_as_good_as_its_best_part():
+def test_the_stack_is_at_least_as_good_as_its_best_predictor():
     archs, values, mask = padded(*data(120, noise=0.5))
     model = Stacked().fit(SPACE, archs, values, mask)
     assert list(model.models) == sorted(BASES) and (np.asarray(model.weights) >= 0).all()
@@ -196,7 +196,7 @@ def test_auto_selects_the_base_with_the_least_held_out_error():
     assert set(fit_bases(SPACE, *padded(*data(0)))) == {"ridge"}
 
 
-def test_a_large_budget_is_not_paid_for_before_it_is_spent():
+def test_padding_for_a_large_budget_costs_nothing():
     """A Gaussian process on few rows of many is that of these rows, its held-out predictions in their places."""
     archs, values = data(40)
     where = np.sort(np.random.default_rng(0).permutation(2048)[:40])

@@ -64,7 +64,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "stacked
 
 
 @pytest.mark.parametrize("name", [name for name in PREDICTORS if name not in ("auto", "stacked")] + SLOW)
-def test_every_predictor_reads_it(name):
+def test_every_predictor_reads_the_prior(name):
     measure = device(1)
     warm = with_prior(problem(PREDICTORS[name](), measure))
     archs = np.asarray(SPACE.sample(jax.random.key(3), 40))
@@ -73,7 +73,7 @@ def test_every_predictor_reads_it(name):
     assert rank_correlation(warm, measure) > 0.5
 
 
-def test_it_is_one_more_feature_group_and_nothing_where_little_is_known():
+def test_a_prior_is_one_more_feature_group_and_absent_with_few_values():
     few, many = (with_prior(problem(Ridge(), device(1), rows)) for rows in (MIN_PRIOR_ROWS - 1, MIN_PRIOR_ROWS))
     assert few.inputs == Inputs(SPACE)
     groups = Inputs(SPACE).feature_groups
@@ -82,7 +82,7 @@ def test_it_is_one_more_feature_group_and_nothing_where_little_is_known():
     assert many.inputs.features(archs).shape == (4, len(many.inputs.feature_groups))
 
 
-def test_a_part_of_the_space_reads_what_was_measured_in_it():
+def test_a_reduced_space_uses_the_values_measured_in_it():
     whole = problem(Ridge(), device(1))
     part = Reduced(SPACE, tuple((0,) if gene.name == "act" else tuple(range(len(gene.options))) for gene in SPACE.genes))
     inside = restrict(whole, part)

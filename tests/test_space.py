@@ -37,7 +37,7 @@ def spaces(draw):
     return SearchSpace(tuple(genes))
 
 
-def words(space, arch):
+def named_choices(space, arch):
     """The named choices of a raw vector, by following each gene's needs up the tree."""
     chosen = {gene.name: gene.options[index] for gene, index in zip(space.genes, arch, strict=True)}
     by_name = {gene.name: gene for gene in space.genes}
@@ -68,10 +68,10 @@ NESTED = SearchSpace(
 
 @settings(max_examples=60, deadline=None)
 @given(spaces())
-def test_words_vectors_and_size_agree_with_enumeration(space):
+def test_named_choices_vectors_and_size_agree_with_enumeration(space):
     raw = grid(space)
     canonical = space.canonical(raw)
-    named = [words(space, arch) for arch in raw]
+    named = [named_choices(space, arch) for arch in raw]
     for i in range(0, len(raw), max(len(raw) // 50, 1)):
         assert space.decode(raw[i]) == named[i]
         assert space.decode(canonical[i]) == named[i]
@@ -242,7 +242,7 @@ def test_encode_ignores_genes_that_do_not_exist():
         ((Gene("a", ("x",)), Gene("b", (1,), ("a", 1))), "gene 'b' needs 'a', whose options must be numbers"),
     ],
 )
-def test_spaces_that_make_no_sense_are_refused(genes, message):
+def test_invalid_spaces_are_refused(genes, message):
     with pytest.raises(ValueError, match=message):
         SearchSpace(genes)
 
@@ -251,7 +251,7 @@ def test_spaces_that_make_no_sense_are_refused(genes, message):
     ("options", "message"),
     [((), "has no options"), ((1, 1), "has a repeated option"), ((2, 1), "must be in ascending order")],
 )
-def test_genes_that_make_no_sense_are_refused(options, message):
+def test_invalid_genes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Gene("a", options)
 

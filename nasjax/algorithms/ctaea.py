@@ -75,9 +75,10 @@ class CTAEA(Genetic):
         level = positions_in_niche(niche, score, beyond)
         return jax.random.uniform(key, ranks.shape), level, beyond, infeasible
 
-    def _select_parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
+    def _select_parents(  # type: ignore[override]
+        self, state: CTAEAState, key: PRNGKey
+    ) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
         """Parents by binary tournament within an archive chosen by its share of the joint non-dominated front."""
-        assert isinstance(state, CTAEAState)
         number = self.population
         both = jnp.concatenate([state.objectives, state.diverse_objectives])
         front = non_dominated(both)
