@@ -1,16 +1,18 @@
 """Non-dominated sorting, crowding distance and hypervolume of fixed-shape, masked populations; everything is minimised.
 
-A row counts if its mask is True and none of its values is NaN. Under jit everything runs in the precision of its inputs;
-float32 merges near neighbours, so numbers that are kept must come from `non_dominated_exact` and `hypervolume_exact`.
+A row is valid if its mask is True and none of its values is NaN. Jitted functions compute in the precision of their inputs.
+float32 cannot tell close points apart, so use `non_dominated_exact` and `hypervolume_exact` for what is stored or reported.
 
 >>> error_and_latency = np.array([[3.0, 1.0], [1.0, 2.0], [3.0, 2.0], [np.nan, 0.0]])
 >>> non_dominated_exact(error_and_latency)
 array([ True,  True, False, False])
 >>> hypervolume_exact(error_and_latency, np.array([4.0, 4.0]))
 7.0
->>> non_dominated_sort(error_and_latency).tolist()  # 4: it does not count
+>>> non_dominated_sort(error_and_latency).tolist()  # invalid rows get the number of rows, 4
 [0, 0, 1, 4]
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,29 +24,32 @@ from numpy import ndarray
 from nasjax.types import Mask, Objectives, Violations
 
 
-def _counting(objectives: Objectives, mask: Mask | None) -> Bool[Array, " pop"]:
+def _valid_rows(objectives: Objectives, mask: Mask | None) -> Bool[Array, " pop"]:
+    """Rows whose mask is True (None: all) and that have no NaN."""
     known = ~jnp.isnan(objectives).any(axis=1)
     return known if mask is None else known & jnp.asarray(mask)
 
 
-def _levels(values: Float[Array, " pop"]) -> Int[Array, " pop"]:
-    """Dense ranks: equal values share a level, so that infinities and ties need no further thought."""
+def _dense_ranks(values: Float[Array, " pop"]) -> Int[Array, " pop"]:
+    """Dense ranks from 0: equal values, infinities included, share a rank."""
     order = jnp.argsort(values)
     ordered = values[order]
     steps = jnp.concatenate([jnp.zeros(1, jnp.int32), (ordered[1:] != ordered[:-1]).astype(jnp.int32)])
     return jnp.zeros(values.shape, jnp.int32).at[order].set(jnp.cumsum(steps, dtype=jnp.int32))
 
 
-def _by_front(objectives: Float[Array, "pop 2"], counts: Bool[Array, " pop"]):
-    """The lexicographic order of two objectives, and a function from the rows remaining, in that order, to their front."""
-    # Infinite values are finite here, so that infinity is worse than all of them, and what does not count comes last.
+def _lexicographic_fronts(
+    objectives: Float[Array, "pop 2"], valid: Bool[Array, " pop"]
+) -> tuple[Int[Array, " pop"], Callable[[Bool[Array, " pop"]], Bool[Array, " pop"]]]:
+    """The lexicographic order of two objectives, and a function that returns the front of a set of rows in that order."""
+    # Infinite objectives become the largest finite number, so that only invalid rows are infinite and come last.
     most = jnp.finfo(objectives.dtype).max
-    columns = [jnp.where(counts, jnp.minimum(column, most), jnp.inf) for column in objectives.T]
-    number = len(counts)
+    columns = [jnp.where(valid, jnp.minimum(column, most), jnp.inf) for column in objectives.T]
+    number = len(valid)
     position = jnp.arange(number, dtype=jnp.int32)
     first, second, order = lax.sort((*columns, position), num_keys=2)
     new = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
-    # Equal rows are neighbours, and share the fate of the first of them.
+    # Equal rows are neighbours: all of them are on the front if the first one is.
     leader = lax.cummax(jnp.where(jnp.concatenate([jnp.ones(1, bool), new]), position, 0))
 
     def front(left: Bool[Array, " pop"]) -> Bool[Array, " pop"]:
@@ -55,8 +60,8 @@ def _by_front(objectives: Float[Array, "pop 2"], counts: Bool[Array, " pop"]):
     return order, front
 
 
-def _below(levels: Num[Array, "pop obj"]) -> Bool[Array, "pop pop"]:
-    """Element (i, j): row i dominates row j."""
+def _dominance_matrix(levels: Num[Array, "pop obj"]) -> Bool[Array, "pop pop"]:
+    """Element (i, j) is True if row i dominates row j."""
     no_worse = (levels[:, None, :] <= levels[None, :, :]).all(axis=2)
     equal = (levels[:, None, :] == levels[None, :, :]).all(axis=2)
     return no_worse & ~equal
@@ -64,71 +69,71 @@ def _below(levels: Num[Array, "pop obj"]) -> Bool[Array, "pop pop"]:
 
 @jax.jit
 def non_dominated(objectives: Objectives, mask: Mask | None = None) -> Bool[Array, " pop"]:
-    """The rows that no other counting row dominates (no worse in all objectives, better in one); equal rows all stay.
+    """Mask of the valid rows that no valid row dominates (no worse in all objectives, better in one); ties are all kept.
 
-    One sort for up to two objectives; for three and more every pair is compared.
+    One sort for up to two objectives; for three or more all pairs are compared.
     """
     objectives = jnp.asarray(objectives)
-    counts = _counting(objectives, mask)
+    valid = _valid_rows(objectives, mask)
     number, dimensions = objectives.shape
     if number == 0:
-        return counts
+        return valid
     if dimensions == 1:
-        values = jnp.where(counts, objectives[:, 0], jnp.inf)
-        return counts & (values == values.min())
+        values = jnp.where(valid, objectives[:, 0], jnp.inf)
+        return valid & (values == values.min())
     if dimensions == 2:
-        order, front = _by_front(objectives, counts)
-        return jnp.zeros(number, bool).at[order].set(front(counts[order]))
-    return counts & ~(_below(objectives) & counts[:, None]).any(axis=0)
+        order, front = _lexicographic_fronts(objectives, valid)
+        return jnp.zeros(number, bool).at[order].set(front(valid[order]))
+    return valid & ~(_dominance_matrix(objectives) & valid[:, None]).any(axis=0)
 
 
 @jax.jit
 def non_dominated_sort(objectives: Objectives, mask: Mask | None = None) -> Int[Array, " pop"]:
-    """Ranks: 0 for the front, 1 for the front without it, and so on; `pop` for rows that do not count (Deb et al. 2002).
+    """Non-domination ranks (Deb et al. 2002): 0 for the front, 1 for the front of the rest, and so on; `pop` if invalid.
 
-    One objective: one sort. Two: one sort, then a cumulative minimum a front. Three and more: fronts are peeled off the
-    dominance matrix, which holds pop x pop booleans, so that a few thousand rows are the limit.
+    One objective takes one sort; two take one sort and a cumulative minimum per front. For three or more the fronts are
+    peeled off a dominance matrix of pop x pop booleans, which is practical for a few thousand rows.
     """
     objectives = jnp.asarray(objectives)
-    counts = _counting(objectives, mask)
+    valid = _valid_rows(objectives, mask)
     number, dimensions = objectives.shape
     if number == 0:
         return jnp.zeros(0, jnp.int32)
     if dimensions == 1:
-        # Infinity and rows that do not count share a level; the latter are overwritten.
-        return jnp.where(counts, _levels(jnp.where(counts, objectives[:, 0], jnp.inf)), number)
+        # Infinite objectives and invalid rows share a rank here; that of invalid rows is overwritten.
+        return jnp.where(valid, _dense_ranks(jnp.where(valid, objectives[:, 0], jnp.inf)), number)
     if dimensions == 2:
-        order, front = _by_front(objectives, counts)
+        order, front = _lexicographic_fronts(objectives, valid)
     else:
         order = jnp.arange(number, dtype=jnp.int32)
-        below = _below(objectives)
+        dominates = _dominance_matrix(objectives)
 
         def front(left: Bool[Array, " pop"]) -> Bool[Array, " pop"]:
-            return left & ~(below & left[:, None]).any(axis=0)
+            return left & ~(dominates & left[:, None]).any(axis=0)
 
     def peel(carry):
         ranks, left, rank = carry
         now = front(left)
         return jnp.where(now, rank, ranks), left & ~now, rank + 1
 
-    start = jnp.full(number, number, jnp.int32), counts[order], jnp.zeros((), jnp.int32)
+    start = jnp.full(number, number, jnp.int32), valid[order], jnp.zeros((), jnp.int32)
     ranks, _, _ = lax.while_loop(lambda carry: carry[1].any(), peel, start)
     return jnp.zeros(number, jnp.int32).at[order].set(ranks)
 
 
 @jax.jit
 def crowding_distance(objectives: Objectives, ranks: Int[Array | ndarray, " pop"]) -> Float[Array, " pop"]:
-    """The sum over objectives of the gap between a row's two neighbours on its own front (Deb et al. 2002).
+    """Crowding distance (Deb et al. 2002): the sum over objectives of the gap between a row's two neighbours on its front.
 
-    Gaps are divided by the front's own range in that objective; a front's extremes are at infinity. Rows that do not count
-    (rank `pop`) get 0. Equal rows lie side by side.
+    Gaps are divided by the range of the front in that objective. The extremes of a front get infinity, invalid rows (rank
+    `pop`) get 0.
     """
     objectives, ranks = jnp.asarray(objectives), jnp.asarray(ranks)
     number = len(ranks)
     position = jnp.arange(number, dtype=jnp.int32)
 
     def gaps(columns: Float[Array, "pop obj"]) -> Float[Array, " pop"]:
-        """The gaps of all `columns` along the order of the first."""
+        """The summed gaps in all `columns` when each front is sorted by the first one."""
         sorted_ = lax.sort((ranks, *columns.T, position), num_keys=2)
         rank, order = sorted_[0], sorted_[-1]
         change = rank[1:] != rank[:-1]
@@ -139,33 +144,35 @@ def crowding_distance(objectives: Objectives, ranks: Int[Array | ndarray, " pop"
         for value in sorted_[1:-1]:
             span = jnp.abs(value[ends] - value[begins])
             gap = jnp.abs(jnp.concatenate([value[1:], value[-1:]]) - jnp.concatenate([value[:1], value[:-1]]))
-            # Infinite objectives leave NaN gaps (inf - inf, inf / inf): no information, no distance.
+            # Infinite objectives give NaN gaps (inf - inf, inf / inf), which count as 0.
             total += jnp.nan_to_num(jnp.where(span > 0, gap / jnp.where(span > 0, span, 1), 0), nan=0.0, posinf=1.0)
         return jnp.zeros_like(total).at[order].set(jnp.where(first | last, jnp.inf, total))
 
     if number == 0:
         return jnp.zeros(0, objectives.dtype)
-    # On a front of two objectives the order along one is the reverse of that along the other.
-    whole = [objectives] if objectives.shape[1] == 2 else [column[:, None] for column in objectives.T]
-    return jnp.where(ranks < number, sum(map(gaps, whole)), 0)
+    # With two objectives, the order of a front by one is the reverse of the order by the other: one sort does both.
+    groups = [objectives] if objectives.shape[1] == 2 else [column[:, None] for column in objectives.T]
+    return jnp.where(ranks < number, sum(map(gaps, groups)), 0)
 
 
 @jax.jit
 def hypervolume(
     objectives: Objectives, reference: Float[Array | ndarray, " obj"], mask: Mask | None = None
 ) -> Float[Array, ""]:
-    """The volume that the counting rows dominate, bounded by `reference`; rows not strictly better than it count nothing.
+    """The hypervolume dominated by the valid rows and bounded by `reference`.
 
-    Exact. One sort for up to two objectives; each further one slices over the last objective, so costs a factor `pop`.
+    Rows that are not better than the reference in every objective contribute nothing. The result is exact up to rounding.
+    Up to two objectives take one sort; each further objective multiplies the time by `pop` (slicing by the last objective).
     """
     objectives = jnp.asarray(objectives)
     reference = jnp.asarray(reference, objectives.dtype)
-    counts = _counting(objectives, mask) & (objectives < reference[None, :]).all(axis=1)
-    # What does not count stands on the reference point, where it dominates nothing.
-    return _volume(jnp.where(counts[:, None], objectives, reference[None, :]), reference)
+    valid = _valid_rows(objectives, mask) & (objectives < reference[None, :]).all(axis=1)
+    # All other rows move to the reference point, where they dominate nothing.
+    return _dominated_volume(jnp.where(valid[:, None], objectives, reference[None, :]), reference)
 
 
-def _volume(points: Float[Array, "pop obj"], reference: Float[Array, " obj"]) -> Float[Array, ""]:
+def _dominated_volume(points: Float[Array, "pop obj"], reference: Float[Array, " obj"]) -> Float[Array, ""]:
+    """Hypervolume of points that are all no worse than the reference."""
     number, dimensions = points.shape
     if number == 0:
         return jnp.zeros((), points.dtype)
@@ -177,18 +184,19 @@ def _volume(points: Float[Array, "pop obj"], reference: Float[Array, " obj"]) ->
         return ((reference[0] - lax.cummin(points[:, 0])) * heights).sum()
 
     def slab(i: Int[Array, ""]) -> Float[Array, ""]:
-        """The cross-section between point i and the next: what the points so far dominate in the other objectives."""
+        """Volume of the cross-section between points i and i + 1 along the last objective."""
         reached = jnp.arange(number) <= i
         section = jnp.where(reached[:, None], points[:, :-1], reference[None, :-1])
-        return _volume(section, reference[:-1])
+        return _dominated_volume(section, reference[:-1])
 
     return (lax.map(slab, jnp.arange(number)) * heights).sum()
 
 
 def violations(values: Float[Array | ndarray, "pop columns"], limits: tuple[tuple[float, float], ...]) -> Violations:
-    """How far each row is outside the least and greatest value of its columns, relative to them, in all; NaN if a value is.
+    """Total constraint violation of each row: the excess over each column's (least, greatest) limit, relative to that limit.
 
-    NumPy for NumPy's arrays, JAX for its own.
+    0 where a row keeps all limits, NaN where any of its values is NaN; infinite limits do not constrain. Returns a NumPy
+    array for NumPy input, a JAX array for JAX input.
 
     >>> violations(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]]), ((-np.inf, 2.0), (-np.inf, np.inf)))
     array([0. , 0.5, nan])
@@ -202,22 +210,22 @@ def violations(values: Float[Array | ndarray, "pop columns"], limits: tuple[tupl
     return total
 
 
-INFEASIBLE = 1e30
-"""More than any objective: what one unit of violation counts."""
+PENALTY_PER_VIOLATION = 1e30
+"""Penalised objective of a row with a violation of 1; larger than any objective."""
 
 
 @jax.jit
 def penalised(objectives: Objectives, violations: Violations | None = None) -> Float[Array, "pop obj"]:
-    """Objectives whose infeasible rows are worse, in each, than every feasible one, and the worse the more they violate.
+    """Objectives in which infeasible rows are worse than all feasible ones, and the more so the larger their violation.
 
-    `violations` are 0 where all constraints hold, None where there are none; NaN is a failed row. Whatever then compares
-    rows follows the constrained domination of Deb et al. 2002.
+    `violations` are as returned by `violations` (0: feasible, NaN: failed); None means that there are no constraints.
+    Sorting the result by dominance gives the constrained dominance of Deb et al. 2002.
     """
     objectives = jnp.asarray(objectives)
     if violations is None:
         return objectives
     violations = jnp.asarray(violations, objectives.dtype)[:, None]
-    beyond = jnp.clip(INFEASIBLE * violations, 1e20, 3e38)
+    beyond = jnp.clip(PENALTY_PER_VIOLATION * violations, 1e20, 3e38)
     failed = jnp.isnan(objectives).any(1, keepdims=True) | jnp.isnan(violations)
     return jnp.where(failed, jnp.nan, jnp.where(violations > 0, beyond, objectives))
 
@@ -225,47 +233,47 @@ def penalised(objectives: Objectives, violations: Violations | None = None) -> F
 # -- in float64, on the host ----------------------------------------------------------------------------------------------
 
 
-def _padded(objectives: Float[ndarray, "pop obj"]) -> Float[ndarray, "size obj"]:
-    """NaN rows up to the next power of two, so that a growing archive does not compile again."""
+def _pad_to_power_of_two(objectives: Float[ndarray, "pop obj"]) -> Float[ndarray, "size obj"]:
+    """The rows, padded with NaN to the next power of two so that a growing archive rarely recompiles."""
     size = 1 << max(len(objectives) - 1, 0).bit_length()
     return np.pad(objectives, ((0, size - len(objectives)), (0, 0)), constant_values=np.nan)
 
 
 def non_dominated_exact(objectives: Objectives) -> Bool[ndarray, " pop"]:
-    """`non_dominated` in float64, for what is stored or reported; not for use inside jit."""
+    """`non_dominated` in float64 on the host, for values that are stored or reported; cannot be used inside jit."""
     values = np.asarray(objectives, np.float64)
     with jax.enable_x64(True):
-        return np.asarray(non_dominated(_padded(values)))[: len(values)]
+        return np.asarray(non_dominated(_pad_to_power_of_two(values)))[: len(values)]
 
 
 def hypervolume_exact(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> float:
-    """`hypervolume` in float64, for what is stored or reported; not for use inside jit."""
+    """`hypervolume` in float64 on the host, for values that are stored or reported; cannot be used inside jit."""
     values = np.asarray(objectives, np.float64)
     front = np.unique(values[non_dominated_exact(values)], axis=0)
     with jax.enable_x64(True):
-        return float(hypervolume(_padded(front), np.asarray(reference, np.float64)))
+        return float(hypervolume(_pad_to_power_of_two(front), np.asarray(reference, np.float64)))
 
 
 def hypervolumes(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> list[float]:
-    """`hypervolume_exact` of the first row, of the first two rows, and so on."""
+    """The hypervolume after each evaluation: `hypervolume_exact` of the first row, the first two rows, and so on."""
     values, reference = np.asarray(objectives, np.float64), np.asarray(reference, np.float64)
     front = np.zeros((0, values.shape[1]))
-    found: list[float] = []
+    volumes: list[float] = []
     for row in values:
-        # Most rows change nothing: failed, beyond the reference, or no better than one before.
+        # Most rows change nothing: they failed, are beyond the reference, or are no better than an earlier row.
         if (row < reference).all() and not (front <= row).all(1).any():
             front = np.concatenate([front[~(row <= front).all(1)], row[None]])
-            found.append(hypervolume_exact(front, reference))
+            volumes.append(hypervolume_exact(front, reference))
         else:
-            found.append(found[-1] if found else 0.0)
-    return found
+            volumes.append(volumes[-1] if volumes else 0.0)
+    return volumes
 
 
 def knee(values: Float[np.ndarray, "n obj"]) -> int:
-    """The point of a front (minimised, finite) that is farthest below the plane through the ends of its objectives.
+    """Index of the knee of a front (finite values, minimised): the point farthest below the plane through the extremes.
 
-    Every objective is counted in parts of its range, so that it is the point with the least sum of parts (Das 1999, "On
-    characterizing the knee of the Pareto curve based on normal-boundary intersection").
+    Objectives are scaled to [0, 1] over the front, and the knee is the point with the least sum of scaled objectives (Das
+    1999, "On characterizing the knee of the Pareto curve based on normal-boundary intersection").
     """
     low, high = values.min(0), values.max(0)
     return int(((values - low) / np.where(high > low, high - low, 1.0)).sum(1).argmin())

@@ -1,29 +1,29 @@
-"""The glossary as array types, and the sign rule.
+"""Array types used across the package, and the sign convention.
 
-Below the surface everything is minimised: an objective flips its sign once, where it enters (`nasjax.objectives`). A value
-that could not be measured is NaN.
+Everything below the user interface is minimised: an objective to be maximised changes sign once, where it is parsed
+(`nasjax.objectives`). NaN stands for a value that could not be measured.
 """
 
 from jaxtyping import Array, Bool, Float, Int, Key
 from numpy import ndarray
 
 Arch = Int[Array | ndarray, " genes"]
-"""One architecture: an option index a gene (int32)."""
+"""One architecture: one option index per gene (int32)."""
 
 Population = Int[Array | ndarray, "pop genes"]
-"""Architectures, one a row."""
+"""Architectures, one per row."""
 
 Objectives = Float[Array | ndarray, "pop obj"]
-"""Minimised values, one row an architecture; NaN marks a failed measurement."""
+"""Objective values to be minimised, one row per architecture; NaN marks a failed measurement."""
 
 Violations = Float[Array | ndarray, " pop"]
-"""How far each row is from keeping the constraints, 0 where it does; NaN for a failed row."""
+"""Total constraint violation per row: 0 where all constraints hold, NaN where the measurement failed."""
 
 Mask = Bool[Array | ndarray, " pop"]
-"""True for rows that count; the others are padding."""
+"""True for valid rows, False for padding."""
 
 PRNGKey = Key[Array, ""]
 """A typed JAX key (`jax.random.key`)."""
 
 Images = Float[Array | ndarray, "batch height width channels"]
-"""Pictures, NHWC, float32."""
+"""A batch of images: NHWC, float32."""

@@ -1,4 +1,4 @@
-"""What every algorithm promises, whatever its name."""
+"""Properties of every algorithm."""
 
 from functools import cache
 
@@ -15,9 +15,9 @@ from nasjax.registry import record, settings
 
 POPULATION, GENERATIONS = 16, 20
 REFERENCE = np.array([0.0, 200.0])
-KINDS = ("nsga2", "ctaea", "snes")
-"""One of each way of keeping state; the others are held to the same by the slow suite."""
-EACH_KIND = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in ALGORITHMS]
+QUICK = ("nsga2", "ctaea", "snes")
+"""One algorithm for each kind of state; the slow tests cover the others."""
+EVERY_ALGORITHM = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALGORITHMS]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def failed(archs):
 
 @cache
 def history(name, objective, seed=0):
-    """What was asked, step by step, and the state after it."""
+    """The architectures asked for at each step, and the state after it."""
     algorithm = made(name)
     state = algorithm.init(jax.random.key(seed), ELASTIC, start())
     steps = []
@@ -67,8 +67,8 @@ def history(name, objective, seed=0):
     return steps
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
-def test_every_question_is_canonical_distinct_and_new(name):
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
+def test_ask_returns_canonical_distinct_and_new_architectures(name):
     """252 architectures: enough for survivors and children."""
     kept: set = set()
     for archs, state in history(name, plain_values):
@@ -80,14 +80,14 @@ def test_every_question_is_canonical_distinct_and_new(name):
         assert len(kept) == POPULATION
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
-def test_the_first_question_is_the_start_topped_up(name):
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
+def test_the_first_ask_returns_the_start_topped_up(name):
     assert rows(start()) <= rows(history(name, plain_values)[0][0])
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
-def test_what_is_kept_has_the_values_that_were_told_and_is_near_the_true_front(name):
-    best = hypervolume_exact(trade(weights(), ELASTIC.everything()), REFERENCE)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
+def test_survivors_keep_their_values_and_are_near_the_true_front(name):
+    best = hypervolume_exact(trade(weights(), ELASTIC.all_architectures()), REFERENCE)
     state = history(name, plain_values)[-1][1]
     np.testing.assert_array_equal(state.objectives, trade(weights(), state.archs))
     found = hypervolume_exact(state.objectives, REFERENCE) / best
@@ -95,7 +95,7 @@ def test_what_is_kept_has_the_values_that_were_told_and_is_near_the_true_front(n
     assert found >= 0.95
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_a_key_gives_one_result_another_key_another_and_nothing_compiles_again(name):
     algorithm = made(name)
     again = history.__wrapped__(name, plain_values)
@@ -107,23 +107,23 @@ def test_a_key_gives_one_result_another_key_another_and_nothing_compiles_again(n
     assert compiled == [getattr(type(algorithm), step)._cache_size() for step in ("init", "ask", "tell")]
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_failed_rows_never_survive_while_others_exist(name):
     state = history(name, failing)[-1][1]
     assert np.isfinite(state.objectives).all()
     assert not (np.asarray(state.archs)[:, 1] == 1).any()
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_everything_failed_is_survived(name):
     archs, state = history(name, failed)[-1]
     assert len(rows(archs)) == len(rows(state.archs)) == POPULATION
     assert np.isnan(state.objectives).all()
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_constraints_are_kept_and_the_best_within_them_is_found(name):
-    everything = np.asarray(trade(weights(), ELASTIC.everything()))
+    everything = np.asarray(trade(weights(), ELASTIC.all_architectures()))
     within = everything[everything[:, 1] >= 60]
     best = hypervolume_exact(within, REFERENCE)
     assert best < hypervolume_exact(everything, REFERENCE)
@@ -134,7 +134,7 @@ def test_constraints_are_kept_and_the_best_within_them_is_found(name):
     assert found >= 0.95
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 @pytest.mark.parametrize("objectives", [1, 4])
 def test_shapes_hold_for_one_and_four_objectives(name, objectives):
     algorithm = made(name)
@@ -153,7 +153,7 @@ def test_shapes_hold_for_one_and_four_objectives(name, objectives):
         )
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
 def test_a_scan_equals_a_loop_of_ask_and_tell(name):
     scanned = evolve(
         made(name), ELASTIC, lambda _, archs: plain_values(archs), None, jax.random.key(0), GENERATIONS, start()
@@ -163,8 +163,8 @@ def test_a_scan_equals_a_loop_of_ask_and_tell(name):
     np.testing.assert_allclose(looped.objectives, scanned.objectives, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", EACH_KIND)
-def test_fewer_rows_than_asked_and_others_than_asked_may_be_told(name):
+@pytest.mark.parametrize("name", EVERY_ALGORITHM)
+def test_tell_accepts_fewer_and_other_rows_than_ask_returned(name):
     """A tactic replaces what was measured before, and a budget ends in the middle of a step."""
     algorithm = made(name)
     state = history(name, plain_values)[3][1]
@@ -204,7 +204,7 @@ def test_one_objective_finds_the_best_architecture(name):
         return trade(parameters, archs)[:, :1]
 
     state = evolve(made(name), ELASTIC, objective, weights(), jax.random.key(0), 25, objectives=1)
-    best = float(trade(weights(), ELASTIC.everything())[:, 0].min())
+    best = float(trade(weights(), ELASTIC.all_architectures())[:, 0].min())
     assert float(state.objectives[:, 0].min()) == pytest.approx(best)
 
 
@@ -224,6 +224,6 @@ def test_settings_are_written_down_as_they_are_read():
         ({"name": "moead", "neighbours": 1}, "neighbours must be at least 2, not 1"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(words, message):
+def test_invalid_settings_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         settings("algorithm", ALGORITHMS, words)

@@ -22,7 +22,7 @@ def goals(objectives, constraints):
 
 def everything(net):
     """All metrics of the table's networks, in natural signs."""
-    return net(net.space.everything())
+    return net(net.space.all_architectures())
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_on_the_command_line_bounds_need_no_quotes(tmp_path, capsys):
         ("[cost<=nan]", "'cost<=nan' is not of the form name<=number"),
     ],
 )
-def test_a_constraint_that_makes_no_sense_is_one_line(tmp_path, capsys, constraints, words):
+def test_an_invalid_constraint_is_one_line(tmp_path, capsys, constraints, words):
     table = write_table(tmp_path / "table.csv")
     setting = ["search", "supernet=tabular", f"supernet.table={table}", "supernet.genes=[d,a,b,c,e]",
                "objectives=[max:acc,min:cost]"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The parts of the algorithms, against brute force."""
+"""Building blocks of the algorithms against brute force."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from known_fronts import ELASTIC, plain, rows
 
 from nasjax.algorithms import evosax, sms_emoa
-from nasjax.algorithms.age_moea import _corners, _shape
-from nasjax.algorithms.decomposition import chebyshev, directions, levels, niches, normalised, places
+from nasjax.algorithms.age_moea import _extreme_points, _front_norm
+from nasjax.algorithms.decomposition import best_positions, chebyshev, directions, niches, normalised, positions_in_niche
 from nasjax.algorithms.evolve import evolve
 from nasjax.pareto import hypervolume, non_dominated_sort, penalised
 
@@ -28,7 +28,7 @@ def test_directions_are_distinct_points_of_the_simplex_with_its_corners(objectiv
         assert rows(np.eye(objectives)) <= rows(towards)
 
 
-def test_a_lattice_of_just_the_right_size_is_taken_whole():
+def test_a_lattice_of_exactly_the_right_size_is_used_completely():
     lattice = {(i, j, 4 - i - j) for i in range(5) for j in range(5 - i)}
     assert {tuple(row) for row in np.rint(4 * directions(3, 15)).astype(int).tolist()} == lattice
 
@@ -42,10 +42,10 @@ def test_penalties_move_no_scale_and_keep_their_order():
     assert (np.diff(np.asarray(scaled[:5, 0])) < 0).all() and (scaled[:5] > alone.max()).all()
 
 
-def test_rows_are_taken_one_at_a_time_from_the_niche_that_gave_least():
+def test_rows_are_selected_one_at_a_time_from_the_niche_with_the_fewest():
     rng = np.random.default_rng(1)
     niche, distance = rng.integers(0, 4, 30), rng.permutation(30)
-    level = np.asarray(levels(jnp.asarray(niche, jnp.int32), jnp.asarray(distance)))
+    level = np.asarray(positions_in_niche(jnp.asarray(niche, jnp.int32), jnp.asarray(distance)))
     given_so_far = np.zeros(4, int)
     left = set(range(30))
     for row in np.argsort(level, kind="stable"):
@@ -71,48 +71,50 @@ def test_points_on_a_front_are_the_best_of_their_own_direction():
     towards = directions(3, 15)
     on_front = jnp.asarray(towards / np.linalg.norm(towards, axis=1, keepdims=True))
     np.testing.assert_array_equal(chebyshev(on_front, towards).argmin(axis=1), np.arange(15))
-    assert (places(chebyshev(on_front, towards)) == 0).all()
+    assert (best_positions(chebyshev(on_front, towards)) == 0).all()
 
 
 @hypothesis(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), dimensions=st.integers(1, 3))
-def test_contributions_are_what_the_hypervolume_loses(seed, dimensions):
+def test_contributions_are_the_loss_of_hypervolume_without_each_row(seed, dimensions):
     rng = np.random.default_rng(seed)
     # Few levels: ties and equal rows; some rows lie beyond the reference.
     points = jnp.asarray(rng.integers(0, 7, (12, dimensions)) / 5, jnp.float32)
     mask = jnp.asarray(rng.random(12) < 0.8)
-    reference = jnp.full(dimensions, sms_emoa.REFERENCE)
+    reference = jnp.full(dimensions, sms_emoa.SCALED_REFERENCE)
     whole = hypervolume(points, reference, mask)
     lost = [float(whole - hypervolume(points, reference, mask.at[i].set(False))) * bool(mask[i]) for i in range(12)]
-    np.testing.assert_allclose(jax.jit(sms_emoa.contributions)(points, mask), lost, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(sms_emoa.hypervolume_contributions)(points, mask), lost, atol=1e-5)
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 4.0])
-def test_the_norm_of_a_front_is_read_off_its_shape(power):
+def test_the_norm_of_a_front_fits_its_shape(power):
     """Points whose coordinates to the `power` add up to 1."""
     points = jnp.asarray(directions(3, 45) ** (1 / power))
     first = jnp.ones(len(points), bool)
-    corners = _corners(points, first)
-    assert rows(np.rint(np.asarray(points[corners]))) == rows(np.eye(3))
-    assert float(_shape(points, first, corners)) == pytest.approx(power, rel=0.1)
+    extremes = _extreme_points(points, first)
+    assert rows(np.rint(np.asarray(points[extremes]))) == rows(np.eye(3))
+    assert float(_front_norm(points, first, extremes)) == pytest.approx(power, rel=0.1)
 
 
 @pytest.mark.parametrize("space", [ELASTIC, plain((33, 3, 33))], ids=["elastic", "numbers"])
-def test_scores_made_for_an_architecture_choose_it(space):
+def test_scores_with_an_architecture_decode_to_it(space):
     archs = space.sample(jax.random.key(0), 50)
-    scores = jax.random.normal(jax.random.key(1), (50, sum(evosax._widths(space))))
-    np.testing.assert_array_equal(space.canonical(evosax._chosen(space, evosax._imposed(space, scores, archs))), archs)
+    scores = jax.random.normal(jax.random.key(1), (50, sum(evosax._reals_per_gene(space))))
+    np.testing.assert_array_equal(
+        space.canonical(evosax._scores_to_archs(space, evosax._scores_with_archs(space, scores, archs))), archs
+    )
 
 
 def test_scores_from_a_normal_distribution_choose_every_option_alike():
     space = plain((3, 33))
-    archs = np.asarray(evosax._chosen(space, jax.random.normal(jax.random.key(0), (20_000, 4))))
+    archs = np.asarray(evosax._scores_to_archs(space, jax.random.normal(jax.random.key(0), (20_000, 4))))
     for column, count in enumerate(space.counts):
         share = np.bincount(archs[:, column], minlength=count) / 20_000 * count
         assert share.min() > 0.8 and share.max() < 1.2
 
 
-def test_every_strategy_named_is_evosaxs():
+def test_every_named_strategy_exists_in_evosax():
     from evosax.algorithms import algorithms
 
     assert set(evosax.STRATEGIES) == set(algorithms) - {"RandomSearch", "SV_CMA_ES", "SV_Open_ES"}

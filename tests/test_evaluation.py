@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from tiny import architectures, close, easy_task, tiny_network
 
+from nasjax.errors import ConfigError
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.memory import compiler_bytes
@@ -188,7 +189,12 @@ def test_one_changed_weight_statistic_or_label_is_another_context(tiny_net, tiny
     assert other.digest() != tiny_task.digest()
 
 
-@pytest.mark.parametrize("name", ["batch", "calibration_examples", "chunk", "memory_gb"])
+def test_batch_norms_need_examples_to_calibrate_on(tiny_net, tiny_task):
+    with pytest.raises(ConfigError, match="calibration_examples must be above 0 for a super-network with batch norms"):
+        MaskedConfig(calibration_examples=0).bind(tiny_net, tiny_task)
+
+
+@pytest.mark.parametrize("name", ["batch", "chunk", "memory_gb"])
 def test_wrong_settings_are_refused(name):
     for value in (0, -1):
         with pytest.raises(ValueError, match=f"evaluator.{name} must be above 0, not {value}"):

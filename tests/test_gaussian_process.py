@@ -1,4 +1,4 @@
-"""The Gaussian process against its formulas in float64, and what families and exact costs bring."""
+"""The Gaussian process against its formulas in float64, and what groups and exact costs bring."""
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +19,17 @@ def strict_dtypes():
 
 def by_formula(model, inputs, archs, new):
     """Posterior mean and deviation of the model's hyperparameters, entry by entry, by inversion."""
-    families = np.array(Inputs(inputs).families)
-    linear, length = (np.exp(np.asarray(part, np.float64)) for part in (model.scales.linear, model.scales.length))
-    smooth, noise = np.exp(float(model.scales.smooth)), np.exp(float(model.scales.noise)) + 1e-4
+    groups = np.array(Inputs(inputs).feature_groups)
+    linear, length = (np.exp(np.asarray(part, np.float64)) for part in (model.hyper.linear, model.hyper.length))
+    rbf, noise = np.exp(float(model.hyper.rbf)), np.exp(float(model.hyper.noise)) + 1e-4
 
     def prepared(archs):
         centred = np.asarray(inputs.features(archs), np.float64) - np.asarray(model.centre, np.float64)
         return centred / np.asarray(model.scale, np.float64)
 
     def kernel(one, other):
-        return sum(linear[f] * a * b for f, a, b in zip(families, one, other, strict=True)) + smooth * np.exp(
-            -sum(((a - b) / length[f]) ** 2 for f, a, b in zip(families, one, other, strict=True)) / 2
+        return sum(linear[f] * a * b for f, a, b in zip(groups, one, other, strict=True)) + rbf * np.exp(
+            -sum(((a - b) / length[f]) ** 2 for f, a, b in zip(groups, one, other, strict=True)) / 2
         )
 
     rows, columns = prepared(archs), prepared(new)
@@ -39,18 +39,18 @@ def by_formula(model, inputs, archs, new):
     return across, inverse, np.sqrt(alone - ((across @ inverse) * across).sum(1))
 
 
-def bend(model):
-    """The bend of the values and its inverse, in float64."""
-    strength, mean, unit = (float(part) for part in model.bend)
-    middle, spread = float(model.middle), float(model.spread)
+def warping(model):
+    """The warping of the values and its inverse, in float64."""
+    strength, mean, unit = (float(part) for part in model.warp)
+    median, spread = float(model.median), float(model.spread)
 
-    def bent(values):
-        return (np.arcsinh(strength * (values.astype(np.float64) - middle) / spread) / strength - mean) / unit
+    def warped(values):
+        return (np.arcsinh(strength * (values.astype(np.float64) - median) / spread) / strength - mean) / unit
 
-    def straight(bent):
-        return middle + spread * np.sinh(strength * (mean + unit * bent)) / strength
+    def unwarped(warped):
+        return median + spread * np.sinh(strength * (mean + unit * warped)) / strength
 
-    return bent, straight
+    return warped, unwarped
 
 
 def test_predictions_are_those_of_the_formulas():
@@ -59,12 +59,12 @@ def test_predictions_are_those_of_the_formulas():
     model = PROCESS.fit(SPACE, archs, values)
     mean, deviation = PROCESS.predict(SPACE, model, new)
     across, inverse, expected = by_formula(model, SPACE, archs, new)
-    bent, straight = bend(model)
-    known = bent(values)
+    warped, unwarped = warping(model)
+    known = warped(values)
     np.testing.assert_allclose([known.mean(), known.std()], [0, 1], atol=1e-4)
     inner = across @ inverse @ known
-    np.testing.assert_allclose(mean, straight(inner), rtol=1e-4)
-    slope = (straight(inner + 1e-4) - straight(inner - 1e-4)) / 2e-4
+    np.testing.assert_allclose(mean, unwarped(inner), rtol=1e-4)
+    slope = (unwarped(inner + 1e-4) - unwarped(inner - 1e-4)) / 2e-4
     np.testing.assert_allclose(deviation, slope * expected, rtol=2e-2, atol=2e-3)
 
 
@@ -72,24 +72,24 @@ def test_held_out_predictions_are_those_of_refits_without_the_row():
     archs, values = data(25)
     model = PROCESS.fit(SPACE, archs, values)
     _, inverse, _ = by_formula(model, SPACE, archs, archs[:1])
-    bent, straight = bend(model)
-    covariance, known = np.linalg.inv(inverse), bent(values)
+    warped, unwarped = warping(model)
+    covariance, known = np.linalg.inv(inverse), warped(values)
     expected = []
     for i in range(25):
         rest = np.arange(25) != i
         expected.append(covariance[i, rest] @ np.linalg.solve(covariance[np.ix_(rest, rest)], known[rest]))
-    np.testing.assert_allclose(model.held_out, straight(np.array(expected)), rtol=1e-3)
+    np.testing.assert_allclose(model.held_out, unwarped(np.array(expected)), rtol=1e-3)
 
 
 def test_networks_that_failed_to_learn_do_not_spoil_the_others():
-    """One in eight at 10 %: bent, the others are told apart nearly as well as without them; plain values stay straight."""
+    """One in eight at 10 %: warped, the others are told apart nearly as well as without them; plain values stay unwarped."""
     archs, values = data(160, noise=0.0)
     new, truth = data(200, seed=1, noise=0.0)
     process = GaussianProcess()
     spoilt = np.where(np.arange(160) % 8 == 0, np.float32(10), values)
-    plain, bent = process.fit(SPACE, archs, values), process.fit(SPACE, archs, spoilt)
-    assert float(bent.bend.strength) > 2 * float(plain.bend.strength)
-    mean, _ = process.predict(SPACE, bent, new)
+    plain, warped = process.fit(SPACE, archs, values), process.fit(SPACE, archs, spoilt)
+    assert float(warped.warp.strength) > 2 * float(plain.warp.strength)
+    mean, _ = process.predict(SPACE, warped, new)
     by_ridge, _ = Ridge().predict(SPACE, Ridge().fit(SPACE, archs, spoilt), new)
     assert np.corrcoef(mean, truth)[0, 1] > np.corrcoef(by_ridge, truth)[0, 1] + 0.05
 
@@ -123,7 +123,7 @@ def test_errors_are_about_as_large_as_the_deviation_says():
     assert 0.5 < np.std((truth - mean) / deviation) < 2
 
 
-def test_it_bends_where_ridge_cannot():
+def test_it_fits_interactions_that_ridge_cannot():
     """Values that depend on a product of genes."""
     archs, new = data(150)[0], data(300, seed=1)[0]
 
@@ -149,16 +149,16 @@ def test_exact_costs_are_read_as_logarithms_in_all_and_by_part():
     np.testing.assert_array_equal(found[:, :number], SPACE.features(archs))
     np.testing.assert_allclose(found[:, number], np.log(2.0 + archs[:, :2].sum(1)), rtol=1e-6)
     np.testing.assert_allclose(found[:, number + 1 :], np.log(2.0 + archs[:, :2]), rtol=1e-6)
-    families = Inputs(SPACE).families
-    first = max(families) + 1
-    assert inputs.families == (*families, first, first + 1, first + 1)
+    groups = Inputs(SPACE).feature_groups
+    first = max(groups) + 1
+    assert inputs.feature_groups == (*groups, first, first + 1, first + 1)
 
 
-def test_families_are_genes_whose_names_differ_in_digits_alone():
+def test_feature_groups_are_genes_whose_names_differ_in_digits_alone():
     columns = SPACE._feature_columns[0]
     stems = [SPACE.names[i].rstrip("0123456789") for i in columns]
-    assert [sorted(set(stems), key=stems.index).index(stem) for stem in stems] == list(SPACE.families)
-    assert max(SPACE.families) == 3
+    assert [sorted(set(stems), key=stems.index).index(stem) for stem in stems] == list(SPACE.feature_groups)
+    assert max(SPACE.feature_groups) == 3
 
 
 def test_many_rows_are_all_conditioned_on():

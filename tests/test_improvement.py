@@ -23,7 +23,7 @@ def case(objectives, rows=12, pool=30, seed=0):
     return [jnp.asarray(a, jnp.float32) for a in (front, means, deviations, np.full(objectives, 1.1))]
 
 
-def choose(front, means, deviations, reference, batch, feasible=1.0, barred=False, spare=0.0):
+def choose(front, means, deviations, reference, batch, feasible=1.0, excluded=False, fallback=0.0):
     rows = len(means)
     return np.asarray(
         improvement.choose(
@@ -31,9 +31,9 @@ def choose(front, means, deviations, reference, batch, feasible=1.0, barred=Fals
             means,
             deviations,
             jnp.broadcast_to(jnp.asarray(feasible, jnp.float32), rows),
-            jnp.broadcast_to(jnp.asarray(barred), rows),
+            jnp.broadcast_to(jnp.asarray(excluded), rows),
             reference,
-            jnp.broadcast_to(jnp.asarray(spare, jnp.float32), rows),
+            jnp.broadcast_to(jnp.asarray(fallback, jnp.float32), rows),
             batch,
         )
     ).tolist()
@@ -42,7 +42,9 @@ def choose(front, means, deviations, reference, batch, feasible=1.0, barred=Fals
 @pytest.mark.parametrize("objectives", [1, 2])
 def test_one_and_two_objectives_are_exact(objectives):
     front, means, deviations, reference = case(objectives)
-    gain, _, state = {1: improvement._one, 2: improvement._two}[objectives](front, means, deviations, reference)
+    gain, _, state = {1: improvement._one_objective, 2: improvement._two_objectives}[objectives](
+        front, means, deviations, reference
+    )
     before = hypervolume_exact(front, reference)
     rng = np.random.default_rng(1)
     for row in range(6):
@@ -53,13 +55,13 @@ def test_one_and_two_objectives_are_exact(objectives):
 
 
 @pytest.mark.parametrize("objectives", [1, 2])
-def test_what_a_certain_candidate_adds_is_the_difference_of_two_volumes(objectives):
+def test_the_gain_of_a_certain_candidate_is_a_difference_of_hypervolumes(objectives):
     """Rows and candidates beyond the reference, ties and candidates on the front among them."""
     rng = np.random.default_rng(objectives)
     front = rng.integers(0, 12, (20, objectives)).astype(np.float32)
     points = np.concatenate([rng.integers(-2, 12, (30, objectives)), front[:2]]).astype(np.float32)
     reference = np.full(objectives, 9.0, np.float32)
-    improve = improvement._BY_OBJECTIVES[objectives]
+    improve = improvement._EXACT[objectives]
     gain, _, state = improve(
         *map(jnp.asarray, (np.minimum(front, reference), points, np.full_like(points, 1e-9), reference))
     )
@@ -70,9 +72,9 @@ def test_what_a_certain_candidate_adds_is_the_difference_of_two_volumes(objectiv
 
 
 @pytest.mark.parametrize("objectives", [3, 4])
-def test_rays_measure_what_a_certain_candidate_adds(objectives):
+def test_rays_approximate_the_gain_of_a_certain_candidate(objectives):
     front, means, _, reference = case(objectives)
-    gain, _, state = improvement._rays(front, means, jnp.full(means.shape, 1e-9), reference)
+    gain, _, state = improvement._ray_approximation(front, means, jnp.full(means.shape, 1e-9), reference)
     found = np.asarray(gain(state))
     before = hypervolume_exact(front, reference)
     true = np.array([hypervolume_exact(np.concatenate([front, mean[None]]), reference) - before for mean in means])
@@ -101,19 +103,19 @@ def test_a_front_that_is_padded_or_beyond_the_reference_changes_nothing():
     assert choose(more, means, deviations, reference, 5) == choose(front, means, deviations, reference, 5)
 
 
-def test_what_cannot_keep_the_constraints_or_is_known_is_not_chosen():
+def test_infeasible_and_measured_candidates_are_not_selected():
     front, means, deviations, reference = case(2)
     best = choose(front, means, deviations, reference, 1)[0]
     others = jnp.arange(len(means)) != best
     assert best not in choose(front, means, deviations, reference, 20, feasible=others)
-    chosen = choose(front, means, deviations, reference, len(means) - 1, barred=~others)
+    chosen = choose(front, means, deviations, reference, len(means) - 1, excluded=~others)
     assert sorted(chosen) == np.flatnonzero(others).tolist()
 
 
-def test_where_nothing_is_to_be_gained_the_most_spare_is_taken():
+def test_without_any_gain_the_greatest_fallback_is_selected():
     _, means, deviations, reference = case(2)
-    spare = -jnp.arange(len(means), dtype=jnp.float32)
-    assert choose(jnp.zeros((1, 2)), means, 0 * deviations, reference, 3, spare=spare) == [0, 1, 2]
+    fallback = -jnp.arange(len(means), dtype=jnp.float32)
+    assert choose(jnp.zeros((1, 2)), means, 0 * deviations, reference, 3, fallback=fallback) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("objectives", "short"), [(2, 10), (3, 20), (4, 20)])

@@ -25,7 +25,7 @@ def truth(archs):
 
 @pytest.fixture(scope="module")
 def population():
-    return np.asarray(SPACE.everything())
+    return np.asarray(SPACE.all_architectures())
 
 
 def macs(archs):

@@ -1,4 +1,4 @@
-"""What NSGA-II promises."""
+"""Properties of NSGA-II."""
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,14 @@ def run(algorithm, generations=12, seed=0, space=ELASTIC, objective=trade, **opt
 
 
 def test_the_whole_front_of_a_small_space_is_found():
-    everything = ELASTIC.everything()
+    everything = ELASTIC.all_architectures()
     best = hypervolume_exact(trade(weights(), everything), np.array([0.0, 200.0]))
     found = hypervolume_exact(run(NSGA2(50), generations=40).objectives, np.array([0.0, 200.0]))
     assert found >= 0.995 * best
 
 
 @pytest.mark.parametrize("population", [16, 60])
-def test_every_question_is_canonical_distinct_and_new(population):
+def test_ask_returns_canonical_distinct_and_new_architectures(population):
     """252 architectures: enough for survivors and children of both populations."""
     assert ELASTIC.size == 252
     algorithm = NSGA2(population)
@@ -46,10 +46,10 @@ def test_every_question_is_canonical_distinct_and_new(population):
         assert len(rows(state.archs)) == population
 
 
-def test_a_space_smaller_than_the_population_is_seen_whole():
+def test_a_space_smaller_than_the_population_is_evaluated_completely():
     space = plain((3, 2))
     state = evolve(NSGA2(10), space, lambda _, archs: archs.astype(jnp.float32), None, jax.random.key(0), 3)
-    assert rows(state.archs) == rows(space.everything())
+    assert rows(state.archs) == rows(space.all_architectures())
 
 
 def test_a_failed_measurement_does_not_hide_a_good_one_of_the_same_architecture():
@@ -62,10 +62,10 @@ def test_a_failed_measurement_does_not_hide_a_good_one_of_the_same_architecture(
     np.testing.assert_array_equal(again.objectives, state.objectives)
 
 
-def test_survivors_are_the_best_fronts_of_all_that_was_told():
+def test_survivors_are_the_best_fronts_of_all_evaluated_architectures():
     algorithm = NSGA2(16)
     state = algorithm.init(jax.random.key(0), ELASTIC)
-    archs = ELASTIC.everything()
+    archs = ELASTIC.all_architectures()
     values = np.asarray(trade(weights(), archs))
     kept = rows(algorithm.tell(state, archs, values).archs)
     ranks = np.asarray(non_dominated_sort(values))
@@ -76,7 +76,7 @@ def test_survivors_are_the_best_fronts_of_all_that_was_told():
 
 def test_one_objective_finds_the_best_architecture():
     state = run(NSGA2(16), generations=25, objective=lambda w, archs: trade(w, archs)[:, :1], objectives=1)
-    best = float(trade(weights(), ELASTIC.everything())[:, 0].min())
+    best = float(trade(weights(), ELASTIC.all_architectures())[:, 0].min())
     assert float(state.objectives[0, 0]) == pytest.approx(best)
     assert (np.diff(np.asarray(state.objectives)[:, 0]) >= 0).all()
 

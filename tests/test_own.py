@@ -113,7 +113,7 @@ def test_a_function_measures_and_its_failures_are_nan(here):
 def test_answers_come_back_in_order_whatever_the_batches(here):
     (here / "plain.py").write_text("def evaluate(archs):\n    return [{'acc': 10 * a['k'] + a['w']} for a in archs]\n")
     net = external(evaluate="plain:evaluate", metrics=("acc",), batch=2, workers=2)
-    archs = net.space.everything()[[8, 0, 4]]
+    archs = net.space.all_architectures()[[8, 0, 4]]
     assert net(archs)["acc"].tolist() == [74.0, 31.0, 52.0]
     assert net(archs[:1])["acc"].tolist() == [74.0]
 

@@ -136,7 +136,7 @@ def test_exact_hypervolume_of_random_fronts_is_that_of_moocore_to_twelve_digits(
     np.testing.assert_allclose(hypervolume_exact(points, reference), expected, rtol=1e-12)
 
 
-def test_a_point_on_the_reference_counts_nothing():
+def test_a_point_on_the_reference_contributes_nothing():
     objectives = np.array([[0.0, 2.0], [1.0, 1.0]], np.float32)
     assert float(hypervolume(objectives, np.array([2.0, 2.0], np.float32))) == 1.0
 
@@ -170,7 +170,7 @@ def test_padding_changes_nothing(dimensions):
     np.testing.assert_allclose(hypervolume(padded, reference, mask), hypervolume(objectives, reference), rtol=1e-6)
 
 
-def test_neighbours_that_float32_merges_are_told_apart_by_the_exact_front():
+def test_the_exact_front_separates_points_that_float32_merges():
     macs = np.array([244_945_104, 244_945_105], np.float64)
     objectives = np.stack([np.array([-75.0, -75.0]), macs], axis=1)
     assert np.asarray(non_dominated(objectives.astype(np.float32))).all()
@@ -186,7 +186,7 @@ def test_the_exact_functions_take_empty_and_failed_populations():
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3])
-def test_the_growing_hypervolume_is_that_of_every_beginning(objectives):
+def test_hypervolumes_are_those_of_the_first_rows(objectives):
     rng = np.random.default_rng(objectives)
     values = rng.integers(0, 6, (25, objectives)).astype(np.float64)
     values[3] = values[7] = np.nan

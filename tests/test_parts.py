@@ -9,7 +9,7 @@ from test_ways import NETS
 from tiny import architectures, close, scrambled
 
 from nasjax.evaluation import micro_batched as few
-from nasjax.evaluation.micro_batched import micro_batched
+from nasjax.evaluation.micro_batched import MicroBatched, micro_batched
 from nasjax.evaluation.switch import Switched
 from nasjax.supernets import elastic
 from nasjax.supernets.cpu import micro_batches as parts

@@ -1,4 +1,4 @@
-"""What holds for every predictor; and each one's model against its definition."""
+"""Properties of every predictor, and each model against its definition."""
 
 import dataclasses
 from itertools import combinations
@@ -10,7 +10,7 @@ from sklearn.svm import SVR as Reference
 from test_ridge import SPACE, data
 
 from nasjax.predictors import MLP, PREDICTORS, SVR, Auto, GaussianProcess, Inputs, Stacked, errors
-from nasjax.predictors.bases import BASES, _fitted, fitted
+from nasjax.predictors.bases import BASES, _fit_base, fit_bases
 
 ROOM = 128
 """One size for all: nothing compiles twice."""
@@ -68,7 +68,7 @@ def test_of_pure_noise_nothing_is_predicted(predictor):
     assert report.rows == 120 and report.rmse > 0.9 * noise.std() and report.tau < 0.2
 
 
-def test_rows_that_do_not_count_change_nothing(predictor):
+def test_invalid_rows_change_nothing(predictor):
     archs, values = data(40)
     new, _ = data(ROOM, seed=1)
     one, other = (predictor.fit(SPACE, *padded(archs, values, junk)) for junk in (False, True))
@@ -166,7 +166,7 @@ def test_the_vector_machine_is_scikit_learns():
     np.testing.assert_allclose(model.deviation, errors(values, model.held_out).rmse, rtol=1e-4)
 
 
-def test_each_network_leaves_its_own_rows_out():
+def test_each_network_is_trained_without_its_held_out_rows():
     archs, values, mask = padded(*data(60))
     model = MLP(steps=20).fit(SPACE, archs, values, mask)
     # Two rows that member 3 leaves out, changed so that mean and variance stay: its predictions of them stay too.
@@ -177,7 +177,7 @@ def test_each_network_leaves_its_own_rows_out():
     assert np.abs(np.asarray(other.held_out - model.held_out))[:60].max() > 1e-3
 
 
-def test_what_is_stacked_is_at_least_as_good_as_its_best_part():
+def test_the_stack_is_at_least_as_good_as_its_best_predictor():
     archs, values, mask = padded(*data(120, noise=0.5))
     model = Stacked().fit(SPACE, archs, values, mask)
     assert list(model.models) == sorted(BASES) and (np.asarray(model.weights) >= 0).all()
@@ -186,37 +186,37 @@ def test_what_is_stacked_is_at_least_as_good_as_its_best_part():
     np.testing.assert_allclose(model.weights.sum(), 1, atol=0.1)
 
 
-def test_auto_takes_the_least_held_out_error_of_what_is_bearable():
+def test_auto_selects_the_base_with_the_least_held_out_error():
     archs, values, mask = padded(*data(120))
-    models = fitted(SPACE, archs, values, mask)
+    models = fit_bases(SPACE, archs, values, mask)
     assert set(models) == set(BASES)
     chosen = Auto().fit(SPACE, archs, values, mask)
     assert chosen.chosen == min(models, key=lambda name: errors(values, models[name].held_out).rmse)
-    assert set(fitted(SPACE, *padded(*data(5)))) == {"ridge", "gaussian_process"}
-    assert set(fitted(SPACE, *padded(*data(0)))) == {"ridge"}
+    assert set(fit_bases(SPACE, *padded(*data(5)))) == {"ridge", "gaussian_process"}
+    assert set(fit_bases(SPACE, *padded(*data(0)))) == {"ridge"}
 
 
-def test_a_large_budget_is_not_paid_for_before_it_is_spent():
+def test_padding_for_a_large_budget_costs_nothing():
     """A Gaussian process on few rows of many is that of these rows, its held-out predictions in their places."""
     archs, values = data(40)
     where = np.sort(np.random.default_rng(0).permutation(2048)[:40])
     many, wide = np.zeros((2048, archs.shape[1]), np.int32), np.full(2048, np.nan, np.float32)
     many[where], wide[where] = archs, values
-    model = _fitted(BASES["gaussian_process"], SPACE, many, wide, ~np.isnan(wide))
+    model = _fit_base(BASES["gaussian_process"], SPACE, many, wide, ~np.isnan(wide))
     assert len(model.weights) == 1024
     np.testing.assert_array_equal(np.flatnonzero(np.isfinite(model.held_out)), where)
     few = GaussianProcess().fit(SPACE, *padded(archs, values))
     np.testing.assert_allclose(np.asarray(model.held_out)[where], few.held_out[:40], rtol=1e-3)
 
 
-def test_options_of_unordered_genes_have_families_of_their_own():
+def test_each_option_of_an_unordered_gene_is_a_feature_group():
     inputs = Inputs(SPACE)
     genes = [SPACE.names[i] for i in SPACE._feature_columns[0]]
-    by_gene = {name: {f for g, f in zip(genes, inputs.families, strict=True) if g == name} for name in genes}
+    by_gene = {name: {f for g, f in zip(genes, inputs.feature_groups, strict=True) if g == name} for name in genes}
     assert len(by_gene["act"]) == 3 and all(len(found) == 1 for name, found in by_gene.items() if name != "act")
     assert by_gene["width0"] == by_gene["width3"] != by_gene["kernel0"]
-    assert len(inputs.families) == SPACE.features(data(1)[0]).shape[1]
-    assert set(inputs.families) == set(range(max(inputs.families) + 1))
+    assert len(inputs.feature_groups) == SPACE.features(data(1)[0]).shape[1]
+    assert set(inputs.feature_groups) == set(range(max(inputs.feature_groups) + 1))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from test_ridge import SPACE
 
 from nasjax.algorithms import NSGA2
 from nasjax.predictors import PREDICTORS, GaussianProcess, Inputs, Ridge
-from nasjax.tactics import Concurrent, Measured, Problem, Reduced, Warm, within
-from nasjax.tactics.predicting import LEAST, fitted, informed, predicted
+from nasjax.tactics import Concurrent, Measured, Problem, Reduced, Warm, restrict
+from nasjax.tactics.predicting import MIN_PRIOR_ROWS, fit_predictors, prediction_function, with_prior
 
 UNLIMITED = ((-np.inf, np.inf),) * 2
 
@@ -42,10 +42,10 @@ def problem(predictor, earlier, rows=100):
 def rank_correlation(problem, measure, number=16):
     """Of predictions after `number` measurements, with the truth."""
     archs, new = (np.asarray(SPACE.sample(jax.random.key(seed), rows)) for seed, rows in ((0, number), (1, 300)))
-    state = Measured.nothing(jax.random.key(0), problem)
-    models, state = fitted(state.add(archs, np.stack([measure(archs), params(archs)], 1)))
+    state = Measured.empty(jax.random.key(0), problem)
+    models, state = fit_predictors(state.add(archs, np.stack([measure(archs), params(archs)], 1)))
     assert [fit.column for fit in state.fits] == [0]
-    means, _ = predicted(problem)(models, new)
+    means, _ = prediction_function(problem)(models, new)
     np.testing.assert_array_equal(means[:, 1], params(new))
     return kendalltau(means[:, 0], measure(new)).statistic
 
@@ -55,37 +55,37 @@ def test_agreeing_measurements_help_and_others_do_little_harm(predictor):
     measure, other = device(1), device(2)
     alike, against = (lambda archs: np.exp(measure(archs) / 3)), (lambda archs: 5 - measure(archs))
     alone = rank_correlation(problem(predictor, measure), measure)
-    assert rank_correlation(informed(problem(predictor, alike)), measure) > alone + 0.1
-    assert rank_correlation(informed(problem(predictor, against)), measure) > alone + 0.1
-    assert rank_correlation(informed(problem(predictor, other)), measure) > alone - 0.05
+    assert rank_correlation(with_prior(problem(predictor, alike)), measure) > alone + 0.1
+    assert rank_correlation(with_prior(problem(predictor, against)), measure) > alone + 0.1
+    assert rank_correlation(with_prior(problem(predictor, other)), measure) > alone - 0.05
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "stacked")]
 
 
 @pytest.mark.parametrize("name", [name for name in PREDICTORS if name not in ("auto", "stacked")] + SLOW)
-def test_every_predictor_reads_it(name):
+def test_every_predictor_reads_the_prior(name):
     measure = device(1)
-    warm = informed(problem(PREDICTORS[name](), measure))
+    warm = with_prior(problem(PREDICTORS[name](), measure))
     archs = np.asarray(SPACE.sample(jax.random.key(3), 40))
     guesses = np.asarray(warm.inputs.features(archs))[:, -1]
     assert np.corrcoef(guesses, measure(archs))[0, 1] > 0.8
     assert rank_correlation(warm, measure) > 0.5
 
 
-def test_it_is_one_more_family_and_nothing_where_little_is_known():
-    few, many = (informed(problem(Ridge(), device(1), rows)) for rows in (LEAST - 1, LEAST))
+def test_a_prior_is_one_more_feature_group_and_absent_with_few_values():
+    few, many = (with_prior(problem(Ridge(), device(1), rows)) for rows in (MIN_PRIOR_ROWS - 1, MIN_PRIOR_ROWS))
     assert few.inputs == Inputs(SPACE)
-    families = Inputs(SPACE).families
-    assert many.inputs.families == (*families, max(families) + 1)
+    groups = Inputs(SPACE).feature_groups
+    assert many.inputs.feature_groups == (*groups, max(groups) + 1)
     archs = np.asarray(SPACE.sample(jax.random.key(3), 4))
-    assert many.inputs.features(archs).shape == (4, len(many.inputs.families))
+    assert many.inputs.features(archs).shape == (4, len(many.inputs.feature_groups))
 
 
-def test_a_part_of_the_space_reads_what_was_measured_in_it():
+def test_a_reduced_space_uses_the_values_measured_in_it():
     whole = problem(Ridge(), device(1))
     part = Reduced(SPACE, tuple((0,) if gene.name == "act" else tuple(range(len(gene.options))) for gene in SPACE.genes))
-    inside = within(whole, part)
+    inside = restrict(whole, part)
     assert 20 < len(inside.warm.archs) < 60
     state = Concurrent(population=8).init(jax.random.key(0), inside)
     assert state.problem.inputs.prior.inputs.space == inside.space
@@ -94,5 +94,5 @@ def test_a_part_of_the_space_reads_what_was_measured_in_it():
 
 def rank_correlation_within(state, measure, part):
     archs, new = (np.asarray(state.problem.space.sample(jax.random.key(seed), rows)) for seed, rows in ((0, 16), (1, 200)))
-    models, _ = fitted(state.add(archs, np.stack([measure(part.lift(archs)), params(archs)], 1)))
-    return kendalltau(predicted(state.problem)(models, new)[0][:, 0], measure(part.lift(new))).statistic
+    models, _ = fit_predictors(state.add(archs, np.stack([measure(part.to_full(archs)), params(archs)], 1)))
+    return kendalltau(prediction_function(state.problem)(models, new)[0][:, 0], measure(part.to_full(new))).statistic

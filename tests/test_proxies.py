@@ -105,5 +105,7 @@ def test_a_search_on_params_measures_the_largest_within_the_constraint(tmp_path)
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     assert sum(float(row["params"]) <= 9000 for row in rows) >= 5
-    with pytest.raises(ValueError, match=r"proxy=depth is not known here; allowed: synflow, jacobian, macs, params, model"):
+    with pytest.raises(
+        ValueError, match=r"proxy=depth is unknown for this super-network; allowed: synflow, jacobian, macs, params, model"
+    ):
         nasjax.search(net, task, tactic={"name": "proxy", "proxy": "depth"})

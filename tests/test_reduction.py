@@ -1,4 +1,4 @@
-"""Space reduction: what is dropped, how architectures travel between the part and the whole, and the search of the part."""
+"""Space reduction: dropped options, conversion between the reduced and the full space, and searches of the reduced space."""
 
 import csv
 import json
@@ -22,23 +22,23 @@ SPACE = SearchSpace(
 PART = Reduced(SPACE, ((1, 2), (0, 2), (0, 3), (1,), (0, 1, 2, 3)))
 
 
-def test_the_part_has_the_options_that_are_left():
+def test_the_reduced_space_has_the_kept_options():
     assert [gene.options for gene in PART.space.genes] == [(2, 3), ("a", "c"), (2, 8), (4,), (2, 4, 6, 8)]
     assert PART.dropped() == {"depth": [1], "kind": ["b"], "width0": [4, 6], "width1": [2, 6, 8]}
     assert PART.space.size == 2 * 2 * (1 + 4)
 
 
-def test_architectures_travel_up_and_down_unharmed():
-    part = PART.space.everything()
-    whole = PART.lift(part)
+def test_architectures_convert_to_the_full_space_and_back():
+    part = PART.space.all_architectures()
+    whole = PART.to_full(part)
     for one, other in zip(part, whole, strict=True):
         assert PART.space.decode(one) == SPACE.decode(other)
-    np.testing.assert_array_equal(np.asarray(PART.lift(jax.numpy.asarray(part))), whole)
-    back, inside = PART.lower(whole)
+    np.testing.assert_array_equal(np.asarray(PART.to_full(jax.numpy.asarray(part))), whole)
+    back, inside = PART.to_reduced(whole)
     assert inside.all()
     np.testing.assert_array_equal(back, part)
-    everything = SPACE.everything()
-    _, inside = PART.lower(everything)
+    everything = SPACE.all_architectures()
+    _, inside = PART.to_reduced(everything)
     assert set(map(tuple, everything[inside].tolist())) == set(map(tuple, whole.tolist()))
 
 
@@ -47,12 +47,12 @@ def test_options_that_no_cluster_uses_are_dropped_and_no_gene_is_lost():
     one = np.tile(SPACE.encode({"depth": 3, "kind": "a", "width0": 2, "width1": 4, "width2": 8}), (60, 1))
     other = np.tile(SPACE.encode({"depth": 2, "kind": "c", "width0": 8, "width1": 4}), (60, 1))
     archs = rng.permutation(np.concatenate([one, other]))
-    assert PopDB().kept(SPACE, archs) == ((1, 2), (0, 2), (0, 3), (1,), (3,))
-    assert PopDB().kept(SPACE, other) == ((1,), (2,), (3,), (1,), (0, 1, 2, 3))
+    assert PopDB().kept_options(SPACE, archs) == ((1, 2), (0, 2), (0, 3), (1,), (3,))
+    assert PopDB().kept_options(SPACE, other) == ((1,), (2,), (3,), (1,), (0, 1, 2, 3))
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_reduced_search_stays_within_the_part_and_says_what_was_dropped(tmp_path, warm):
+def test_a_reduced_search_stays_in_the_reduced_space_and_reports_what_was_dropped(tmp_path, warm):
     net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
     settings = {"objectives": ["max:acc", "min:cost"], "predictor": "ridge"}
     start = None

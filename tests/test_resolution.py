@@ -64,12 +64,12 @@ def test_scores_are_those_of_a_network_on_pictures_of_that_size(net, tiny_net, a
     for start in (0, 3):
         for name in found:
             found[name][start : start + 3] = evaluator(archs[start : start + 3])[name]
-    assert evaluator._way.score._cache_size() == evaluator._way.calibrate._cache_size() == len(RESOLUTIONS)
+    assert evaluator._strategy.score._cache_size() == evaluator._strategy.calibrate._cache_size() == len(RESOLUTIONS)
     for size in RESOLUTIONS:
-        alone = CONFIG.bind(tiny_net, at(size, tiny_task))(archs[rows[size], 1:])
+        alone = CONFIG.bind(tiny_net, at(size, tiny_task))(archs[rows[size,], 1:])
         for name in found:
-            np.testing.assert_allclose(found[name][rows[size]], alone[name], rtol=1e-5)
-    assert abs(found["loss"][rows[5]] - found["loss"][rows[7]]).max() > 1e-2
+            np.testing.assert_allclose(found[name][rows[size,]], alone[name], rtol=1e-5)
+    assert abs(found["loss"][rows[5,]] - found["loss"][rows[7,]]).max() > 1e-2
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def tables(net):
 
 
 def test_costs_have_one_slice_a_resolution(net, archs, tables):
-    for size, rows in by_host(net, archs):
+    for (size,), rows in by_host(net, archs):
         alone = cost_tables(nnx.eval_shape(replace(NETWORK, image_size=size).create))
         for name in ("macs", "params", "memory"):
             np.testing.assert_array_equal(tables[name].exact(archs[rows]), alone[name].exact(archs[rows, 1:]))

@@ -84,19 +84,19 @@ def test_the_whole_space_is_measured_where_the_budget_allows(net, tactic):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tactic": "ehvi"}, "many seeds at once are for tactics random, full, concurrent, not ehvi"),
+        ({"tactic": "ehvi"}, "many seeds at once support the tactics random, full, concurrent, not ehvi"),
         ({"predictor": "svr"}, r"fitted inside jit \(ridge, gaussian_process, mlp\), not svr"),
-        ({"evaluations": 10_000}, "evaluations=10000 are more than the"),
+        ({"evaluations": 10_000}, "evaluations=10000 must not exceed the"),
         ({"seeds": []}, "seeds must name at least one seed"),
     ],
 )
-def test_what_cannot_run_is_one_line(net, changes, words):
+def test_invalid_arguments_are_refused(net, changes, words):
     seeds = changes.pop("seeds", [0])
     with pytest.raises(ValueError, match=words):
         nasjax.search_seeds(net, seeds, objectives=GOALS, **changes)
 
 
-def test_tables_that_do_not_answer_everything_are_refused(net, tiny_net, tmp_path):
+def test_incomplete_tables_are_refused(net, tiny_net, tmp_path):
     with pytest.raises(ValueError, match="need a table"):
         nasjax.search_seeds(tiny_net, [0], objectives=GOALS)
     failed = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv", bad=(5,)), genes=GENES)

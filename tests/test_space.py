@@ -37,7 +37,7 @@ def spaces(draw):
     return SearchSpace(tuple(genes))
 
 
-def words(space, arch):
+def named_choices(space, arch):
     """The named choices of a raw vector, by following each gene's needs up the tree."""
     chosen = {gene.name: gene.options[index] for gene, index in zip(space.genes, arch, strict=True)}
     by_name = {gene.name: gene for gene in space.genes}
@@ -68,17 +68,17 @@ NESTED = SearchSpace(
 
 @settings(max_examples=60, deadline=None)
 @given(spaces())
-def test_words_vectors_and_size_agree_with_enumeration(space):
+def test_named_choices_vectors_and_size_agree_with_enumeration(space):
     raw = grid(space)
     canonical = space.canonical(raw)
-    named = [words(space, arch) for arch in raw]
+    named = [named_choices(space, arch) for arch in raw]
     for i in range(0, len(raw), max(len(raw) // 50, 1)):
         assert space.decode(raw[i]) == named[i]
         assert space.decode(canonical[i]) == named[i]
         np.testing.assert_array_equal(space.encode(named[i]), canonical[i])
     distinct = {tuple(choices.items()) for choices in named}
-    assert space.size == len(distinct) == len(space.everything())
-    assert {tuple(space.decode(arch).items()) for arch in space.everything()} == distinct
+    assert space.size == len(distinct) == len(space.all_architectures())
+    assert {tuple(space.decode(arch).items()) for arch in space.all_architectures()} == distinct
 
 
 @settings(max_examples=60, deadline=None)
@@ -114,7 +114,7 @@ def chi_square(draws, expected):
 
 def test_sample_is_uniform_over_distinct_architectures():
     number = 20_000
-    expected = {tuple(arch.tolist()): number / NESTED.size for arch in NESTED.everything()}
+    expected = {tuple(arch.tolist()): number / NESTED.size for arch in NESTED.all_architectures()}
     statistic = chi_square(np.asarray(NESTED.sample(jax.random.key(0), number)), expected)
     assert statistic < chi2.ppf(0.999, len(expected) - 1)
 
@@ -161,9 +161,9 @@ def test_a_gene_that_is_switched_on_does_not_favour_its_first_option():
 
 @settings(max_examples=12, deadline=None)
 @given(spaces(), st.integers(0, 2**31 - 1))
-def test_awaken_keeps_what_exists_and_fills_the_rest_with_options(space, seed):
+def test_fill_inactive_keeps_active_genes_and_draws_the_others(space, seed):
     archs = np.asarray(space.sample(jax.random.key(seed), 32))
-    raw = np.asarray(space.awaken(jax.random.key(seed + 1), archs))
+    raw = np.asarray(space.fill_inactive(jax.random.key(seed + 1), archs))
     np.testing.assert_array_equal(space.canonical(raw), archs)
     assert ((raw >= 0) & (raw < np.array(space.counts))).all()
 
@@ -197,7 +197,7 @@ def test_fixed_is_the_space_of_that_architecture_alone(space, seed):
 @settings(max_examples=15, deadline=None)
 @given(spaces())
 def test_features_tell_architectures_apart_and_ignore_genes_that_do_not_exist(space):
-    raw, archs = grid(space), space.everything()
+    raw, archs = grid(space), space.all_architectures()
     np.testing.assert_array_equal(space.features(raw), space.features(space.canonical(raw)))
     assert len(np.unique(np.asarray(space.features(archs)), axis=0)) == space.size
 
@@ -238,19 +238,20 @@ def test_encode_ignores_genes_that_do_not_exist():
     ("genes", "message"),
     [
         ((Gene("a", (1,)), Gene("a", (2,))), "two genes are named 'a'"),
-        ((Gene("a", (1,), ("b", 1)), Gene("b", (1,))), "gene 'a' needs 'b', which does not come before it"),
-        ((Gene("a", ("x",)), Gene("b", (1,), ("a", 1))), "gene 'b' needs 'a', whose options are not numbers"),
+        ((Gene("a", (1,), ("b", 1)), Gene("b", (1,))), "gene 'a' needs 'b', which must be a gene listed before it"),
+        ((Gene("a", ("x",)), Gene("b", (1,), ("a", 1))), "gene 'b' needs 'a', whose options must be numbers"),
     ],
 )
-def test_spaces_that_make_no_sense_are_refused(genes, message):
+def test_invalid_spaces_are_refused(genes, message):
     with pytest.raises(ValueError, match=message):
         SearchSpace(genes)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [((), "has no options"), ((1, 1), "names an option twice"), ((2, 1), "must ascend")]
+    ("options", "message"),
+    [((), "has no options"), ((1, 1), "has a repeated option"), ((2, 1), "must be in ascending order")],
 )
-def test_genes_that_make_no_sense_are_refused(options, message):
+def test_invalid_genes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Gene("a", options)
 

@@ -33,7 +33,7 @@ from nasjax.pareto import hypervolume_exact, non_dominated_exact
 from nasjax.predictors import PREDICTORS
 from nasjax.registry import settings
 from nasjax.tactics import TACTICS, Problem, Warm
-from nasjax.tactics.predicting import best_first
+from nasjax.tactics.predicting import rank_order
 
 CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 800, 1000)
 """Numbers of validations at which results are printed."""
@@ -66,7 +66,7 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
     if earlier is not None:
         cold = ",".join([name, *(pair for pair in pairs if not pair.startswith("warm="))])
         archs, values = _earlier(cold, earlier, seed)
-        order = np.asarray(best_first(values))
+        order = np.asarray(rank_order(values))
         warm = Warm(archs[order], values[order])
     problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, benchmark.reference, unlimited,
                       benchmark.inputs, warm=warm)  # fmt: skip

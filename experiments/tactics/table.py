@@ -84,7 +84,9 @@ def warm(runs):
             continue
         earlier, wanted = method.partition("warm=")[2], 0.99 * problems.create(name).best
         alike = {seed: run for seed, run in runs.get((EHVI, name), {}).items() if seed in seeds}
-        latencies = [problems.create(each).true(problems.create(each).space.everything())[:, 1] for each in (earlier, name)]
+        latencies = [
+            problems.create(each).true(problems.create(each).space.all_architectures())[:, 1] for each in (earlier, name)
+        ]
         cells = [middle(np.array(after(which, number)) / problems.create(name).best * 100, 2)
                  for number in (50, 100) for which in (seeds, alike)]  # fmt: skip
         line(earlier.rpartition(":")[2], name.rpartition(":")[2], f"{np.corrcoef(latencies)[0, 1]:.2f}", len(seeds),

@@ -1,4 +1,4 @@
-"""Algorithms: optimisers of a population as pure jitted `init`, `ask`, `tell` on a state pytree; all minimise."""
+"""Algorithms: population-based optimisers with pure, jitted `init`, `ask` and `tell` on a state pytree; all minimise."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,21 +18,23 @@ from nasjax.types import Objectives, Population, PRNGKey, Violations
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """What every algorithm offers: a frozen dataclass of settings with three pure functions; the state is any pytree."""
+    """Protocol of algorithms: a frozen dataclass of settings with three pure functions; the state is any pytree."""
 
-    population: int
+    @property
+    def population(self) -> int:
+        """The number of architectures that each `ask` returns."""
 
     def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> Any:
-        """The first state; `start` are architectures to begin with, `objectives` how many values `tell` will bring."""
+        """The initial state. `start` are architectures to begin with, `objectives` is the number of objectives."""
 
     def ask(self, state: Any) -> tuple[Int[Array, "pop genes"], Any]:
-        """`population` canonical architectures to be scored."""
+        """`population` canonical architectures to be evaluated next, and the new state."""
 
     def tell(self, state: Any, archs: Population, objectives: Objectives, violations: Violations | None = None) -> Any:
-        """The state that knows these values; NaN rows have failed, `violations` above 0 break a constraint."""
+        """The state updated with evaluated architectures; rows with NaN failed, `violations` above 0 break a constraint."""
 
 
-ALGORITHMS: dict[str, Any] = {
+ALGORITHMS: dict[str, type[Algorithm]] = {
     "nsga2": NSGA2,
     "age_moea": AGEMOEA,
     "unsga3": UNSGA3,
@@ -46,4 +48,4 @@ ALGORITHMS: dict[str, Any] = {
     "differential_evolution": DifferentialEvolution,
     "evosax": Evosax,
 }
-"""The algorithms by name."""
+"""Algorithms by name, as in `algorithm=NAME`."""

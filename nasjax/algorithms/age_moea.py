@@ -1,4 +1,4 @@
-"""AGE-MOEA (Panichella 2019): spread along the front measured in the norm that fits the front's own shape."""
+"""AGE-MOEA (Panichella 2019): diversity along the front is measured in the norm that fits the front's shape."""
 
 from dataclasses import dataclass
 
@@ -13,53 +13,63 @@ from nasjax.types import PRNGKey
 
 @dataclass(frozen=True)
 class AGEMOEA(Genetic):
-    """The best survive by front, then by distance from those chosen and nearness to the ideal point, in the front's norm."""
+    """AGE-MOEA: survival by front, then by distance to selected points and proximity to the ideal point."""
 
-    def _keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
+    def _survival_keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
         first = ranks == 0
         scaled = jnp.nan_to_num(normalised(values, first), nan=1e12)
-        corners = _corners(scaled, first)
-        power = _shape(scaled, first, corners)
+        extremes = _extreme_points(scaled, first)
+        power = _front_norm(scaled, first, extremes)
         size = (jnp.abs(scaled) ** power).sum(axis=1) ** (1 / power)
-        # Beyond the first front what is nearer to the ideal point is better.
-        score = jnp.where(first, _spread(scaled, first, corners, size, power, self.population), 1 / jnp.maximum(size, 1e-8))
+        # Beyond the first front, points nearer to the ideal point are better.
+        score = jnp.where(
+            first, _survival_score(scaled, first, extremes, size, power, self.population), 1 / jnp.maximum(size, 1e-8)
+        )
         return -score, ranks
 
 
-def _off_axis(scaled: Float[Array, "all obj"], axis: Float[Array, " obj"]) -> Float[Array, " all"]:
+def _squared_distance_to_axis(scaled: Float[Array, "all obj"], axis: Float[Array, " obj"]) -> Float[Array, " all"]:
     """The squared distance of each row from the line through the ideal point along `axis`."""
     along = (scaled * axis[None]).sum(axis=1) / (axis**2).sum()
     return ((scaled - along[:, None] * axis[None]) ** 2).sum(axis=1)
 
 
-def _corners(scaled: Float[Array, "all obj"], first: Bool[Array, " all"]) -> Bool[Array, " all"]:
-    """The row of the first front nearest to each axis."""
-    corners = jnp.zeros(first.shape, bool)
+def _extreme_points(scaled: Float[Array, "all obj"], first: Bool[Array, " all"]) -> Bool[Array, " all"]:
+    """Mask of the points of the first front nearest to each axis."""
+    extremes = jnp.zeros(first.shape, bool)
     for axis in jnp.eye(scaled.shape[1]):
-        apart = jnp.where(first & ~corners, _off_axis(scaled, axis + 1e-6), jnp.inf)
-        corners = corners.at[apart.argmin()].set(True)
-    return corners & first
+        apart = jnp.where(first & ~extremes, _squared_distance_to_axis(scaled, axis + 1e-6), jnp.inf)
+        extremes = extremes.at[apart.argmin()].set(True)
+    return extremes & first
 
 
-def _shape(scaled: Float[Array, "all obj"], first: Bool[Array, " all"], corners: Bool[Array, " all"]) -> Float[Array, ""]:
-    """The norm whose unit sphere passes through the middle of the front: 1 is a plane, 2 a ball, less is convex."""
+def _front_norm(
+    scaled: Float[Array, "all obj"], first: Bool[Array, " all"], extremes: Bool[Array, " all"]
+) -> Float[Array, ""]:
+    """The exponent p of the L_p norm whose unit sphere passes through the middle of the front.
+
+    1 is a plane, 2 a sphere, less than 1 a convex front; limited to 0.1 to 20.
+    """
     dimensions = scaled.shape[1]
-    inner = first & ~corners
-    middle = scaled[jnp.where(inner, _off_axis(scaled, jnp.ones(dimensions)), jnp.inf).argmin()].mean()
+    inner = first & ~extremes
+    middle = scaled[jnp.where(inner, _squared_distance_to_axis(scaled, jnp.ones(dimensions)), jnp.inf).argmin()].mean()
     power = jnp.log(float(dimensions)) / -jnp.log(jnp.clip(middle, 1e-6, 1 - 1e-6))
     return jnp.where(inner.any() & (power > 0.1), jnp.clip(power, 0.1, 20.0), 1.0)
 
 
-def _spread(
+def _survival_score(
     scaled: Float[Array, "all obj"],
     first: Bool[Array, " all"],
-    corners: Bool[Array, " all"],
+    extremes: Bool[Array, " all"],
     size: Float[Array, " all"],
     power: Float[Array, ""],
     number: int,
 ) -> Float[Array, " all"]:
-    """The survival score of the first front: corners, then at each turn the row that is farthest from its two nearest
-    chosen neighbours, relative to its own size."""
+    """Survival scores of the first front: infinite for extreme points, then greedily in the order of selection.
+
+    The next point selected is the one with the greatest summed distance to its two nearest selected points, divided by its
+    own norm.
+    """
     scaled = jnp.where(first[:, None], scaled, 0)
     size = jnp.where(size < 1e-8, 1, size)
 
@@ -76,16 +86,16 @@ def _spread(
     def turn(_, carry):
         score, near = carry
         nearest, second = near
-        # With one neighbour chosen its distance alone counts; rows not chosen yet have a negative score.
+        # With only one point selected, its distance alone counts. Rows not yet selected have a negative score.
         total = nearest + jnp.where(jnp.isinf(second), 0, second)
         total = jnp.where(first & (score < 0), total, -1.0)
         row = total.argmax()
         chosen = choose(score, near, row, total[row])
-        return _either(total[row] >= 0, chosen, (score, near))
+        return _select(total[row] >= 0, chosen, (score, near))
 
     def corner(index, carry):
-        row = jnp.argsort(~corners)[index]
-        return _either(corners[row], choose(*carry, row, jnp.inf), carry)
+        row = jnp.argsort(~extremes)[index]
+        return _select(extremes[row], choose(*carry, row, jnp.inf), carry)
 
     far = jnp.full(first.shape, jnp.inf)
     carry = jnp.full(first.shape, -1.0), (far, far)
@@ -93,8 +103,8 @@ def _spread(
     return lax.fori_loop(0, number, turn, carry)[0]
 
 
-def _either(condition, yes, no):
-    """`jnp.where` over the leaves of two carries."""
+def _select(condition, yes, no):
+    """`jnp.where` over the leaves of two loop carries."""
     score, (nearest, second) = yes
     other, (near, after) = no
     return jnp.where(condition, score, other), (jnp.where(condition, nearest, near), jnp.where(condition, second, after))

@@ -1,4 +1,4 @@
-"""A genetic algorithm for one objective; for several, one that seeks the best along each of many directions."""
+"""Genetic algorithm for one objective; for several, it optimises many weighted Chebyshev objectives at once."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nasjax.algorithms.decomposition import chebyshev, directions, normalised, places
+from nasjax.algorithms.decomposition import best_positions, chebyshev, directions, normalised
 from nasjax.algorithms.genetic import Genetic
 from nasjax.types import PRNGKey
 
 
 @dataclass(frozen=True)
 class GA(Genetic):
-    """The best survive; for several objectives the best by each of `population` Chebyshev weights, then the next."""
+    """Survival by the objective; with several, by the best position along any of `population` Chebyshev directions."""
 
-    def _keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
+    def _survival_keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
         scores = chebyshev(normalised(values, ranks == 0), directions(values.shape[1], self.population))
-        # A row that does not count takes no other row's place.
+        # Invalid rows must not take a position from valid ones.
         scores = jnp.where((ranks < len(ranks))[None], scores, jnp.nan)
-        return jax.random.uniform(key, ranks.shape), places(scores)
+        return jax.random.uniform(key, ranks.shape), best_positions(scores)

@@ -1,6 +1,6 @@
-"""What the genetic algorithms share: survivors, best first, whose children compete with them (mu + lambda).
+"""Base class of the genetic algorithms: (mu + lambda) selection of survivors, kept in order from best to worst.
 
-An algorithm says in which order rows survive (`_keys`) and, where it is not by a binary tournament, who mates (`_parents`).
+An algorithm defines the order of survival (`_survival_keys`) and may replace the binary tournament (`_select_parents`).
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from nasjax.algorithms.variation import first, offspring
+from nasjax.algorithms.variation import initial_population, offspring
 from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated_sort, penalised
 from nasjax.space import SearchSpace, duplicates
@@ -36,7 +36,11 @@ class GeneticState:
 
 @dataclass(frozen=True)
 class Genetic(ABC):
-    """`crossover` is the share of children with two parents; `mutation` the rate a gene (None: one gene a child)."""
+    """Settings of all genetic algorithms.
+
+    `crossover` is the share of children with two parents, `mutation` the probability that a gene mutates (None: one gene per
+    child on average). Raises ConfigError for invalid settings.
+    """
 
     population: int = 50
     crossover: float = 0.9
@@ -51,19 +55,22 @@ class Genetic(ABC):
 
     @partial(jax.jit, static_argnums=(0, 2, 4))
     def init(self, key: PRNGKey, space: SearchSpace, start: Population | None = None, objectives: int = 2) -> GeneticState:
-        """The state whose first `ask` is `start`'s first distinct rows, topped up with samples; `objectives`: how many."""
+        """The initial state; the first `ask` returns the distinct rows of `start`, topped up with random architectures.
+
+        `objectives` is the number of objectives.
+        """
         draw, key = jax.random.split(key)
-        archs = first(draw, space, start, self.population)
+        archs = initial_population(draw, space, start, self.population)
         unknown = jnp.full((self.population, objectives), jnp.nan, jnp.float32)
         return GeneticState(space, key, jnp.zeros((), jnp.int32), archs, unknown)
 
     @partial(jax.jit, static_argnums=0)
     def ask(self, state: GeneticState) -> tuple[Int[Array, "pop genes"], GeneticState]:
-        """The architectures to be scored next: canonical, distinct, none of them a survivor where the space has enough."""
+        """The next architectures to evaluate: canonical, distinct, and no survivors if the space is large enough."""
 
         def children() -> Int[Array, "pop genes"]:
             keys = jax.random.split(jax.random.fold_in(state.key, state.step), 6)
-            parents = self._parents(state, keys[0])
+            parents = self._select_parents(state, keys[0])
             return offspring(state.space, keys[1:], parents, state.archs, self.crossover, self.mutation)
 
         archs = lax.cond(state.step == 0, lambda: state.archs, children)
@@ -77,35 +84,35 @@ class Genetic(ABC):
         objectives: Objectives,
         violations: Violations | None = None,
     ) -> GeneticState:
-        """The best of the survivors and `archs` (any number); duplicates, then NaN, last."""
+        """The best of the survivors and any number of evaluated architectures; repeated, then failed rows come last."""
         archs = jnp.concatenate([state.archs, state.space.canonical(archs)])
-        told = penalised(jnp.asarray(objectives, state.objectives.dtype), violations)
-        values = jnp.concatenate([state.objectives, told])
+        new = penalised(jnp.asarray(objectives, state.objectives.dtype), violations)
+        values = jnp.concatenate([state.objectives, new])
         failed = jnp.isnan(values).any(axis=1)
-        # Failed rows go last first, so that of two equal rows the one with a value is kept.
-        order = _failed_last(failed)
+        # Failed rows move to the end first, so that of two equal architectures the one with values is kept.
+        order = _failed_last_order(failed)
         archs, values, failed = archs[order], values[order], failed[order]
         repeated = duplicates(archs)
         ranks = non_dominated_sort(values, ~repeated)
-        keys = self._keys(jax.random.fold_in(state.key, -state.step), values, ranks)
+        keys = self._survival_keys(jax.random.fold_in(state.key, -state.step), values, ranks)
         best = jnp.lexsort((*keys, repeated.astype(jnp.int32) + 2 * failed.astype(jnp.int32)))[: self.population]
         return replace(state, archs=archs[best], objectives=values[best])
 
     @abstractmethod
-    def _keys(
+    def _survival_keys(
         self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]
     ) -> tuple[Float[Array, " all"] | Int[Array, " all"] | Bool[Array, " all"], ...]:
-        """What survivors are sorted by, the last first (`jnp.lexsort`); `ranks` is `all` where a row does not count."""
+        """Sort keys of survival, the most significant last (`jnp.lexsort`); invalid rows have the number of rows as rank."""
 
-    def _parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
-        """Survivors stand best first: the smaller index wins a binary tournament."""
+    def _select_parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
+        """Parents by binary tournament: survivors are ordered from best to worst, so the smaller index wins."""
         shape = (2, 2, self.population)
         one, other = state.archs[jax.random.randint(key, shape, 0, len(state.archs)).min(axis=0)]
         return one, other
 
 
-def _failed_last(failed: Bool[Array, " all"]) -> Int[Array, " all"]:
-    """The order that puts failed rows last and changes nothing else: a sort of two values needs no comparisons."""
+def _failed_last_order(failed: Bool[Array, " all"]) -> Int[Array, " all"]:
+    """Stable order that puts failed rows last; two cumulative sums are cheaper than a sort."""
     kept = jnp.cumsum(~failed, dtype=jnp.int32)
     places = jnp.where(failed, kept[-1] + jnp.cumsum(failed, dtype=jnp.int32), kept) - 1
     return jnp.zeros(len(failed), jnp.int32).at[places].set(jnp.arange(len(failed), dtype=jnp.int32))

@@ -1,7 +1,7 @@
-"""MOEA/D (Zhang and Li 2007): a front as many single-objective problems that help their neighbours.
+"""MOEA/D (Zhang and Li 2007): decomposes the front into single-objective problems that share solutions with neighbours.
 
-A child may replace the incumbent of any problem, not only of its parents' (global replacement, Wang et al. 2016), so that
-all children are asked for at once; survivors are distinct, the second best of a problem where one row is best of several.
+A child may replace the incumbent of any problem (global replacement, Wang et al. 2016), so all children are asked for at
+once. Survivors are distinct: where one row is the best of several problems, the second best is kept too.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from nasjax.types import PRNGKey
 
 @dataclass(frozen=True)
 class MOEAD(GA):
-    """One augmented-Chebyshev problem a member; parents are the best of two of the `neighbours` nearest problems."""
+    """MOEA/D with `population` augmented Chebyshev problems; parents solve two of the `neighbours` nearest problems."""
 
     neighbours: int = 20
 
@@ -31,15 +31,15 @@ class MOEAD(GA):
         if self.neighbours < 2:
             raise ConfigError(f"algorithm.neighbours must be at least 2, not {self.neighbours}")
 
-    def _parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
+    def _select_parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
         number, dimensions = self.population, state.objectives.shape[1]
         scaled = normalised(state.objectives, non_dominated(state.objectives))
         scores = chebyshev(scaled, directions(dimensions, number))
         best = jnp.where(jnp.isnan(scores), jnp.inf, scores).argmin(axis=1)
-        near = jnp.asarray(_nearest(dimensions, number, min(self.neighbours, number)))
+        near = jnp.asarray(_nearest_directions(dimensions, number, min(self.neighbours, number)))
         which, far = jax.random.split(key)
         pair = jax.random.randint(which, (2, number), 0, near.shape[1])
-        # One pair in ten comes from anywhere, or neighbours would never hear of the rest (Li and Zhang 2009).
+        # One pair in ten comes from all problems, to spread solutions beyond neighbourhoods (Li and Zhang 2009).
         anyone = jax.random.randint(far, (2, number), 0, 10 * number)
         problem = jnp.where(anyone[:1] < number, anyone[::-1] % number, near[jnp.arange(number)[None], pair])
         one, other = state.archs[best[problem]]
@@ -47,7 +47,8 @@ class MOEAD(GA):
 
 
 @lru_cache(maxsize=64)
-def _nearest(objectives: int, number: int, neighbours: int) -> Int[np.ndarray, "number neighbours"]:
+def _nearest_directions(objectives: int, number: int, neighbours: int) -> Int[np.ndarray, "number neighbours"]:
+    """For each direction the indices of the `neighbours` nearest ones, itself included."""
     towards = directions(objectives, number)
     apart = np.linalg.norm(towards[:, None] - towards[None], axis=2)
     return np.argsort(apart, axis=1, kind="stable")[:, :neighbours].astype(np.int32)

@@ -1,6 +1,6 @@
-"""NSGA-II (Deb et al. 2002) with operators for categorical genes, on the device from the first generation to the last.
+"""NSGA-II (Deb et al. 2002) with operators for categorical genes, fully on the device.
 
-A plain (mu + lambda) genetic algorithm for one objective.
+With one objective it is a plain (mu + lambda) genetic algorithm.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nasjax.types import PRNGKey
 
 @dataclass(frozen=True)
 class NSGA2(Genetic):
-    """The best survive by front, then by crowding distance (the emptier first)."""
+    """NSGA-II: survival by non-domination rank, then by crowding distance (larger is better)."""
 
-    def _keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
+    def _survival_keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
         return -crowding_distance(values, ranks), ranks

@@ -1,4 +1,4 @@
-"""U-NSGA-III (Seada and Deb 2016): fronts, then niches round directions, and mates that compete within their niche."""
+"""U-NSGA-III (Seada and Deb 2016): survival by front and niche around reference directions, with niche-based tournaments."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nasjax.algorithms.decomposition import directions, levels, niches, normalised
+from nasjax.algorithms.decomposition import directions, niches, normalised, positions_in_niche
 from nasjax.algorithms.genetic import Genetic, GeneticState
 from nasjax.pareto import non_dominated
 from nasjax.types import PRNGKey
@@ -14,14 +14,14 @@ from nasjax.types import PRNGKey
 
 @dataclass(frozen=True)
 class UNSGA3(Genetic):
-    """The best survive by front, then from the niche of `population` directions that has fewest, the nearest to its line."""
+    """U-NSGA-III: survival by front, then from the least crowded of `population` niches, nearest to its line first."""
 
-    def _keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
+    def _survival_keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):
         niche, distance = niches(normalised(values, ranks == 0), directions(values.shape[1], self.population))
-        return jax.random.uniform(key, ranks.shape), levels(niche, distance, ranks), ranks
+        return jax.random.uniform(key, ranks.shape), positions_in_niche(niche, distance, ranks), ranks
 
-    def _parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
-        """Of two members of one niche the better wins (its index is smaller: best first), else chance decides."""
+    def _select_parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
+        """Of two rows in one niche the better one wins (the smaller index, as rows are sorted); otherwise a random one."""
         scaled = normalised(state.objectives, non_dominated(state.objectives))
         niche, _ = niches(scaled, directions(scaled.shape[1], self.population))
         first, second = jax.random.randint(key, (2, 2, self.population), 0, len(state.archs))

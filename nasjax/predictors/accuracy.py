@@ -1,4 +1,4 @@
-"""How far cross-validated predictions are from what was measured."""
+"""Errors of predictions against measured values."""
 
 from typing import NamedTuple
 
@@ -7,32 +7,34 @@ from jaxtyping import Array, Float
 from numpy import ndarray
 from scipy.stats import kendalltau
 
-from nasjax.errors import ConfigError
-
 
 class Errors(NamedTuple):
-    """Errors of predictions; NaN where there are too few rows to say (tau: fewer than two, or all alike)."""
+    """Errors of predictions; NaN if there are too few rows (tau: fewer than two rows, or all values equal)."""
 
     rows: int
+    """The number of rows compared."""
     mape: float
-    """Mean absolute error in % of the value (of values other than 0)."""
+    """Mean absolute percentage error, in %; rows whose value is 0 are left out."""
     rmse: float
-    """Root mean squared error, in units of the values."""
+    """Root mean squared error, in the unit of the values."""
     tau: float
-    """Kendall's tau-b between predictions and values, -1 to 1."""
+    """Kendall's tau-b between predictions and values, from -1 to 1."""
 
 
 def errors(values: Float[Array | ndarray, " pop"], held_out: Float[Array | ndarray, " pop"]) -> Errors:
-    """Errors of a model's `held_out` predictions, in float64 on the host; rows where either is NaN are left out."""
+    """Errors of `held_out` predictions of `values`, computed in float64 on the host; rows with a NaN are left out.
+
+    Raises ValueError if the shapes differ.
+    """
     values, held_out = np.asarray(values, np.float64), np.asarray(held_out, np.float64)
     if values.shape != held_out.shape:
-        raise ConfigError(f"values have shape {values.shape}, their predictions {held_out.shape}; they must be the same")
+        raise ValueError(f"values have shape {values.shape}, their predictions {held_out.shape}; the shapes must be equal")
     both = np.isfinite(values) & np.isfinite(held_out)
-    values, found = values[both], held_out[both]
-    missed, some = np.abs(found - values), values != 0
+    values, predicted = values[both], held_out[both]
+    residuals, nonzero = np.abs(predicted - values), values != 0
     return Errors(
         rows=len(values),
-        mape=float(100 * np.mean(missed[some] / np.abs(values[some]))) if some.any() else np.nan,
-        rmse=float(np.sqrt(np.mean(missed**2))) if len(values) else np.nan,
-        tau=float(kendalltau(found, values).statistic) if len(values) > 1 else np.nan,
+        mape=float(100 * np.mean(residuals[nonzero] / np.abs(values[nonzero]))) if nonzero.any() else np.nan,
+        rmse=float(np.sqrt(np.mean(residuals**2))) if len(values) else np.nan,
+        tau=float(kendalltau(predicted, values).statistic) if len(values) > 1 else np.nan,
     )

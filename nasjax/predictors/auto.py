@@ -1,8 +1,7 @@
-"""The predictor that cross-validation likes best, chosen anew at every fit as the archive grows."""
+"""The predictor with the least cross-validated error, selected again at every fit as the archive grows."""
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +9,8 @@ from jaxtyping import Array, Float
 from numpy import ndarray
 
 from nasjax.predictors.accuracy import errors
-from nasjax.predictors.bases import BASES, fitted
+from nasjax.predictors.base import Model
+from nasjax.predictors.bases import BASES, fit_bases
 from nasjax.predictors.inputs import Inputs
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
@@ -19,20 +19,20 @@ from nasjax.types import Mask, Population
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class AutoModel:
-    """The model chosen, of the base named `chosen` (static: predictions compile once a base)."""
+    """The selected model; `chosen` is its predictor's name in `BASES` (static: predictions compile once per predictor)."""
 
     chosen: str = field(metadata={"static": True})
-    model: Any
+    model: Model
 
     @property
     def held_out(self) -> Float[Array, " rows"]:
-        """The chosen model's cross-validated predictions; NaN for rows that do not count."""
+        """The selected model's cross-validated predictions; NaN for invalid rows."""
         return self.model.held_out
 
 
 @dataclass(frozen=True)
 class Auto:
-    """Fits every one of `BASES` that is bearable at this number of rows; takes the least cross-validated squared error."""
+    """Fits all `BASES` suited to the number of rows and selects the one with the least cross-validated RMSE."""
 
     def fit(
         self,
@@ -41,8 +41,8 @@ class Auto:
         values: Float[Array | ndarray, " pop"],
         mask: Mask | None = None,
     ) -> AutoModel:
-        """The model of the rows that count: mask True (None: all) and value not NaN. Runs on the host, not inside jit."""
-        models = fitted(inputs, archs, values, mask)
+        """Fits the valid rows: mask True (None: all) and value not NaN. Runs on the host, not inside jit."""
+        models = fit_bases(inputs, archs, values, mask)
 
         def error(name: str) -> float:
             rmse = errors(values, models[name].held_out).rmse
@@ -55,5 +55,5 @@ class Auto:
     def predict(
         self, inputs: SearchSpace | Inputs, model: AutoModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:
-        """The chosen predictor's mean and deviation."""
+        """Mean and standard deviation by the selected predictor."""
         return BASES[model.chosen].predictor.predict(inputs, model.model, archs)

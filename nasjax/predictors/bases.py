@@ -1,12 +1,13 @@
-"""The predictors that others are made of, each where its cost is bearable."""
+"""Base predictors, which `auto` selects from and `stacked` combines."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.predictors.base import Model, Predictor
 from nasjax.predictors.gaussian_process import GaussianProcess
 from nasjax.predictors.inputs import Inputs
 from nasjax.predictors.mlp import MLP
@@ -17,11 +18,11 @@ from nasjax.types import Mask, Population
 
 
 class Base(NamedTuple):
-    """A predictor, and the numbers of rows between which it is tried."""
+    """A predictor, and the range of the number of valid rows for which it is used."""
 
-    predictor: Any
-    least: int
-    most: float
+    predictor: Predictor
+    min_rows: int
+    max_rows: float
 
 
 BASES: dict[str, Base] = {
@@ -30,36 +31,37 @@ BASES: dict[str, Base] = {
     "svr": Base(SVR(), 10, 1_000),
     "mlp": Base(MLP(), 100, np.inf),
 }
-"""The predictors tried, by name. Exact kernels cost the cube of the rows; networks pay where rows are many."""
+"""Base predictors by name. Exact kernel methods take time cubic in the rows; neural networks need many rows."""
 
 
-def fitted(
+def fit_bases(
     inputs: SearchSpace | Inputs, archs: Population, values: Float[Array | ndarray, " pop"], mask: Mask | None
-) -> dict[str, Any]:
-    """The models of the bases bearable at this number of rows that count."""
+) -> dict[str, Model]:
+    """A fitted model by name for each of `BASES` whose range contains the number of valid rows."""
     values = np.asarray(values, np.float32)
-    counts = ~np.isnan(values) if mask is None else ~np.isnan(values) & np.asarray(mask)
-    rows = int(counts.sum())
+    valid = ~np.isnan(values) if mask is None else ~np.isnan(values) & np.asarray(mask)
+    rows = int(valid.sum())
     return {
-        name: _fitted(base, inputs, np.asarray(archs), values, counts)
+        name: _fit_base(base, inputs, np.asarray(archs), values, valid)
         for name, base in BASES.items()
-        if base.least <= rows <= base.most
+        if base.min_rows <= rows <= base.max_rows
     }
 
 
-def _fitted(
+def _fit_base(
     base: Base,
     inputs: SearchSpace | Inputs,
     archs: Population,
     values: Float[ndarray, " pop"],
-    counts: Mask,
-) -> Any:
-    # A predictor for few rows does not pay for the padding of a large budget; its arrays keep one size all the same.
-    room = 1 << (int(min(base.most, len(values))) - 1).bit_length() if len(values) else 0
-    if len(values) <= room:
-        return base.predictor.fit(inputs, archs, values, counts)
-    kept = np.argsort(~counts, kind="stable")[:room]
-    model = base.predictor.fit(inputs, archs[kept], values[kept], counts[kept])
+    valid: Mask,
+) -> Model:
+    """Fits one base predictor. If `archs` is padded beyond the number of rows it is used for, surplus padding is cut off."""
+    # A predictor for few rows should not pay for the padding of a large budget; a power of two avoids recompilation.
+    capacity = 1 << (int(min(base.max_rows, len(values))) - 1).bit_length() if len(values) else 0
+    if len(values) <= capacity:
+        return base.predictor.fit(inputs, archs, values, valid)
+    kept = np.argsort(~valid, kind="stable")[:capacity]
+    model = base.predictor.fit(inputs, archs[kept], values[kept], valid[kept])
     held_out = np.full(len(values), np.nan, np.float32)
     held_out[kept] = np.asarray(model.held_out)
-    return model._replace(held_out=jnp.asarray(held_out))
+    return model._replace(held_out=jnp.asarray(held_out))  # type: ignore[attr-defined]

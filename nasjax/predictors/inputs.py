@@ -1,9 +1,9 @@
-"""What predictors read of architectures."""
+"""Inputs and targets of predictors: features of architectures and standardised values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +11,27 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.predictors.base import Model, Predictor
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
 
 
 class Targets(NamedTuple):
-    """Measurements as a predictor fits them: `mean + unit * values`, with variance 1; rows that do not count are 0."""
+    """Standardised measurements: the measured values are `mean + unit * values`."""
 
     counts: Float[Array, " pop"]
+    """1 for valid rows, 0 for the others."""
     rows: Float[Array, ""]
+    """The number of valid rows, at least 1."""
     mean: Float[Array, ""]
     unit: Float[Array, ""]
+    """The standard deviation of the measured values; 1 if they are constant."""
     values: Float[Array, " pop"]
+    """Mean 0 and variance 1; 0 for invalid rows."""
 
 
-def targets(values: Float[Array | ndarray, " pop"], mask: Mask | None) -> Targets:
-    """The rows that count have mask True (None: all) and a value that is not NaN; `rows` is their number, at least 1."""
+def standardise_targets(values: Float[Array | ndarray, " pop"], mask: Mask | None) -> Targets:
+    """Standardises the values of the valid rows: those whose mask is True (None: all) and whose value is not NaN."""
     values = jnp.asarray(values, jnp.float32)
     counts = ~jnp.isnan(values) if mask is None else ~jnp.isnan(values) & mask
     rows = jnp.maximum(counts.astype(jnp.float32).sum(), 1)
@@ -37,45 +42,49 @@ def targets(values: Float[Array | ndarray, " pop"], mask: Mask | None) -> Target
     return Targets(counts.astype(jnp.float32), rows, mean, unit, centred / unit)
 
 
-def held_out(known: Targets, predicted: Float[Array, " pop"]) -> Float[Array, " pop"]:
-    """Predictions of rows by models that have not seen them: NaN for rows that do not count, or where there is but one."""
+def mask_held_out(known: Targets, predicted: Float[Array, " pop"]) -> Float[Array, " pop"]:
+    """Cross-validated predictions with NaN for invalid rows, and for all rows if only one is valid."""
     return jnp.where((known.counts > 0) & (known.rows > 1), predicted, jnp.nan)
 
 
-def by_family(
-    features: Float[Array, "pop features"], known: Targets, families: Float[Array, "features families"]
+def scale_by_group(
+    features: Float[Array, "pop features"], known: Targets, groups: Float[Array, "features groups"]
 ) -> tuple[Float[Array, " features"], Float[Array, " features"], Float[Array, "pop features"]]:
-    """Centre, scale, and the features centred and scaled: a family varies by one unit in all; rows that do not count are 0.
+    """Centre, scale, and the features standardised by group: variances within a group add up to 1; invalid rows are 0.
 
-    Scales, lengths and their priors then mean the same in every space.
+    Kernel scales and their priors then mean the same in every search space.
     """
     centre = (features * known.counts[:, None]).sum(0) / known.rows
     centred = (features - centre[None]) * known.counts[:, None]
-    spread = jnp.sqrt(((centred**2).sum(0) @ families) / known.rows)
-    scale = families @ jnp.where(spread > 1e-6, spread, 1)
+    spread = jnp.sqrt(((centred**2).sum(0) @ groups) / known.rows)
+    scale = groups @ jnp.where(spread > 1e-6, spread, 1)
     return centre, scale, centred / scale[None]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prior:
-    """What an earlier search's values let one expect: models of `predictor`, which read `inputs`, one a value."""
+    """Models of an earlier search's measurements, one per metric; their predictions are features of a new search.
 
-    predictor: Any = field(metadata={"static": True})
+    `predictor` fitted the `models` on `inputs`.
+    """
+
+    predictor: Predictor = field(metadata={"static": True})
     inputs: "Inputs"
-    models: tuple[Any, ...]
+    models: tuple[Model, ...]
 
     def features(self, archs: Population) -> Float[Array, "pop models"]:
-        """The expected value by each model."""
+        """The mean that each model predicts."""
         return jnp.stack([self.predictor.predict(self.inputs, model, archs)[0] for model in self.models], 1)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Inputs:
-    """A space's features, the logarithm of an exact cost in all and by part (`parts`, jittable), and what a `prior` expects.
+    """Features of architectures: those of the space, logarithms of an exact cost, and predictions of a prior.
 
-    Offers what a `SearchSpace` offers a predictor: `features`, and their `families`, which share a length scale.
+    `parts` (jittable) returns the exact cost of each part of the network, such as its multiply-accumulates per stage.
+    Predictors use the same interface as of `SearchSpace`: `features`, and `feature_groups`, which share a length scale.
     """
 
     space: SearchSpace = field(metadata={"static": True})
@@ -83,7 +92,7 @@ class Inputs:
     prior: Prior | None = None
 
     def features(self, archs: Population) -> Float[Array, "pop features"]:
-        """The space's features, then log(cost), then log(1 + cost) of every part, then the prior's values."""
+        """The space's features, then log(total cost), then log(1 + cost) of each part, then the prior's predictions."""
         features = [self.space.features(archs)]
         if self.parts is not None:
             costs = self.parts(archs)
@@ -93,27 +102,28 @@ class Inputs:
         return jnp.concatenate(features, axis=1)
 
     @cached_property
-    def families(self) -> tuple[int, ...]:
-        """Per feature the number of its family: the space's, but one for each option of unordered genes; costs by part.
+    def feature_groups(self) -> tuple[int, ...]:
+        """Per feature the number of its group.
 
-        Each of the prior's values is a family of its own.
+        The space's groups come first, where each option of an unordered gene is a separate group; then the total cost, the
+        costs of all parts together, and each of the prior's predictions.
         """
         columns = [
             None if gene.ordered else option
             for gene in self.space.genes
             for option in range(len(gene.options) - (1 if gene.ordered and not gene.needs else 0))
         ]
-        named = list(zip(self.space.families, columns, strict=True))
+        named = list(zip(self.space.feature_groups, columns, strict=True))
         known = list(dict.fromkeys(named))
-        families = [known.index(name) for name in named]
+        groups = [known.index(name) for name in named]
         if self.parts is not None:
             one = jax.ShapeDtypeStruct((1, len(self.space.genes)), jnp.int32)
-            families += [len(known), *([len(known) + 1] * jax.eval_shape(self.parts, one).shape[1])]
-        first = max(families, default=-1) + 1
-        return (*families, *range(first, first + (0 if self.prior is None else len(self.prior.models))))
+            groups += [len(known), *([len(known) + 1] * jax.eval_shape(self.parts, one).shape[1])]
+        first = max(groups, default=-1) + 1
+        return (*groups, *range(first, first + (0 if self.prior is None else len(self.prior.models))))
 
 
-def membership(inputs: SearchSpace | Inputs) -> Float[Array, "features families"]:
-    """One column a family, 1 for its features."""
-    families = np.array((inputs if isinstance(inputs, Inputs) else Inputs(inputs)).families, np.int32)
-    return jnp.asarray(families[:, None] == np.arange(families.max(initial=0) + 1), jnp.float32)
+def group_membership(inputs: SearchSpace | Inputs) -> Float[Array, "features groups"]:
+    """Indicator matrix: element (f, g) is 1 if feature f belongs to group g."""
+    groups = np.array((inputs if isinstance(inputs, Inputs) else Inputs(inputs)).feature_groups, np.int32)
+    return jnp.asarray(groups[:, None] == np.arange(groups.max(initial=0) + 1), jnp.float32)

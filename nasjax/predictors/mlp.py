@@ -1,4 +1,4 @@
-"""An ensemble of small neural networks, trained all at once; the cost of a fit grows with the rows, not with their cube."""
+"""Ensemble of small neural networks, trained together; the time of a fit grows linearly with the number of rows."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -12,13 +12,13 @@ from jaxtyping import Array, Float
 from numpy import ndarray
 
 from nasjax.errors import ConfigError
-from nasjax.predictors.inputs import Inputs, by_family, held_out, membership, targets
+from nasjax.predictors.inputs import Inputs, group_membership, mask_held_out, scale_by_group, standardise_targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
 
 
 class Layers(NamedTuple):
-    """One member: two hidden layers beside a linear one."""
+    """Weights of one member: two hidden layers, and a linear layer from features to output beside them."""
 
     linear: Float[Array, " features"]
     first: Float[Array, "features hidden"]
@@ -37,16 +37,17 @@ class MLPModel(NamedTuple):
     unit: Float[Array, ""]
     layers: Layers
     noise: Float[Array, ""]
-    """Root mean squared error of the held-out predictions: the least deviation."""
+    """Root mean squared error of the held-out predictions; the least standard deviation that is predicted."""
     held_out: Float[Array, " rows"]
-    """Of each row by the member that has not seen it; NaN for rows that do not count."""
+    """Predictions of each row by the member that has not seen it; NaN for invalid rows."""
 
 
 @dataclass(frozen=True)
 class MLP:
-    """`members` networks of two layers of `hidden` units, each fitted to all rows but every `members`-th one of its own.
+    """Ensemble of `members` networks with two layers of `hidden` units; each is fitted without every `members`-th row.
 
-    `steps` of Adam on all rows at once, with weight decay `decay`.
+    Training takes `steps` full-batch steps of AdamW with learning rate `rate` (cosine decay) and weight decay `decay`.
+    Raises ConfigError for invalid settings.
     """
 
     members: int = 8
@@ -72,21 +73,23 @@ class MLP:
         values: Float[Array | ndarray, " pop"],
         mask: Mask | None = None,
     ) -> MLPModel:
-        """The model of the rows that count: mask True (None: all) and value not NaN."""
-        known = targets(values, mask)
-        centre, scale, features = by_family(inputs.features(archs), known, membership(inputs))
-        # Row by row in turn, so that every member leaves out early and late measurements alike.
-        turn = (jnp.cumsum(known.counts).astype(jnp.int32) - 1) % self.members
-        unseen = (turn[None] == jnp.arange(self.members)[:, None]).astype(jnp.float32)
+        """Fits the valid rows: mask True (None: all) and value not NaN."""
+        known = standardise_targets(values, mask)
+        centre, scale, features = scale_by_group(inputs.features(archs), known, group_membership(inputs))
+        # Rows take turns, so that every member leaves out both early and late measurements.
+        fold_of_row = (jnp.cumsum(known.counts).astype(jnp.int32) - 1) % self.members
+        unseen = (fold_of_row[None] == jnp.arange(self.members)[:, None]).astype(jnp.float32)
         weight = known.counts[None] * (1 - unseen)
         weight = weight / jnp.maximum(weight.sum(1, keepdims=True), 1)
-        start = jax.vmap(partial(_start, features.shape[1], self.hidden))(jax.random.split(jax.random.key(0), self.members))
+        start = jax.vmap(partial(_initial_layers, features.shape[1], self.hidden))(
+            jax.random.split(jax.random.key(0), self.members)
+        )
 
         def loss(layers: Layers) -> Float[Array, ""]:
-            found = jax.vmap(_output, (0, None))(layers, features)
-            return (weight * (found - known.values[None]) ** 2).sum()
+            outputs = jax.vmap(_forward, (0, None))(layers, features)
+            return (weight * (outputs - known.values[None]) ** 2).sum()
 
-        with jax.numpy_dtype_promotion("standard"):  # Optax needs it.
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
             rates = optax.cosine_decay_schedule(self.rate, self.steps)
             adam = optax.adamw(rates, weight_decay=self.decay)
 
@@ -96,27 +99,28 @@ class MLP:
                 return (optax.apply_updates(layers, updates), state), None
 
             layers = lax.scan(step, (start, adam.init(start)), length=self.steps)[0][0]
-        found = (jax.vmap(_output, (0, None))(layers, features) * unseen).sum(0)
-        noise = jnp.sqrt((known.counts * (found - known.values) ** 2).sum() / known.rows)
-        others = held_out(known, known.mean + known.unit * found)
+        outputs = (jax.vmap(_forward, (0, None))(layers, features) * unseen).sum(0)
+        noise = jnp.sqrt((known.counts * (outputs - known.values) ** 2).sum() / known.rows)
+        others = mask_held_out(known, known.mean + known.unit * outputs)
         return MLPModel(centre, scale, known.mean, known.unit, layers, known.unit * noise, others)
 
     @partial(jax.jit, static_argnums=0)
     def predict(
         self, inputs: SearchSpace | Inputs, model: MLPModel, archs: Population
     ) -> tuple[Float[Array, " pop"], Float[Array, " pop"]]:
-        """Mean of the members; deviation between them, and the cross-validated error beside it."""
+        """Mean of the members; standard deviation from their disagreement and the cross-validated error."""
         features = (inputs.features(archs) - model.centre[None]) / model.scale[None]
-        found = jax.vmap(_output, (0, None))(model.layers, features)
-        between = model.unit * found.std(0)
-        return model.mean + model.unit * found.mean(0), jnp.sqrt(between**2 + jnp.maximum(model.noise, 1e-6) ** 2)
+        outputs = jax.vmap(_forward, (0, None))(model.layers, features)
+        between = model.unit * outputs.std(0)
+        return model.mean + model.unit * outputs.mean(0), jnp.sqrt(between**2 + jnp.maximum(model.noise, 1e-6) ** 2)
 
 
-def _start(features: int, hidden: int, key: Array) -> Layers:
+def _initial_layers(features: int, hidden: int, key: Array) -> Layers:
+    """Random initial weights of one member."""
     first, second, last = jax.random.split(key, 3)
     return Layers(
         linear=jnp.zeros(features),
-        # Features have unit variance by family, not one by one; a smooth start predicts best from few rows.
+        # Features have unit variance per group, not each; a smooth initial function predicts best from few rows.
         first=0.4 * jax.random.normal(first, (features, hidden)),
         shift=jnp.zeros(hidden),
         second=jax.random.normal(second, (hidden, hidden)) * (1 / hidden) ** 0.5,
@@ -125,7 +129,8 @@ def _start(features: int, hidden: int, key: Array) -> Layers:
     )
 
 
-def _output(layers: Layers, features: Float[Array, "pop features"]) -> Float[Array, " pop"]:
+def _forward(layers: Layers, features: Float[Array, "pop features"]) -> Float[Array, " pop"]:
+    """The output of one member for each row."""
     inner = jax.nn.silu(features @ layers.first + layers.shift[None])
     inner = jax.nn.silu(inner @ layers.second + layers.bias[None])
     return features @ layers.linear + inner @ layers.last

@@ -28,7 +28,7 @@ from nasjax.searches.measure import measuring
 from nasjax.searches.problem import SearchProblem, SelfMeasuring, search_problem
 from nasjax.searches.warm_start import warm_start as start_from
 from nasjax.supernets import SuperNet
-from nasjax.tactics import REDUCTIONS, TACTICS, Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, within
+from nasjax.tactics import REDUCTIONS, TACTICS, Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, restrict
 from nasjax.tasks import Task
 from nasjax.types import Population, PRNGKey
 
@@ -268,9 +268,9 @@ def _steps(
 def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress]:
     """A random sample (none where a warm start has values), the reduction, then the tactic on what is left of the space."""
     for_tactic, store = search.tactic_problem, search.store
-    measured = Measured.nothing(jax.random.fold_in(key, 1), for_tactic)
+    measured = Measured.empty(jax.random.fold_in(key, 1), for_tactic)
     first = 0
-    if for_tactic.warm is not None and reduction.informed(for_tactic.warm):
+    if for_tactic.warm is not None and reduction.has_enough_values(for_tactic.warm):
         known = for_tactic.warm
     else:
         first = reduction.sample
@@ -285,11 +285,11 @@ def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGK
         store.save_fits(-1, search.named(fits))
         store.save_reduction(options)
     reduced = Reduced(for_tactic.space, options)
-    state = tactic.init(key, within(for_tactic, reduced))
-    archs, inside = reduced.lower(known.archs)
+    state = tactic.init(key, restrict(for_tactic, reduced))
+    archs, inside = reduced.to_reduced(known.archs)
     if inside.any() and first:
         state = tactic.tell(state, archs[inside], known.values[inside])
-    yield from _steps(search, tactic, state, for_tactic.evaluations, first, reduced.lift)
+    yield from _steps(search, tactic, state, for_tactic.evaluations, first, reduced.to_full)
 
 
 def _dumped(state: Any) -> bytes:

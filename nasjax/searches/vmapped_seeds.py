@@ -21,7 +21,7 @@ from nasjax.searches.loop import tactic_problem
 from nasjax.searches.problem import search_problem
 from nasjax.supernets.tabular import TabularNet
 from nasjax.tactics import TACTICS
-from nasjax.tactics.vmapped import over_seeds
+from nasjax.tactics.vmapped import run_seeds
 from nasjax.types import Population
 
 
@@ -76,7 +76,7 @@ def search_seeds(
     if net.rows() is not None or np.isnan(columns).any():
         raise ConfigError(f"many seeds at once need a complete table without failed networks, which {net.name} is not")
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    found, _ = over_seeds(settings("tactic", TACTICS, tactic), for_tactic, _Lookup(net.archs, columns), keys)
+    found, _ = run_seeds(settings("tactic", TACTICS, tactic), for_tactic, _Lookup(net.archs, columns), keys)
     archs = np.asarray(found)
     values = goals.minimised(net(archs.reshape(-1, archs.shape[2])))
     return Runs(goals, archs, values.reshape(*archs.shape[:2], -1))

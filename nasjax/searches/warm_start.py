@@ -20,7 +20,7 @@ from nasjax.searches.problem import SearchProblem
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tactics import Warm
-from nasjax.tactics.predicting import ranked
+from nasjax.tactics.predicting import sort_by_rank
 
 Row = tuple[np.ndarray, Mapping[str, float]]
 """An architecture, and what was measured of it."""
@@ -60,7 +60,7 @@ def warm_start(place: Path, problem: SearchProblem, goals: Goals, net: Any = Non
         failed = ~np.isfinite(values[:, known]).all(1)
         objectives = np.where(failed[:, None], np.nan, values[:, :number][:, kept])
         broken = np.where(failed, np.nan, violations(values[:, known], limits))
-        order = _order(archs, ranked(archs, objectives.astype(np.float32), broken.astype(np.float32)))
+        order = _order(archs, sort_by_rank(archs, objectives.astype(np.float32), broken.astype(np.float32)))
     else:
         places = {name: i for i, name in enumerate(front)}
         order = np.argsort([places.get(bytes(arch), len(places)) for arch in archs], kind="stable")

@@ -1,11 +1,11 @@
-"""Search tactics: the outer loop that decides what is measured next."""
+"""Search tactics: the outer loop of a search, which decides what to measure next."""
 
 from nasjax.tactics.base import Fit, Measured, Problem, Tactic, Warm
 from nasjax.tactics.concurrent import Concurrent
 from nasjax.tactics.ehvi import Ehvi
 from nasjax.tactics.estimations import FullOnEstimations
 from nasjax.tactics.full import Full
-from nasjax.tactics.popdb import REDUCTIONS, PopDB, Reduced, within
+from nasjax.tactics.popdb import REDUCTIONS, PopDB, Reduced, restrict
 from nasjax.tactics.proxy import Proxy
 from nasjax.tactics.random import Random
 from nasjax.tactics.weaknas import WeakNAS
@@ -19,7 +19,7 @@ TACTICS: dict[str, type[Tactic]] = {
     "proxy": Proxy,
     "ehvi": Ehvi,
 }
-"""Every tactic by name."""
+"""Tactics by name, as in `tactic=NAME`."""
 
 __all__ = [
     "REDUCTIONS",
@@ -38,5 +38,5 @@ __all__ = [
     "Tactic",
     "Warm",
     "WeakNAS",
-    "within",
+    "restrict",
 ]

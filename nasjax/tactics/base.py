@@ -1,6 +1,6 @@
-"""What a tactic is given, the part of its state that all tactics share, and the choice of architectures not seen before."""
+"""The search problem, the protocol of tactics, the state that they share, and the selection of unmeasured architectures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -16,15 +16,16 @@ from nasjax.space import SearchSpace
 from nasjax.types import Population, PRNGKey
 
 Values = Float[Array | np.ndarray, "pop columns"]
-"""One row an architecture: its objectives, minimised, then what only constraints name; NaN marks a failed measurement."""
+"""One row per architecture: objectives, then columns that only constraints name; minimised, NaN if it failed."""
 
 CostFunction = Callable[[Population], Float[Array, " pop"]]
 
-ENUMERABLE = 1_000_000
+MAX_COMBINATIONS = 1_000_000
+"""Spaces with at most this many combinations of options are enumerated when random sampling finds nothing new."""
 
 
 class Warm(NamedTuple):
-    """Architectures of an earlier search, best first, and what is known of them in the problem's columns (NaN: nothing)."""
+    """Architectures of an earlier search, best first, and their known values in the problem's columns (NaN: unknown)."""
 
     archs: Int[np.ndarray, "rows genes"]
     values: Float[np.ndarray, "rows columns"]
@@ -32,13 +33,20 @@ class Warm(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is to be searched, as arrays and functions.
+    """Search problem of a tactic, as arrays and functions: the space, exact costs, limits, predictors and a warm start.
 
-    `costs` has one entry a column, the objectives first, then what only constraints name: a jittable function where it is
-    computed exactly (minimised), None where it must be measured; `limits` the least and greatest value allowed in each.
-    `reference` is the hypervolume's, minimised, one entry an objective; `inputs` what predictors read. Where only some
-    architectures can be measured (a table's), those are `rows`, and `repair` replaces others by the ones that are meant.
-    `warm` is what an earlier search left; `proxies` score architectures on the host, more is better.
+    A problem has columns: the objectives first, then quantities that only constraints name. All columns are minimised or
+    bounded.
+
+    - `space`, `evaluations`: the search space, and the budget of measurements.
+    - `costs`: per column a jittable function if it is computed exactly, None if it must be measured.
+    - `limits`: per column the least and greatest value allowed, infinite if unconstrained.
+    - `reference`: the reference point of the hypervolume, one value per objective.
+    - `algorithm`, `predictor`, `inputs`: the optimiser of inner searches, the predictor, and the features that it reads.
+    - `rows`: the architectures that can be measured, if not all of the space (those of a table).
+    - `repair`: replaces architectures that cannot be measured by the nearest ones that can.
+    - `warm`: what an earlier search measured.
+    - `proxies`: cheap scores by name, computed on the host; more is better.
     """
 
     space: SearchSpace
@@ -55,21 +63,21 @@ class Problem:
     proxies: Mapping[str, Callable[[Population], Float[np.ndarray, " pop"]]] = field(default_factory=dict)
 
     def sample(self, key: PRNGKey, number: int) -> Int[np.ndarray, "number genes"]:
-        """Architectures drawn uniformly, with replacement, from those that can be measured."""
+        """`number` architectures drawn uniformly, with replacement, from those that can be measured."""
         if self.rows is None:
             return np.asarray(self.space.sample(key, number))
         return np.asarray(self.rows)[np.asarray(jax.random.randint(key, (number,), 0, len(self.rows)))]
 
     @property
     def capacity(self) -> int:
-        """The length that arrays of measurements are padded to: nothing compiles again while they fill."""
+        """The length to which measurements are padded: the next power of two of the budget, so that nothing recompiles."""
         return 1 << (max(self.evaluations, 1) - 1).bit_length()
 
 
 class Fit(NamedTuple):
-    """How good the predictor of one column was when it was fitted, by cross-validation; mape in %, rmse in its unit.
+    """Cross-validated errors of the predictor of one column when it was fitted; `mape` in %, `rmse` in the column's unit.
 
-    `chosen` is the name of the predictor where one was chosen among several.
+    `chosen` is the name of the base predictor if one was selected among several (`predictor=auto`).
     """
 
     column: int
@@ -81,10 +89,11 @@ class Fit(NamedTuple):
 
 
 class Tactic(Protocol):
-    """The outer loop of a search, as functions of its state (a pytree that can be saved after every step).
+    """Protocol of tactics: the outer loop of a search as functions of a state, a pytree that can be saved after every step.
 
-    `ask` may return fewer architectures than its batch, or none where the space is exhausted. `tell` gets those asked for,
-    in order, or the first of them where the budget ended, and their value in every column (NaN: failed).
+    `ask` may return fewer architectures than its batch, or none if the space is exhausted. `tell` is called with the
+    architectures asked for, in order, or the first of them if the budget ends there, and their values in all columns (NaN:
+    failed).
     """
 
     def init(self, key: PRNGKey, problem: Problem) -> Any: ...
@@ -97,37 +106,37 @@ class Tactic(Protocol):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Measured:
-    """The state that all tactics share: the problem, and what they have been told, in order."""
+    """State shared by all tactics: the problem, and all measurements in order."""
 
     problem: Problem = field(metadata={"static": True})
     key: PRNGKey
     step: int | np.ndarray
-    archs: Int[np.ndarray, "told genes"]
-    values: Float[np.ndarray, "told columns"]
+    archs: Int[np.ndarray, "measured genes"]
+    values: Float[np.ndarray, "measured columns"]
     fits: tuple[Fit, ...] = ()
 
     @classmethod
-    def nothing(cls, key: PRNGKey, problem: Problem) -> "Measured":
-        """Before the first step."""
+    def empty(cls, key: PRNGKey, problem: Problem) -> "Measured":
+        """The state before the first step."""
         genes, columns = len(problem.space.genes), len(problem.costs)
         return cls(problem, key, np.array(0), np.zeros((0, genes), np.int32), np.zeros((0, columns)))
 
-    def scores(self) -> tuple[Float[np.ndarray, "told obj"], Float[np.ndarray, " told"]]:
-        """Objectives and violations of what was told; NaN where it failed."""
+    def objectives_and_violations(self) -> tuple[Float[np.ndarray, "measured obj"], Float[np.ndarray, " measured"]]:
+        """Objectives and constraint violations of all measurements; NaN where they failed."""
         return self.values[:, : len(self.problem.reference)], np.asarray(violations(self.values, self.problem.limits))
 
     @property
-    def objectives(self) -> Float[np.ndarray, "told obj"]:
-        """What was told, objectives alone; NaN where it failed or breaks a constraint."""
-        objectives, broken = self.scores()
-        return np.where((broken == 0)[:, None], objectives, np.nan)
+    def objectives(self) -> Float[np.ndarray, "measured obj"]:
+        """Objectives of all measurements; NaN where they failed or break a constraint."""
+        objectives, violated = self.objectives_and_violations()
+        return np.where((violated == 0)[:, None], objectives, np.nan)
 
-    def key_of_step(self) -> PRNGKey:
-        """The key of the step to come."""
+    def step_key(self) -> PRNGKey:
+        """The PRNG key of the next step."""
         return jax.random.fold_in(self.key, int(self.step))
 
     def add(self, archs: Population, values: Values) -> "Measured":
-        """With one step's measurements."""
+        """The state with the measurements of one more step."""
         return replace(
             self,
             step=np.array(int(self.step) + 1),
@@ -137,8 +146,8 @@ class Measured:
         )
 
 
-def broken(problem: Problem, archs: Population) -> Float[np.ndarray, " pop"]:
-    """How far architectures are from keeping the constraints on exact costs, 0 where they do (see `pareto.violations`)."""
+def constraint_violations(problem: Problem, archs: Population) -> Float[np.ndarray, " pop"]:
+    """Total violation of the constraints on exact costs, 0 where they hold (see `pareto.violations`)."""
     exact = [(cost, limit) for cost, limit in zip(problem.costs, problem.limits, strict=True) if cost is not None]
     if not exact:
         return np.zeros(len(archs))
@@ -146,30 +155,30 @@ def broken(problem: Problem, archs: Population) -> Float[np.ndarray, " pop"]:
     return np.asarray(violations(values, tuple(limit for _, limit in exact)))
 
 
-def padded(state: Measured) -> tuple[Population, Values]:
-    """What was told, padded with NaN to the budget's capacity, so that nothing compiles again."""
-    told, capacity = len(state.archs), state.problem.capacity
+def padded_measurements(state: Measured) -> tuple[Population, Values]:
+    """Architectures and values measured so far, padded to the capacity with NaN values so that nothing recompiles."""
+    count, capacity = len(state.archs), state.problem.capacity
     archs = np.zeros((capacity, state.archs.shape[1]), np.int32)
     values = np.full((capacity, state.values.shape[1]), np.nan, np.float32)
-    archs[:told], values[:told] = state.archs[:capacity], state.values[:capacity]
+    archs[:count], values[:count] = state.archs[:capacity], state.values[:capacity]
     return archs, values
 
 
-def beginning(state: Measured, number: int) -> Int[np.ndarray, "pop genes"]:
-    """What is measured first: the best of an earlier search, or else architectures drawn uniformly."""
+def initial_batch(state: Measured, number: int) -> Int[np.ndarray, "pop genes"]:
+    """The first architectures to measure: the best of an earlier search if there is one, otherwise random ones."""
     warm = state.problem.warm
     if warm is not None and not len(state.archs):
-        return fresh(state, warm.archs, number)
-    return fresh(state, state.problem.sample(state.key_of_step(), number), number)
+        return unmeasured(state, warm.archs, number)
+    return unmeasured(state, state.problem.sample(state.step_key(), number), number)
 
 
-def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndarray, "pop genes"]:
-    """The first `number` proposals not measured yet; topped up with their mutants, then random architectures.
+def unmeasured(measured: Measured, proposals: Population, number: int) -> Int[np.ndarray, "pop genes"]:
+    """The first `number` proposals not measured yet, topped up with mutants of the proposals, then random architectures.
 
-    Fewer, or none, where the space holds no more.
+    Returns fewer rows, or none, if the space is exhausted.
     """
     problem = measured.problem
-    key = jax.random.fold_in(measured.key_of_step(), 1)
+    key = jax.random.fold_in(measured.step_key(), 1)
     chosen: list[np.ndarray] = []
     known = {arch.tobytes() for arch in measured.archs}
 
@@ -181,7 +190,7 @@ def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndar
                 chosen.append(arch)
         return len(chosen) == number
 
-    def attempts() -> Any:
+    def attempts() -> Iterator[Population]:
         yield proposals
         rate = 1.5 / len(problem.space.genes)
         for i in range(8):
@@ -191,8 +200,8 @@ def fresh(measured: Measured, proposals: Population, number: int) -> Int[np.ndar
             yield problem.sample(jax.random.fold_in(key, i), 2 * number)
         if problem.rows is not None:
             yield jax.random.permutation(jax.random.fold_in(key, 16), problem.rows)
-        elif np.prod(np.array(problem.space.counts, np.float64)) <= ENUMERABLE:
-            yield jax.random.permutation(jax.random.fold_in(key, 16), problem.space.everything())
+        elif np.prod(np.array(problem.space.counts, np.float64)) <= MAX_COMBINATIONS:
+            yield jax.random.permutation(jax.random.fold_in(key, 16), problem.space.all_architectures())
 
     for archs in attempts():
         if take(archs):

@@ -1,14 +1,13 @@
-"""Greedy expected hypervolume improvement on predictions: few validations, each where it adds most.
+"""Greedy expected hypervolume improvement on predictions: small batches, for the fewest validations.
 
-A start spread over the exact cost, both extremes included; then, again and again: a predictor is fitted to every objective
-that is not computed, an algorithm searches the predictions from the front on (a small space is predicted whole), and of all
-that it finds the batch is taken that promises to add most to the hypervolume.
+The start is spread over an exact cost, extremes included. Each step then fits a predictor to every objective that is not
+computed, collects candidates (a search on predictions that starts from the front, or all architectures of a small space),
+and selects the batch with the greatest expected gain in hypervolume.
 """
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,27 +18,36 @@ from jaxtyping import Array, Float, Int
 from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated_exact, violations
-from nasjax.space import duplicates
-from nasjax.tactics.base import ENUMERABLE, Measured, Problem, Values, beginning, broken, fresh
+from nasjax.space import SearchSpace, duplicates
+from nasjax.tactics.base import MAX_COMBINATIONS, Measured, Problem, Values, constraint_violations, initial_batch, unmeasured
 from nasjax.tactics.improvement import choose
-from nasjax.tactics.predicting import best, fitted, informed, predicted, scored
+from nasjax.tactics.predicting import (
+    Models,
+    best_measured,
+    fit_predictors,
+    prediction_function,
+    scoring_function,
+    with_prior,
+)
 from nasjax.types import Population, PRNGKey
 
-FRONT = 128
-"""Rows that the front is padded to, so that nothing compiles again as it grows."""
+MAX_FRONT_ROWS = 128
+"""Rows to which the front is padded or thinned, so that nothing recompiles as it grows."""
 
-WHOLE = 20_000
-"""Architectures that are predicted whole, rather than searched."""
+MAX_ENUMERATED = 20_000
+"""Spaces with at most this many architectures are predicted completely instead of searched."""
 
-POOL = 1024
-"""Candidates between which the batch is chosen."""
+POOL_SIZE = 1024
+"""Number of mutants among the candidates from which the batch is selected."""
 
 
 @dataclass(frozen=True)
 class Ehvi:
-    """`start` are measured first (twice as many where no exact objective spreads them), `batch` at a time then.
+    """Expected hypervolume improvement (see the module).
 
-    Predictions' means alone decide below `greedy` measurements, and about half of every batch beyond.
+    `start` architectures are measured first (twice as many if no objective is exact), then `batch` per step. Below `greedy`
+    measurements candidates are selected by predicted means alone; beyond, half of each batch also takes the predicted
+    uncertainty into account. The inner search runs for `generations`. Raises ConfigError for invalid settings.
     """
 
     start: int = 10
@@ -53,70 +61,70 @@ class Ehvi:
                 raise ConfigError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
-        return Measured.nothing(key, informed(problem))
+        return Measured.empty(key, with_prior(problem))
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
             if state.problem.warm is not None:
-                return beginning(state, self.start), state
+                return initial_batch(state, self.start), state
             exact = any(cost is not None for cost in state.problem.costs[: len(state.problem.reference)])
             number = self.start if exact else 2 * self.start
-            return fresh(state, spread(state.problem, state.key_of_step(), number), number), state
-        models, state = fitted(state)
-        return fresh(state, self._promising(state, models), self.batch), state
+            return unmeasured(state, spread_over_cost(state.problem, state.step_key(), number), number), state
+        models, state = fit_predictors(state)
+        return unmeasured(state, self._select_batch(state, models), self.batch), state
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
         return state.add(archs, values)
 
-    def _promising(self, state: Measured, models: Any) -> Population:
-        """The batch, best first."""
-        problem, key = state.problem, state.key_of_step()
+    def _select_batch(self, state: Measured, models: Models) -> Population:
+        """The next batch, best first."""
+        problem, key = state.problem, state.step_key()
         goals = len(problem.reference)
-        pool = _whole(problem)
+        pool = _all_candidates(problem)
         if pool is None:
-            pool = self._searched(state, models, key)
+            pool = self._search_candidates(state, models, key)
         if problem.repair is not None:
             pool = jnp.asarray(problem.repair(np.asarray(pool)))
-        means, deviations = predicted(problem)(models, pool)
-        front = _front(state)
+        means, deviations = prediction_function(problem)(models, pool)
+        front = _padded_front(state)
         reference = jnp.asarray(problem.reference, jnp.float32)
-        feasible, spare = _outlook(means, deviations, front, reference, problem.limits)
+        feasible, fallback = _feasibility_and_fallback(means, deviations, front, reference, problem.limits)
         known = np.full((problem.capacity, pool.shape[1]), -1, np.int32)
         known[: len(state.archs)] = state.archs[: problem.capacity]
         seen = duplicates(jnp.concatenate([jnp.asarray(known), pool]))[len(known) :]
-        # Half of the batch by the means, which are the better guide on steep spaces; the rest by expectation, once there is
-        # enough to trust the deviations.
+        # Half of the batch is chosen by the means alone, which work better while predictions improve quickly; the other half
+        # by expected improvement, once there are enough measurements to trust the deviations.
         halves = ((-(-self.batch // 2), 0.0), (self.batch // 2, float(len(state.archs) >= self.greedy)))
         rows: list[int] = []
         for number, scale in halves:
             if number:
                 doubt = jnp.float32(scale) * deviations[:, :goals]
-                new = choose(front, means[:, :goals], doubt, feasible, seen, reference, spare, number)
+                new = choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, number)
                 front, seen = jnp.concatenate([front, means[new, :goals]]), jnp.asarray(seen).at[new].set(True)
                 rows += np.asarray(new).tolist()
         return np.asarray(pool)[rows]
 
-    def _searched(self, state: Measured, models: Any, key: PRNGKey) -> Int[Array, "pool genes"]:
-        """What the algorithm finds on the predictions from the front on, with mutants and a few from anywhere."""
+    def _search_candidates(self, state: Measured, models: Models, key: PRNGKey) -> Int[Array, "pool genes"]:
+        """Candidates from an inner search on predictions that starts from the front and its mutants."""
         problem, space = state.problem, state.problem.space
         inner, draw, near = jax.random.split(key, 3)
-        # One shape, one compilation, however few there are.
-        known = np.resize(best(state), (FRONT, len(space.genes)))
+        # Repeated rows give one shape, and so one compilation, however few there are.
+        known = np.resize(best_measured(state), (MAX_FRONT_ROWS, len(space.genes)))
         near, half = space.mutate(near, known, 2 / len(space.genes)), -(-problem.algorithm.population // 2)
         start = np.resize(np.concatenate([known[:half], np.asarray(near)]), (2 * half, known.shape[1]))
-        score, goals = scored(problem), len(problem.reference)
+        score, goals = scoring_function(problem), len(problem.reference)
         found = evolve(problem.algorithm, space, score, models, inner, self.generations, start, goals)
-        return _pool(space, draw, found.archs, jnp.asarray(known))
+        return _candidate_pool(space, draw, found.archs, jnp.asarray(known))
 
 
-def spread(problem: Problem, key: PRNGKey, number: int) -> Population:
-    """Architectures evenly spread over the first exact objective, from the least to what still counts, extremes included.
+def spread_over_cost(problem: Problem, key: PRNGKey, number: int) -> Population:
+    """Architectures evenly spread over the first exact objective, from the least to the reference, extremes included.
 
-    Over nothing where no objective is exact. Those that break exact constraints come last.
+    Without an exact objective they are not spread. Architectures that break constraints on exact costs are used last.
     """
     space, goals = problem.space, len(problem.reference)
-    archs = _slopes(space, key, 64 * number)
-    excess = broken(problem, archs)
+    archs = _graded_architectures(space, key, 64 * number)
+    excess = constraint_violations(problem, archs)
     archs = archs[np.argsort(excess, kind="stable")][: max(int((excess == 0).sum()), number)]
     first = next((i for i, cost in enumerate(problem.costs[:goals]) if cost is not None), None)
     if first is None:
@@ -126,10 +134,10 @@ def spread(problem: Problem, key: PRNGKey, number: int) -> Population:
     return archs[[int(np.abs(costs - value).argmin()) for value in wanted]]
 
 
-def _slopes(space: Any, key: PRNGKey, number: int) -> Int[np.ndarray, "pop genes"]:
-    """The smallest, the largest and all between them: ordered genes lean to one end, from row to row to another.
+def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[np.ndarray, "pop genes"]:
+    """The smallest and the largest architecture, and random ones from small to large: each row draws its own mean size.
 
-    Without ordered genes they are just drawn.
+    Unordered genes are uniformly random.
     """
     lean, draw, other = jax.random.split(key, 3)
     counts = np.array(space.counts, np.int32)
@@ -141,43 +149,46 @@ def _slopes(space: Any, key: PRNGKey, number: int) -> Int[np.ndarray, "pop genes
 
 
 @lru_cache(maxsize=4)
-def _whole(problem: Problem) -> Int[Array, "pool genes"] | None:
-    """All architectures of a small space; None of a larger one."""
-    if problem.rows is not None and len(problem.rows) <= WHOLE:
+def _all_candidates(problem: Problem) -> Int[Array, "pool genes"] | None:
+    """All architectures that can be measured, if there are few enough; None otherwise."""
+    if problem.rows is not None and len(problem.rows) <= MAX_ENUMERATED:
         return jnp.asarray(problem.rows)
-    if problem.rows is None and problem.space.size <= WHOLE and math.prod(problem.space.counts) <= ENUMERABLE:
-        return jnp.asarray(problem.space.everything())
+    if problem.rows is None and problem.space.size <= MAX_ENUMERATED and math.prod(problem.space.counts) <= MAX_COMBINATIONS:
+        return jnp.asarray(problem.space.all_architectures())
     return None
 
 
 @partial(jax.jit, static_argnums=0)
-def _pool(space: Any, key: PRNGKey, found: Population, best: Population) -> Int[Array, "pool genes"]:
-    """What the inner search found, its mutants and those of the front, and a few architectures from anywhere."""
+def _candidate_pool(space: SearchSpace, key: PRNGKey, found: Population, best: Population) -> Int[Array, "pool genes"]:
+    """The architectures that the inner search found, mutants of them and of the front, and some random ones."""
     parents = jnp.concatenate([found, best])
     near, far, anywhere = jax.random.split(key, 3)
     several = sum(count > 1 for count in space.counts)
-    rows = jnp.resize(parents, (POOL // 2, parents.shape[1]))
+    rows = jnp.resize(parents, (POOL_SIZE // 2, parents.shape[1]))
     mutants = [space.mutate(near, rows, 1.5 / several), space.mutate(far, rows, 4 / several)]
-    return jnp.concatenate([found, *mutants, space.sample_raw(anywhere, POOL // 8)])
+    return jnp.concatenate([found, *mutants, space.sample_raw(anywhere, POOL_SIZE // 8)])
 
 
-def _front(state: Measured) -> Float[Array, "front obj"]:
-    """The measured front, padded with NaN; thinned where it is longer."""
+def _padded_front(state: Measured) -> Float[Array, "front obj"]:
+    """The measured front, padded with NaN to `MAX_FRONT_ROWS`, or thinned to as many rows."""
     rows = np.unique(state.objectives[non_dominated_exact(state.objectives)], axis=0)
-    if len(rows) > FRONT:
-        rows = rows[np.linspace(0, len(rows) - 1, FRONT).astype(int)]
-    return jnp.asarray(np.pad(rows.astype(np.float32), ((0, FRONT - len(rows)), (0, 0)), constant_values=np.nan))
+    if len(rows) > MAX_FRONT_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, MAX_FRONT_ROWS).astype(int)]
+    return jnp.asarray(np.pad(rows.astype(np.float32), ((0, MAX_FRONT_ROWS - len(rows)), (0, 0)), constant_values=np.nan))
 
 
 @partial(jax.jit, static_argnums=4)
-def _outlook(
+def _feasibility_and_fallback(
     means: Values,
     deviations: Values,
     front: Float[Array, "front obj"],
     reference: Float[Array, " obj"],
     limits: tuple[tuple[float, float], ...],
 ) -> tuple[Float[Array, " pool"], Float[Array, " pool"]]:
-    """The probability that each candidate keeps the constraints, and what else speaks for it: how near the front it is."""
+    """Per candidate the probability that it keeps the constraints, and a fallback score for when no gain is expected.
+
+    The fallback, at most 0, is larger for less violation and for candidates closer to the front.
+    """
     feasible = jnp.ones(len(means), jnp.float32)
     for mean, deviation, (low, high) in zip(means.T, deviations.T, limits, strict=True):
         safe = jnp.maximum(deviation, 1e-30)

@@ -1,19 +1,20 @@
-"""Full search on estimations (arXiv:2202.12954, section 3.3): predictors of a large random sample, then one long search."""
+"""Full search on estimations (arXiv:2202.12954, section 3.3): one long search on predictors of a random sample."""
 
 from dataclasses import dataclass, replace
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
-from nasjax.tactics.base import Measured, Problem, Values, beginning, fresh
-from nasjax.tactics.predicting import fitted, informed, ranked, scored
+from nasjax.tactics.base import Measured, Problem, Values, initial_batch, unmeasured
+from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_rank, with_prior
 from nasjax.types import Population, PRNGKey
 
 
 @dataclass(frozen=True)
 class FullOnEstimations:
-    """`sample` architectures are measured at random, predictors fitted once; the best of one long search are measured last.
+    """Measures `sample` random architectures, fits predictors once, and measures the best of one long search on them.
 
-    The search runs `generations`, its population at least what is left to measure.
+    The search runs for `generations`, with a population of at least the remaining evaluations. Raises ConfigError if the
+    sample takes the whole budget.
     """
 
     sample: int = 1000
@@ -27,21 +28,21 @@ class FullOnEstimations:
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         if problem.evaluations <= self.sample:
             raise ConfigError(
-                f"tactic.sample={self.sample} of evaluations={problem.evaluations} leaves none for what the search finds: "
-                f"make the sample smaller, or evaluations larger"
+                f"tactic.sample={self.sample} of evaluations={problem.evaluations} leaves none for the search: "
+                f"make the sample smaller or evaluations larger"
             )
-        return Measured.nothing(key, informed(problem))
+        return Measured.empty(key, with_prior(problem))
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
-        problem, told = state.problem, len(state.archs)
-        if told < self.sample:
-            return beginning(state, self.sample - told), state
-        left = problem.evaluations - told
+        problem, measured = state.problem, len(state.archs)
+        if measured < self.sample:
+            return initial_batch(state, self.sample - measured), state
+        left = problem.evaluations - measured
         algorithm = replace(problem.algorithm, population=max(problem.algorithm.population, left))  # type: ignore[type-var]
-        models, state = fitted(state)
-        score, key = scored(problem), state.key_of_step()
+        models, state = fit_predictors(state)
+        score, key = scoring_function(problem), state.step_key()
         inner = evolve(algorithm, problem.space, score, models, key, self.generations, None, len(problem.reference))
-        return fresh(state, ranked(inner.archs, *score(models, inner.archs)), left), state
+        return unmeasured(state, sort_by_rank(inner.archs, *score(models, inner.archs)), left), state
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
         return state.add(archs, values)

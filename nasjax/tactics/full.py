@@ -1,4 +1,4 @@
-"""Full search on validations: an algorithm whose every member is really measured (arXiv:2202.12954, section 3.3)."""
+"""Full search on validations (arXiv:2202.12954, section 3.3): all members of an algorithm's populations are measured."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,14 +7,14 @@ import jax
 import numpy as np
 
 from nasjax.errors import ConfigError
-from nasjax.tactics.base import Measured, Problem, Values, fresh
+from nasjax.tactics.base import Measured, Problem, Values, unmeasured
 from nasjax.types import Population, PRNGKey
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FullState:
-    """What was measured, and the algorithm's own state."""
+    """The measurements, and the state of the algorithm."""
 
     measured: Measured
     inner: Any
@@ -22,7 +22,7 @@ class FullState:
 
 @dataclass(frozen=True)
 class Full:
-    """Full search: the algorithm's generations are measured, every one of its members, none twice."""
+    """Full search: measures every generation of the algorithm, `population` architectures each, and none twice."""
 
     population: int = 16
 
@@ -35,15 +35,15 @@ class Full:
         problem = replace(problem, algorithm=algorithm)
         start = None if problem.warm is None else problem.warm.archs[: self.population]
         inner = algorithm.init(jax.random.fold_in(key, 0), problem.space, start, len(problem.reference))
-        return FullState(Measured.nothing(jax.random.fold_in(key, 1), problem), inner)
+        return FullState(Measured.empty(jax.random.fold_in(key, 1), problem), inner)
 
     def ask(self, state: FullState) -> tuple[Population, FullState]:
-        """Members measured before are replaced by their mutants, which the algorithm then goes on from."""
+        """The next generation; members measured before are replaced by their mutants."""
         archs, inner = state.measured.problem.algorithm.ask(state.inner)
-        return fresh(state.measured, np.asarray(archs), self.population), replace(state, inner=inner)
+        return unmeasured(state.measured, np.asarray(archs), self.population), replace(state, inner=inner)
 
     def tell(self, state: FullState, archs: Population, values: Values) -> FullState:
         measured = state.measured.add(archs, values)
-        objectives, broken = (part[-len(archs) :].astype(np.float32) for part in measured.scores())
-        inner = measured.problem.algorithm.tell(state.inner, np.asarray(archs, np.int32), objectives, broken)
+        objectives, violations = (part[-len(archs) :].astype(np.float32) for part in measured.objectives_and_violations())
+        inner = measured.problem.algorithm.tell(state.inner, np.asarray(archs, np.int32), objectives, violations)
         return FullState(measured, inner)

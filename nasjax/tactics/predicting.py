@@ -1,58 +1,58 @@
-"""What predictors make of a problem: models of the columns that are measured, and values of any population from them."""
+"""Predictors in tactics: models of the measured columns, and functions that score a population by them."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
-from nasjax.predictors import Inputs, Predictor, Prior, errors
+from nasjax.predictors import Inputs, Model, Predictor, Prior, errors
 from nasjax.space import SearchSpace
-from nasjax.tactics.base import CostFunction, Fit, Measured, Problem, Values, padded
+from nasjax.tactics.base import CostFunction, Fit, Measured, Problem, Values, padded_measurements
 from nasjax.types import Mask, Objectives, Population, Violations
 
-LEAST, MOST = 8, 256
-"""Of an earlier search's values: with fewer nothing is expected of them, more than that cost much and tell little."""
+MIN_PRIOR_ROWS, MAX_PRIOR_ROWS = 8, 256
+"""A prior is fitted to at least 8 and at most 256 values of an earlier search: more are slow and add little."""
 
 
 class Models(NamedTuple):
-    """One fitted model a column (None where the column is computed), and the prior that they read."""
+    """One fitted model per column (None for exact columns), and the prior whose predictions they read."""
 
-    columns: tuple[Any, ...]
+    columns: tuple[Model | None, ...]
     prior: Prior | None
 
 
-def informed(problem: Problem) -> Problem:
-    """The problem whose predictors also read what its warm start's values, where they are known, let one expect.
+def with_prior(problem: Problem) -> Problem:
+    """The problem with a prior: predictors also read what models of the warm start's values predict.
 
-    A predictor is fitted to the earlier values of every measured column, the best architectures before others. As inputs of
-    the new predictors its guesses count as much as the new measurements agree with them.
+    One model is fitted to the earlier values of each measured column, best architectures first. As a feature of the new
+    predictors, its predictions get the weight that agrees with the new measurements.
     """
     warm, inputs = problem.warm, problem.inputs
     if warm is None:
         return problem
-    archs = np.resize(warm.archs[:MOST], (MOST, warm.archs.shape[1]))
+    archs = np.resize(warm.archs[:MAX_PRIOR_ROWS], (MAX_PRIOR_ROWS, warm.archs.shape[1]))
     models = []
-    for values, cost in zip(warm.values[:MOST].T, problem.costs, strict=True):
-        if cost is None and np.isfinite(values).sum() >= LEAST:
-            padded = np.full(MOST, np.nan, np.float32)
-            padded[: len(values)] = values
-            models.append(problem.predictor.fit(inputs, archs, padded))
+    for values, cost in zip(warm.values[:MAX_PRIOR_ROWS].T, problem.costs, strict=True):
+        if cost is None and np.isfinite(values).sum() >= MIN_PRIOR_ROWS:
+            column = np.full(MAX_PRIOR_ROWS, np.nan, np.float32)
+            column[: len(values)] = values
+            models.append(problem.predictor.fit(inputs, archs, column))
     prior = Prior(problem.predictor, inputs, tuple(models)) if models else None
     return replace(problem, inputs=replace(inputs, prior=prior))
 
 
-def fitted(state: Measured) -> tuple[Models, Measured]:
-    """The predictor fitted to every column that is measured, rows that failed left out; the state notes how well."""
+def fit_predictors(state: Measured) -> tuple[Models, Measured]:
+    """Models of all measured columns, failed rows left out, and the state with their cross-validated errors."""
     problem = state.problem
-    archs, values = padded(state)
+    archs, values = padded_measurements(state)
     counts = np.asarray(np.isfinite(values).all(1))
-    columns = fitted_columns(problem, archs, values, counts)
+    columns = fit_columns(problem, archs, values, counts)
     fits = tuple(
         Fit(i, *errors(values[:, i], model.held_out), getattr(model, "chosen", ""))
         for i, model in enumerate(columns)
@@ -61,55 +61,67 @@ def fitted(state: Measured) -> tuple[Models, Measured]:
     return Models(columns, problem.inputs.prior), replace(state, fits=fits)
 
 
-def fitted_columns(problem: Problem, archs: Population, values: Values, counts: Mask) -> tuple[Any, ...]:
-    """The predictor fitted to the rows that count, one model a column; None where the column is computed."""
+def fit_columns(problem: Problem, archs: Population, values: Values, counts: Mask) -> tuple[Model | None, ...]:
+    """One model per column, fitted to the valid rows; None for exact columns."""
     return tuple(
         None if cost is not None else problem.predictor.fit(problem.inputs, archs, values[:, i], counts)
         for i, cost in enumerate(problem.costs)
     )
 
 
-Predicted = Callable[[Models, Population], tuple[Values, Values]]
-Scored = Callable[[Models, Population], tuple[Objectives, Violations]]
+PredictionFunction = Callable[[Models, Population], tuple[Values, Values]]
+"""(models, archs) -> mean and standard deviation of every column."""
+ScoringFunction = Callable[[Models, Population], tuple[Objectives, Violations]]
+"""(models, archs) -> objectives and constraint violations."""
 
 
-def predicted(problem: Problem) -> Predicted:
-    """(models, archs) -> mean and deviation of every column, jitted: predicted, or computed and certain.
+def prediction_function(problem: Problem) -> PredictionFunction:
+    """The jitted function that predicts every column; exact columns are computed and have a deviation of 0.
 
-    The same function for problems that are alike, so that searches of one space in one process compile once.
+    Equal problems get the same function object, so that searches of one space in one process compile once.
     """
     inputs = problem.inputs
-    return _predicted(inputs.space, inputs.parts, problem.costs, problem.predictor)  # type: ignore[arg-type]
+    return _cached_prediction(inputs.space, inputs.parts, problem.costs, problem.predictor)  # type: ignore[arg-type]
 
 
-def scored(problem: Problem) -> Scored:
-    """(models, archs) -> objectives and violations by the means, jitted: what an algorithm searches."""
-    return _scored(predicted(problem), problem.limits, len(problem.reference))
+def scoring_function(problem: Problem) -> ScoringFunction:
+    """The jitted function that an algorithm optimises: objectives and violations by predicted means."""
+    return _cached_scoring(prediction_function(problem), problem.limits, len(problem.reference))
 
 
-def ranked(archs: Population, objectives: Objectives, violations: Violations | None = None) -> Int[np.ndarray, "best genes"]:
-    """Architectures by rank, then by crowding distance (the emptier first); failed ones left out."""
+def sort_by_rank(
+    archs: Population, objectives: Objectives, violations: Violations | None = None
+) -> Int[np.ndarray, "best genes"]:
+    """Architectures by non-domination rank, then by crowding distance (larger first); failed ones are left out.
+
+    Infeasible architectures come after all feasible ones, by violation.
+    """
     values = penalised(objectives, violations)
-    order = np.asarray(best_first(values))
+    order = np.asarray(rank_order(values))
     return np.asarray(archs)[order[np.isfinite(np.asarray(values)[order]).all(1)]]
 
 
-def best_first(values: Objectives) -> Int[Array, " pop"]:
-    """Rows by rank, then by crowding distance (the emptier first); those that do not count last. For use inside jit, too."""
+def rank_order(values: Objectives) -> Int[Array, " pop"]:
+    """Row indices by non-domination rank, then by crowding distance (larger first), invalid rows last. Works inside jit."""
     ranks = non_dominated_sort(values)
     return jnp.lexsort((-crowding_distance(values, ranks), ranks))
 
 
-def best(state: Measured) -> Int[np.ndarray, "best genes"]:
-    """What was measured, best first; failed ones left out. Padded meanwhile, so that nothing compiles again."""
-    archs, values = padded(state)
-    return ranked(archs, values[:, : len(state.problem.reference)], violations(values, state.problem.limits))
+def best_measured(state: Measured) -> Int[np.ndarray, "best genes"]:
+    """The measured architectures, best first; failed ones are left out."""
+    archs, values = padded_measurements(state)
+    return sort_by_rank(archs, values[:, : len(state.problem.reference)], violations(values, state.problem.limits))
 
 
 @lru_cache(maxsize=8)
-def _predicted(space: SearchSpace, parts: Any, costs: tuple[CostFunction | None, ...], predictor: Predictor) -> Predicted:
+def _cached_prediction(
+    space: SearchSpace,
+    parts: Callable[[Population], Float[Array, "pop parts"]] | None,
+    costs: tuple[CostFunction | None, ...],
+    predictor: Predictor,
+) -> PredictionFunction:
     @jax.jit
-    def predicted(models: Models, archs: Population) -> tuple[Values, Values]:
+    def predict(models: Models, archs: Population) -> tuple[Values, Values]:
         inputs = Inputs(space, parts, models.prior)
         pairs = [
             predictor.predict(inputs, model, archs) if cost is None else (cost(archs), jnp.zeros(len(archs), jnp.float32))
@@ -117,14 +129,16 @@ def _predicted(space: SearchSpace, parts: Any, costs: tuple[CostFunction | None,
         ]
         return jnp.stack([mean for mean, _ in pairs], 1), jnp.stack([deviation for _, deviation in pairs], 1)
 
-    return predicted
+    return predict
 
 
 @lru_cache(maxsize=8)
-def _scored(predicted: Predicted, limits: tuple[tuple[float, float], ...], objectives: int) -> Scored:
+def _cached_scoring(
+    predict: PredictionFunction, limits: tuple[tuple[float, float], ...], objectives: int
+) -> ScoringFunction:
     @jax.jit
-    def scored(models: Models, archs: Population) -> tuple[Objectives, Violations]:
-        means = predicted(models, archs)[0]
+    def score(models: Models, archs: Population) -> tuple[Objectives, Violations]:
+        means = predict(models, archs)[0]
         return means[:, :objectives], violations(means, limits)  # type: ignore[return-value]
 
-    return scored
+    return score
