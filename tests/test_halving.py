@@ -11,7 +11,7 @@ from tiny import architectures, easy_task, tiny_network
 
 from nasjax.evaluation import EVALUATORS, Halving
 from nasjax.evaluation.halving import better
-from nasjax.searches.problem import subject
+from nasjax.searches.problem import search_problem
 
 FIRST = {"batch": 16, "calibration_images": 32, "chunk": 7, "first_pictures": 20}
 
@@ -58,10 +58,10 @@ def fronts(values):
 
 def test_values_are_those_of_the_pictures_of_each_round(net, task, archs, scores):
     """Rounds of 20, 40, 80 and 90 pictures, 7, 4, 2 and 1 networks; a picture is scored once."""
-    about = subject(net, task, {"name": "masked", **FIRST})
+    problem = search_problem(net, task, {"name": "masked", **FIRST})
     order = np.random.default_rng(0).permutation(90)
-    found = about.evaluator(archs)
-    macs = about.compute(archs)["macs"].astype(float)
+    found = problem.evaluator(archs)
+    macs = problem.compute(archs)["macs"].astype(float)
     rows, number = np.arange(7), np.zeros(7, int)
     for pictures, keep in ((20, 4), (40, 2), (80, 1), (90, 0)):
         number[rows] = pictures
@@ -76,7 +76,7 @@ def test_values_are_those_of_the_pictures_of_each_round(net, task, archs, scores
             assert len(chosen) == keep and sure <= set(chosen.tolist()) <= sure | set(ranked[last])
             rows = rows[chosen]
     assert sorted(number) == [20, 20, 20, 40, 40, 80, 90]
-    assert (about.evaluator.scored, about.evaluator.asked) == (number.sum(), 7 * 90)
+    assert (problem.evaluator.scored, problem.evaluator.asked) == (number.sum(), 7 * 90)
     for i, pictures in enumerate(number):
         mine = scores[i, order[:pictures]]
         for j, name in enumerate(task.metrics):
@@ -87,7 +87,7 @@ def test_values_are_those_of_the_pictures_of_each_round(net, task, archs, scores
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["switch", "prefix"])
 def test_every_way_halves_alike(net, task, archs, way):
-    found, wanted = (subject(net, task, {"name": name, **FIRST}).evaluator(archs) for name in (way, "masked"))
+    found, wanted = (search_problem(net, task, {"name": name, **FIRST}).evaluator(archs) for name in (way, "masked"))
     for name, values in found.items():
         np.testing.assert_allclose(values, wanted[name], rtol=1e-4)
 
@@ -113,7 +113,7 @@ def test_better_takes_fronts_in_turn_then_the_least_crowded():
 
 
 def test_the_key_names_it_and_other_splits_are_scored_whole(net, task):
-    halved, plain = (subject(net, task, {"name": "masked", **FIRST, "first_pictures": n}) for n in (20, 0))
+    halved, plain = (search_problem(net, task, {"name": "masked", **FIRST, "first_pictures": n}) for n in (20, 0))
     assert "first_pictures" not in plain.evaluator.context["evaluator"]
     assert halved.evaluator.context["evaluator"]["first_pictures"] == 20
     assert isinstance(halved.evaluator, Halving) and not isinstance(halved.test(), Halving)

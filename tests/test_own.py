@@ -10,7 +10,7 @@ import pytest
 import nasjax
 from nasjax import supernets
 from nasjax.cli import main
-from nasjax.searches.problem import subject
+from nasjax.searches.problem import search_problem
 
 DOCUMENT = "docs/own-super-network.md"
 
@@ -138,7 +138,7 @@ def test_the_worst_value_of_an_unknown_metric_must_be_said(here):
     (here / "plain.py").write_text("def evaluate(archs):\n    return [{'acc': 1}]\n")
     with pytest.raises(ValueError, match=r"say it as references\.acc=NUMBER"):
         nasjax.search(external(evaluate="plain:evaluate", metrics=("acc",)), objectives=["max:acc"])
-    assert subject(external(evaluate="plain:evaluate", metrics=("acc",)), None).repair is None
+    assert search_problem(external(evaluate="plain:evaluate", metrics=("acc",)), None).repair is None
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from nasjax.algorithms import NSGA2
 from nasjax.objectives import Goals, parse_objectives
 from nasjax.predictors import Ridge
 from nasjax.runs.folder import run_folder
-from nasjax.searches.loop import problem_of
-from nasjax.searches.problem import subject
+from nasjax.searches.loop import tactic_problem
+from nasjax.searches.problem import search_problem
 from nasjax.supernets.tabular import TabularNet
 from nasjax.tactics import Concurrent, Random, WeakNAS
 
@@ -463,13 +463,13 @@ def sparse_table(path, rows=400, genes=14):
 def test_a_table_with_holes_is_drawn_from_row_by_row(tmp_path, tactic):
     """Every row as likely as any other; the nearest row to a random architecture would not be."""
     net = sparse_table(tmp_path / "sparse.csv")
-    about = subject(net, None)
-    problem = problem_of(about, Goals(parse_objectives(["max:acc"], about.ranges, {}), ()), NSGA2(), Ridge(), 40)
+    problem = search_problem(net, None)
+    for_tactic = tactic_problem(problem, Goals(parse_objectives(["max:acc"], problem.ranges, {}), ()), NSGA2(), Ridge(), 40)
     chosen = {"random": Random(population=40), "weaknas": WeakNAS(first=40)}[tactic]
     places = {bytes(arch): i for i, arch in enumerate(net.archs)}
     times = np.zeros(len(net.archs))
     for seed in range(60):
-        asked, _ = chosen.ask(chosen.init(jax.random.key(seed), problem))
+        asked, _ = chosen.ask(chosen.init(jax.random.key(seed), for_tactic))
         times[[places[bytes(arch)] for arch in asked]] += 1
     expected = 40 * 60 / len(net.archs)
     # Chi-squared of that many rows has this mean and deviation (draws without replacement vary less).

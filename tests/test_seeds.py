@@ -12,8 +12,8 @@ import nasjax
 from nasjax.algorithms import NSGA2
 from nasjax.objectives import Goals, parse_constraints, parse_objectives
 from nasjax.predictors import Ridge
-from nasjax.searches.loop import problem_of
-from nasjax.searches.problem import subject
+from nasjax.searches.loop import tactic_problem
+from nasjax.searches.problem import search_problem
 from nasjax.tactics import Concurrent
 
 GOALS = ["max:acc", "min:cost"]
@@ -57,12 +57,12 @@ def test_concurrent_search_asks_for_what_the_tactic_asks_for(net):
     chosen = arguments("concurrent")
     seeds, shared = (3, 0, 1, 2), 0
     runs = nasjax.search_seeds(net, seeds, **chosen)
-    about = subject(net, None)
-    goals = Goals(parse_objectives(GOALS, about.ranges, {}), parse_constraints(chosen["constraints"], about.ranges))
-    problem = problem_of(about, goals, NSGA2(population=10), Ridge(), 60)
+    problem = search_problem(net, None)
+    goals = Goals(parse_objectives(GOALS, problem.ranges, {}), parse_constraints(chosen["constraints"], problem.ranges))
+    for_tactic = tactic_problem(problem, goals, NSGA2(population=10), Ridge(), 60)
     tactic = Concurrent(**TACTICS["concurrent"])
     for seed, archs, values in zip(seeds, runs.archs, runs.values, strict=True):
-        state, same = tactic.init(jax.random.key(seed), problem), []
+        state, same = tactic.init(jax.random.key(seed), for_tactic), []
         for i in range(0, 60, 6):
             asked, state = tactic.ask(state)
             same.append(len(set(map(bytes, asked)) & set(map(bytes, archs[i : i + 6]))))

@@ -11,7 +11,7 @@ from nasjax.cli import main
 from nasjax.objectives import Goals, parse_constraints, parse_objectives
 from nasjax.pareto import non_dominated_sort
 from nasjax.searches.dynast import import_results
-from nasjax.searches.problem import subject
+from nasjax.searches.problem import search_problem
 from nasjax.searches.warm_start import warm_start
 from nasjax.tactics import TACTICS
 
@@ -33,9 +33,9 @@ def earlier(net, tmp_path_factory):
 
 
 def begin(place, net, objectives, constraints=()):
-    about = subject(net, None)
-    goals = Goals(parse_objectives(objectives, about.ranges, {}), parse_constraints(constraints, about.ranges))
-    return warm_start(place, about, goals, net)
+    problem = search_problem(net, None)
+    goals = Goals(parse_objectives(objectives, problem.ranges, {}), parse_constraints(constraints, problem.ranges))
+    return warm_start(place, problem, goals, net)
 
 
 def measured(path):

@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 from nasjax import supernets, tasks
 from nasjax.objectives import parse_objectives
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
-from nasjax.searches.problem import measure, subject
+from nasjax.searches.problem import measure, search_problem
 
 NETWORKS, COMPANY, SEEDS = 96, 16, 5
 FIRST = (50, 100, 200, 300)
@@ -44,16 +44,16 @@ def main(file: Path) -> None:
 def values(net, task, archs, first, seed):
     """Accuracy and macs of every network, minimised, and the share of pictures that were scored."""
     settings = {"name": "masked", "chunk": COMPANY, "seed": seed, "first_pictures": first}
-    about = subject(net, task, settings)
-    found = measure(about.evaluator, archs)
-    columns = np.stack([-found["accuracy_top1"], about.compute(archs)["macs"]], axis=1).astype(np.float64)
-    return columns, about.evaluator.scored / about.evaluator.asked if first else 1.0
+    problem = search_problem(net, task, settings)
+    found = measure(problem.evaluator, archs)
+    columns = np.stack([-found["accuracy_top1"], problem.compute(archs)["macs"]], axis=1).astype(np.float64)
+    return columns, problem.evaluator.scored / problem.evaluator.asked if first else 1.0
 
 
 def compared(net, task, found, wanted, share):
     """A row of the table: `wanted` are the values on all pictures."""
-    about = subject(net, task, "masked")
-    goals = parse_objectives(("accuracy_top1", "macs"), about.ranges, {})
+    problem = search_problem(net, task, "masked")
+    goals = parse_objectives(("accuracy_top1", "macs"), problem.ranges, {})
     reference = np.array([goal.sign * goal.reference for goal in goals])
     true, chosen = non_dominated_exact(wanted), non_dominated_exact(found)
     volume = hypervolume_exact(wanted[chosen], reference) / hypervolume_exact(wanted[true], reference)

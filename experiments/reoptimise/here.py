@@ -61,26 +61,26 @@ def differing(rounds):
     return np.median([np.maximum(a, b) / np.minimum(a, b) - 1 for a, b in combinations(rows, 2)])
 
 
-def searched(about, made, reference, evaluations):
+def searched(problem, made, reference, evaluations):
     """The front of a target: accuracy measured, latency measured and, inside the search, estimated."""
 
     def measure(archs, seed):
-        return np.stack([about.true(archs)[:, 0], made.measure(archs)], 1)
+        return np.stack([problem.true(archs)[:, 0], made.measure(archs)], 1)
 
-    target = SimpleNamespace(space=about.space, costs=(None, made.model.estimate), reference=reference, inputs=about.inputs,
-                             measure=measure)  # fmt: skip
+    target = SimpleNamespace(space=problem.space, costs=(None, made.model.estimate), reference=reference,
+                             inputs=problem.inputs, measure=measure)  # fmt: skip
     archs, values = anytime.nasjax_tactic("ehvi", target, evaluations, 0)
     return archs[front_of(values)]
 
 
 def main(path, file, evaluations=100, seconds=3.0, pixels=96):
-    about = problems.create("surrogate_blend")
+    problem = problems.create("surrogate_blend")
     net = supernets.abstract(problems.surrogate.NAME, image_size=int(pixels))
     found = {}
     for name in TARGETS:
         made = profiled(net, name, Path(file), float(seconds))
-        worst = float(made.measure(about.space.largest()[None])[0])
-        archs = searched(about, made, np.array([-70.0, worst]), int(evaluations))
+        worst = float(made.measure(problem.space.largest()[None])[0])
+        archs = searched(problem, made, np.array([-70.0, worst]), int(evaluations))
         found[name] = (made, worst, archs)
         made.timer.close()
         print(f"{name}: a front of {len(archs)} networks", flush=True)
@@ -96,7 +96,7 @@ def main(path, file, evaluations=100, seconds=3.0, pixels=96):
     for target, rounds in again.items():
         print(f"{target}: two rounds differ by {100 * differing(rounds):.1f} % (median over networks and rounds)")
         for (source, (_, _, archs)), *measured in zip(found.items(), *rounds, strict=True):
-            points = np.stack([-about.true(archs)[:, 0], np.median(measured, 0)], 1)
+            points = np.stack([-problem.true(archs)[:, 0], np.median(measured, 0)], 1)
             fronts.write(path, f"ofa_{pixels}px", 0, source, target, points, (70.0, found[target][1]))
     fronts.main(path)
 

@@ -9,7 +9,7 @@ import numpy as np
 from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
 from nasjax.runs.csv_io import read_architectures
-from nasjax.searches.problem import measure, subject
+from nasjax.searches.problem import measure, search_problem
 
 
 def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[list[str], list[list[Any]]]:
@@ -21,16 +21,16 @@ def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     # Whoever names architectures wants each on all pictures.
     evaluator = config["evaluator"] and {**config["evaluator"], "first_pictures": 0}
-    about = subject(net, task, evaluator)
-    population, _ = read_architectures("archs", archs, about.space)
-    if (split == "test" and about.test is None) or split not in ("validation", "test"):
-        raise ConfigError(f"split={split} cannot be measured here; allowed: validation{', test' if about.test else ''}")
-    evaluator = about.test() if split == "test" and about.test is not None else about.evaluator
-    population = population if about.repair is None else np.asarray(about.repair(population))
-    found = measure(evaluator, population) | about.compute(population)
-    words = [about.space.decode(arch) for arch in population]
+    problem = search_problem(net, task, evaluator)
+    population, _ = read_architectures("archs", archs, problem.space)
+    if (split == "test" and problem.test is None) or split not in ("validation", "test"):
+        raise ConfigError(f"split={split} cannot be measured here; allowed: validation{', test' if problem.test else ''}")
+    evaluator = problem.test() if split == "test" and problem.test is not None else problem.evaluator
+    population = population if problem.repair is None else np.asarray(problem.repair(population))
+    found = measure(evaluator, population) | problem.compute(population)
+    words = [problem.space.decode(arch) for arch in population]
     rows = [
-        [*(chosen.get(name, "") for name in about.space.names), *(column[i].item() for column in found.values())]
+        [*(chosen.get(name, "") for name in problem.space.names), *(column[i].item() for column in found.values())]
         for i, chosen in enumerate(words)
     ]
-    return [*about.space.names, *found], rows
+    return [*problem.space.names, *found], rows

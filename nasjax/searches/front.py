@@ -18,7 +18,7 @@ from nasjax.pareto import hypervolume_exact, hypervolumes, knee, non_dominated_e
 from nasjax.runs.archive import Archive, Evaluation
 from nasjax.runs.folder import plain, write_table
 from nasjax.searches.measure import measuring
-from nasjax.searches.problem import Subject
+from nasjax.searches.problem import SearchProblem
 from nasjax.space import Option, SearchSpace
 from nasjax.tactics import Reduced
 from nasjax.version import __version__
@@ -32,13 +32,13 @@ class Chosen:
     arch: tuple[int, ...]
     choices: Mapping[str, Option]
     metrics: Mapping[str, float]
-    about: Subject = field(repr=False)
+    problem: SearchProblem = field(repr=False)
 
     def extract(self) -> Extracted:
         """The network on its own, re-calibrated and checked. Raises ConfigError where a table was searched, not networks."""
-        if self.about.extract is None:
+        if self.problem.extract is None:
             raise ConfigError("a table was searched: it has no networks to extract")
-        return self.about.extract(self.arch)
+        return self.problem.extract(self.arch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Front:
     metrics: Mapping[str, Float[np.ndarray, " networks"]]
     hypervolume: float
     folder: Path | None
-    about: Subject = field(repr=False)
+    problem: SearchProblem = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.archs)
@@ -64,7 +64,7 @@ class Front:
     def __getitem__(self, i: int) -> Chosen:
         arch = tuple(map(int, self.archs[i]))
         metrics = {name: float(column[i]) for name, column in self.metrics.items()}
-        return Chosen(int(self.indices[i]), arch, self.space.decode(self.archs[i]), metrics, self.about)
+        return Chosen(int(self.indices[i]), arch, self.space.decode(self.archs[i]), metrics, self.problem)
 
     def select(self, *constraints: str) -> Chosen:
         """The best in the first objective of those that keep within all constraints: `front.select("macs<=2e5")`.
@@ -98,37 +98,37 @@ class Front:
         return [self.space.decode(arch) for arch in self.archs]
 
 
-def architectures(about: Subject, rows: Sequence[Evaluation]) -> Int[np.ndarray, "pop genes"]:
+def architectures(problem: SearchProblem, rows: Sequence[Evaluation]) -> Int[np.ndarray, "pop genes"]:
     """The architectures of a run's evaluations."""
-    return np.array([row.arch for row in rows], np.int32).reshape(-1, len(about.space.genes))
+    return np.array([row.arch for row in rows], np.int32).reshape(-1, len(problem.space.genes))
 
 
-def metric_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.ndarray]:
+def metric_values(problem: SearchProblem, rows: Sequence[Evaluation]) -> dict[str, np.ndarray]:
     """Every metric of a run's evaluations, measured or computed, natural signs."""
-    measured = {name: np.array([row.metrics[name] for row in rows], np.float64) for name in about.evaluator.metrics}
-    return measured | about.compute(architectures(about, rows))
+    measured = {name: np.array([row.metrics[name] for row in rows], np.float64) for name in problem.evaluator.metrics}
+    return measured | problem.compute(architectures(problem, rows))
 
 
-def all_values(about: Subject, rows: Sequence[Evaluation]) -> dict[str, np.ndarray]:
+def all_values(problem: SearchProblem, rows: Sequence[Evaluation]) -> dict[str, np.ndarray]:
     """Every metric, and where latencies were measured beside them what the search's latency model says of these networks.
 
     The model compiles for every new number of rows: this is for what a search leaves, not for its steps.
     """
-    known = metric_values(about, rows)
+    known = metric_values(problem, rows)
     if rows and "latency_measured" in known:
-        known["latency_predicted"] = about.estimates["latency"].exact(architectures(about, rows))
+        known["latency_predicted"] = problem.estimates["latency"].exact(architectures(problem, rows))
     return known
 
 
-def goal_values(about: Subject, goals: Goals, rows: Sequence[Evaluation]) -> Float[np.ndarray, "pop columns"]:
+def goal_values(problem: SearchProblem, goals: Goals, rows: Sequence[Evaluation]) -> Float[np.ndarray, "pop columns"]:
     """The goals' columns of a run's evaluations, minimised; NaN where one failed: where any metric is not finite."""
-    values = goals.minimised(metric_values(about, rows))
-    failed = [not all(np.isfinite(row.metrics[name]) for name in about.evaluator.metrics) for row in rows]
+    values = goals.minimised(metric_values(problem, rows))
+    failed = [not all(np.isfinite(row.metrics[name]) for name in problem.evaluator.metrics) for row in rows]
     return np.where(np.array(failed, bool).reshape(-1, 1), np.nan, values)
 
 
 def finish(
-    about: Subject,
+    problem: SearchProblem,
     goals: Goals,
     store: Archive,
     folder: Path | None,
@@ -142,30 +142,30 @@ def finish(
     `complete`: the budget was spent, or the space exhausted.
     """
     rows = store.evaluations()
-    values = goal_values(about, goals, rows)
+    values = goal_values(problem, goals, rows)
     failed = np.isnan(values).any(1)
     values = goals.feasible(values)
     best = np.flatnonzero(non_dominated_exact(values)) if len(rows) else np.zeros(0, int)
     best = best[np.lexsort(values[best].T[::-1])]
-    best = best[np.sort(np.unique(architectures(about, rows)[best], axis=0, return_index=True)[1])]
-    archs = architectures(about, rows)[best]
+    best = best[np.sort(np.unique(architectures(problem, rows)[best], axis=0, return_index=True)[1])]
+    archs = architectures(problem, rows)[best]
     began = time.monotonic()
-    columns = all_values(about, rows)
+    columns = all_values(problem, rows)
     metrics = {name: column[best] for name, column in columns.items()} | _errors(rows, best)
     if test:
-        metrics |= _test_metrics(about, store, archs)
+        metrics |= _test_metrics(problem, store, archs)
     positions = np.array([rows[i].position for i in best], int)
     volume = hypervolume_exact(values, goals.reference)
-    front = Front(about.space, goals.objectives, positions, archs, metrics, volume, folder, about)
+    front = Front(problem.space, goals.objectives, positions, archs, metrics, volume, folder, problem)
     if folder is not None:
-        _write_tables(about, rows, columns, failed, np.isnan(values).any(1), front)
+        _write_tables(problem, rows, columns, failed, np.isnan(values).any(1), front)
         times = {"total": seconds + time.monotonic() - began, "test": time.monotonic() - began,
                  "evaluation": sum(row.seconds for row in rows if row.source == "measured")}  # fmt: skip
         fits = store.fits()
         write_table(folder / "predictors.csv", ["step", "objective", "rows", "mape", "rmse", "tau", "chosen"], fits)
         options = store.reduction()
-        reduced = None if options is None else _reduction(Reduced(about.space, options))
-        _write_summary(about, goals, rows, list(columns), values, failed, settings, times, complete, reduced, folder)
+        reduced = None if options is None else _reduction(Reduced(problem.space, options))
+        _write_summary(problem, goals, rows, list(columns), values, failed, settings, times, complete, reduced, folder)
     return front
 
 
@@ -179,11 +179,11 @@ def _errors(rows: Sequence[Evaluation], best: Int[np.ndarray, " networks"]) -> d
     return {name: np.array([rows[i].metrics[name] for i in best]) for name in names}
 
 
-def _test_metrics(about: Subject, store: Archive, archs: Int[np.ndarray, "networks genes"]) -> dict[str, np.ndarray]:
+def _test_metrics(problem: SearchProblem, store: Archive, archs: Int[np.ndarray, "networks genes"]) -> dict[str, np.ndarray]:
     """Every measured metric of the front on the test data, found in the archive or measured and stored there."""
-    if about.test is None or not len(archs):
+    if problem.test is None or not len(archs):
         return {}
-    evaluator = about.test()
+    evaluator = problem.test()
     context = store.describe(evaluator.context)
     for _ in measuring(evaluator, store, context, archs):
         pass
@@ -192,7 +192,7 @@ def _test_metrics(about: Subject, store: Archive, archs: Int[np.ndarray, "networ
 
 
 def _write_tables(
-    about: Subject,
+    problem: SearchProblem,
     rows: Sequence[Evaluation],
     columns: Mapping[str, np.ndarray],
     failed: Bool[np.ndarray, " pop"],
@@ -205,15 +205,15 @@ def _write_tables(
     status = np.where(failed, "failed", np.where(out, "infeasible", "ok")).tolist()
 
     def words(row: Evaluation) -> list[Any]:
-        chosen = about.space.decode(np.array(row.arch, np.int32))
-        return [chosen.get(name, "") for name in about.space.names]
+        chosen = problem.space.decode(np.array(row.arch, np.int32))
+        return [chosen.get(name, "") for name in problem.space.names]
 
     table = [
         [row.position, row.step, status[i], row.source, *words(row),
          *(column[i].item() for column in columns.values()), *(row.metrics[name] for name in errors), row.seconds]
         for i, row in enumerate(rows)
     ]  # fmt: skip
-    header = ["index", "step", "status", "source", *about.space.names, *columns, *errors, "seconds"]
+    header = ["index", "step", "status", "source", *problem.space.names, *columns, *errors, "seconds"]
     write_table(front.folder / "evaluations.csv", header, table)
     at = {row.position: row for row in rows}
     names = [goal.name for goal in front.objectives]
@@ -223,11 +223,11 @@ def _write_tables(
         [index, *words(at[index]), *(front.metrics[name][i].item() for name in shown)]
         for i, index in enumerate(front.indices.tolist())
     ]
-    write_table(front.folder / "pareto.csv", ["index", *about.space.names, *shown], table)
+    write_table(front.folder / "pareto.csv", ["index", *problem.space.names, *shown], table)
 
 
 def _write_summary(
-    about: Subject,
+    problem: SearchProblem,
     goals: Goals,
     rows: Sequence[Evaluation],
     metrics: Sequence[str],
@@ -251,12 +251,12 @@ def _write_summary(
         "infeasible": int(np.isnan(values).any(1).sum() - failed.sum()),
         "constraints": [f"{c.name}{'>=' if c.least else '<='}{c.bound:.10g}" for c in goals.constraints],
         "from_archive": sum(row.source == "archive" for row in rows),
-        "space_size": str(about.space.size),
+        "space_size": str(problem.space.size),
         "reduced": reduced,
-        "genes": list(about.space.names),
-        "options": {gene.name: gene.options for gene in about.space.genes},
-        "blocks": [asdict(block) for block in about.blocks],
-        "largest": _largest(about),
+        "genes": list(problem.space.names),
+        "options": {gene.name: gene.options for gene in problem.space.genes},
+        "blocks": [asdict(block) for block in problem.blocks],
+        "largest": _largest(problem),
         "metrics": metrics,
         "objectives": [
             {"name": goal.name, "direction": goal.direction, "unit": goal.unit, "reference": goal.sign * value}
@@ -269,11 +269,11 @@ def _write_summary(
     write_text(folder / "summary.json", json.dumps(plain(summary), indent=1))
 
 
-def _largest(about: Subject) -> dict[str, Any] | None:
+def _largest(problem: SearchProblem) -> dict[str, Any] | None:
     """The largest network's choices and exact costs; None where options have no order, or where it cannot be measured."""
-    arch = about.space.largest()
-    known = about.rows is None or bool((np.asarray(about.rows) == arch).all(1).any())
-    if not known or not all(gene.ordered for gene in about.space.genes):
+    arch = problem.space.largest()
+    known = problem.rows is None or bool((np.asarray(problem.rows) == arch).all(1).any())
+    if not known or not all(gene.ordered for gene in problem.space.genes):
         return None
-    costs = {name: column.item() for name, column in about.compute(arch[None]).items()}
-    return {"genes": about.space.decode(arch), "costs": costs}
+    costs = {name: column.item() for name, column in problem.compute(arch[None]).items()}
+    return {"genes": problem.space.decode(arch), "costs": costs}

@@ -25,7 +25,7 @@ from nasjax.runs.archive import Archive, check_archive, digest
 from nasjax.runs.folder import RunFolder, check_seed, run_folder
 from nasjax.searches.front import Front, architectures, finish, goal_values
 from nasjax.searches.measure import measuring
-from nasjax.searches.problem import Measurable, Subject, subject
+from nasjax.searches.problem import Measurable, SearchProblem, search_problem
 from nasjax.searches.warm_start import warm_start as start_from
 from nasjax.supernets import SuperNet
 from nasjax.tactics import REDUCTIONS, TACTICS, Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, within
@@ -101,10 +101,10 @@ def searching(
     predictor = settings("predictor", PREDICTORS, predictor)
     reduction = None if space_reduction is None else settings("space_reduction", REDUCTIONS, space_reduction)
     check_energy((*objectives, *constraints), hardware)
-    about = subject(net, task, evaluator, hardware)
-    with about.leading():
+    problem = search_problem(net, task, evaluator, hardware)
+    with problem.leading():
         goals = Goals(
-            parse_objectives(objectives, about.ranges, references or {}), parse_constraints(constraints, about.ranges)
+            parse_objectives(objectives, problem.ranges, references or {}), parse_constraints(constraints, problem.ranges)
         )
         written = {
             "objectives": list(objectives),
@@ -115,18 +115,18 @@ def searching(
             "tactic": record(TACTICS, tactic),
             "algorithm": record(ALGORITHMS, algorithm),
             "predictor": record(PREDICTORS, predictor),
-            **about.origin,
+            **problem.origin,
             "archive": archive,
             "warm_start": None if warm_start is None else Path(warm_start).absolute(),
             "space_reduction": reduction and record(REDUCTIONS, reduction),
         }
-        warm = None if warm_start is None else start_from(Path(warm_start), about, goals, net)
-        problem = problem_of(about, goals, algorithm, predictor, evaluations, warm)
+        warm = None if warm_start is None else start_from(Path(warm_start), problem, goals, net)
+        for_tactic = tactic_problem(problem, goals, algorithm, predictor, evaluations, warm)
         # What a tactic refuses it refuses here, before anything is written.
-        state = tactic.init(jax.random.key(seed), problem)
+        state = tactic.init(jax.random.key(seed), for_tactic)
         if reduction is not None:
-            reduction.check(problem)
-        context = digest(about.identity)
+            reduction.check(for_tactic)
+        context = digest(problem.identity)
         held = nullcontext(RunFolder(None, uuid.uuid4().hex)) if run is None else run_folder(Path(run), written, context)
         with held as folder:
             path = folder.path
@@ -134,7 +134,7 @@ def searching(
             store = Archive(place, folder.id)
             try:
                 began = time.monotonic()
-                search = _Search(about, goals, problem, store, path)
+                search = _Search(problem, goals, for_tactic, store, path)
                 if reduction is None:
                     steps = _steps(search, tactic, state, evaluations)
                 else:
@@ -147,7 +147,7 @@ def searching(
                         break
                     yield now
                 spent = time.monotonic() - began
-                return finish(about, goals, store, path, written, spent, complete, test=minutes != 0)
+                return finish(problem, goals, store, path, written, spent, complete, test=minutes != 0)
             finally:
                 store.close()
 
@@ -163,14 +163,31 @@ def _check(evaluations: Any, minutes: float | None, places: Mapping[str, Any]) -
             raise ConfigError(f"{name} must be the path of a file or folder, not {place!r}")
 
 
-def problem_of(
-    about: Subject, goals: Goals, algorithm: Algorithm, predictor: Predictor, evaluations: int, warm: Warm | None = None
+def tactic_problem(
+    problem: SearchProblem,
+    goals: Goals,
+    algorithm: Algorithm,
+    predictor: Predictor,
+    evaluations: int,
+    warm: Warm | None = None,
 ) -> Problem:
     """A search as arrays and functions, as tactics see it."""
-    costs = tuple(_cost(about, column) for column in goals.columns)
-    inputs = Inputs(about.space, about.costs["macs"].by_unit if "macs" in about.costs else None)
-    return Problem(about.space, evaluations, costs, algorithm, predictor, goals.reference, goals.limits, inputs, about.rows,
-                   about.repair, warm, about.proxies)  # fmt: skip
+    costs = tuple(_cost(problem, column) for column in goals.columns)
+    inputs = Inputs(problem.space, problem.costs["macs"].by_unit if "macs" in problem.costs else None)
+    return Problem(
+        problem.space,
+        evaluations,
+        costs,
+        algorithm,
+        predictor,
+        goals.reference,
+        goals.limits,
+        inputs,
+        problem.rows,
+        problem.repair,
+        warm,
+        problem.proxies,
+    )
 
 
 @dataclass(frozen=True)
@@ -184,9 +201,9 @@ class Cost:
         return self.sign * self.table.estimate(archs)
 
 
-def _cost(about: Subject, goal: Objective) -> Any:
+def _cost(problem: SearchProblem, goal: Objective) -> Any:
     """The jittable function of an objective that is computed, or estimated well, minimised; None where it is measured."""
-    table = about.costs.get(goal.name) or about.estimates.get(goal.name)
+    table = problem.costs.get(goal.name) or problem.estimates.get(goal.name)
     return None if table is None else Cost(table, goal.sign)
 
 
@@ -194,15 +211,15 @@ def _cost(about: Subject, goal: Objective) -> Any:
 class _Search:
     """What all steps of one search share."""
 
-    about: Subject
+    problem: SearchProblem
     goals: Goals
-    problem: Problem
+    tactic_problem: Problem
     store: Archive
     folder: Path | None
 
     def values(self, first: int = 0) -> Float[np.ndarray, "told columns"]:
         """The goals' columns of the evaluations from `first` on."""
-        return goal_values(self.about, self.goals, self.store.evaluations(first))
+        return goal_values(self.problem, self.goals, self.store.evaluations(first))
 
     def named(self, fits: Sequence[Fit]) -> list[tuple[str, int, float, float, float, str]]:
         """What is kept of fits: objective, rows, mape, rmse, tau, and which predictor where it was chosen."""
@@ -221,7 +238,7 @@ def _steps(
 
     The tactic begins after the `first` evaluations; `lift` turns its architectures into the super-network's.
     """
-    goals, store, budget = search.goals, search.store, search.problem.evaluations
+    goals, store, budget = search.goals, search.store, search.tactic_problem.evaluations
     step, told = 0, first
     saved = store.state()
     if saved is not None and saved[1] >= evaluations and evaluations < budget:
@@ -229,7 +246,7 @@ def _steps(
     if saved is not None and saved[1] > first:
         step, told = saved[0], saved[1]
         state = _restored(state, saved[2])
-    context = store.describe(search.about.evaluator.context)
+    context = store.describe(search.problem.evaluator.context)
     known = search.values()[:told]
     while told < evaluations:
         archs, state = tactic.ask(state)
@@ -239,7 +256,7 @@ def _steps(
         store.fitted(step, search.named(getattr(state, "fits", ())))
         lifted = np.asarray(lift(archs))
         store.forget(told, context, lifted)
-        for waiting in measuring(search.about.evaluator, store, context, lifted, range(told, told + len(archs)), step):
+        for waiting in measuring(search.problem.evaluator, store, context, lifted, range(told, told + len(archs)), step):
             new = search.values(told)
             values = np.concatenate([known, new])
             failed = int(np.isnan(values).any(1).sum())
@@ -252,16 +269,16 @@ def _steps(
 
 def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress]:
     """A random sample (none where a warm start has values), the reduction, then the tactic on what is left of the space."""
-    problem, store = search.problem, search.store
-    measured = Measured.nothing(jax.random.fold_in(key, 1), problem)
+    for_tactic, store = search.tactic_problem, search.store
+    measured = Measured.nothing(jax.random.fold_in(key, 1), for_tactic)
     first = 0
-    if problem.warm is not None and reduction.informed(problem.warm):
-        known = problem.warm
+    if for_tactic.warm is not None and reduction.informed(for_tactic.warm):
+        known = for_tactic.warm
     else:
         first = reduction.sample
         yield from _steps(search, Random(first), measured, first)
         rows = store.evaluations()[:first]
-        known = Warm(architectures(search.about, rows), goal_values(search.about, search.goals, rows))
+        known = Warm(architectures(search.problem, rows), goal_values(search.problem, search.goals, rows))
     options = store.reduction()
     if options is None:
         part, fits = reduction.reduce(key, measured.add(*known))
@@ -269,12 +286,12 @@ def _reduced_steps(search: _Search, tactic: Tactic, reduction: PopDB, key: PRNGK
         # Before the tactic's own: it begins where the sample ends.
         store.fitted(-1, search.named(fits))
         store.save_reduction(options)
-    reduced = Reduced(problem.space, options)
-    state = tactic.init(key, within(problem, reduced))
+    reduced = Reduced(for_tactic.space, options)
+    state = tactic.init(key, within(for_tactic, reduced))
     archs, inside = reduced.lower(known.archs)
     if inside.any() and first:
         state = tactic.tell(state, archs[inside], known.values[inside])
-    yield from _steps(search, tactic, state, problem.evaluations, first, reduced.lift)
+    yield from _steps(search, tactic, state, for_tactic.evaluations, first, reduced.lift)
 
 
 def _dumped(state: Any) -> bytes:

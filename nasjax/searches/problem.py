@@ -46,7 +46,7 @@ def measure(evaluator: Evaluator, archs: Population) -> dict[str, Float[np.ndarr
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class SearchProblem:
     """A super-network on a task: `evaluator` measures, `costs` compute, `ranges` bound every value before it is known.
 
     `test` makes an evaluator on pictures that no search sees; `extract` slices a sub-network out. `origin` records how all
@@ -95,9 +95,9 @@ class Measurable(Evaluator, Protocol):
         """Those of `rows` that are meant by any architectures."""
 
 
-def subject(
+def search_problem(
     net: SuperNet | Measurable, task: ImageClassification | None, evaluator: Any = "masked", hardware: Any = None
-) -> Subject:
+) -> SearchProblem:
     """Joins a super-network, the task it is used for and the way it is evaluated (a name, a mapping or settings).
 
     With `hardware`, likewise or a `Profile`, sub-networks are timed on it; a profile takes minutes to make.
@@ -111,7 +111,7 @@ def subject(
         rows = net.rows()
         repair = None if rows is None else net.nearest
         ranges = {**net.ranges(), **_ranges(net.costs)}
-        return Subject(net.space, net, net.costs, ranges, origin, rows=rows, repair=repair, proxies=_exact(net.costs),
+        return SearchProblem(net.space, net, net.costs, ranges, origin, rows=rows, repair=repair, proxies=_exact(net.costs),
                        identity=net.context)  # fmt: skip
     if task is None:
         raise ConfigError("a super-network needs a task to be measured on")
@@ -127,7 +127,7 @@ def subject(
         origin["hardware"] = made.origin
     scored = Halving(evaluator, _compared(task, costs)) if config.first_pictures else evaluator
     timed: Evaluator = scored if made is None else Timed(scored, made)
-    return Subject(
+    return SearchProblem(
         net.space,
         timed,
         costs,

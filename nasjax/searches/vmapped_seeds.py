@@ -17,8 +17,8 @@ from nasjax.pareto import hypervolumes
 from nasjax.predictors import PREDICTORS
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed
-from nasjax.searches.loop import problem_of
-from nasjax.searches.problem import subject
+from nasjax.searches.loop import tactic_problem
+from nasjax.searches.problem import search_problem
 from nasjax.supernets.tabular import TabularNet
 from nasjax.tactics import TACTICS
 from nasjax.tactics.vmapped import over_seeds
@@ -63,16 +63,22 @@ def search_seeds(
         raise ConfigError("seeds must name at least one seed")
     for seed in seeds:
         check_seed(seed)
-    about = subject(net, None)
-    goals = Goals(parse_objectives(objectives, about.ranges, references or {}), parse_constraints(constraints, about.ranges))
-    problem = problem_of(
-        about, goals, settings("algorithm", ALGORITHMS, algorithm), settings("predictor", PREDICTORS, predictor), evaluations
+    problem = search_problem(net, None)
+    goals = Goals(
+        parse_objectives(objectives, problem.ranges, references or {}), parse_constraints(constraints, problem.ranges)
+    )
+    for_tactic = tactic_problem(
+        problem,
+        goals,
+        settings("algorithm", ALGORITHMS, algorithm),
+        settings("predictor", PREDICTORS, predictor),
+        evaluations,
     )
     columns = goals.minimised(net(net.archs))
     if net.rows() is not None or np.isnan(columns).any():
         raise ConfigError(f"many seeds at once need a complete table without failed networks, which {net.name} is not")
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    found, _ = over_seeds(settings("tactic", TACTICS, tactic), problem, _Lookup(net.archs, columns), keys)
+    found, _ = over_seeds(settings("tactic", TACTICS, tactic), for_tactic, _Lookup(net.archs, columns), keys)
     archs = np.asarray(found)
     values = goals.minimised(net(archs.reshape(-1, archs.shape[2])))
     return Runs(goals, archs, values.reshape(*archs.shape[:2], -1))

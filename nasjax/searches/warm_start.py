@@ -16,7 +16,7 @@ from nasjax.errors import ConfigError
 from nasjax.objectives import Goals
 from nasjax.pareto import violations
 from nasjax.searches.dynast import ARCHITECTURE, import_results
-from nasjax.searches.problem import Subject
+from nasjax.searches.problem import SearchProblem
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tactics import Warm
@@ -26,7 +26,7 @@ Row = tuple[np.ndarray, Mapping[str, float]]
 """An architecture, and what was measured of it."""
 
 
-def warm_start(place: Path, about: Subject, goals: Goals, net: Any = None) -> Warm:
+def warm_start(place: Path, problem: SearchProblem, goals: Goals, net: Any = None) -> Warm:
     """The architectures of `place`: a run folder, its evaluations.csv or another table, a shared archive, a CSV of DyNAS-T.
 
     Best first by the goals that were measured there or are exact; where none was measured, the front of the run folder, then
@@ -40,19 +40,19 @@ def warm_start(place: Path, about: Subject, goals: Goals, net: Any = None) -> Wa
         table = place / "evaluations.csv"
         if not table.is_file():
             raise ConfigError(f"warm_start={place} is not a finished run: it has no evaluations.csv")
-        rows = _table(table, about.space, net)
-        front = [bytes(arch) for arch, _ in _table(place / "pareto.csv", about.space, net)]
+        rows = _table(table, problem.space, net)
+        front = [bytes(arch) for arch, _ in _table(place / "pareto.csv", problem.space, net)]
     elif place.open("rb").read(15) == b"SQLite format 3":
-        rows = _archive(place, about.space)
+        rows = _archive(place, problem.space)
     else:
-        rows = _table(place, about.space, net)
+        rows = _table(place, problem.space, net)
     rows = list({bytes(arch): (arch, metrics) for arch, metrics in rows}.values())
     if not rows:
         raise ConfigError(f"warm_start={place} has no architecture of this search space")
     archs = np.array([arch for arch, _ in rows], np.int32)
-    values = _values(about, goals, archs, [metrics for _, metrics in rows])
+    values = _values(problem, goals, archs, [metrics for _, metrics in rows])
     known = np.isfinite(values).any(0)
-    measured = [column.name not in about.costs for column in goals.columns]
+    measured = [column.name not in problem.costs for column in goals.columns]
     if (known & measured).any():
         number = len(goals.objectives)
         limits = tuple(limit for limit, has in zip(goals.limits, known, strict=True) if has)
@@ -75,10 +75,10 @@ def _order(archs: Int[np.ndarray, "rows genes"], best: Int[np.ndarray, "best gen
 
 
 def _values(
-    about: Subject, goals: Goals, archs: Int[np.ndarray, "rows genes"], metrics: Sequence[Mapping[str, float]]
+    problem: SearchProblem, goals: Goals, archs: Int[np.ndarray, "rows genes"], metrics: Sequence[Mapping[str, float]]
 ) -> Float[np.ndarray, "rows columns"]:
     """The goals' columns, minimised; NaN where nothing is known."""
-    exact = about.compute(archs)
+    exact = problem.compute(archs)
     columns = [exact.get(c.name, np.array([row.get(c.name, np.nan) for row in metrics], np.float64)) for c in goals.columns]
     return np.stack([c.sign * column.astype(np.float64) for c, column in zip(goals.columns, columns, strict=True)], 1)
 
