@@ -20,8 +20,8 @@ from nasjax.algorithms import NSGA2
 from nasjax.objectives import Goals, parse_objectives
 from nasjax.predictors import Ridge
 from nasjax.runs.folder import run_folder
-from nasjax.searches.loop import tactic_problem
 from nasjax.searches.problem import search_problem
+from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.supernets.tabular import TabularNet
 from nasjax.tactics import Concurrent, Random, WeakNAS
 

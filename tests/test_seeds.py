@@ -12,8 +12,8 @@ import nasjax
 from nasjax.algorithms import NSGA2
 from nasjax.objectives import Goals, parse_constraints, parse_objectives
 from nasjax.predictors import Ridge
-from nasjax.searches.loop import tactic_problem
 from nasjax.searches.problem import search_problem
+from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.tactics import Concurrent
 
 GOALS = ["max:acc", "min:cost"]

@@ -12,7 +12,7 @@ from nasjax.objectives import Goals, parse_constraints, parse_objectives
 from nasjax.pareto import non_dominated_sort
 from nasjax.searches.dynast import import_results
 from nasjax.searches.problem import search_problem
-from nasjax.searches.warm_start import warm_start
+from nasjax.searches.warm_start import read_warm_start
 from nasjax.tactics import TACTICS
 
 SETTINGS = {"full_on_estimations": {"sample": 20}, "weaknas": {"first": 16, "batch": 10, "top": 20}, "ehvi": {"start": 16}}
@@ -35,7 +35,7 @@ def earlier(net, tmp_path_factory):
 def begin(place, net, objectives, constraints=()):
     problem = search_problem(net, None)
     goals = Goals(parse_objectives(objectives, problem.ranges, {}), parse_constraints(constraints, problem.ranges))
-    return warm_start(place, problem, goals, net)
+    return read_warm_start(place, problem, goals, net)
 
 
 def measured(path):

@@ -17,8 +17,8 @@ from nasjax.pareto import hypervolumes
 from nasjax.predictors import PREDICTORS
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed
-from nasjax.searches.loop import tactic_problem
 from nasjax.searches.problem import search_problem
+from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.supernets.tabular import TabularNet
 from nasjax.tactics import TACTICS
 from nasjax.tactics.vmapped import over_seeds

@@ -26,7 +26,7 @@ Row = tuple[np.ndarray, Mapping[str, float]]
 """An architecture, and what was measured of it."""
 
 
-def warm_start(place: Path, problem: SearchProblem, goals: Goals, net: Any = None) -> Warm:
+def read_warm_start(place: Path, problem: SearchProblem, goals: Goals, net: Any = None) -> Warm:
     """The architectures of `place`: a run folder, its evaluations.csv or another table, a shared archive, a CSV of DyNAS-T.
 
     Best first by the goals that were measured there or are exact; where none was measured, the front of the run folder, then
