@@ -1,4 +1,4 @@
-"""DyNAS-T's result tables become tables of ours; what its traps would make wrong is put right or refused."""
+"""Importing DyNAS-T's result tables: repeats, mixed-up columns, contradictory counts, unreadable rows."""
 
 import csv
 from pathlib import Path
@@ -35,8 +35,8 @@ def columns(table):
     return {name: [row[i] for row in table.rows] for i, name in enumerate(table.header)}
 
 
-def test_repeats_become_their_mean_and_count_whatever_switched_off_blocks_say(tmp_path):
-    """OFA's lists have an entry for blocks that are off: they make no other network."""
+def test_repeats_become_their_mean_and_count_whatever_the_entries_of_switched_off_blocks(tmp_path):
+    """OFA's lists have entries for switched-off blocks, too; these do not distinguish networks."""
     smallest = {"wid": None, "ks": [3] * 6, "e": [2] * 6, "d": [1] * 3, "r": [8]}
     other = {**smallest, "ks": [3, 5] * 3}
     deeper = {**smallest, "d": [1, 1, 2]}
@@ -48,11 +48,11 @@ def test_repeats_become_their_mean_and_count_whatever_switched_off_blocks_say(tm
     assert found["accuracy_top1"] == [pytest.approx(70.2), 72.5]
     assert found["macs"] == [100, 110] and found["depth_3"] == [1, 2]
     assert found["kernel_3_2"] == ["", 3] and found["kernel_2_2"] == ["", ""]
-    assert "latency" not in found and any("latency is 0 everywhere" in remark for remark in table.remarks)
-    assert any(remark.startswith("macs are nasjax's own count for 0 of 2 networks only") for remark in table.remarks)
+    assert "latency" not in found and any("latency is 0 in every row" in remark for remark in table.remarks)
+    assert any(remark.startswith("macs equal nasjax's count for 0 of 2 networks only") for remark in table.remarks)
 
 
-def test_two_counting_rules_are_refused(tmp_path, mbv3):
+def test_contradictory_exact_costs_are_refused(tmp_path, mbv3):
     file = write(tmp_path / "a.csv", [row(SMALLEST, 70.0, macs=100), row(SMALLEST, 70.0, macs=101)])
     with pytest.raises(ValueError, match=r"row 1 and .*row 2 are one network, but its macs are 100 and 101"):
         import_results([file], mbv3)
@@ -62,7 +62,7 @@ def transformer(depth, width):
     return {"embed": [width], "decoder_layer_num": [depth], "decoder_heads": [8, 4, 8], "encoder_ffn": [1, 2]}
 
 
-def test_layers_beyond_the_depth_do_not_exist_and_shifted_columns_are_put_right(tmp_path):
+def test_layers_beyond_the_depth_do_not_exist_and_shifted_columns_are_corrected(tmp_path):
     """The Transformers' logs have latency, macs and params under the names of params, latency and macs."""
     header = [*HEADER[:5], "BLEU Score"]
     rows = [row(transformer(depth, 512), 25.0 + depth, params=3.5, latency=2e9, macs=4e7) for depth in (2, 3)]
@@ -73,7 +73,7 @@ def test_layers_beyond_the_depth_do_not_exist_and_shifted_columns_are_put_right(
     assert table.genes == (genes := ["embed", "decoder_layer_num", "decoder_heads_1", "decoder_heads_2",
                                      "decoder_heads_3", "encoder_ffn_1", "encoder_ffn_2"]), genes  # fmt: skip
     assert found["decoder_heads_3"] == ["", 8]
-    assert "put right" in table.remarks[0]
+    assert "corrected" in table.remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -83,19 +83,19 @@ def test_layers_beyond_the_depth_do_not_exist_and_shifted_columns_are_put_right(
         ([], HEADER, "is not a result table of DyNAS-T"),
         ([row("__import__('os').getcwd()", 70)], HEADER, "row 1: its architecture or one of its numbers cannot be read"),
         ([row(SMALLEST, 70), row(SMALLEST, "good")], HEADER, "row 2: its architecture or one of its numbers"),
-        ([row([1, 2], 70)], HEADER, "row 1: its architecture is not a table of lists"),
+        ([row([1, 2], 70)], HEADER, "row 1: its architecture is not a dict of lists"),
         ([row({**SMALLEST, "ks": [4] * 20}, 70)], HEADER, "row 1: list 'ks' cannot hold 4; allowed: 3, 5, 7"),
         ([row({**SMALLEST, "e": [3] * 19}, 70)], HEADER, "row 1: list 'e' has 19 entries, 20 are needed"),
         ([[str(SMALLEST), "now"]], HEADER[:2], "has no metric; known columns are Model Parameters"),
     ],
 )
-def test_what_cannot_be_read_is_told_by_its_row(tmp_path, mbv3, rows, header, said):
+def test_errors_name_the_row_that_cannot_be_read(tmp_path, mbv3, rows, header, said):
     with pytest.raises(ValueError, match=said):
         import_results([write(tmp_path / "a.csv", rows, header)], mbv3)
 
 
-def test_architectures_of_once_for_all_need_its_name(tmp_path):
-    with pytest.raises(ValueError, match="an architecture of Once-for-All: say whose, as in supernet=ofa_mbv3"):
+def test_once_for_all_architectures_need_a_super_network(tmp_path):
+    with pytest.raises(ValueError, match="an architecture of Once-for-All: name its super-network, as in supernet=ofa_mbv3"):
         import_results([write(tmp_path / "a.csv", [row(SMALLEST, 70)])])
 
 
@@ -137,7 +137,7 @@ def test_the_command_writes_a_table_that_can_be_searched(tmp_path, monkeypatch, 
 def test_real_logs(mbv3):
     table = import_results(sorted(TRACES.glob("mbnv3w10_*.csv")), mbv3)
     assert table.evaluations == 2373 and len(table.rows) == 2162
-    assert "macs are nasjax's own count" in table.remarks and "params are nasjax's own count" in table.remarks
+    assert "macs equal nasjax's count" in table.remarks and "params equal nasjax's count" in table.remarks
     found = columns(table)
     assert 66 < min(found["accuracy_top1"]) < max(found["accuracy_top1"]) < 78 and sum(found["count"]) == 2373
     with pytest.raises(ValueError, match="are one network, but its macs are"):

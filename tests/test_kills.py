@@ -1,4 +1,4 @@
-"""`kill -9` at random moments, from a search's start to its end; each time it is taken up where it was."""
+"""Searches that are killed (`kill -9`) at random moments resume and end as uninterrupted ones."""
 
 import json
 import os
@@ -19,7 +19,7 @@ DIGITS = ["evaluations=24", "tactic=concurrent", "predictor=ridge", "tactic.popu
 
 
 class Warm:
-    """Starts searches in `folder` quickly."""
+    """Starts searches in `folder` from a process that has imported everything already."""
 
     def __init__(self, folder):
         known = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
@@ -31,7 +31,7 @@ class Warm:
         return self._process.stdout.readline().strip()
 
     def search(self, words, seconds=None):
-        """Whether a search ended by itself; it is killed after so many seconds."""
+        """Runs a search, which is killed after `seconds`; returns whether it ended before."""
         self._process.stdin.write(json.dumps(["search", *words]) + "\n")
         search = int(self._line())
         if seconds is not None and not select.select([self._process.stdout], [], [], seconds)[0]:
@@ -53,7 +53,7 @@ def warm(tmp_path):
 
 
 def outcome(folder):
-    """All that a run leaves but for seconds: tables as bytes, the archive's rows."""
+    """The files of a run without their seconds: tables as bytes, the archive's rows."""
     lines = (folder / "evaluations.csv").read_bytes().splitlines()
     base = sqlite3.connect(folder / "archive.db")
     stored = [
@@ -66,12 +66,12 @@ def outcome(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("subject", "kills"), [("table", 100), ("digits", 8)])
-def test_a_search_killed_at_random_moments_ends_as_one_that_was_not(tmp_path, warm, subject, kills):
+@pytest.mark.parametrize(("net", "kills"), [("table", 100), ("digits", 8)])
+def test_a_search_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path, warm, net, kills):
     table = ["supernet=tabular", f"supernet.table={write_table(tmp_path / 'table.csv')}", "objectives=[max:acc,min:cost]",
              f"supernet.genes=[{','.join(GENES)}]", "evaluations=40", "tactic=concurrent", "predictor=ridge",
              "tactic.population=8", "tactic.generations=20"]  # fmt: skip
-    words = table if subject == "table" else DIGITS
+    words = table if net == "table" else DIGITS
     warm.search([*words, "run=first"])  # Compiles.
     rng = np.random.default_rng(0)
     killed = finished = 0

@@ -1,4 +1,4 @@
-"""The front door from Python: a few lines from a super-network to a file that another program runs."""
+"""The Python interface: from a super-network to an exported file that runs without nasjax."""
 
 import doctest
 import importlib
@@ -26,7 +26,7 @@ def front():
     return nasjax.search(net, task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=16)
 
 
-def test_select_is_the_best_of_those_that_keep_within(front):
+def test_select_returns_the_best_network_that_keeps_the_constraints(front):
     macs, accuracy = front.metrics["macs"], front.metrics["accuracy_top1"]
     assert len(front) > 1
     for bound in macs:
@@ -48,19 +48,19 @@ def test_select_is_the_best_of_those_that_keep_within(front):
         ("macs<=few", "is not of the form"),
     ],
 )
-def test_a_constraint_that_cannot_be_kept_or_read(front, words, said):
+def test_a_constraint_that_cannot_be_kept_or_parsed_is_refused(front, words, said):
     with pytest.raises(ValueError, match=said):
         front.select(words)
 
 
-def test_constraints_keep_what_is_within_and_never_what_failed():
+def test_failed_networks_keep_no_constraint():
     values = {"latency": np.array([4.0, 5.0, 6.0, np.nan])}
     assert parse_constraint("latency<=5", values).holds(values).tolist() == [True, True, False, False]
     assert parse_constraint(" latency >= 5e0 ", values).holds(values).tolist() == [False, True, True, False]
 
 
-def test_what_was_selected_leaves_the_house(front, tmp_path):
-    """Extracted, exported, and run by a program that has never heard of this package."""
+def test_a_selected_network_is_extracted_and_exported(front, tmp_path):
+    """And runs in a program that does not import nasjax."""
     chosen = front.select(f"macs<={front.metrics['macs'].min():.0f}")
     extracted = chosen.extract()
     assert extracted.network.space.size == 1 and extracted.arch == chosen.arch
@@ -95,7 +95,7 @@ assert "nasjax" not in sys.modules and "flax" not in sys.modules
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images.npy", "logits.npy", "net", "net.stablehlo"]
 
 
-def test_a_table_has_no_networks(tmp_path):
+def test_a_front_of_a_table_has_no_networks_to_extract(tmp_path):
     (tmp_path / "t.csv").write_text("width,accuracy_top1\n1,70\n2,80\n")
     net = nasjax.supernets.create("tabular", table=str(tmp_path / "t.csv"), genes=("width",))
     front = nasjax.search(net, objectives=["accuracy_top1"], tactic="random", evaluations=2)
@@ -105,13 +105,13 @@ def test_a_table_has_no_networks(tmp_path):
 
 
 def python_of(page):
-    """The Python blocks of a page, in order."""
+    """The Python code blocks of a page, in order."""
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 @pytest.mark.slow
-def test_the_lines_of_the_readme(tmp_path, monkeypatch):
-    """Once-for-All at full size on a folder of pictures, as the README has it; only paths and sizes are this test's."""
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    """Once-for-All on an image folder as in the README, with smaller images and other paths."""
     rng = np.random.default_rng(0)
     for part, number in (("train", 8), ("val", 4)):
         for name in ("cat", "dog"):
@@ -131,7 +131,7 @@ def test_the_lines_of_the_readme(tmp_path, monkeypatch):
     assert Path("net.stablehlo").stat().st_size > 1e6
 
 
-def test_the_examples_of_docstrings():
+def test_the_examples_in_docstrings_are_right():
     tried = 0
     for found in pkgutil.walk_packages(nasjax.__path__, "nasjax."):
         if found.name == "nasjax.__main__":

@@ -1,4 +1,4 @@
-"""The host loop: what is measured, found again, resumed and written."""
+"""Searches: what is measured, reused from the archive, resumed, written and refused."""
 
 import csv
 import itertools
@@ -20,8 +20,8 @@ from nasjax.algorithms import NSGA2
 from nasjax.objectives import parse_goals
 from nasjax.predictors import Ridge
 from nasjax.runs.folder import run_folder
-from nasjax.searches.loop import tactic_problem
 from nasjax.searches.problem import search_problem
+from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.supernets.tabular import TabularNet
 from nasjax.tactics import Concurrent, Random, WeakNAS
 
@@ -35,7 +35,7 @@ TACTIC = {
     "full_on_estimations": {"sample": 12, "generations": 5},
     "weaknas": {"pool": 200, "first": 9, "batch": 7, "top": 20},
 }
-"""Small settings of every tactic but `proxy`, which takes networks."""
+"""Small settings of every tactic but `proxy`, which needs a super-network of layers."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def outcome(folder):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Every architecture measured by a table, in order; chunks of three."""
+    """Lists every architecture that a table measures, in order; tables have chunks of three."""
     measured = []
     lookup = TabularNet.__call__
 
@@ -96,7 +96,7 @@ def test_a_budget_as_large_as_the_space_finds_the_true_front(net, tactic):
 
 
 @pytest.mark.parametrize("tactic", TACTIC)
-def test_no_network_is_measured_twice_and_the_budget_is_kept(net, counted, tactic):
+def test_no_network_is_measured_twice_within_the_budget(net, counted, tactic):
     net.chunk = 3
     search(net, tactic)
     assert len(counted) == 30
@@ -118,7 +118,7 @@ def test_concurrent_search_needs_fewer_measurements_than_random_search(net):
 
 
 @pytest.mark.parametrize("tactic", TACTIC)
-def test_a_run_stopped_anywhere_ends_as_one_that_was_not(tmp_path, counted, tactic):
+def test_a_run_stopped_anywhere_ends_as_an_uninterrupted_one(tmp_path, counted, tactic):
     net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
     search(net, tactic, run=tmp_path / "whole")
     assert len(counted) == 30
@@ -170,7 +170,7 @@ def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path, counted):
         search(net, run=tmp_path / "run", evaluations=20)
 
 
-def test_a_step_cut_short_by_the_budget_is_asked_anew_where_the_budget_grew(tmp_path, counted):
+def test_a_step_that_the_budget_cut_short_is_asked_again_with_a_larger_budget(tmp_path, counted):
     net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
     half = nasjax.searching(net, objectives=GOALS, tactic=settings("random"), predictor="ridge", evaluations=10,
                             run=tmp_path / "run")  # fmt: skip
@@ -181,7 +181,7 @@ def test_a_step_cut_short_by_the_budget_is_asked_anew_where_the_budget_grew(tmp_
     assert len({tuple(row[g] for g in GENES) for row in rows(tmp_path / "run")}) == 21
 
 
-def test_a_shared_archive_answers_a_later_run(tmp_path, counted):
+def test_a_later_run_reuses_the_measurements_of_a_shared_archive(tmp_path, counted):
     net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
     shared = tmp_path / "shared.db"
     search(net, "random", run=tmp_path / "a", archive=shared)
@@ -195,7 +195,7 @@ def test_a_shared_archive_answers_a_later_run(tmp_path, counted):
     assert json.loads((tmp_path / "b" / "summary.json").read_text())["from_archive"] == 30
 
 
-def test_runs_in_memory_share_an_archive_s_measurements_and_nothing_else(tmp_path, counted):
+def test_runs_without_a_folder_share_only_the_measurements_of_an_archive(tmp_path, counted):
     one = supernets.create("tabular", table=write_table(tmp_path / "one.csv"), genes=GENES)
     other = supernets.create("tabular", table=write_table(tmp_path / "other.csv", bad=[3]), genes=GENES)
     for net, seed in ((one, 0), (one, 1), (other, 0)):
@@ -207,7 +207,7 @@ def test_runs_in_memory_share_an_archive_s_measurements_and_nothing_else(tmp_pat
         assert base.execute("select count(*) from evaluations").fetchone() == (90,)
 
 
-def test_an_archive_does_not_answer_for_another_table(tmp_path, counted):
+def test_measurements_of_another_table_are_not_reused(tmp_path, counted):
     one = supernets.create("tabular", table=write_table(tmp_path / "one.csv"), genes=GENES)
     other = supernets.create("tabular", table=write_table(tmp_path / "other.csv", bad=[3]), genes=GENES)
     search(one, "random", archive=tmp_path / "shared.db", run=tmp_path / "a")
@@ -215,7 +215,7 @@ def test_an_archive_does_not_answer_for_another_table(tmp_path, counted):
     assert len(counted) == 60
 
 
-def test_failed_networks_are_counted_and_passed_over(tmp_path):
+def test_failed_networks_are_counted_and_not_on_the_front(tmp_path):
     net = supernets.create("tabular", table=write_table(tmp_path / "t.csv", bad=range(0, 100, 3)), genes=GENES)
     for tactic in TACTIC:
         front = search(net, tactic, run=tmp_path / tactic, evaluations=60)
@@ -227,7 +227,7 @@ def test_failed_networks_are_counted_and_passed_over(tmp_path):
 
 
 def test_any_metric_that_is_not_finite_marks_the_network_failed(tmp_path):
-    """Also one that is no objective: a network whose loss is NaN has an accuracy all the same."""
+    """Also a metric that is not an objective: the accuracy of a network whose loss is NaN is a number."""
     (tmp_path / "t.csv").write_text("k,acc,loss\n1,70,0.5\n2,90,nan\n3,80,inf\n4,60,0.1\n")
     net = supernets.create("tabular", table=str(tmp_path / "t.csv"), genes=("k",))
     front = nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=4, run=tmp_path / "run")
@@ -258,7 +258,7 @@ def test_the_run_folder_agrees_with_the_table(net, tmp_path):
     assert volume[-1] == front.hypervolume
 
 
-def test_a_run_is_itself_a_table(net, tmp_path):
+def test_evaluations_csv_loads_as_a_table(net, tmp_path):
     search(net, "random", run=tmp_path / "run", evaluations=60)
     again = supernets.create("tabular", table=str(tmp_path / "run" / "evaluations.csv"), genes=GENES)
     assert again.metrics == ("acc", "cost", "width")
@@ -268,14 +268,14 @@ def test_a_run_is_itself_a_table(net, tmp_path):
         assert (net(net.space.encode(chosen)[None])["acc"][0]) == values[0]
 
 
-def test_without_a_run_nothing_is_written(net, tmp_path, monkeypatch):
+def test_without_a_run_folder_nothing_is_written(net, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     assert search(net).folder is None
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-def test_one_objective_returns_the_best_and_three_are_searched(net):
+def test_searches_with_one_and_three_objectives_find_the_true_front(net):
     best = nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=10_000)
     assert best.metrics["acc"].tolist() == [net.ranges()["acc"][1]]
     true = {tuple(arch) for arch in net.archs[brute_front(net.values * [-1, 1, 1])].tolist()}
@@ -301,7 +301,7 @@ def test_references_move_the_hypervolume(net):
         ({"objectives": ["max:acc"]}, "started with objectives="),
     ],
 )
-def test_a_run_with_other_settings_is_refused_by_the_first_that_differs(net, tmp_path, change, words):
+def test_other_settings_than_the_run_was_started_with_are_refused(net, tmp_path, change, words):
     arguments = {"objectives": GOALS, "tactic": settings("concurrent"), "evaluations": 12, "run": tmp_path / "run"}
     nasjax.search(net, **arguments)
     with pytest.raises(ValueError, match="started with") as caught:
@@ -316,7 +316,7 @@ def test_a_run_whose_table_changed_is_refused(net, tmp_path):
         search(other, run=tmp_path / "run")
 
 
-def test_a_folder_in_use_or_of_something_else_is_refused(net, tmp_path):
+def test_a_folder_that_is_in_use_or_not_a_run_is_refused(net, tmp_path):
     search(net, run=tmp_path / "run", evaluations=6)
     copy = json.loads((tmp_path / "run" / "run.json").read_text())["context"]
     kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -329,7 +329,7 @@ def test_a_folder_in_use_or_of_something_else_is_refused(net, tmp_path):
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.tex"]
 
 
-def test_an_archive_of_a_newer_version_or_of_something_else_is_refused(net, tmp_path):
+def test_an_archive_of_a_newer_version_and_other_files_are_refused(net, tmp_path):
     base = sqlite3.connect(tmp_path / "newer.db")
     base.execute("pragma user_version = 99")
     base.commit()
@@ -354,7 +354,7 @@ def test_an_archive_of_a_newer_version_or_of_something_else_is_refused(net, tmp_
         ({"evaluations": 0}, "at least 1"),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_anything_is_written(net, tmp_path, arguments, words):
+def test_invalid_settings_are_one_line_before_anything_is_written(net, tmp_path, arguments, words):
     with pytest.raises(ValueError) as caught:
         nasjax.search(net, **({"objectives": GOALS, "run": tmp_path / "run"} | arguments))
     assert words in str(caught.value)
@@ -362,8 +362,8 @@ def test_mistakes_are_told_in_one_line_before_anything_is_written(net, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_compiles_again_as_the_archive_grows(net, caplog):
-    search(net, evaluations=30)  # Small operations compile here.
+def test_nothing_recompiles_as_the_archive_grows(net, caplog):
+    search(net, evaluations=30)  # Compiles the small operations.
     with jax.log_compiles():
         steps = nasjax.searching(net, objectives=GOALS, tactic=Concurrent(4, 5), evaluations=64)
         for _ in range(6):
@@ -379,7 +379,7 @@ def test_nothing_compiles_again_as_the_archive_grows(net, caplog):
     assert big == []
 
 
-def test_a_copied_run_folder_is_taken_up_again(net, tmp_path):
+def test_a_moved_run_folder_is_resumed(net, tmp_path):
     search(net, run=tmp_path / "run", evaluations=12)
     shutil.move(tmp_path / "run", tmp_path / "moved")
     search(net, run=tmp_path / "moved", evaluations=18)
@@ -388,7 +388,7 @@ def test_a_copied_run_folder_is_taken_up_again(net, tmp_path):
     assert FILES[0] in {path.name for path in (tmp_path / "moved").iterdir()}
 
 
-def test_no_time_left_measures_nothing_and_writes_what_is_known(net, tmp_path, counted):
+def test_minutes_0_measures_nothing_and_writes_the_results_so_far(net, tmp_path, counted):
     net.chunk = 3
     half = nasjax.searching(net, objectives=GOALS, tactic=settings("random"), predictor="ridge", evaluations=30,
                             run=tmp_path / "run")  # fmt: skip
@@ -405,7 +405,7 @@ def test_no_time_left_measures_nothing_and_writes_what_is_known(net, tmp_path, c
         search(net, minutes=-1)
 
 
-def test_a_run_killed_at_its_very_start_is_taken_up(net, tmp_path):
+def test_a_run_killed_at_its_very_start_is_resumed(net, tmp_path):
     search(net, "random", run=tmp_path / "whole", evaluations=9)
     for left in ([".lock"], [".lock", ".run.json.123"], [".lock", "run.json"]):
         folder = tmp_path / f"begun-{len(left)}-{left[-1]}"
@@ -416,7 +416,7 @@ def test_a_run_killed_at_its_very_start_is_taken_up(net, tmp_path):
         assert outcome(folder) == outcome(tmp_path / "whole")
 
 
-def test_a_run_stopped_among_known_measurements_reports_them_where_they_stand(net, tmp_path, counted):
+def test_a_run_stopped_among_reused_measurements_reports_their_positions(net, tmp_path, counted):
     net.chunk = 3
     shared = tmp_path / "shared.db"
     search(net, "random", run=tmp_path / "a", archive=shared, evaluations=4)
@@ -438,7 +438,7 @@ def test_a_run_stopped_among_known_measurements_reports_them_where_they_stand(ne
     assert {str(index) for index in front.indices} <= set(written)
 
 
-def test_every_row_of_a_table_with_holes_is_found(tmp_path, monkeypatch):
+def test_every_row_of_an_incomplete_table_is_found(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     archs = np.unique(rng.integers(0, 3, (120, 14)), axis=0)
     with (tmp_path / "holes.csv").open("w", newline="") as file:
@@ -451,7 +451,7 @@ def test_every_row_of_a_table_with_holes_is_found(tmp_path, monkeypatch):
 
 
 def sparse_table(path, rows=400, genes=14):
-    """A few random rows of a large space, whose metric is the first gene."""
+    """Random rows of a large space; the metric is the first gene."""
     archs = np.unique(np.random.default_rng(0).integers(0, 3, (rows, genes)) ** 2 // 2, axis=0)
     with path.open("w", newline="") as file:
         names = [f"g{i}" for i in range(genes)]
@@ -460,8 +460,8 @@ def sparse_table(path, rows=400, genes=14):
 
 
 @pytest.mark.parametrize("tactic", ["random", "weaknas"])
-def test_a_table_with_holes_is_drawn_from_row_by_row(tmp_path, tactic):
-    """Every row as likely as any other; the nearest row to a random architecture would not be."""
+def test_rows_of_an_incomplete_table_are_drawn_uniformly(tmp_path, tactic):
+    """Taking the row nearest to a random architecture would not be uniform."""
     net = sparse_table(tmp_path / "sparse.csv")
     problem = search_problem(net, None)
     for_tactic = tactic_problem(problem, parse_goals(["max:acc"], (), problem.measurable), NSGA2(), Ridge(), 40)
@@ -472,7 +472,7 @@ def test_a_table_with_holes_is_drawn_from_row_by_row(tmp_path, tactic):
         asked, _ = chosen.ask(chosen.init(jax.random.key(seed), for_tactic))
         times[[places[bytes(arch)] for arch in asked]] += 1
     expected = 40 * 60 / len(net.archs)
-    # Chi-squared of that many rows has this mean and deviation (draws without replacement vary less).
+    # Mean plus three standard deviations of chi-squared; draws without replacement vary less.
     assert ((times - expected) ** 2 / expected).sum() < len(net.archs) + 3 * np.sqrt(2 * len(net.archs))
 
 
@@ -487,12 +487,12 @@ def test_a_table_with_holes_is_drawn_from_row_by_row(tmp_path, tactic):
         ({"space_reduction": True}, "space_reduction must be a name, a mapping with `name`, or settings, not True"),
     ],
 )
-def test_a_wrong_type_is_one_line(net, arguments, words):
+def test_arguments_of_a_wrong_type_are_one_line(net, arguments, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         nasjax.search(net, **{"objectives": ["max:acc"], **arguments})
 
 
-def test_one_word_is_a_list_of_one(net):
+def test_a_single_string_is_a_list_of_one(net):
     every = {"tactic": "random", "evaluations": 20}
     one = nasjax.search(net, objectives="max:acc", constraints="cost<=60", **every)
     listed = nasjax.search(net, objectives=["max:acc"], constraints=["cost<=60"], **every)
@@ -509,7 +509,7 @@ def test_one_word_is_a_list_of_one(net):
         ({"archive": "."}, "is a folder"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_before_the_folder_is_made(net, tmp_path, monkeypatch, arguments, words):
+def test_an_unsuitable_seed_or_archive_is_refused_before_the_folder_is_made(net, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.db").write_text("not a database")
     with pytest.raises(ValueError) as caught:

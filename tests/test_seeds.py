@@ -1,4 +1,4 @@
-"""Many seeds at once measure what each search measures by itself."""
+"""`search_seeds` evaluates the same architectures as one search a seed."""
 
 import csv
 import json
@@ -12,8 +12,8 @@ import nasjax
 from nasjax.algorithms import NSGA2
 from nasjax.objectives import parse_goals
 from nasjax.predictors import Ridge
-from nasjax.searches.loop import tactic_problem
 from nasjax.searches.problem import search_problem
+from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.tactics import Concurrent
 
 GOALS = ["max:acc", "min:cost"]
@@ -30,13 +30,13 @@ def net(tmp_path_factory):
 
 
 def arguments(tactic, constraints=("width<=90",)):
-    """Constrained, and near the size of the space, so that choices run short."""
+    """A constraint, and a budget near the size of the space, so that few new architectures are left."""
     return {"objectives": GOALS, "constraints": constraints, "tactic": {"name": tactic, **TACTICS[tactic]},
             "algorithm": {"name": "nsga2", "population": 10}, "predictor": "ridge", "evaluations": 60}  # fmt: skip
 
 
 @pytest.mark.parametrize("tactic", ["random", "full"])
-def test_each_seed_measures_what_its_search_measures(net, tactic, tmp_path):
+def test_each_seed_evaluates_the_same_as_its_search(net, tactic, tmp_path):
     seeds = (3, 0)
     runs = nasjax.search_seeds(net, seeds, **arguments(tactic))
     assert runs.archs.shape == (2, 60, len(GENES))
@@ -52,8 +52,8 @@ def test_each_seed_measures_what_its_search_measures(net, tactic, tmp_path):
 
 
 @pytest.mark.slow
-def test_concurrent_search_asks_for_what_the_tactic_asks_for(net):
-    """Step by step, from what that seed had measured: fits of many seeds at once round otherwise, which breaks near ties."""
+def test_the_vmapped_concurrent_tactic_asks_for_mostly_the_same_architectures(net):
+    """Step by step, from the same evaluations: vmapped fits round differently, which decides near ties differently."""
     chosen = arguments("concurrent")
     seeds, shared = (3, 0, 1, 2), 0
     runs = nasjax.search_seeds(net, seeds, **chosen)
@@ -84,20 +84,20 @@ def test_the_whole_space_is_measured_where_the_budget_allows(net, tactic):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tactic": "ehvi"}, "many seeds at once support the tactics random, full, concurrent, not ehvi"),
+        ({"tactic": "ehvi"}, "many seeds at once are for tactics random, full, concurrent, not ehvi"),
         ({"predictor": "svr"}, r"fitted inside jit \(ridge, gaussian_process, mlp\), not svr"),
-        ({"evaluations": 10_000}, "evaluations=10000 must not exceed the"),
+        ({"evaluations": 10_000}, "evaluations=10000 are more than the"),
         ({"seeds": []}, "seeds must name at least one seed"),
     ],
 )
-def test_invalid_arguments_are_refused(net, changes, words):
+def test_unsupported_arguments_are_refused_in_one_line(net, changes, words):
     seeds = changes.pop("seeds", [0])
     with pytest.raises(ValueError, match=words):
         nasjax.search_seeds(net, seeds, objectives=GOALS, **changes)
 
 
 def test_incomplete_tables_are_refused(net, tiny_net, tmp_path):
-    with pytest.raises(ValueError, match="need a table"):
+    with pytest.raises(ValueError, match="needs a table"):
         nasjax.search_seeds(tiny_net, [0], objectives=GOALS)
     failed = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv", bad=(5,)), genes=GENES)
     with pytest.raises(ValueError, match="complete table without failed networks"):

@@ -1,4 +1,4 @@
-"""Warm starts begin with the best of an earlier search, whatever form it has; what does not fit is one line."""
+"""Warm starts: every kind of file, their ranking by the new goals, and one-line errors for unsuitable files."""
 
 import csv
 
@@ -12,7 +12,7 @@ from nasjax.objectives import parse_goals
 from nasjax.pareto import non_dominated_sort
 from nasjax.searches.dynast import import_results
 from nasjax.searches.problem import search_problem
-from nasjax.searches.warm_start import warm_start
+from nasjax.searches.warm_start import read_warm_start
 from nasjax.tactics import TACTICS
 
 SETTINGS = {"full_on_estimations": {"sample": 20}, "weaknas": {"first": 16, "batch": 10, "top": 20}, "ehvi": {"start": 16}}
@@ -35,7 +35,7 @@ def earlier(net, tmp_path_factory):
 def begin(place, net, objectives, constraints=()):
     problem = search_problem(net, None)
     goals = parse_goals(objectives, constraints, problem.measurable)
-    return warm_start(place, problem, goals, net)
+    return read_warm_start(place, problem, goals, net)
 
 
 def measured(path):
@@ -48,7 +48,7 @@ def encoded(net, row):
 
 
 @pytest.mark.parametrize("place", ["run", "run/evaluations.csv", "shared.db"])
-def test_every_form_gives_the_same_networks_best_first(net, earlier, place):
+def test_every_kind_of_file_gives_the_same_networks_best_first(net, earlier, place):
     warm = begin(earlier / place, net, ["max:acc", "min:cost"])
     assert len(warm.archs) == 40
     values = net(warm.archs)
@@ -57,14 +57,14 @@ def test_every_form_gives_the_same_networks_best_first(net, earlier, place):
     assert (np.diff(ranks) >= 0).all()
 
 
-def test_the_new_objectives_and_constraints_decide_what_is_best(net, earlier):
+def test_networks_are_ranked_by_the_new_objectives_and_constraints(net, earlier):
     warm = begin(earlier / "run", net, ["min:width"], ["acc>=85"])
     kept = warm.values[:, 1] >= 85
     assert kept.any() and kept[: kept.sum()].all()
     assert (np.diff(warm.values[kept, 0]) >= 0).all()
 
 
-def test_where_nothing_was_measured_of_the_new_objectives_the_old_front_comes_first(net, earlier, tmp_path):
+def test_the_earlier_front_comes_first_where_no_new_objective_was_measured(net, earlier, tmp_path):
     table = tmp_path / "table.csv"
     with (earlier / "run" / "evaluations.csv").open() as file:
         rows = [{**{g: row[g] for g in GENES}, "other": row["acc"]} for row in csv.DictReader(file)]
@@ -84,7 +84,7 @@ ESTIMATING = pytest.param("full_on_estimations", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("tactic", [*(name for name in TACTICS if name not in ("proxy", "full_on_estimations")), ESTIMATING])
-def test_every_tactic_measures_the_best_of_the_earlier_search_first(net, earlier, tactic, tmp_path):
+def test_every_tactic_measures_the_best_of_a_warm_start_first(net, earlier, tactic, tmp_path):
     warm = begin(earlier / "run", net, ["max:acc", "min:cost"])
     nasjax.search(net, objectives=["max:acc", "min:cost"], tactic={"name": tactic, **SETTINGS.get(tactic, {})},
                   evaluations=24, run=tmp_path / "run", warm_start=earlier / "run")  # fmt: skip
@@ -92,7 +92,7 @@ def test_every_tactic_measures_the_best_of_the_earlier_search_first(net, earlier
     assert sorted(found) == sorted(warm.archs[:16].tolist())
 
 
-def test_what_cannot_be_a_warm_start_is_one_line(net, earlier, tmp_path, capsys):
+def test_unsuitable_warm_starts_are_refused_in_one_line(net, earlier, tmp_path, capsys):
     table = write_table(tmp_path / "table.csv")
     words = ["search", "supernet=tabular", f"supernet.table={table}", "supernet.genes=[d,a,b,c,e]", "evaluations=20",
              "objectives=[max:acc,min:cost]", f"run={tmp_path / 'run'}"]  # fmt: skip
@@ -125,7 +125,7 @@ def test_what_cannot_be_a_warm_start_is_one_line(net, earlier, tmp_path, capsys)
     assert not (tmp_path / "run").exists()
 
 
-def test_blank_lines_and_a_byte_order_mark_are_passed_over(net, earlier, tmp_path):
+def test_blank_lines_and_a_byte_order_mark_are_ignored(net, earlier, tmp_path):
     text = (earlier / "run" / "evaluations.csv").read_text()
     (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n\r\n")
     expected = begin(earlier / "run" / "evaluations.csv", net, ["max:acc"])
@@ -133,7 +133,7 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(net, earlier, tmp_pat
     np.testing.assert_array_equal(found.archs, expected.archs)
 
 
-def test_a_table_made_of_dynast_s_results_takes_them_as_a_warm_start(tmp_path):
+def test_dynast_results_warm_start_a_search_of_their_imported_table(tmp_path):
     lines = ["Sub-network,Date,Model Parameters,Latency (ms),MACs,Top-1 Acc (%)"]
     for depth, accuracy in ((2, 70.5), (3, 71.5), (4, 72.5)):
         lines.append(f"\"{{'num_layers': [{depth}], 'width': [{64 * depth}]}}\",2022,{depth},0,{depth},{accuracy}")

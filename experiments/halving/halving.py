@@ -1,4 +1,4 @@
-"""Effect of successive halving on the ranking of networks of the digits super-network: see README.md in this folder."""
+"""What successive halving does to the ranking of the shipped digits super-network. See README.md beside this."""
 
 import csv
 import sys
@@ -12,7 +12,7 @@ from nasjax import supernets, tasks
 from nasjax.evaluation import measure
 from nasjax.objectives import parse_objectives
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
-from nasjax.searches.problem import subject
+from nasjax.searches.problem import search_problem
 
 NETWORKS, COMPANY, SEEDS = 96, 16, 5
 FIRST = (50, 100, 200, 300)
@@ -20,7 +20,7 @@ COLUMNS = ("first_examples", "seed", "scored", "tau", "front", "front_kept", "hy
 
 
 def main(file: Path) -> None:
-    """Appends a row for every size of the first round and every seed that is not in the file."""
+    """Appends a row for every first round and seed that the file does not hold."""
     jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "nasjax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     known = {(row["first_examples"], row["seed"]) for row in csv.DictReader(file.open())} if file.is_file() else set()
@@ -43,18 +43,18 @@ def main(file: Path) -> None:
 
 
 def values(net, task, archs, first, seed):
-    """Returns negated accuracy and macs of every network, and the share of images that were scored."""
+    """Accuracy and macs of every network, minimised, and the share of pictures that were scored."""
     settings = {"name": "masked", "chunk": COMPANY, "seed": seed, "first_examples": first}
-    about = subject(net, task, settings)
-    found = measure(about.evaluator, archs)
-    columns = np.stack([-found["accuracy_top1"], about.compute(archs)["macs"]], axis=1).astype(np.float64)
-    return columns, about.evaluator.scored / about.evaluator.asked if first else 1.0
+    problem = search_problem(net, task, settings)
+    found = measure(problem.evaluator, archs)
+    columns = np.stack([-found["accuracy_top1"], problem.compute(archs)["macs"]], axis=1).astype(np.float64)
+    return columns, problem.evaluator.scored / problem.evaluator.asked if first else 1.0
 
 
 def compared(net, task, found, wanted, share):
-    """Returns the last columns of a row; `wanted` are the values on all images, `found` those with halving."""
-    about = subject(net, task, "masked")
-    goals = parse_objectives(("accuracy_top1", "macs"), about.ranges, {})
+    """A row of the table: `wanted` are the values on all pictures."""
+    problem = search_problem(net, task, "masked")
+    goals = parse_objectives(("accuracy_top1", "macs"), problem.measurable, {})
     reference = np.array([goal.sign * goal.reference for goal in goals])
     true, chosen = non_dominated_exact(wanted), non_dominated_exact(found)
     volume = hypervolume_exact(wanted[chosen], reference) / hypervolume_exact(wanted[true], reference)

@@ -2,17 +2,16 @@
 
     python experiments/reoptimise/here.py FRONTS.csv LATENCIES.jsonl [EVALUATIONS [SECONDS [PIXELS]]]
 
-The networks are Once-for-All's MobileNetV3 at 96 pixels. Latencies are measured by nasjax (`hardware=cpu`: a table, a model
-inside the search, validated networks whole); each front is found by `ehvi` with 100 validations; then all networks of all
-fronts are measured on all four targets, for at most 3 seconds each. There are no trained weights: accuracy is that of the
-surrogate of experiments/tactics (fitted at 224 pixels), the same for every target. The reference point is 70 % and the
-largest network's latency. Fronts are measured anew because the measurements of a front's own search selected its networks,
-which biases them. The new ones are made in three rounds over all targets, of which medians are taken; the difference between
-rounds is printed.
+Once-for-All's MobileNetV3 at 96 pixels: latencies are measured by nasjax (`hardware=cpu`: the table, the model inside the
+search, all validated networks whole), each front is found by `ehvi` within 100 validations, and all networks of all
+fronts are measured on all four targets, for at most 3 seconds each. There are no trained weights here: accuracy is the
+surrogate's of experiments/tactics (fitted at 224 pixels), the same for every target. Reference: 70 % and the largest
+network's latency. Those measurements are new ones, of every front: what a front's own search measured chose its networks,
+and flatters them. They are made in three rounds over all targets, whose medians count; what two rounds differ by is printed.
 
-Measurements are kept in LATENCIES.jsonl, those of the rounds in LATENCIES-again-0.jsonl and so on, and the search is
-deterministic, so an interrupted command can be repeated. Nothing else should run on the machine meanwhile. NASJAX_DATA as in
-experiments/latency.
+What was timed is kept in LATENCIES.jsonl, the rounds in LATENCIES-again-0.jsonl and so on, and the search repeats itself:
+the same command goes on where it was killed.
+Nothing else should run on the machine meanwhile. NASJAX_DATA as in experiments/latency.
 """
 
 import sys
@@ -36,7 +35,7 @@ ROUNDS = 3
 
 
 def profiled(net, name, file, seconds):
-    """Returns the profile of a target; prints a line for every twentieth program that is timed."""
+    """The profile of a target; a line for every twentieth program that is timed."""
     threads, batch = TARGETS[name]
     steps = profiling(net, {"name": "cpu", "threads": threads, "batch": batch, "file": str(file), "seconds": seconds})
     while True:
@@ -50,38 +49,38 @@ def profiled(net, name, file, seconds):
 
 
 def unseen(made, file):
-    """Returns the same target without its measurements, which selected the networks of its front."""
+    """The same target with nothing measured yet: what its search has chosen by is not what its front is worth."""
     target = made.target
     setting = {"within": target.within, "seconds": target.seconds}
     return replace(made, timer=Timer(target.open(), file, setting, made.timer.pace))
 
 
 def differing(rounds):
-    """Returns the median relative difference between two rounds, over networks and pairs of rounds."""
+    """The median over networks and over pairs of rounds of how much more the slower one takes. `rounds`: front by front."""
     rows = np.stack([np.concatenate(measured) for measured in rounds])
     return np.median([np.maximum(a, b) / np.minimum(a, b) - 1 for a, b in combinations(rows, 2)])
 
 
-def searched(about, made, reference, evaluations):
-    """Returns the front of a target; its latencies are measured, and estimated inside the search."""
+def searched(problem, made, reference, evaluations):
+    """The front of a target: accuracy measured, latency measured and, inside the search, estimated."""
 
     def measure(archs, seed):
-        return np.stack([about.true(archs)[:, 0], made.measure(archs)], 1)
+        return np.stack([problem.true(archs)[:, 0], made.measure(archs)], 1)
 
-    target = SimpleNamespace(space=about.space, costs=(None, made.model.estimate), reference=reference, inputs=about.inputs,
-                             measure=measure)  # fmt: skip
+    target = SimpleNamespace(space=problem.space, costs=(None, made.model.estimate), reference=reference,
+                             inputs=problem.inputs, measure=measure)  # fmt: skip
     archs, values = anytime.nasjax_tactic("ehvi", target, evaluations, 0)
     return archs[front_of(values)]
 
 
 def main(path, file, evaluations=100, seconds=3.0, pixels=96):
-    about = problems.create("surrogate_blend")
+    problem = problems.create("surrogate_blend")
     net = supernets.abstract(problems.surrogate.NAME, image_size=int(pixels))
     found = {}
     for name in TARGETS:
         made = profiled(net, name, Path(file), float(seconds))
-        worst = float(made.measure(about.space.largest()[None])[0])
-        archs = searched(about, made, np.array([-70.0, worst]), int(evaluations))
+        worst = float(made.measure(problem.space.largest()[None])[0])
+        archs = searched(problem, made, np.array([-70.0, worst]), int(evaluations))
         found[name] = (made, worst, archs)
         made.timer.close()
         print(f"{name}: a front of {len(archs)} networks", flush=True)
@@ -97,7 +96,7 @@ def main(path, file, evaluations=100, seconds=3.0, pixels=96):
     for target, rounds in again.items():
         print(f"{target}: two rounds differ by {100 * differing(rounds):.1f} % (median over networks and rounds)")
         for (source, (_, _, archs)), *measured in zip(found.items(), *rounds, strict=True):
-            points = np.stack([-about.true(archs)[:, 0], np.median(measured, 0)], 1)
+            points = np.stack([-problem.true(archs)[:, 0], np.median(measured, 0)], 1)
             fronts.write(path, f"ofa_{pixels}px", 0, source, target, points, (70.0, found[target][1]))
     fronts.main(path)
 

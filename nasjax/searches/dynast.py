@@ -1,4 +1,4 @@
-"""Result tables of DyNAS-T (PyTorch) as tables of ours: what was measured there need not be measured again."""
+"""Imports result tables of DyNAS-T (PyTorch), so that its measurements can be searched or serve as a warm start."""
 
 import ast
 import csv
@@ -16,6 +16,7 @@ from nasjax.supernets import SuperNet
 from nasjax.supernets.ofa.lists import from_ofa
 
 ARCHITECTURE = "Sub-network"
+"""DyNAS-T's column of architectures: a Python dict of lists, such as `{'ks': [3, 5], 'd': [2]}`."""
 
 METRICS = {
     "Model Parameters": "params",
@@ -26,24 +27,27 @@ METRICS = {
     "BLEU Score": "bleu",
     "SST-2 Acc": "accuracy_sst2",
 }
-"""Its columns and our names for them."""
+"""Metric columns of DyNAS-T, and their names in nasjax."""
 
 EXACT = ("params", "macs", "model_size")
-"""Metrics that are computed: two values for one network are a contradiction, not noise."""
+"""Metrics that are computed: two values for one network contradict each other, where measured ones are averaged."""
 
 DEPTHS = {"decoder_layer_num": "decoder_", "num_layers": ""}
-"""A depth, and how the names of the lists begin that have an entry for each of its layers."""
+"""Depth genes, and the prefix of the lists with one entry a layer of that depth."""
 
 SHIFTED = {"params": "latency", "latency": "macs", "macs": "params"}
-"""What stands under which name in logs of its Transformers, whose latency is then above ABSURD."""
+"""DyNAS-T's Transformer logs mix up three columns: values named by a key here belong to its value."""
 
-ABSURD = 1e6
-"""Milliseconds that no network takes."""
+LATENCY_LIMIT = 1e6
+"""Milliseconds; if every latency of a file is larger, its columns are `SHIFTED`."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A table: `header` and `rows` as they are written, its `genes`, `evaluations` that it was made of, and `remarks`."""
+    """An imported table: `header` and `rows` of its CSV file, its gene columns, and remarks for the user.
+
+    `evaluations` is the number of rows that were read; repeated evaluations of one network are one row.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -53,25 +57,26 @@ class Imported:
 
 
 def import_results(files: Sequence[Path], net: SuperNet | None = None) -> Imported:
-    """The evaluations of DyNAS-T's result CSVs, one row a network: repeats become their mean, and `count`.
+    """Reads DyNAS-T's result CSVs into one row a network: the mean of repeated evaluations, and their `count`.
 
-    `net` (its shapes will do) names the genes of Once-for-All's architectures; other architectures name their own. Exact
-    costs are compared with those of `net`. Raises ConfigError, in one line, for what cannot be read or contradicts itself.
+    `net`, which may be abstract, gives the genes of Once-for-All's architectures their names, and its exact costs are
+    compared with those in the files; the lists of other architectures have names. Raises ConfigError for a file that cannot
+    be read, and for contradictory exact costs.
     """
     remarks: list[str] = []
-    named = _layers if net is None else lambda lists: from_ofa(net, lists)  # type: ignore
+    to_choices = _choices_by_layer if net is None else lambda lists: from_ofa(net, lists)  # type: ignore
     networks: dict[tuple[tuple[str, Option], ...], list[tuple[str, dict[str, float]]]] = {}
     for file in files:
-        for place, lists, values in _rows(file, remarks):
-            networks.setdefault(_choices(place, lists, named), []).append((place, values))
+        for place, lists, values in _read_rows(file, remarks):
+            networks.setdefault(_named_choices(place, lists, to_choices), []).append((place, values))
     metrics = list(dict.fromkeys(name for found in networks.values() for _, values in found for name in values))
     means = {arch: {name: _mean(name, found) for name in metrics} for arch, found in networks.items()}
     for name in [name for name in metrics if not any(values[name] for values in means.values())]:
         metrics.remove(name)
-        remarks.append(f"{name} is 0 everywhere: it was not measured, and is left out")
-    genes = list(net.space.names) if net is not None else _in_order([gene for arch in networks for gene, _ in arch])
+        remarks.append(f"{name} is 0 in every row: it was not measured, and is left out")
+    genes = list(net.space.names) if net is not None else _sorted_genes([gene for arch in networks for gene, _ in arch])
     if net is not None:
-        remarks += _compared(net, means)
+        remarks += _compare_costs(net, means)
     rows = [
         [i, "ok", "dynast", *(dict(arch).get(g, "") for g in genes), *(means[arch][m] for m in metrics), len(found)]
         for i, (arch, found) in enumerate(networks.items())
@@ -80,8 +85,8 @@ def import_results(files: Sequence[Path], net: SuperNet | None = None) -> Import
     return Imported(header, rows, genes, sum(map(len, networks.values())), remarks)
 
 
-def _rows(file: Path, remarks: list[str]) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
-    """Where each row stands, its architecture's lists, and its metrics."""
+def _read_rows(file: Path, remarks: list[str]) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
+    """Each row's place for error messages, its architecture's lists, and its metrics; adds to `remarks`."""
     if not file.is_file():
         raise ConfigError(f"{file} is not a file")
     try:
@@ -103,27 +108,30 @@ def _rows(file: Path, remarks: list[str]) -> list[tuple[str, dict[str, Any], dic
         except (ValueError, SyntaxError, TypeError):
             raise ConfigError(f"{place}: its architecture or one of its numbers cannot be read") from None
         if not isinstance(lists, dict):
-            raise ConfigError(f"{place}: its architecture is not a table of lists")
+            raise ConfigError(f"{place}: its architecture is not a dict of lists")
         found.append((place, {name: value for name, value in lists.items() if value is not None}, values))
-    if set(SHIFTED) <= set(known.values()) and min(values["latency"] for _, _, values in found) > ABSURD:
-        remarks.append(f"{file}: params, latency and macs stand under each other's names there, and were put right")
+    if set(SHIFTED) <= set(known.values()) and min(values["latency"] for _, _, values in found) > LATENCY_LIMIT:
+        remarks.append(f"{file}: the columns of params, latency and macs were mixed up; corrected")
         found = [(p, a, {SHIFTED.get(name, name): value for name, value in values.items()}) for p, a, values in found]
     return found
 
 
-def _choices(
-    place: str, lists: Mapping[str, Any], named: Callable[[Mapping[str, Any]], Mapping[str, Option]]
+def _named_choices(
+    place: str, lists: Mapping[str, Any], to_choices: Callable[[Mapping[str, Any]], Mapping[str, Option]]
 ) -> tuple[tuple[str, Option], ...]:
+    """An architecture as pairs of gene and option. Raises ConfigError, with its place, where it is invalid."""
     try:
-        return tuple(named(lists).items())
+        return tuple(to_choices(lists).items())
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
 
 
-def _layers(lists: Mapping[str, Any]) -> dict[str, Option]:
-    """A gene an entry, numbered where a list has several; those of layers beyond the depth do not exist."""
+def _choices_by_layer(lists: Mapping[str, Any]) -> dict[str, Option]:
+    """One gene an entry of a list, numbered where there are several; layers beyond the depth have none."""
     if {"d", "e"} <= set(lists):
-        raise ConfigError("an architecture of Once-for-All: say whose, as in supernet=ofa_mbv3_d234_e346_k357_w1.0")
+        raise ConfigError(
+            "an architecture of Once-for-All: name its super-network, as in supernet=ofa_mbv3_d234_e346_k357_w1.0"
+        )
     depth = {start: lists[name][0] for name, start in DEPTHS.items() if name in lists}
     choices: dict[str, Option] = {}
     for name, entries in lists.items():
@@ -131,33 +139,33 @@ def _layers(lists: Mapping[str, Any]) -> dict[str, Option]:
         if len(entries) == 1:
             choices[name] = entries[0]
             continue
-        reached = next((layers for start, layers in depth.items() if name.startswith(start)), len(entries))
-        choices |= {f"{name}_{i}": entry for i, entry in enumerate(entries[:reached], 1)}
+        number = next((layers for start, layers in depth.items() if name.startswith(start)), len(entries))
+        choices |= {f"{name}_{i}": entry for i, entry in enumerate(entries[:number], 1)}
     return choices
 
 
-def _in_order(genes: Sequence[str]) -> list[str]:
-    """Each gene once, those of one list together and by number."""
+def _sorted_genes(genes: Sequence[str]) -> list[str]:
+    """Each gene once: those of one list side by side, by number."""
     stems = list(dict.fromkeys(gene.rstrip("0123456789") for gene in genes))
     return sorted(set(genes), key=lambda gene: (stems.index(gene.rstrip("0123456789")), len(gene), gene))
 
 
 def _mean(name: str, found: Sequence[tuple[str, Mapping[str, float]]]) -> float:
-    """The mean of a network's values. Raises ConfigError where a computed one has two."""
+    """The mean of a network's values of a metric, NaN for none. Raises ConfigError where exact costs differ."""
     values = [values[name] for _, values in found if name in values]
     if name in EXACT:
         for place, row in found:
             if name in row and row[name] != values[0]:
                 raise ConfigError(
                     f"{found[0][0]} and {place} are one network, but its {name} are {values[0]:.0f} and {row[name]:.0f}: "
-                    f"they were counted by two rules; import the files apart"
+                    f"they were counted by different rules; import the files separately"
                 )
         return int(values[0]) if values else float("nan")
     return float(np.mean(values)) if values else float("nan")
 
 
-def _compared(net: SuperNet, means: Mapping[Any, Mapping[str, float]]) -> list[str]:
-    """How the exact costs of the table compare with our own count."""
+def _compare_costs(net: SuperNet, means: Mapping[Any, Mapping[str, float]]) -> list[str]:
+    """Remarks on how the exact costs of the files compare with those of the super-network."""
     tables = cost_tables(net)
     archs = np.array([net.space.encode(dict(arch)) for arch in means], np.int32)
     remarks = []
@@ -166,8 +174,8 @@ def _compared(net: SuperNet, means: Mapping[Any, Mapping[str, float]]) -> list[s
         if name in tables and np.isfinite(given).all() and given.any():
             equal = int((tables[name].exact(archs) == given).sum())
             remarks.append(
-                f"{name} are nasjax's own count"
+                f"{name} equal nasjax's count"
                 if equal == len(given)
-                else f"{name} are nasjax's own count for {equal} of {len(given)} networks only: another counting rule"
+                else f"{name} equal nasjax's count for {equal} of {len(given)} networks only: another counting rule"
             )
     return remarks

@@ -1,4 +1,4 @@
-"""Measures architectures that a person names, without a search."""
+"""Measures the architectures of a CSV file, without a search: `nasjax evaluate`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ from nasjax.searches.problem import search_problem
 
 
 def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[list[str], list[list[Any]]]:
-    """Header and rows of a CSV's architectures: genes, every metric with its standard error on `split`, every exact cost.
+    """Header and rows of a table: the genes of each architecture, its metrics with standard errors on `split`, exact costs.
 
-    Raises ConfigError for a file that does not name architectures of this super-network.
+    `archs` is a CSV with one column a gene. Raises ConfigError where it does not name architectures of the super-network.
     """
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
-    # Whoever names architectures wants each on all pictures.
+    # Without successive halving: every network is measured on all images.
     evaluator = config["evaluator"] and {**config["evaluator"], "first_examples": 0}
     problem = search_problem(net, task, evaluator)
     population, _ = read_architectures("archs", archs, problem.space)
@@ -28,10 +28,10 @@ def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[
         raise ConfigError(f"split={split} cannot be measured here; allowed: validation{', test' if problem.test else ''}")
     evaluator = problem.test() if split == "test" and problem.test is not None else problem.evaluator
     population = population if problem.repair is None else np.asarray(problem.repair(population))
-    found = measure(evaluator, population) | problem.compute(population)
-    words = [problem.space.decode(arch) for arch in population]
+    metrics = measure(evaluator, population) | problem.compute(population)
+    choices = [problem.space.decode(arch) for arch in population]
     rows = [
-        [*(chosen.get(name, "") for name in problem.space.names), *(column[i].item() for column in found.values())]
-        for i, chosen in enumerate(words)
+        [*(chosen.get(name, "") for name in problem.space.names), *(column[i].item() for column in metrics.values())]
+        for i, chosen in enumerate(choices)
     ]
-    return [*problem.space.names, *found], rows
+    return [*problem.space.names, *metrics], rows

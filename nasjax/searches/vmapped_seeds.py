@@ -1,4 +1,4 @@
-"""Ablations on a table: one search for each of many seeds, all at once on the accelerator."""
+"""One search of a table for each of many seeds, in one vmapped program: ablations on the accelerator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from nasjax.algorithms import ALGORITHMS
+from nasjax.algorithms import ALGORITHMS, Algorithm
 from nasjax.errors import ConfigError
 from nasjax.objectives import Goals, parse_goals
 from nasjax.pareto import hypervolumes
-from nasjax.predictors import PREDICTORS
+from nasjax.predictors import PREDICTORS, Predictor
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed
-from nasjax.searches.loop import tactic_problem
 from nasjax.searches.problem import search_problem
+from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.supernets.tabular import TabularNet
-from nasjax.tactics import TACTICS
+from nasjax.tactics import TACTICS, Tactic
 from nasjax.tactics.vmapped import run_seeds
 from nasjax.types import Population
 
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """One search a seed: architectures in order of measurement, and their values, as they are minimised or bounded."""
+    """One search a seed: the architectures in the order they were evaluated, and the values of the goals, minimised."""
 
     goals: Goals
     archs: Int[np.ndarray, "seeds evaluations genes"]
@@ -35,7 +35,7 @@ class Runs:
 
     @cached_property
     def hypervolumes(self) -> Float[np.ndarray, "seeds evaluations"]:
-        """Of each seed's front after every evaluation; constraints kept, the objectives' references as in a search."""
+        """The hypervolume of each seed's front after every evaluation; reference point and constraints as in a search."""
         return np.array([hypervolumes(self.goals.feasible(values), self.goals.reference) for values in self.values])
 
 
@@ -45,20 +45,20 @@ def search_seeds(
     *,
     objectives: Sequence[str],
     constraints: Sequence[str] = (),
-    tactic: Any = "concurrent",
-    algorithm: Any = "nsga2",
-    predictor: Any = "ridge",
+    tactic: str | Mapping[str, Any] | Tactic = "concurrent",
+    algorithm: str | Mapping[str, Any] | Algorithm = "nsga2",
+    predictor: str | Mapping[str, Any] | Predictor = "ridge",
     evaluations: int = 128,
     references: Mapping[str, float] | None = None,
 ) -> Runs:
-    """Searches a complete table once for every seed, in one vmapped program: what `search` finds with each, near ties apart.
+    """Searches a complete table once for every seed, in one vmapped program.
 
-    For tactics `random`, `full` and `concurrent`, and predictors that are fitted inside jit. Arguments as for `search`, but
-    that `predictor` is ridge where none is named.
-    Raises ConfigError for others, and for a table with holes or failed networks.
+    Each search evaluates what `search` evaluates with that seed, near ties apart. Arguments are those of `search`, with
+    another default predictor. Tactics: `random`, `full`, `concurrent`; predictors: those that are fitted inside jit.
+    Raises ConfigError for others, and for a table that lacks architectures or has failed networks.
     """
     if not isinstance(net, TabularNet):
-        raise ConfigError("many seeds at once need a table (supernet=tabular): nothing else is measured inside jit")
+        raise ConfigError("search_seeds needs a table (supernet=tabular): other super-networks are not measured inside jit")
     if not len(seeds):
         raise ConfigError("seeds must name at least one seed")
     for seed in seeds:
@@ -74,22 +74,22 @@ def search_seeds(
     )
     columns = goals.minimised(net(net.archs))
     if net.rows() is not None or np.isnan(columns).any():
-        raise ConfigError(f"many seeds at once need a complete table without failed networks, which {net.name} is not")
+        raise ConfigError(f"search_seeds needs a complete table without failed networks, which {net.name} is not")
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    found, _ = run_seeds(settings("tactic", TACTICS, tactic), for_tactic, _Lookup(net.archs, columns), keys)
-    archs = np.asarray(found)
+    evaluated, _ = run_seeds(settings("tactic", TACTICS, tactic), for_tactic, _TableLookup(net.archs, columns), keys)
+    archs = np.asarray(evaluated)
     values = goals.minimised(net(archs.reshape(-1, archs.shape[2])))
     return Runs(goals, archs, values.reshape(*archs.shape[:2], -1))
 
 
-class _Lookup:
-    """Values of architectures inside jit, from a complete table."""
+class _TableLookup:
+    """Looks up the values of architectures in a complete table; for use inside jit."""
 
     def __init__(self, archs: Population, values: Float[np.ndarray, "rows columns"]):
         counts = archs.max(0) + 1
         self._weights = np.cumprod([1, *counts[:0:-1].astype(np.int64)])[::-1]
         if self._weights[0] * int(counts[0]) >= 2**31:
-            raise ConfigError("the table has too many combinations of options to be searched with many seeds at once")
+            raise ConfigError("the table has too many combinations of options for search_seeds (2^31 or more)")
         codes = archs @ self._weights
         order = np.argsort(codes)
         self._codes, self._values = codes[order].astype(np.int32), values[order].astype(np.float32)

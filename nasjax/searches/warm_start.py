@@ -1,4 +1,4 @@
-"""Warm starts: what an earlier search measured, ours or DyNAS-T's, in the columns of a new one, best first."""
+"""Warm starts: the architectures that an earlier search measured, best first by the goals of a new search."""
 
 import csv
 import json
@@ -10,81 +10,91 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nasjax.errors import ConfigError
 from nasjax.objectives import Goals
 from nasjax.pareto import violations
 from nasjax.searches.dynast import ARCHITECTURE, import_results
-from nasjax.searches.problem import SearchProblem
+from nasjax.searches.problem import SearchProblem, SelfMeasuring
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tactics import Warm
 from nasjax.tactics.predicting import sort_by_rank
 
 Row = tuple[np.ndarray, Mapping[str, float]]
-"""An architecture, and what was measured of it."""
+"""An architecture, and its metrics by name."""
 
 
-def warm_start(place: Path, problem: SearchProblem, goals: Goals, net: Any = None) -> Warm:
-    """The architectures of `place`: a run folder, its evaluations.csv or another table, a shared archive, a CSV of DyNAS-T.
+def read_warm_start(place: Path, problem: SearchProblem, goals: Goals, net: SuperNet | SelfMeasuring | None = None) -> Warm:
+    """Reads the architectures of a run folder, of its evaluations.csv or another table, of an archive, or of DyNAS-T's CSV.
 
-    Best first by the goals that were measured there or are exact; where none was measured, the front of the run folder, then
-    the others as they stand. `net` names the genes of DyNAS-T's architectures. Raises ConfigError, in one line, for what
-    cannot be read or does not belong to the space.
+    They are ranked by the goals that were measured there or are exact costs. Where no goal was measured, the front of the
+    run folder comes first, the others follow in their order. `net` gives the genes of DyNAS-T's architectures their names.
+    Raises ConfigError for a file that cannot be read or belongs to another search space.
     """
-    front: list[bytes] = []
+    rows, front = _read(place, problem.space, net)
+    rows = list({bytes(arch): (arch, metrics) for arch, metrics in rows}.values())
+    if not rows:
+        raise ConfigError(f"warm_start={place} has no architecture of this search space")
+    archs = np.array([arch for arch, _ in rows], np.int32)
+    values = _minimised(problem, goals, archs, [metrics for _, metrics in rows])
+    known = np.isfinite(values).any(0)
+    measured = [column.name not in problem.costs for column in goals.columns]
+    order = _ranking(goals, archs, values, known) if (known & measured).any() else _front_first(archs, front)
+    return Warm(archs[order], values[order])
+
+
+def _read(place: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None) -> tuple[list[Row], list[bytes]]:
+    """The rows of any kind of warm start, and the architectures of its front, as bytes, where it is a run folder."""
     if not place.exists():
         raise ConfigError(f"warm_start={place}: there is no such file or folder")
     if place.is_dir():
         table = place / "evaluations.csv"
         if not table.is_file():
             raise ConfigError(f"warm_start={place} is not a finished run: it has no evaluations.csv")
-        rows = _table(table, problem.space, net)
-        front = [bytes(arch) for arch, _ in _table(place / "pareto.csv", problem.space, net)]
-    elif place.open("rb").read(15) == b"SQLite format 3":
-        rows = _archive(place, problem.space)
-    else:
-        rows = _table(place, problem.space, net)
-    rows = list({bytes(arch): (arch, metrics) for arch, metrics in rows}.values())
-    if not rows:
-        raise ConfigError(f"warm_start={place} has no architecture of this search space")
-    archs = np.array([arch for arch, _ in rows], np.int32)
-    values = _values(problem, goals, archs, [metrics for _, metrics in rows])
-    known = np.isfinite(values).any(0)
-    measured = [column.name not in problem.costs for column in goals.columns]
-    if (known & measured).any():
-        number = len(goals.objectives)
-        limits = tuple(limit for limit, has in zip(goals.limits, known, strict=True) if has)
-        kept = known[:number]
-        failed = ~np.isfinite(values[:, known]).all(1)
-        objectives = np.where(failed[:, None], np.nan, values[:, :number][:, kept])
-        broken = np.where(failed, np.nan, violations(values[:, known], limits))
-        order = _order(archs, sort_by_rank(archs, objectives.astype(np.float32), broken.astype(np.float32)))
-    else:
-        places = {name: i for i, name in enumerate(front)}
-        order = np.argsort([places.get(bytes(arch), len(places)) for arch in archs], kind="stable")
-    return Warm(archs[order], values[order])
+        rows = _read_table(table, space, net)
+        return rows, [bytes(arch) for arch, _ in _read_table(place / "pareto.csv", space, net)]
+    if place.open("rb").read(15) == b"SQLite format 3":
+        return _read_archive(place, space), []
+    return _read_table(place, space, net), []
 
 
-def _order(archs: Int[np.ndarray, "rows genes"], best: Int[np.ndarray, "best genes"]) -> np.ndarray:
-    """Where the rows of `best`, and then the others, stand in `archs`."""
-    at = {bytes(arch): i for i, arch in enumerate(archs)}
-    first = [at[bytes(arch)] for arch in np.asarray(best, np.int32)]
+def _ranking(
+    goals: Goals,
+    archs: Int[np.ndarray, "rows genes"],
+    values: Float[np.ndarray, "rows columns"],
+    known: Bool[np.ndarray, " columns"],
+) -> Int[np.ndarray, " rows"]:
+    """Rows, best first by the `known` columns; those that the tactics' ranking leaves out come last."""
+    number = len(goals.objectives)
+    limits = tuple(limit for limit, is_known in zip(goals.limits, known, strict=True) if is_known)
+    failed = ~np.isfinite(values[:, known]).all(1)
+    objectives = np.where(failed[:, None], np.nan, values[:, :number][:, known[:number]])
+    broken = np.where(failed, np.nan, violations(values[:, known], limits))
+    best = np.asarray(sort_by_rank(archs, objectives.astype(np.float32), broken.astype(np.float32)), np.int32)
+    row_of = {bytes(arch): i for i, arch in enumerate(archs)}
+    first = [row_of[bytes(arch)] for arch in best]
     return np.array([*first, *sorted(set(range(len(archs))) - set(first))])
 
 
-def _values(
+def _front_first(archs: Int[np.ndarray, "rows genes"], front: Sequence[bytes]) -> Int[np.ndarray, " rows"]:
+    """Rows: those of the front in its order, then the others in theirs."""
+    places = {arch: i for i, arch in enumerate(front)}
+    return np.argsort([places.get(bytes(arch), len(places)) for arch in archs], kind="stable")
+
+
+def _minimised(
     problem: SearchProblem, goals: Goals, archs: Int[np.ndarray, "rows genes"], metrics: Sequence[Mapping[str, float]]
 ) -> Float[np.ndarray, "rows columns"]:
-    """The goals' columns, minimised; NaN where nothing is known."""
+    """The goals' columns, minimised: exact costs where there are some, else the metrics; NaN where these are missing."""
     exact = problem.compute(archs)
     columns = [exact.get(c.name, np.array([row.get(c.name, np.nan) for row in metrics], np.float64)) for c in goals.columns]
     return np.stack([c.sign * column.astype(np.float64) for c, column in zip(goals.columns, columns, strict=True)], 1)
 
 
-def _table(file: Path, space: SearchSpace, net: Any) -> list[Row]:
-    """The rows of a CSV that belong to the space; failed ones left out."""
+def _read_table(file: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None) -> list[Row]:
+    """The rows of a CSV that belong to the space, without failed ones."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.reader(opened)
@@ -94,49 +104,49 @@ def _table(file: Path, space: SearchSpace, net: Any) -> list[Row]:
     if not lines:
         raise ConfigError(f"warm_start={file} is empty")
     (_, names), *rest = lines
-    for line, words in rest:
-        if len(words) != len(names):
-            raise ConfigError(f"warm_start={file}, line {line} has {len(words)} cells where the header has {len(names)}")
-    cells = [words for _, words in rest]
+    for line, row in rest:
+        if len(row) != len(names):
+            raise ConfigError(f"warm_start={file}, line {line} has {len(row)} cells where the header has {len(names)}")
+    cells = [row for _, row in rest]
     if ARCHITECTURE in names:
         table = import_results([file], net if isinstance(net, SuperNet) else None)
         names, cells = list(table.header), [list(map(str, row)) for row in table.rows]
     if missing := [name for name in space.names if name not in names]:
         raise ConfigError(f"warm_start={file} has no column {missing[0]!r}: it is of another search space")
     rows: list[Row] = []
-    for cell in cells:
-        row = dict(zip(names, cell, strict=True))
-        if row.get("status") == "failed":
+    for words in cells:
+        cell = dict(zip(names, words, strict=True))
+        if cell.get("status") == "failed":
             continue
         try:
-            choices = {gene.name: _option(gene, row[gene.name]) for gene in space.genes if row[gene.name] != ""}
+            choices = {gene.name: _parse_option(gene, cell[gene.name]) for gene in space.genes if cell[gene.name] != ""}
             arch = np.asarray(space.encode(choices))
-        except ValueError:
+        except ConfigError:  # Another option, or another part of the network than this space has.
             continue
-        rows.append((arch, {name: number for name, text in row.items() if (number := _number(text)) is not None}))
+        rows.append((arch, {name: number for name, text in cell.items() if (number := _parse_number(text)) is not None}))
     return rows
 
 
-def _option(gene: Gene, text: str) -> Option:
-    """The option that a cell means. Raises ConfigError for none."""
+def _parse_option(gene: Gene, text: str) -> Option:
+    """The gene's option that a cell holds. Raises ConfigError where the gene has no such option."""
     for option in gene.options:
-        if str(option) == text or (not isinstance(option, str) and _number(text) == option):
+        if str(option) == text or (not isinstance(option, str) and _parse_number(text) == option):
             return option
-    raise ConfigError(f"{text!r} is no option of {gene.name}")
+    raise ConfigError(f"{text!r} is not an option of {gene.name}")
 
 
-def _number(text: str) -> float | None:
+def _parse_number(text: str) -> float | None:
     try:
         return float(text)
     except (TypeError, ValueError):
         return None
 
 
-def _archive(file: Path, space: SearchSpace) -> list[Row]:
-    """The measurements of an archive whose vectors have the space's genes, those on test data left out."""
+def _read_archive(file: Path, space: SearchSpace) -> list[Row]:
+    """The measurements of an archive that were made of networks with the space's genes, without those on test data."""
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
         try:
-            found = base.execute(
+            measurements = base.execute(
                 "select arch, metrics, description from measurements join contexts on context = digest "
                 "order by measurements.rowid"
             ).fetchall()
@@ -144,9 +154,9 @@ def _archive(file: Path, space: SearchSpace) -> list[Row]:
             raise ConfigError(f"warm_start={file} cannot be read as an archive ({error})") from error
     rows: list[Row] = []
     contexts = set()
-    for words, metrics, description in found:
-        arch, context = np.array(json.loads(words), np.int32), json.loads(description)
-        if context.get("split") == "test" or not _same_genes(context, space):
+    for genes, metrics, description in measurements:
+        arch, context = np.array(json.loads(genes), np.int32), json.loads(description)
+        if context.get("split") == "test" or not _fits(context, space):
             continue
         if arch.shape == (len(space.genes),) and (arch < space.counts).all():
             rows.append((np.asarray(space.canonical(arch)), json.loads(metrics)))
@@ -159,9 +169,9 @@ def _archive(file: Path, space: SearchSpace) -> list[Row]:
     return rows
 
 
-def _same_genes(context: Mapping[str, Any], space: SearchSpace) -> bool:
-    """Whether the genes that a context of an archive names, where it does, are the space's."""
-    if "genes" in context:  # A table's or a function's; their order is the space's, but for genes that others explain.
+def _fits(context: Mapping[str, Any], space: SearchSpace) -> bool:
+    """Whether an archive's context names the genes of the space, or none."""
+    if "genes" in context:  # A table or a function; genes that others determine may stand elsewhere in its space.
         return sorted(context["genes"]) == sorted(space.names)
     named = re.findall(r"Gene\(name='([^']*)'", str(context.get("network", "")))
     return not named or tuple(named[: len(space.names)]) == space.names

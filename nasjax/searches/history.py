@@ -1,0 +1,88 @@
+"""A run's evaluations in order, as arrays: architectures, metrics, minimised values, and which of them are the front."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from nasjax.objectives import Goals
+from nasjax.pareto import hypervolume_exact, non_dominated_exact
+from nasjax.runs.archive import Evaluation
+from nasjax.searches.problem import SearchProblem
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The evaluations of one run, oldest first, and their values for its problem and goals."""
+
+    problem: SearchProblem
+    goals: Goals
+    rows: Sequence[Evaluation]
+
+    @cached_property
+    def archs(self) -> Int[np.ndarray, "evaluations genes"]:
+        """The architectures that were evaluated."""
+        return np.array([row.arch for row in self.rows], np.int32).reshape(-1, len(self.problem.space.genes))
+
+    @cached_property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Every metric by name, measured ones first, then exact costs; natural signs and units."""
+        measured = {name: self._measured(name) for name in self.problem.evaluator.metrics}
+        return measured | self.problem.compute(self.archs)
+
+    @cached_property
+    def standard_errors(self) -> dict[str, np.ndarray]:
+        """The standard errors that were measured, by name (`accuracy_top1_se`); none without evaluations."""
+        names = [name for name in self.rows[0].metrics if name.endswith("_se")] if self.rows else []
+        return {name: self._measured(name) for name in names}
+
+    def _measured(self, name: str) -> Float[np.ndarray, " evaluations"]:
+        return np.array([row.metrics[name] for row in self.rows], np.float64)
+
+    @cached_property
+    def predicted_latency(self) -> dict[str, np.ndarray]:
+        """`latency_predicted` where latencies were measured: what the search's latency model says of the same networks.
+
+        The model compiles for every new number of evaluations: use it at the end of a search only.
+        """
+        if not self.rows or "latency_measured" not in self.metrics:
+            return {}
+        return {"latency_predicted": self.problem.estimates["latency"].exact(self.archs)}
+
+    @cached_property
+    def values(self) -> Float[np.ndarray, "evaluations columns"]:
+        """The goals' columns, minimised; a row is NaN where any measured metric is not finite: the evaluation failed."""
+        names = self.problem.evaluator.metrics
+        finite = [all(np.isfinite(row.metrics[name]) for name in names) for row in self.rows]
+        return np.where(np.array(finite, bool).reshape(-1, 1), self.goals.minimised(self.metrics), np.nan)
+
+    @cached_property
+    def objectives(self) -> Float[np.ndarray, "evaluations obj"]:
+        """The objectives, minimised; a row is NaN where the evaluation failed or breaks a constraint."""
+        return self.goals.feasible(self.values)
+
+    @property
+    def failed(self) -> Bool[np.ndarray, " evaluations"]:
+        """Which evaluations failed."""
+        return np.isnan(self.values).any(1)
+
+    @property
+    def infeasible(self) -> Bool[np.ndarray, " evaluations"]:
+        """Which evaluations did not fail but break a constraint."""
+        return np.isnan(self.objectives).any(1) & ~self.failed
+
+    @property
+    def hypervolume(self) -> float:
+        """The hypervolume of the front, in respect of the goals' reference point."""
+        return hypervolume_exact(self.objectives, self.goals.reference)
+
+    def front(self) -> Int[np.ndarray, " networks"]:
+        """Rows of the Pareto front, the best in the first objective first, each architecture once."""
+        if not len(self.rows):
+            return np.zeros(0, int)
+        best = np.flatnonzero(non_dominated_exact(self.objectives))
+        best = best[np.lexsort(self.objectives[best].T[::-1])]
+        first = np.sort(np.unique(self.archs[best], axis=0, return_index=True)[1])
+        return best[first]

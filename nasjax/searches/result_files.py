@@ -1,0 +1,135 @@
+"""Files of a finished search in its run folder: evaluations.csv, pareto.csv, predictors.csv and summary.json."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nasjax.host import write_text
+from nasjax.pareto import hypervolumes
+from nasjax.runs.archive import Archive
+from nasjax.runs.folder import plain_data, write_table
+from nasjax.searches.front import Front
+from nasjax.searches.history import History
+from nasjax.searches.problem import SearchProblem
+from nasjax.space import SearchSpace
+from nasjax.tactics import Reduced
+from nasjax.types import Population
+from nasjax.version import __version__
+
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
+"""Header and rows of a CSV file."""
+
+PREDICTOR_COLUMNS = ("step", "objective", "rows", "mape", "rmse", "tau", "chosen")
+
+
+def write_results(
+    folder: Path,
+    history: History,
+    front: Front,
+    archive: Archive,
+    record: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    complete: bool,
+) -> None:
+    """Writes all files; `record` is the content of config.yaml, `seconds` the time by part."""
+    write_table(folder / "evaluations.csv", *_evaluations(history))
+    write_table(folder / "pareto.csv", *_pareto(history, front))
+    write_table(folder / "predictors.csv", PREDICTOR_COLUMNS, archive.fits())
+    summary = {
+        "supernet": record["supernet"]["name"],
+        "task": record["task"] and record["task"]["name"],
+        "tactic": record["tactic"]["name"],
+        "seed": record["seed"],
+        **_counts(history, complete),
+        **_space(history.problem, archive.reduction()),
+        "metrics": [*history.metrics, *history.predicted_latency],
+        **_objectives(history),
+        "seconds": seconds,
+        "version": __version__,
+    }
+    write_text(folder / "summary.json", json.dumps(plain_data(summary), indent=1))
+
+
+def _evaluations(history: History) -> Table:
+    """evaluations.csv: one row an evaluation, with the options of its genes, every metric and its standard error."""
+    metrics = history.metrics | history.predicted_latency
+    errors = history.standard_errors
+    space = history.problem.space
+    status = np.where(history.failed, "failed", np.where(history.infeasible, "infeasible", "ok")).tolist()
+    options = _options(space, history.archs)
+    values = [[column[i].item() for column in (*metrics.values(), *errors.values())] for i in range(len(history.rows))]
+    rows = [
+        [row.position, row.step, status[i], row.source, *options[i], *values[i], row.seconds]
+        for i, row in enumerate(history.rows)
+    ]
+    return ["index", "step", "status", "source", *space.names, *metrics, *errors, "seconds"], rows
+
+
+def _pareto(history: History, front: Front) -> Table:
+    """pareto.csv: one row a network of the front, with its objectives, their standard errors, and both on test data."""
+    names = [goal.name for goal in front.objectives]
+    shown = [*names, *(name for name in history.standard_errors if name.removesuffix("_se") in names)]
+    shown += [f"test_{name}" for name in shown if f"test_{name}" in front.metrics]
+    options = _options(front.space, front.archs)
+    rows = [
+        [index, *options[i], *(front.metrics[name][i].item() for name in shown)]
+        for i, index in enumerate(front.indices.tolist())
+    ]
+    return ["index", *front.space.names, *shown], rows
+
+
+def _options(space: SearchSpace, archs: Population) -> list[list[Any]]:
+    """The chosen option of every gene; empty where the gene is switched off."""
+    choices = [space.decode(arch) for arch in archs]
+    return [[chosen.get(name, "") for name in space.names] for chosen in choices]
+
+
+def _counts(history: History, complete: bool) -> dict[str, Any]:
+    """How many evaluations were made, failed, broke a constraint, or were found in the archive."""
+    return {
+        "evaluations": len(history.rows),
+        "complete": complete,
+        "failed": int(history.failed.sum()),
+        "infeasible": int(history.infeasible.sum()),
+        "constraints": [f"{c.name}{'>=' if c.least else '<='}{c.bound:.10g}" for c in history.goals.constraints],
+        "from_archive": sum(row.source == "archive" for row in history.rows),
+    }
+
+
+def _space(problem: SearchProblem, options: tuple[tuple[int, ...], ...] | None) -> dict[str, Any]:
+    """The search space, and what it was reduced to where `options` are those that were kept of every gene."""
+    reduced = None if options is None else Reduced(problem.space, options)
+    return {
+        "space_size": str(problem.space.size),
+        "reduced": reduced and {"size": str(reduced.space.size), "dropped": reduced.dropped()},
+        "genes": list(problem.space.names),
+        "options": {gene.name: gene.options for gene in problem.space.genes},
+        "blocks": [asdict(block) for block in problem.blocks],
+        "largest": _largest(problem),
+    }
+
+
+def _largest(problem: SearchProblem) -> dict[str, Any] | None:
+    """The largest network's options and exact costs; None where options have no order, or where it cannot be measured."""
+    arch = problem.space.largest()
+    known = problem.rows is None or bool((np.asarray(problem.rows) == arch).all(1).any())
+    if not known or not all(gene.ordered for gene in problem.space.genes):
+        return None
+    costs = {name: column.item() for name, column in problem.compute(arch[None]).items()}
+    return {"genes": problem.space.decode(arch), "costs": costs}
+
+
+def _objectives(history: History) -> dict[str, Any]:
+    """The objectives with their reference point, and the hypervolume after every evaluation."""
+    goals = history.goals
+    return {
+        "objectives": [
+            {"name": goal.name, "direction": goal.direction, "unit": goal.unit, "reference": goal.sign * value}
+            for goal, value in zip(goals.objectives, goals.reference.tolist(), strict=True)
+        ],
+        "hypervolume": hypervolumes(history.objectives, goals.reference),
+    }

@@ -1,0 +1,101 @@
+"""Settings of a search: checked before anything is measured or written, and recorded in the run folder's config.yaml."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from nasjax.algorithms import ALGORITHMS, Algorithm
+from nasjax.errors import ConfigError
+from nasjax.objectives import listed
+from nasjax.predictors import PREDICTORS, Predictor
+from nasjax.registry import record, settings
+from nasjax.runs.archive import check_archive
+from nasjax.runs.folder import check_seed
+from nasjax.tactics import REDUCTIONS, TACTICS, PopDB, Tactic
+
+
+@dataclass(frozen=True, eq=False)
+class SearchSettings:
+    """The checked settings of one search, as `nasjax.searching` documents them; `archive` is an absolute path."""
+
+    objectives: tuple[str, ...]
+    constraints: tuple[str, ...]
+    references: Mapping[str, float]
+    evaluations: int
+    seed: int
+    tactic: Tactic
+    algorithm: Algorithm
+    predictor: Predictor
+    space_reduction: PopDB | None
+    warm_start: Path | None
+    run: Path | None
+    archive: Path | None
+    minutes: float | None
+
+    def record(self, origin: Mapping[str, Any]) -> dict[str, Any]:
+        """The content of config.yaml; `origin` records the super-network, the task, the evaluator and the hardware."""
+        return {
+            "objectives": list(self.objectives),
+            "constraints": list(self.constraints),
+            "references": dict(self.references),
+            "evaluations": self.evaluations,
+            "seed": self.seed,
+            "tactic": record(TACTICS, self.tactic),
+            "algorithm": record(ALGORITHMS, self.algorithm),
+            "predictor": record(PREDICTORS, self.predictor),
+            **origin,
+            "archive": self.archive,
+            "warm_start": self.warm_start and self.warm_start.absolute(),
+            "space_reduction": self.space_reduction and record(REDUCTIONS, self.space_reduction),
+        }
+
+
+def check_settings(
+    *,
+    objectives: Sequence[str],
+    constraints: Sequence[str],
+    references: Mapping[str, float] | None,
+    evaluations: int,
+    seed: int,
+    tactic: str | Mapping[str, Any] | Tactic,
+    algorithm: str | Mapping[str, Any] | Algorithm,
+    predictor: str | Mapping[str, Any] | Predictor,
+    space_reduction: str | Mapping[str, Any] | PopDB | None,
+    warm_start: str | Path | None,
+    run: str | Path | None,
+    archive: str | Path | None,
+    minutes: float | None,
+) -> SearchSettings:
+    """Checks the arguments of `nasjax.searching` that need no super-network. Raises ConfigError for invalid settings."""
+    if minutes is not None and minutes < 0:
+        raise ConfigError(f"minutes must be at least 0, not {minutes}")
+    if not isinstance(evaluations, Integral) or evaluations < 1:
+        raise ConfigError(f"evaluations must be a whole number of at least 1, not {evaluations!r}")
+    check_seed(seed)
+    shared = _path("archive", archive)
+    if shared is not None:
+        shared = shared.absolute()
+        check_archive(shared)
+    return SearchSettings(
+        objectives=listed("objectives", objectives),
+        constraints=listed("constraints", constraints),
+        references=references or {},
+        evaluations=evaluations,
+        seed=seed,
+        tactic=settings("tactic", TACTICS, tactic),
+        algorithm=settings("algorithm", ALGORITHMS, algorithm),
+        predictor=settings("predictor", PREDICTORS, predictor),
+        space_reduction=None if space_reduction is None else settings("space_reduction", REDUCTIONS, space_reduction),
+        warm_start=_path("warm_start", warm_start),
+        run=_path("run", run),
+        archive=shared,
+        minutes=minutes,
+    )
+
+
+def _path(name: str, value: str | Path | None) -> Path | None:
+    if not isinstance(value, str | Path | None):
+        raise ConfigError(f"{name} must be the path of a file or folder, not {value!r}")
+    return None if value is None else Path(value)

@@ -1,0 +1,132 @@
+"""The steps of a search: a tactic asks, the archive or the evaluator answers, the tactic is updated and its state saved."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from nasjax.objectives import Goals
+from nasjax.pareto import hypervolume_exact
+from nasjax.runs.archive import Archive
+from nasjax.searches.history import History
+from nasjax.searches.measure import measuring
+from nasjax.searches.problem import SearchProblem
+from nasjax.searches.tactic_state import dump_state, load_state
+from nasjax.tactics import Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, restrict
+from nasjax.types import Population, PRNGKey
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is: evaluations made (`done`), planned and failed, the hypervolume so far, and the run folder.
+
+    `waiting` counts networks that other runs on the same archive are measuring while this one has nothing else to do.
+    """
+
+    done: int
+    planned: int
+    failed: int
+    hypervolume: float
+    folder: Path | None
+    waiting: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSearch:
+    """A search with its archive open: `problem` as evaluators see it, `tactic_problem` as tactics see it."""
+
+    problem: SearchProblem
+    goals: Goals
+    tactic_problem: Problem
+    archive: Archive
+    folder: Path | None
+
+    def history(self, first: int = 0) -> History:
+        """The evaluations that the archive has of this run, from position `first` on."""
+        return History(self.problem, self.goals, self.archive.evaluations(first))
+
+    def progress(self, values: Float[np.ndarray, "evaluations columns"], waiting: int) -> Progress:
+        """The progress after evaluations with these values (minimised)."""
+        failed = int(np.isnan(values).any(1).sum())
+        hypervolume = hypervolume_exact(self.goals.feasible(values), self.goals.reference)
+        return Progress(len(values), self.tactic_problem.evaluations, failed, hypervolume, self.folder, waiting)
+
+    def save_fits(self, step: int, fits: Sequence[Fit]) -> None:
+        """Stores the cross-validated errors of the predictors that a step fitted."""
+        self.archive.save_fits(step, [(self.goals.columns[fit.column].name, *fit[1:]) for fit in fits])
+
+
+def tactic_steps(
+    search: OpenSearch,
+    tactic: Tactic,
+    state: Any,
+    evaluations: int,
+    first: int = 0,
+    lift: Callable[[Population], Population] = np.asarray,
+) -> Iterator[Progress]:
+    """Asks, measures and tells until there are `evaluations` or the space is exhausted; yields after every chunk.
+
+    The tactic begins after the `first` evaluations with `state`, or with the saved state of an interrupted run. `lift` maps
+    its architectures to those of the whole search space.
+    """
+    archive, evaluator = search.archive, search.problem.evaluator
+    step, told = 0, first
+    saved = archive.state()
+    if saved is not None and saved[1] >= evaluations and evaluations < search.tactic_problem.evaluations:
+        return  # An interrupted run was beyond this part of the search.
+    if saved is not None and saved[1] > first:
+        step, told = saved[0], saved[1]
+        state = load_state(state, saved[2])
+    context = archive.add_context(evaluator.context)
+    known = search.history().values[:told]
+    while told < evaluations:
+        archs, state = tactic.ask(state)
+        archs = np.asarray(archs)[: evaluations - told]
+        if not len(archs):
+            return
+        search.save_fits(step, getattr(state, "fits", ()))
+        lifted = np.asarray(lift(archs))
+        archive.discard_interrupted_step(told, context, lifted)
+        for waiting in measuring(evaluator, archive, context, lifted, range(told, told + len(archs)), step):
+            new = search.history(told).values
+            values = np.concatenate([known, new])
+            yield search.progress(values, waiting)
+        state = tactic.tell(state, archs, new)
+        step, told, known = step + 1, told + len(archs), values
+        archive.save_state(step, told, dump_state(state))
+
+
+def reduced_steps(search: OpenSearch, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress]:
+    """Evaluates a random sample, reduces the search space by it, and runs the tactic on the reduced space.
+
+    A warm start with enough values takes the place of the sample.
+    """
+    whole = search.tactic_problem
+    empty = Measured.empty(jax.random.fold_in(key, 1), whole)
+    sample, warm = 0, whole.warm
+    if warm is None or not reduction.has_enough_values(warm):
+        sample = reduction.sample
+        yield from tactic_steps(search, Random(sample), empty, sample)
+        history = search.history()
+        warm = Warm(history.archs[:sample], history.values[:sample])
+    reduced = _reduced_space(search, reduction, key, empty.add(*warm))
+    state = tactic.init(key, restrict(whole, reduced))
+    archs, inside = reduced.to_reduced(warm.archs)
+    if sample and inside.any():
+        state = tactic.tell(state, archs[inside], warm.values[inside])
+    yield from tactic_steps(search, tactic, state, whole.evaluations, sample, reduced.to_full)
+
+
+def _reduced_space(search: OpenSearch, reduction: PopDB, key: PRNGKey, measured: Measured) -> Reduced:
+    """The reduced space of an interrupted run where the archive has one, else a new one, which is saved."""
+    options = search.archive.reduction()
+    if options is not None:
+        return Reduced(search.tactic_problem.space, options)
+    reduced, fits = reduction.reduce(key, measured)
+    search.save_fits(-1, fits)  # Step -1: the tactic's own steps begin at 0.
+    search.archive.save_reduction(reduced.options)
+    return reduced

@@ -1,0 +1,61 @@
+"""The search problem as tactics see it: arrays and jittable functions, no network and no archive."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Array, Float
+
+from nasjax.algorithms import Algorithm
+from nasjax.objectives import Goals, Objective
+from nasjax.predictors import Inputs, Predictor
+from nasjax.searches.problem import SearchProblem
+from nasjax.tactics import Problem, Warm
+from nasjax.types import Population
+
+
+class Estimator(Protocol):
+    """An exact cost table, or a latency model: float32 values of architectures inside jit, in natural sign."""
+
+    def estimate(self, archs: Population) -> Float[Array, " pop"]: ...
+
+
+@dataclass(frozen=True)
+class MinimisedCost:
+    """A cost as a jittable function that is minimised. Equal instances are one function, which compiles once."""
+
+    estimator: Estimator
+    sign: int
+
+    def __call__(self, archs: Population) -> Float[Array, " pop"]:
+        return self.sign * self.estimator.estimate(archs)
+
+
+def tactic_problem(
+    problem: SearchProblem,
+    goals: Goals,
+    algorithm: Algorithm,
+    predictor: Predictor,
+    evaluations: int,
+    warm: Warm | None = None,
+) -> Problem:
+    """The search problem as a tactic's `Problem`; `warm` is what an earlier search measured."""
+    return Problem(
+        space=problem.space,
+        evaluations=evaluations,
+        costs=tuple(_cost(problem, column) for column in goals.columns),
+        algorithm=algorithm,
+        predictor=predictor,
+        reference=goals.reference,
+        limits=goals.limits,
+        inputs=Inputs(problem.space, problem.costs["macs"].by_unit if "macs" in problem.costs else None),
+        rows=problem.rows,
+        repair=problem.repair,
+        warm=warm,
+        proxies=problem.proxies,
+    )
+
+
+def _cost(problem: SearchProblem, column: Objective) -> MinimisedCost | None:
+    """The function of a column that is computed or estimated by a latency model; None where it is measured."""
+    estimator = problem.costs.get(column.name) or problem.estimates.get(column.name)
+    return None if estimator is None else MinimisedCost(estimator, column.sign)
