@@ -60,7 +60,7 @@ def test_a_measurement_has_the_joules_of_the_repeats_that_count(powercap):
 
 def test_no_counter_or_one_that_cannot_be_read_is_one_line_that_says_what_to_do(powercap, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    with pytest.raises(ValueError, match=rf"there is none: no {empty}/intel-rapl:\*/name says package") as refused:
+    with pytest.raises(ValueError, match=rf"shows none: no {empty}/intel-rapl:\*/name says package") as refused:
         energy_counter(empty)
     assert "\n" not in str(refused.value)
     (powercap / "intel-rapl:0" / "name").unlink()
@@ -89,7 +89,7 @@ def test_energy_is_refused_before_anything_is_timed(monkeypatch, tiny_net, tiny_
             nasjax.search(tiny_net, tiny_task, objectives=words, hardware="cpu", evaluations=1)
     with pytest.raises(ValueError, match="there is none"):
         check_energy(["energy<=3"], "cpu")
-    with pytest.raises(ValueError, match="energy is counted on hardware=cpu alone"):
+    with pytest.raises(ValueError, match="energy can be measured with hardware=cpu only"):
         check_energy(["energy"], {"name": "command", "command": "timer"})
     check_energy(["accuracy_top1", "max:energy_left"], "cpu")
     check_energy(["energy"], None)

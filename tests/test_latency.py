@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binom
 
 from nasjax.hardware.measurement import Precision, Program, certain, compiled, measure_latency, median_interval, timed
-from nasjax.hardware.pace import Look, Pace, undisturbed
+from nasjax.hardware.pace import Pace, PaceSample, undisturbed
 from nasjax.supernets.extract import extract
 
 NEVER = -1.0
@@ -107,9 +107,9 @@ class Neighbour:
         self.now += took
         self.taken += self._takes * took if slowed else 0
 
-    def look(self):
+    def sample(self):
         """Stands in for a `Pace`: its seconds come from this machine's state."""
-        return Look(self.now, self.taken, 1.7e-6 if self._slowed(self.now) else 1e-6)
+        return PaceSample(self.now, self.taken, 1.7e-6 if self._slowed(self.now) else 1e-6)
 
     def measured(self, **precision):
         return measure_latency(Program(self.run, 0, 0.0), self, batch=1, threads=1, device="abacus",
@@ -166,7 +166,7 @@ def test_what_others_take_disturbs_while_they_take_it():
     """Others take half of the processors from the second to the fourth second, in whole hundredths as Linux counts."""
     at = np.arange(0, 6, 0.002)
     others = np.floor(100 * 0.5 * np.clip(at - 2, 0, 2)) / 100
-    found = undisturbed([Look(*row, 1.0) for row in zip(at, others, strict=True)])
+    found = undisturbed([PaceSample(*row, 1.0) for row in zip(at, others, strict=True)])
     middle = (at[:-1] + at[1:]) / 2
     assert found[(middle < 1.9) | (middle > 4.1)].all() and not found[(middle > 2.1) & (middle < 3.9)].any()
 
@@ -175,14 +175,14 @@ def test_what_others_take_disturbs_while_they_take_it():
 def test_a_process_that_shares_its_processor_knows_what_others_take():
     program = """if True:
         import os, subprocess, sys, time
-        from nasjax.hardware.pace import _others
+        from nasjax.hardware.pace import _others_seconds
         one = min(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {one})
         other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        before = _others()
+        before = _others_seconds()
         while time.process_time() < 1:
             pass
-        print(_others() - before)
+        print(_others_seconds() - before)
         other.kill()
     """
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
@@ -194,16 +194,16 @@ def test_looking_at_the_pace_leaves_the_processors_as_they_were():
     before = os.sched_getaffinity(0)
     where = []
     pace = Pace(time.perf_counter)
-    pace._seconds = lambda: where.append(os.sched_getaffinity(0)) or float(len(where))
-    assert pace.look().work == (1 + len(before)) / 2
+    pace._work_seconds = lambda: where.append(os.sched_getaffinity(0)) or float(len(where))
+    assert pace.sample().work == (1 + len(before)) / 2
     assert where == [{one} for one in sorted(before)] and os.sched_getaffinity(0) == before
 
     def interrupted():
         raise KeyboardInterrupt
 
-    pace._seconds = interrupted
+    pace._work_seconds = interrupted
     with pytest.raises(KeyboardInterrupt):
-        pace.look()
+        pace.sample()
     assert os.sched_getaffinity(0) == before
 
 

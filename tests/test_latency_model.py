@@ -140,7 +140,7 @@ def test_another_device_s_model_helps_where_few_are_measured(population):
     few, rest = rows[:10], rows[10:]
     held_out = (population[rest], here[rest])
     alone = fit_latency(GaussianProcess(), INPUTS, population[few], here[few], None, held_out)
-    moved = fit_latency(GaussianProcess(), INPUTS, population[few], here[few], source.column, held_out)
+    moved = fit_latency(GaussianProcess(), INPUTS, population[few], here[few], source.as_prior, held_out)
     assert moved.errors.tau > alone.errors.tau and moved.errors.mape < 0.7 * alone.errors.mape
 
 
@@ -148,7 +148,7 @@ def test_what_says_nothing_is_not_believed(population):
     milliseconds = truth(population)
     rows = np.random.default_rng(3).permutation(len(population))[:20]
     model = fit_latency(Ridge(), INPUTS, population[rows], milliseconds[rows], lambda archs: -macs(archs).sum(1)[:, None])
-    assert model.weights[1] == 0 and model.rest is not None
+    assert model.weights[1] == 0 and model.residual_model is not None
     assert np.corrcoef(model.exact(population), milliseconds)[0, 1] > 0.8
 
 

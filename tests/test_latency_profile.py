@@ -15,10 +15,11 @@ from tiny import architectures, tiny_network
 import nasjax
 from nasjax.cli.extraction import _rows
 from nasjax.deploy.from_run import Handed, chosen
-from nasjax.hardware.devices import Failed
+from nasjax.hardware.devices import TimingError
 from nasjax.hardware.latency_table import extracted
 from nasjax.hardware.measurement import Latency
-from nasjax.hardware.profile import latency_rows, networks_to_measure, profile, profiling
+from nasjax.hardware.profiling import networks_to_measure, profile, profiling
+from nasjax.hardware.recorded import latency_rows
 from nasjax.hardware.targets import Command, Cpu, Csv, Gpu, Target
 from nasjax.runs.reader import number
 
@@ -90,7 +91,7 @@ def test_the_table_finds_the_truth_of_networks_never_measured(small_net, made):
     np.testing.assert_allclose(found["throughput"], 3000 / found["latency"])
     np.testing.assert_array_equal(found["latency"], found["latency_measured"])
     np.testing.assert_allclose(made.estimates()["throughput"].estimate(archs), 3000 / made.model.exact(archs), rtol=1e-4)
-    assert "abacus, batch 3" in made.words() and "5 networks held out" in made.words()
+    assert "abacus, batch 3" in made.summary() and "5 networks held out" in made.summary()
 
 
 @pytest.mark.slow
@@ -134,18 +135,18 @@ def test_what_did_not_settle_is_said_and_timed_again_where_its_lines_are_removed
     archs = networks_to_measure(small_net.space, 6)
     middle = float(np.sort(truths(small_net, archs))[3])
     shaky = profile(small_net, ShakyTarget(file=str(file), most=middle))
-    assert shaky.words().endswith("; 2 of 6 measurements did not settle") and OPENED[-1].asked == 6
+    assert shaky.summary().endswith("; 2 of 6 measurements did not settle") and OPENED[-1].asked == 6
     again = profile(small_net, ShakyTarget(file=str(file)))
-    assert OPENED[-1].asked == 0 and again.words() == shaky.words()
+    assert OPENED[-1].asked == 0 and again.summary() == shaky.summary()
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if '"settled": false' not in line))
     steady = profile(small_net, ShakyTarget(file=str(file)))
-    assert OPENED[-1].asked == 2 and "settle" not in steady.words()
+    assert OPENED[-1].asked == 2 and "settle" not in steady.summary()
 
 
 def test_how_much_of_the_processors_others_had_is_said(small_net):
-    words = profile(small_net, ShakyTarget(shared=3)).words()
-    assert words.endswith("; others had the processors in 50 % of the repeats")
+    words = profile(small_net, ShakyTarget(shared=3)).summary()
+    assert words.endswith("; other programs used the processors during 50 % of the repeats")
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def test_measurements_at_different_paces_become_those_at_the_usual_one(small_net
     np.testing.assert_allclose(tiring.milliseconds, usual * made.milliseconds)
     archs = np.asarray(small_net.space.canonical(np.array(architectures(small_net.space, 6, seed=9), np.int32)))
     np.testing.assert_allclose(tiring.model.exact(archs), usual * made.model.exact(archs), rtol=1e-3)
-    assert f"the processors' pace varied by {100 * (1.02 ** (0.8 * (asked - 1)) - 1):.0f} %" in tiring.words()
+    assert f"the processors' pace varied by {100 * (1.02 ** (0.8 * (asked - 1)) - 1):.0f} %" in tiring.summary()
     unseen = archs[~(archs[:, None] == tiring.archs[None]).all(2).any(1)]
     np.testing.assert_allclose(tiring.measure(unseen), usual * truths(small_net, unseen))
     again = profile(small_net, TiringTarget(file=str(file)))
@@ -191,9 +192,9 @@ def test_another_pace_than_the_usual_one_is_said(small_net, tmp_path):
     steady = {"file": str(file), "table": False, "networks": 6, "predictor": "ridge"}
     profile(small_net, TiringTarget(slowing=0.0, **steady))
     now = profile(small_net, TiringTarget(slowing=0.5, **steady | {"networks": 12}))
-    assert OPENED[-1].asked == 6 and now.timer.pace == 1.0
+    assert OPENED[-1].asked == 6 and now.timer.reference_pace == 1.0
     later = np.median([1.0] * 6 + [1.5**i for i in range(1, 7)])
-    assert f"; these took {100 * (later - 1):+.0f} %" in now.words()
+    assert f"; the processors' pace is {100 * (later - 1):+.0f} % off" in now.summary()
     np.testing.assert_allclose(now.milliseconds, truths(small_net, now.archs))
 
 
@@ -237,7 +238,7 @@ def test_another_device_s_latencies_take_the_place_of_a_table(small_net, made, k
     unknown = np.asarray(small_net.space.sample(jax.random.key(77), 30))
     unknown = unknown[np.isnan(recorded.measure(unknown))][:3]
     np.testing.assert_allclose(recorded.metrics(unknown)["latency"], recorded.model.exact(unknown))
-    assert recorded.names == ("latency", "throughput")
+    assert recorded.metric_names == ("latency", "throughput")
 
 
 def recorded(space, path, rows):
@@ -257,9 +258,9 @@ def test_estimates_in_a_file_are_neither_counted_nor_held_out_nor_recorded(small
     rows = [(arch, value * (1 if i < 9 else 100), "measured" if i < 9 else "estimated")
             for i, (arch, value) in enumerate(zip(archs, truth, strict=True))]  # fmt: skip
     found = profile(small_net, recorded(small_net.space, tmp_path / "t.csv", rows))
-    assert (found.model.rows, found.model.errors.rows) == (6, 3) and "from 6 measured networks" in found.words()
+    assert (found.model.rows, found.model.errors.rows) == (6, 3) and "from 6 measured networks" in found.summary()
     np.testing.assert_array_equal(found.measure(archs), [*truth[:9], *[np.nan] * 11])
-    with pytest.raises(ValueError, match="estimated latencies alone"):
+    with pytest.raises(ValueError, match="only estimated latencies"):
         profile(small_net, recorded(small_net.space, tmp_path / "t.csv", rows[9:]))
 
 
@@ -384,7 +385,7 @@ class MoodyTarget(Cpu):
             def __call__(_, network, inputs):
                 found = device(network, inputs)
                 if found.median > self.most:
-                    raise Failed("the beads are stuck")
+                    raise TimingError("the beads are stuck")
                 return replace(found, energy=found.median / 5)
 
         return Moody()
@@ -412,7 +413,7 @@ def test_networks_that_a_device_fails_on_are_failed_evaluations_and_no_more(smal
         if row["status"] == "ok":
             assert float(row["energy"]) == pytest.approx(float(row["latency"]) / 5)
     lines = [record.getMessage() for record in caplog.records if "beads" in record.getMessage()]
-    assert lines == ["a network has no latency: the beads are stuck"] * (2 + sum(failed))
+    assert lines == ["a network could not be timed: the beads are stuck"] * (2 + sum(failed))
 
 
 def test_a_device_that_fails_on_all_or_most_networks_ends_the_search_in_one_line(small_net):

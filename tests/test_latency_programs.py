@@ -13,9 +13,9 @@ from tiny import tiny_network
 import nasjax
 from nasjax import supernets
 from nasjax.cli import main
-from nasjax.hardware.devices import Failed
+from nasjax.hardware.devices import TimingError
 from nasjax.hardware.latency_table import branches, extracted
-from nasjax.hardware.profile import networks_to_measure, profile
+from nasjax.hardware.profiling import networks_to_measure, profile
 from nasjax.hardware.targets import Command
 
 
@@ -44,20 +44,20 @@ def test_a_program_is_given_the_exported_network(small_net, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("exit 3", "ended with code 3: it said nothing"), ("echo soon", "must print milliseconds last, not soon"),
-     ("echo no GPU >&2; exit 1", "ended with code 1: no GPU"), ("sleep 9", "took more than 0.2 s"),
+    [("exit 3", "ended with exit code 3: it printed nothing"), ("echo soon", "must print milliseconds last, not soon"),
+     ("echo no GPU >&2; exit 1", "ended with exit code 1: no GPU"), ("sleep 9", "took more than 0.2 s"),
      ("echo -4", "must print milliseconds last")],
 )  # fmt: skip
 def test_a_program_that_fails_is_named_with_what_it_said(tmp_path, text, words):
     command = Command(command=program(tmp_path, text), timeout=0.2 if "sleep" in text else 60).open()
-    with pytest.raises(Failed, match=words):
+    with pytest.raises(TimingError, match=words):
         command._run(tmp_path / "network.stablehlo")
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux says when another's process has ended")
 def test_a_program_that_takes_too_long_leaves_nothing_running(tmp_path):
     command = Command(command=program(tmp_path, f"sleep 99 & echo $! > {tmp_path}/child; wait"), timeout=0.5).open()
-    with pytest.raises(Failed, match="took more than"):
+    with pytest.raises(TimingError, match="took more than"):
         command._run(tmp_path / "network.stablehlo")
     try:
         child = os.pidfd_open(int((tmp_path / "child").read_text()))
@@ -71,7 +71,7 @@ def test_a_program_that_takes_too_long_leaves_nothing_running(tmp_path):
 def test_what_is_no_program_is_refused_in_one_line(tmp_path):
     script = Path(program(tmp_path, "echo 1"))
     script.write_text("echo 1\n")
-    with pytest.raises(ValueError, match=r"timer cannot be run: a script begins with #!/bin/sh"):
+    with pytest.raises(ValueError, match=r"timer cannot be run: a script must begin with #!/bin/sh"):
         Command(command=str(script)).open()._run(tmp_path)
     with pytest.raises(ValueError, match=r"hardware\.command=time 'it: no closing quotation"):
         Command(command="time 'it").open()

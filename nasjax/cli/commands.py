@@ -23,7 +23,9 @@ from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
 from nasjax.errors import ConfigError
 from nasjax.hardware.costs import cost_tables
-from nasjax.hardware.profile import METRICS, Profile, check_energy, latency_rows, profiling
+from nasjax.hardware.profile import METRICS, Profile, check_energy
+from nasjax.hardware.profiling import profiling
+from nasjax.hardware.recorded import latency_rows
 from nasjax.host import cache_folder
 from nasjax.objectives import OBJECTIVES, listed, parse_constraints, parse_objective
 from nasjax.report import read_run, write_report
@@ -305,7 +307,7 @@ def profiled(net: supernets.SuperNet, hardware: Mapping[str, Any], label: str = 
                 made: Profile = end.value
                 break
             _advance(bar, line, now.done, now.planned, now.milliseconds, start)
-    print(f"{start}{made.words()}", flush=True)
+    print(f"{start}{made.summary()}", flush=True)
     return made
 
 

@@ -16,7 +16,8 @@ from nasjax.evaluation.halving import Values
 from nasjax.evaluation.processes import leading
 from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
-from nasjax.hardware.profile import Profile, Timed, profile
+from nasjax.hardware.profile import Profile, Timed
+from nasjax.hardware.profiling import profile
 from nasjax.objectives import OBJECTIVES
 from nasjax.outline import Block, outline
 from nasjax.registry import record, settings
