@@ -16,7 +16,7 @@ from nasjax import supernets
 from nasjax.hardware.latency_table import extracted
 from nasjax.hardware.measurement import Precision, compiled, timed
 from nasjax.hardware.pace import Pace
-from nasjax.hardware.profile import networks_to_measure
+from nasjax.hardware.profiling import networks_to_measure
 
 WINDOW = 3.0
 """Seconds of one measurement."""

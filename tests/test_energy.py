@@ -1,4 +1,4 @@
-"""Energy: readings of a made-up powercap folder, and what a measurement makes of them."""
+"""Energy: counters in a fake powercap folder, and the energy of a measurement."""
 
 import os
 
@@ -14,7 +14,7 @@ from nasjax.hardware.profile import check_energy
 
 @pytest.fixture
 def powercap(tmp_path):
-    """Two packages; the first has a domain inside, and the platform counts everything again."""
+    """Two packages; the first has an inner domain, and the psys domain counts everything again."""
     domains = (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "core"), ("intel-rapl:1", "package-1"),
                ("intel-rapl:2", "psys"))  # fmt: skip
     for zone, name in domains:
@@ -31,7 +31,7 @@ def spend(powercap, zone, microjoules):
     file.write_text(str((int(file.read_text()) + microjoules) % 1_000_000))
 
 
-def test_packages_are_added_and_a_counter_that_began_anew_is_continued(powercap):
+def test_packages_are_summed_and_counters_may_wrap(powercap):
     counter = energy_counter(powercap)
     assert counter.read() == (500, 500)
     for spent in ((0, 0), (1000, 20), (999_900, 0), (999_999, 999_999)):
@@ -43,8 +43,8 @@ def test_packages_are_added_and_a_counter_that_began_anew_is_continued(powercap)
         assert counter.joules(before, counter.read()) == pytest.approx(1e-6 * sum(spent), abs=1e-12)
 
 
-def test_a_measurement_has_the_joules_of_the_repeats_that_count(powercap):
-    """The first run takes a hundred times as much, and does not count; the counter begins anew on the way."""
+def test_the_energy_of_a_measurement_leaves_out_warm_up_runs(powercap):
+    """The first run takes a hundred times as much and does not count; the counter wraps on the way."""
     clock = Clock(lambda i: 0.01)
 
     def run():
@@ -58,21 +58,21 @@ def test_a_measurement_has_the_joules_of_the_repeats_that_count(powercap):
     assert np.isnan(measure_latency(Program(run, 0, 0.0), clock, **arguments).energy)
 
 
-def test_no_counter_or_one_that_cannot_be_read_is_one_line_that_says_what_to_do(powercap, tmp_path_factory):
+def test_a_missing_counter_is_refused_in_one_line(powercap, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    with pytest.raises(ValueError, match=rf"there is none: no {empty}/intel-rapl:\*/name says package") as refused:
+    with pytest.raises(ValueError, match=rf"shows none: no {empty}/intel-rapl:\*/name says package") as refused:
         energy_counter(empty)
     assert "\n" not in str(refused.value)
     (powercap / "intel-rapl:0" / "name").unlink()
     (powercap / "intel-rapl:1" / "name").unlink()
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="shows none"):
         energy_counter(powercap)
 
 
-def test_a_counter_of_root_s_says_which_file(powercap):
+def test_the_error_of_an_unreadable_counter_names_its_file(powercap):
     file = powercap / "intel-rapl:1" / "energy_uj"
     file.chmod(0)
-    if os.access(file, os.R_OK):  # Whoever runs this is root: a folder cannot be read by anybody.
+    if os.access(file, os.R_OK):  # The tests run as root: nobody can read a folder as a file.
         file.unlink()
         file.mkdir()
     with pytest.raises(ValueError, match=rf"energy needs {file}, which cannot be read.*sudo chmod a\+r {file}"):
@@ -89,7 +89,7 @@ def test_energy_is_refused_before_anything_is_timed(monkeypatch, tiny_net, tiny_
             nasjax.search(tiny_net, tiny_task, objectives=words, hardware="cpu", evaluations=1)
     with pytest.raises(ValueError, match="there is none"):
         check_energy(["energy<=3"], "cpu")
-    with pytest.raises(ValueError, match="energy is counted on hardware=cpu alone"):
+    with pytest.raises(ValueError, match="energy can be measured with hardware=cpu only"):
         check_energy(["energy"], {"name": "command", "command": "timer"})
     check_energy(["accuracy_top1", "max:energy_left"], "cpu")
     check_energy(["energy"], None)

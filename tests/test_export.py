@@ -1,4 +1,4 @@
-"""Exported networks answer elsewhere as they do here, in every form, and nothing is left of one that does not."""
+"""Exported files of every format predict what the network predicts; a file that does not is removed."""
 
 import copy
 import json
@@ -30,10 +30,10 @@ from nasjax.supernets.extract import extract
 from nasjax.supernets.stage import Stage
 from nasjax.supernets.supernet import SuperNet
 
-FORMS = (".stablehlo", ".onnx", ".safetensors")
+FORMATS = (".stablehlo", ".onnx", ".safetensors")
 
 
-def answers(net, images):
+def logits(net, images):
     graph, weights = nnx.split(net)
     return np.asarray(jax.jit(lambda weights, images: nnx.merge(graph, weights)(images))(weights, images))
 
@@ -44,7 +44,7 @@ def noise(*shape):
 
 @pytest.fixture(scope="module")
 def digits():
-    """A sub-network of the shipped super-network, handed over, and test pictures."""
+    """An extracted sub-network of the shipped super-network, and test images."""
     net, task = supernets.create("digits"), tasks.create("digits")
     evaluator = MaskedConfig(chunk=1).bind(net, task)
     arch = architectures(net.space, 1)[2]
@@ -53,16 +53,16 @@ def digits():
 
 @pytest.fixture(scope="module")
 def written(digits, tmp_path_factory):
-    """Its folder with every form that needs no PyTorch."""
-    return digits[0].save(tmp_path_factory.mktemp("export") / "net", FORMS)
+    """Its folder with every format that needs no PyTorch."""
+    return digits[0].save(tmp_path_factory.mktemp("export") / "net", FORMATS)
 
 
-def test_every_form_answers_as_the_network_does_on_any_number_of_pictures(digits, written):
+def test_every_format_predicts_as_the_network_for_any_batch_size(digits, written):
     extracted, images = digits
     names = ["config.json", "network.onnx", "network.safetensors", "network.stablehlo", "ofa.safetensors"]
     assert sorted(file.name for file in written.iterdir()) == names
     for number in (1, 7):
-        wanted = answers(extracted.network, images[:number])
+        wanted = logits(extracted.network, images[:number])
         for run, name in (
             (run_stablehlo, "network.stablehlo"),
             (run_onnx, "network.onnx"),
@@ -72,38 +72,38 @@ def test_every_form_answers_as_the_network_does_on_any_number_of_pictures(digits
     assert [file.name for file in written.parent.iterdir()] == ["net"]
 
 
-def test_a_batch_that_was_fixed_is_the_only_one(digits, tmp_path):
+def test_a_file_with_a_fixed_batch_size_refuses_others(digits, tmp_path):
     extracted, images = digits
     folder = extracted.save(tmp_path / "four", [".stablehlo", ".onnx"], batch=4)
     for run, name in ((run_stablehlo, "network.stablehlo"), (run_onnx, "network.onnx")):
-        wanted = answers(extracted.network, images[:4])
+        wanted = logits(extracted.network, images[:4])
         np.testing.assert_allclose(run(folder / name, images[:4]), wanted, rtol=0, atol=2e-5)
         with pytest.raises(Exception, match=r"batch|dimension|shape"):
             run(folder / name, images[:3])
 
 
-def test_nothing_is_left_of_a_file_that_answers_otherwise(digits, tmp_path, monkeypatch):
-    """Of a network whose last bias is a thousandth off."""
+def test_a_file_that_predicts_otherwise_is_removed(digits, tmp_path, monkeypatch):
+    """The last bias of the written network is off by a thousandth."""
     extracted, _ = digits
 
-    def other(net, about, batch):
+    def shifted_onnx(net, origin, batch):
         net = nnx.clone(net)
         net.stages[-1].classify.bias[...] += 1e-3
-        return KINDS[".onnx"].make(net, about, batch)
+        return KINDS[".onnx"].make(net, origin, batch)
 
-    monkeypatch.setitem(KINDS, ".stablehlo", replace(KINDS[".stablehlo"], make=other))
-    monkeypatch.setitem(KINDS, ".onnx", replace(KINDS[".onnx"], make=other, stem="network"))
-    broken = replace(kind(".onnx"), make=lambda *_: b"nothing that can be read")
+    monkeypatch.setitem(KINDS, ".stablehlo", replace(KINDS[".stablehlo"], make=shifted_onnx))
+    monkeypatch.setitem(KINDS, ".onnx", replace(KINDS[".onnx"], make=shifted_onnx, stem="network"))
+    broken = replace(kind(".onnx"), make=lambda *_: b"not an ONNX model")
     monkeypatch.setitem(KINDS, ".onnx", broken)
     with pytest.raises(RuntimeError, match="cannot be loaded again"):
         extracted.export(tmp_path / "net.onnx")
     monkeypatch.undo()
     make = KINDS[".safetensors"].make
 
-    def shifted(net, about, batch):
+    def shifted(net, origin, batch):
         net = nnx.clone(net)
         net.stages[-1].classify.bias[...] += 1e-3
-        return make(net, about, batch)
+        return make(net, origin, batch)
 
     monkeypatch.setitem(KINDS, ".safetensors", replace(KINDS[".safetensors"], make=shifted))
     with pytest.raises(RuntimeError, match=r"answers differently once extracted \(by 1\.0e-03\)"):
@@ -111,7 +111,7 @@ def test_nothing_is_left_of_a_file_that_answers_otherwise(digits, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_is_one_line_and_leaves_nothing(digits, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_refused_in_one_line_and_leaves_no_files(digits, tmp_path, monkeypatch):
     extracted, _ = digits
     with pytest.raises(
         ValueError, match=r"\.tflite is of no known kind; allowed: \.stablehlo, \.onnx, \.pth, \.safetensors"
@@ -134,20 +134,20 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(digits, tmp_path,
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_onnx_runtime_answers_as_each_family(name, tmp_path):
-    """At 36 pixels: ResNet's average pooling meets an odd edge."""
+def test_onnx_runtime_predicts_as_the_network_for_each_family(name, tmp_path):
+    """At 36 pixels, where ResNet's average pooling has an odd size."""
     net = scrambled(nnx.eval_shape(replace(supernets.SUPERNETS[name], **(SMALL[name] | {"image_size": 36})).create), 3)
     images = noise(3, 36, 36, 3)
     small = extract(net, architectures(net.space, 1)[2])
     (tmp_path / "net.onnx").write_bytes(to_onnx(small))
-    wanted = answers(small, images)
+    wanted = logits(small, images)
     found = run_onnx(tmp_path / "net.onnx", images)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
     assert np.ptp(wanted, axis=0).max() > 0.01 * np.abs(wanted).max()
 
 
-def test_an_onnx_graph_has_no_more_than_it_needs(written):
-    """One convolution a layer, none of the additions that a CPU's own forms of convolutions make, few transpositions."""
+def test_an_onnx_graph_has_no_superfluous_nodes(written):
+    """One convolution a layer, nothing of the CPU's special convolutions, and few transpositions."""
     import onnx
 
     kinds = [node.op_type for node in onnx.load(written / "network.onnx").graph.node]
@@ -158,7 +158,7 @@ def test_an_onnx_graph_has_no_more_than_it_needs(written):
 
 
 class Attend(Stage):
-    """Steps that no network of ours has: attention, a token, soft maxima, concatenation, powers, selection."""
+    """Operations that no network here has: attention, a class token, softmax, concatenation, powers, selection."""
 
     def __init__(self, rngs):
         self.token = nnx.Param(jax.random.normal(rngs.params(), (1, 1, 6)))
@@ -174,29 +174,29 @@ class Attend(Stage):
         return x[:, 0] - x.max(1) * jnp.exp(-jnp.square(x).mean(1)), {}
 
 
-class Token(Attend):
-    """A step that it does not know: sorting."""
+class Sort(Attend):
+    """Sorts, which ONNX export does not support."""
 
     def forward(self, carry, choice, statistics):
         return jnp.sort(carry.reshape(carry.shape[0], -1)), {}
 
 
-def test_steps_of_somebody_s_own_stages(tmp_path, monkeypatch):
+def test_stages_of_a_user_are_exported_to_onnx(tmp_path, monkeypatch):
     images = noise(2, 2, 3, 6)
     for batch in (2, None):
         net = SuperNet([Attend(nnx.Rngs(0))], (2, 3, 6))
         try:
             made = to_onnx(net, batch=batch)
-        except ValueError as error:  # Where a step needs the number of pictures, it says so.
+        except ValueError as error:  # Operations that need a known batch size say so.
             assert batch is None and "fixed batch" in str(error)
             continue
         (tmp_path / "net.onnx").write_bytes(made)
-        np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", images), answers(net, images), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", images), logits(net, images), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match=r"a step 'sort' that ONNX export does not know; \.stablehlo takes every network"):
-        to_onnx(SuperNet([Token(nnx.Rngs(0))], (2, 3, 6)))
+        to_onnx(SuperNet([Sort(nnx.Rngs(0))], (2, 3, 6)))
 
 
-# -- Once-for-All's own form ------------------------------------------------------------------------------------------------
+# -- Once-for-All's format --------------------------------------------------------------------------------------------------
 
 
 def small_network(name):
@@ -206,9 +206,9 @@ def small_network(name):
 
 
 @pytest.mark.parametrize("name", [*SMALL, "digits"])
-def test_the_original_s_own_classes_take_the_weights_and_answer_the_same(name, monkeypatch):
+def test_once_for_all_s_classes_load_the_weights_and_predict_the_same(name, monkeypatch):
     torch = pytest.importorskip("torch")
-    # Its loader of pictures is imported by the networks and wants torchvision, which they do not use.
+    # Its networks import its data loader, which needs torchvision; they do not use it.
     monkeypatch.setitem(sys.modules, "ofa.utils.my_dataloader", types.ModuleType("ofa.utils.my_dataloader"))
     ofa = pytest.importorskip("ofa.imagenet_classification.networks")
     for net in small_network(name):
@@ -218,22 +218,22 @@ def test_the_original_s_own_classes_take_the_weights_and_answer_the_same(name, m
         images = noise(2, *net.input_shape)
         with torch.no_grad():
             found = original(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
-        wanted = answers(net, images)
+        wanted = logits(net, images)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
 
 
-def test_a_pytorch_file_is_read_again(digits, tmp_path):
+def test_a_pytorch_file_can_be_loaded(digits, tmp_path):
     torch = pytest.importorskip("torch")
     extracted, images = digits
     file = extracted.export(tmp_path / "net.pth")
     content = torch.load(file, weights_only=True)
     assert content["image_size"] == 8 and content["config"] == net_config(extracted.network)
-    np.testing.assert_allclose(run_published(file, images[:3]), answers(extracted.network, images[:3]), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(run_published(file, images[:3]), logits(extracted.network, images[:3]), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", [*SMALL, "digits"])
-def test_the_configuration_says_the_widths_of_the_weights(name):
-    """Every block takes what the one before gives, and its weights have the shapes that it says."""
+def test_net_config_has_the_widths_of_the_weights(name):
+    """Every block has the input width of the block before, and weights of the shapes in its settings."""
     for net in small_network(name):
         config, weights = net_config(net), state_dict(net)
         blocks = [block.get("conv", block) for block in config["blocks"]]
@@ -255,7 +255,7 @@ def test_the_configuration_says_the_widths_of_the_weights(name):
         assert json.loads(json.dumps(config)) == config
 
 
-def test_the_file_without_pytorch_holds_the_state_dict_and_the_configuration(digits, written):
+def test_the_safetensors_file_holds_state_dict_and_net_config(digits, written):
     extracted, _ = digits
     with safe_open(written / "ofa.safetensors", framework="numpy") as file:
         facts = {name: json.loads(value) for name, value in file.metadata().items()}
@@ -265,7 +265,7 @@ def test_the_file_without_pytorch_holds_the_state_dict_and_the_configuration(dig
     assert all((found[name] == wanted[name]).all() for name in wanted)
 
 
-def test_a_network_of_another_family_has_no_such_form():
+def test_a_network_of_another_family_has_no_once_for_all_format():
     net = SuperNet([Attend(nnx.Rngs(0))], (2, 3, 6))
     for made in (net_config, state_dict):
         with pytest.raises(ValueError, match="only Once-for-All's families"):
@@ -276,8 +276,8 @@ def test_a_network_of_another_family_has_no_such_form():
 
 
 @pytest.mark.slow
-def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_form(tmp_path, monkeypatch, capsys):
-    """With the seeded weights that its golden values were made with."""
+def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_exported_in_every_format(tmp_path, monkeypatch, capsys):
+    """With the seeded weights of the golden values."""
     import ofa_golden
     from PIL import Image
 
@@ -287,12 +287,12 @@ def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_fo
     rng = np.random.default_rng(0)
     for part, number in (("train", 4), ("val", 4)):
         for label in ("cat", "dog"):
-            folder = tmp_path / "pictures" / part / label
+            folder = tmp_path / "images" / part / label
             folder.mkdir(parents=True)
             for i in range(number):
                 grid = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8).repeat(64, 0).repeat(64, 1)
                 Image.fromarray(grid).save(folder / f"{i}.png")
-    words = [f"supernet={name}", "supernet.checkpoint=ofa.safetensors", "task=image_folder", "task.path=pictures"]
+    words = [f"supernet={name}", "supernet.checkpoint=ofa.safetensors", "task=image_folder", "task.path=images"]
     sizes = ["evaluator.batch=4", "evaluator.calibration_examples=8", "tactic=random", "evaluations=2"]
     timed = ["hardware=cpu", "hardware.table=false", "hardware.networks=6", "hardware.seconds=1"]
     goals = ["hardware.file=timed.jsonl", "objectives=[accuracy_top1,latency]"]
@@ -303,7 +303,7 @@ def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_fo
     row = next(line for line in reversed(printed.splitlines()) if re.match(r"\W*\d+\s", line))
     predicted, measured = map(float, re.findall(r"\d+\.?\d*", row)[1:3])
     assert 0.2 < predicted / measured < 5
-    images = tasks.image_classification("pictures").test.inputs[:2]
+    images = tasks.image_classification("images").test.inputs[:2]
     assert images.shape[1:] == (224, 224, 3)
     wanted = run_onnx(tmp_path / "net" / "network.onnx", images)
     found = run_stablehlo(tmp_path / "net" / "network.stablehlo", images)
@@ -311,13 +311,13 @@ def test_mobilenet_v3_at_224_pixels_is_searched_extracted_and_leaves_in_every_fo
     assert np.ptp(wanted, axis=0).max() > 0.01 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("place", ["network.stablehlo", "network.onnx"])
-def test_the_loaders_of_the_page_need_nothing_of_ours(written, tmp_path, place):
-    """As docs/export.md has them, in a process of their own; ten lines at most."""
+@pytest.mark.parametrize("name", ["network.stablehlo", "network.onnx"])
+def test_the_loading_code_in_the_docs_runs_without_nasjax(written, tmp_path, name):
+    """Runs the code of docs/export.md in a new process; ten lines at most."""
     page = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
-    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if f'"net/{place}"' in block]
+    (lines,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if f'"net/{name}"' in block]
     assert lines.count("\n") <= 10
     (tmp_path / "net").mkdir()
-    (tmp_path / "net" / place).write_bytes((written / place).read_bytes())
+    (tmp_path / "net" / name).write_bytes((written / name).read_bytes())
     check = "import sys\nassert logits.shape == (4, 10)\nassert not {'nasjax', 'flax', 'torch'} & set(sys.modules)\n"
     subprocess.run([sys.executable, "-c", lines + check], cwd=tmp_path, check=True)

@@ -1,4 +1,4 @@
-"""One measurement: when it ends, what it says, what it is made of. No clock of the machine is read."""
+"""One measurement: when it ends, what it reports, which repeats count. No test reads a real clock."""
 
 import os
 import subprocess
@@ -12,15 +12,15 @@ import pytest
 from scipy.stats import binom
 
 from nasjax.hardware.measurement import Precision, Program, certain, compiled, measure_latency, median_interval, timed
-from nasjax.hardware.pace import Look, Pace, undisturbed
+from nasjax.hardware.pace import Pace, PaceSample, undisturbed
 from nasjax.supernets.extract import extract
 
 NEVER = -1.0
-"""A precision that no median has: all of the time is taken."""
+"""A precision that no median reaches: a measurement uses all of its seconds."""
 
 
 class Clock:
-    """Seconds that pass only when `run` is called, by what it is told each run takes."""
+    """A clock that advances only when `run` is called, by the given duration of each run."""
 
     def __init__(self, durations):
         self.now, self.runs = 0.0, 0
@@ -35,7 +35,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("number", [6, 7, 25, 100])
-def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_that_covers_enough(number):
+def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_with_enough_coverage(number):
     low, high = median_interval(np.random.default_rng(0).permutation(number).astype(float) + 1)
 
     def covers(rank):
@@ -46,25 +46,25 @@ def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_that_covers_eno
     assert covers(int(low)) >= 0.95 > covers(int(low) + 1)
 
 
-def test_fewer_than_six_times_say_nothing():
+def test_fewer_than_six_repeats_have_no_interval():
     assert median_interval(np.ones(5)) == (-np.inf, np.inf)
     assert not certain(np.ones(5), 0.5) and certain(np.ones(6), 0.0) and not certain(np.zeros(0), 0.5)
 
 
-def test_the_interval_covers_the_median_of_a_skewed_distribution_as_often_as_it_says():
+def test_the_interval_covers_the_median_of_a_skewed_distribution_with_its_stated_probability():
     draws = np.random.default_rng(1).lognormal(size=(2000, 31))
     inside = [low <= 1.0 <= high for low, high in map(median_interval, draws)]
     assert 0.94 <= np.mean(inside) <= 0.985
 
 
-def test_a_steady_machine_is_believed_after_the_least_time():
+def test_on_a_steady_machine_a_measurement_ends_after_its_minimum_time():
     clock = Clock(lambda _: 0.01)
     times = timed(clock.run, clock, Precision(least=0.1, warm=0.05, seconds=10)).times
     np.testing.assert_allclose(times, 10)
     assert 6 <= len(times) <= 13 and clock.runs - len(times) == 5
 
 
-def test_a_slow_network_is_run_six_times_and_not_for_ever():
+def test_a_slow_network_is_repeated_six_times_but_within_its_seconds():
     clock = Clock(lambda _: 1.0)
     assert 6 <= len(timed(clock.run, clock, Precision(seconds=60)).times) <= 8
     clock = Clock(lambda _: 1.0)
@@ -76,7 +76,7 @@ def test_the_first_runs_do_not_count():
     assert timed(clock.run, clock).times.max() == pytest.approx(1)
 
 
-def test_noise_is_repeated_until_the_median_is_certain_or_the_time_is_up():
+def test_noisy_runs_are_repeated_until_the_median_is_certain_or_the_seconds_are_over():
     def noisy(spread):
         draws = np.random.default_rng(0).lognormal(np.log(0.01), spread, 100_000)
         return Clock(lambda i: draws[i])
@@ -90,7 +90,7 @@ def test_noise_is_repeated_until_the_median_is_certain_or_the_time_is_up():
 
 
 class Neighbour:
-    """A machine whose one processor somebody slows by turns: runs take 10 ms or 17 ms, the little work 1 us or 1.7 us.
+    """A machine whose only processor is slowed at times: runs take 10 ms or 17 ms, the pace workload 1 us or 1.7 us.
 
     `takes` is the share of the processor that another program has while it is slowed.
     """
@@ -107,9 +107,9 @@ class Neighbour:
         self.now += took
         self.taken += self._takes * took if slowed else 0
 
-    def look(self):
-        """Stands in for a `Pace`: its seconds come from this machine's state."""
-        return Look(self.now, self.taken, 1.7e-6 if self._slowed(self.now) else 1e-6)
+    def sample(self):
+        """Replaces `Pace.sample`, with the state of this machine."""
+        return PaceSample(self.now, self.taken, 1.7e-6 if self._slowed(self.now) else 1e-6)
 
     def measured(self, **precision):
         return measure_latency(Program(self.run, 0, 0.0), self, batch=1, threads=1, device="abacus",
@@ -117,8 +117,8 @@ class Neighbour:
 
 
 @pytest.mark.parametrize(("turn", "usual"), [(3, 17), (1, 10)])
-def test_repeats_are_brought_to_the_pace_that_most_had(turn, usual):
-    """Slowed for so many seconds of four: all repeats together vary by .7, at one pace by those between its turns alone."""
+def test_repeats_are_scaled_to_their_median_pace(turn, usual):
+    """Slowed for `turn` seconds of four: unscaled repeats vary by 70 %, scaled ones do not."""
     machine = Neighbour(lambda now: now % 4 < turn)
     found = machine.measured(within=NEVER, seconds=8)
     assert found.median == pytest.approx(usual) and found.spread < 1e-9 and found.shared == 0
@@ -127,23 +127,23 @@ def test_repeats_are_brought_to_the_pace_that_most_had(turn, usual):
     assert np.subtract(*np.quantile(as_it_was, (0.75, 0.25))) == pytest.approx(7 if turn == 3 else 0) or turn == 1
 
 
-def test_a_measurement_says_what_it_is_at_another_pace():
+def test_a_latency_can_be_scaled_to_another_pace():
     slow, quick = (Neighbour(lambda now, slowed=slowed: slowed).measured() for slowed in (True, False))
     assert slow.median == pytest.approx(17) and quick.median == pytest.approx(10)
     there = slow.at(quick.work)
     assert there.median == pytest.approx(quick.median) and there.work == quick.work and there.repeats == slow.repeats
 
 
-def test_repeats_while_others_have_the_processor_do_not_count():
-    """Another program has half of it for three seconds of four; the little work stands between its turns."""
+def test_repeats_while_others_use_the_processor_do_not_count():
+    """Another program uses half of it for three seconds of four; the workload runs between its time slices."""
     machine = Neighbour(lambda now: now % 4 > 1, takes=0.5)
     found = machine.measured(within=NEVER, seconds=8)
     assert found.median == pytest.approx(10) and found.spread < 1e-9
     assert 0.5 * found.repeats < found.shared < found.repeats - 100
 
 
-def test_a_state_that_lasts_for_many_repeats_is_no_certainty():
-    """By turns of 50 ms repeats take a tenth more, 5 % from the middle: what is called certain is half as far from it."""
+def test_repeats_that_are_correlated_do_not_look_certain():
+    """For 50 ms at a time repeats take a tenth longer, 5 % off the middle: medians called certain are within 2.5 %."""
 
     def found(seed):
         rng = np.random.default_rng(seed)
@@ -155,34 +155,34 @@ def test_a_state_that_lasts_for_many_repeats_is_no_certainty():
     assert len(medians) >= 10 and np.sqrt(np.mean((medians / 0.525 - 1) ** 2)) < 0.025
 
 
-def test_where_others_stay_all_counts_and_nothing_has_settled():
+def test_if_others_stay_all_repeats_count_and_the_measurement_has_not_settled():
     machine = Neighbour(lambda now: True, takes=0.5)
     found = machine.measured(seconds=9)
     assert found.median == pytest.approx(17) and not found.settled and found.shared == found.repeats
-    assert 3 <= machine.now < 4.5  # They are waited for, but not all of the time.
+    assert 3 <= machine.now < 4.5  # It waits for them, but only for a part of its seconds.
 
 
-def test_what_others_take_disturbs_while_they_take_it():
-    """Others take half of the processors from the second to the fourth second, in whole hundredths as Linux counts."""
+def test_repeats_are_disturbed_exactly_while_others_use_the_processors():
+    """Others use half of the processors from second 2 to 4, counted in whole hundredths as Linux does."""
     at = np.arange(0, 6, 0.002)
     others = np.floor(100 * 0.5 * np.clip(at - 2, 0, 2)) / 100
-    found = undisturbed([Look(*row, 1.0) for row in zip(at, others, strict=True)])
+    found = undisturbed([PaceSample(*row, 1.0) for row in zip(at, others, strict=True)])
     middle = (at[:-1] + at[1:]) / 2
     assert found[(middle < 1.9) | (middle > 4.1)].all() and not found[(middle > 2.1) & (middle < 3.9)].any()
 
 
-@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="only Linux counts what others take")
-def test_a_process_that_shares_its_processor_knows_what_others_take():
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="only Linux counts processor time of others")
+def test_processor_time_of_another_process_on_the_same_processor_is_seen():
     program = """if True:
         import os, subprocess, sys, time
-        from nasjax.hardware.pace import _others
+        from nasjax.hardware.pace import _others_seconds
         one = min(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {one})
         other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        before = _others()
+        before = _others_seconds()
         while time.process_time() < 1:
             pass
-        print(_others() - before)
+        print(_others_seconds() - before)
         other.kill()
     """
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
@@ -190,24 +190,24 @@ def test_a_process_that_shares_its_processor_knows_what_others_take():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux lets a thread choose its processors")
-def test_looking_at_the_pace_leaves_the_processors_as_they_were():
+def test_sampling_the_pace_restores_the_allowed_processors():
     before = os.sched_getaffinity(0)
     where = []
     pace = Pace(time.perf_counter)
-    pace._seconds = lambda: where.append(os.sched_getaffinity(0)) or float(len(where))
-    assert pace.look().work == (1 + len(before)) / 2
+    pace._work_seconds = lambda: where.append(os.sched_getaffinity(0)) or float(len(where))
+    assert pace.sample().work == (1 + len(before)) / 2
     assert where == [{one} for one in sorted(before)] and os.sched_getaffinity(0) == before
 
     def interrupted():
         raise KeyboardInterrupt
 
-    pace._seconds = interrupted
+    pace._work_seconds = interrupted
     with pytest.raises(KeyboardInterrupt):
-        pace.look()
+        pace.sample()
     assert os.sched_getaffinity(0) == before
 
 
-def test_a_measurement_says_what_it_was_made_with():
+def test_a_latency_reports_how_it_was_measured():
     clock = Clock(lambda i: 0.002 + 0.001 * (i % 4))
     found = measure_latency(Program(clock.run, 10, 20.0), clock, batch=8, threads=2, device="abacus",
                             precision=Precision(within=NEVER, seconds=1))  # fmt: skip
@@ -216,7 +216,7 @@ def test_a_measurement_says_what_it_was_made_with():
     assert found.versions["jax"] == jax.__version__ and not found.settled and found.repeats > 100
 
 
-def test_the_program_of_a_network_is_timed_from_its_shapes_alone(tiny_net):
+def test_a_network_is_compiled_and_run_from_its_shapes_alone(tiny_net):
     from flax import nnx
 
     small, large = (
@@ -230,6 +230,6 @@ def test_the_program_of_a_network_is_timed_from_its_shapes_alone(tiny_net):
     assert np.isfinite(large.run()).all()
 
 
-def test_a_super_network_is_not_timed(tiny_net):
+def test_timing_a_super_network_is_refused(tiny_net):
     with pytest.raises(ValueError, match="only an extracted network"):
         compiled(tiny_net, tiny_net.inputs(1), jax.devices()[0])

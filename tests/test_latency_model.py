@@ -1,4 +1,4 @@
-"""Latency tables and models: against sums over whole networks, and against truths that are known beforehand."""
+"""Latency tables and models: against sums over whole networks, and against known true latencies."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ SPACE = SearchSpace((Gene("depth", (1, 2, 3)), Gene("width", (2, 4, 6)), Gene("k
 
 
 def truth(archs):
-    """Milliseconds of architectures of `SPACE`: not a sum, so that a table's sum is not enough."""
+    """True milliseconds of architectures of `SPACE`; not additive, so that the sum of a table is not exact."""
     depth, width, kernel, side = (np.asarray(archs)[:, i] for i in range(4))
     return 1.5 + (depth + 1) * (width + 1.0) ** 1.5 * (1 + 0.3 * kernel) * (1 + side)
 
@@ -63,14 +63,14 @@ def test_the_branches_are_the_stages_of_the_extracted_network(tiny_net, found):
     np.testing.assert_array_equal(sums.table.exact(archs) / 1e6, cost_tables(tiny_net)["params"].exact(archs))
 
 
-def test_each_distinct_branch_is_there_once(tiny_net, found):
+def test_equal_branches_are_listed_once(tiny_net, found):
     assert len(found.distinct) < sum(names.size for names in found.names)
     again = branches(tiny_network(seed=5), 2)
     assert again.distinct.keys() == found.distinct.keys()
     assert branches(tiny_net, 1).distinct.keys().isdisjoint(found.distinct)
 
 
-def test_an_elastic_resolution_has_branches_of_its_own(tiny_net, found):
+def test_each_option_of_an_elastic_resolution_has_its_branches(tiny_net, found):
     both = branches(tiny_network(resolutions=(5, 7)), 2)
     assert found.distinct.keys() < both.distinct.keys()
     sums = both.sums({name: float(branch.carry.shape[1] if branch.carry.ndim == 4 else 0) for name, branch in
@@ -80,8 +80,8 @@ def test_an_elastic_resolution_has_branches_of_its_own(tiny_net, found):
     assert small < large
 
 
-def test_of_many_resolutions_a_few_are_timed_and_the_others_lie_between():
-    """Whatever grows with what a stage is given and hands on is met exactly, behind a stride of two as well."""
+def test_of_many_resolutions_four_are_timed_and_the_others_interpolated():
+    """Exact for costs that grow with the sizes of a stage's input and output, also after a stride of two."""
     sizes = tuple(range(5, 12))
     net = tiny_network(widths=(8,), strides=(2,), depths=((1, 2),), activations=("relu",), squeeze_excite=(False,),
                        kernels=(3,), expands=(1, 3), resolutions=sizes, image_size=11)  # fmt: skip
@@ -132,7 +132,7 @@ def test_a_predictor_learns_latencies_alone(population):
 
 
 @pytest.mark.slow
-def test_another_device_s_model_helps_where_few_are_measured(population):
+def test_another_device_s_model_helps_with_few_measured_networks(population):
     there = truth(population)
     here = 0.8 + 0.3 * there * np.where(population[:, 2] == 2, 1.3, 1.0)
     rows = np.random.default_rng(2).permutation(len(population))
@@ -140,15 +140,15 @@ def test_another_device_s_model_helps_where_few_are_measured(population):
     few, rest = rows[:10], rows[10:]
     held_out = (population[rest], here[rest])
     alone = fit_latency(GaussianProcess(), INPUTS, population[few], here[few], None, held_out)
-    moved = fit_latency(GaussianProcess(), INPUTS, population[few], here[few], source.column, held_out)
+    moved = fit_latency(GaussianProcess(), INPUTS, population[few], here[few], source.as_prior, held_out)
     assert moved.errors.tau > alone.errors.tau and moved.errors.mape < 0.7 * alone.errors.mape
 
 
-def test_what_says_nothing_is_not_believed(population):
+def test_a_prior_that_disagrees_with_the_measurements_is_ignored(population):
     milliseconds = truth(population)
     rows = np.random.default_rng(3).permutation(len(population))[:20]
     model = fit_latency(Ridge(), INPUTS, population[rows], milliseconds[rows], lambda archs: -macs(archs).sum(1)[:, None])
-    assert model.weights[1] == 0 and model.rest is not None
+    assert model.weights[1] == 0 and model.residual_model is not None
     assert np.corrcoef(model.exact(population), milliseconds)[0, 1] > 0.8
 
 

@@ -1,4 +1,4 @@
-"""Profiles and searches on hardware: with a device whose truth is known, a file, a program. Only one test reads a clock."""
+"""Profiles and searches on hardware: a device with known latencies, a file, a program. Only one test reads a clock."""
 
 import csv
 import json
@@ -15,22 +15,23 @@ from tiny import architectures, tiny_network
 import nasjax
 from nasjax.cli.extraction import _rows
 from nasjax.deploy.from_run import Handed, chosen
-from nasjax.hardware.devices import Failed
+from nasjax.hardware.devices import TimingError
 from nasjax.hardware.latency_table import extracted
 from nasjax.hardware.measurement import Latency
-from nasjax.hardware.profile import latency_rows, networks_to_measure, profile, profiling
+from nasjax.hardware.profiling import networks_to_measure, profile, profiling
+from nasjax.hardware.recorded import latency_rows
 from nasjax.hardware.targets import Command, Cpu, Csv, Gpu, Target
 from nasjax.report.formatting import format_number
 
 
 def milliseconds(network):
-    """What the abacus takes: an offset, a price a stage, and one a weight."""
+    """True latency on the abacus: an offset, a cost per stage and a cost per weight."""
     weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
     return 0.5 + 0.05 * len(network.stages) + 1e-3 * weights
 
 
 class Abacus:
-    """A device without a clock; it counts what it is asked."""
+    """A device without a clock; `asked` counts the networks that it timed."""
 
     def __init__(self, name):
         self.context = {"device": name, "threads": 1}
@@ -68,7 +69,7 @@ def small_net():
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """Where measurements are kept; what is there saves the tests' time."""
+    """A file of measurements, shared by the tests to save time."""
     return tmp_path_factory.mktemp("latency") / "kept.jsonl"
 
 
@@ -81,7 +82,7 @@ def truths(net, archs):
     return np.array([milliseconds(extracted(net, tuple(map(int, arch)))) for arch in archs])
 
 
-def test_the_table_finds_the_truth_of_networks_never_measured(small_net, made):
+def test_the_table_predicts_networks_that_were_not_measured(small_net, made):
     archs = np.asarray(small_net.space.canonical(np.array(architectures(small_net.space, 6, seed=9), np.int32)))
     np.testing.assert_allclose(made.model.exact(archs), truths(small_net, archs), rtol=2e-3)
     assert made.model.errors.rows == 5 and made.model.errors.mape < 0.5 and made.model.errors.tau > 0.99
@@ -90,11 +91,11 @@ def test_the_table_finds_the_truth_of_networks_never_measured(small_net, made):
     np.testing.assert_allclose(found["throughput"], 3000 / found["latency"])
     np.testing.assert_array_equal(found["latency"], found["latency_measured"])
     np.testing.assert_allclose(made.estimates()["throughput"].estimate(archs), 3000 / made.model.exact(archs), rtol=1e-4)
-    assert "abacus, batch 3" in made.words() and "5 networks held out" in made.words()
+    assert "abacus, batch 3" in made.summary() and "5 networks held out" in made.summary()
 
 
 @pytest.mark.slow
-def test_nothing_is_timed_twice_and_a_line_cut_off_is_timed_again(small_net, made, kept, tmp_path):
+def test_nothing_is_timed_twice_and_a_truncated_line_is_timed_again(small_net, made, kept, tmp_path):
     lines = kept.read_text().splitlines()
     copy = tmp_path / "copy.jsonl"
     copy.write_text("\n".join(lines[:-2]) + "\n" + lines[-1][:40])
@@ -108,7 +109,7 @@ def test_nothing_is_timed_twice_and_a_line_cut_off_is_timed_again(small_net, mad
 
 @dataclass(frozen=True)
 class ShakyTarget(AbacusTarget):
-    """An abacus that is not sure of networks slower than `most`, and shared for some of its six repeats."""
+    """An abacus that does not settle on networks slower than `most`, and has `shared` disturbed repeats of six."""
 
     most: float = math.inf
     shared: int = 0
@@ -129,28 +130,28 @@ class ShakyTarget(AbacusTarget):
         return Shaky()
 
 
-def test_what_did_not_settle_is_said_and_timed_again_where_its_lines_are_removed(small_net, tmp_path):
+def test_unsettled_measurements_are_reported_and_repeated_once_their_lines_are_removed(small_net, tmp_path):
     file = tmp_path / "kept.jsonl"
     archs = networks_to_measure(small_net.space, 6)
     middle = float(np.sort(truths(small_net, archs))[3])
     shaky = profile(small_net, ShakyTarget(file=str(file), most=middle))
-    assert shaky.words().endswith("; 2 of 6 measurements did not settle") and OPENED[-1].asked == 6
+    assert shaky.summary().endswith("; 2 of 6 measurements did not settle") and OPENED[-1].asked == 6
     again = profile(small_net, ShakyTarget(file=str(file)))
-    assert OPENED[-1].asked == 0 and again.words() == shaky.words()
+    assert OPENED[-1].asked == 0 and again.summary() == shaky.summary()
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if '"settled": false' not in line))
     steady = profile(small_net, ShakyTarget(file=str(file)))
-    assert OPENED[-1].asked == 2 and "settle" not in steady.words()
+    assert OPENED[-1].asked == 2 and "settle" not in steady.summary()
 
 
-def test_how_much_of_the_processors_others_had_is_said(small_net):
-    words = profile(small_net, ShakyTarget(shared=3)).words()
-    assert words.endswith("; others had the processors in 50 % of the repeats")
+def test_the_share_of_disturbed_repeats_is_reported(small_net):
+    words = profile(small_net, ShakyTarget(shared=3)).summary()
+    assert words.endswith("; other programs used the processors during 50 % of the repeats")
 
 
 @dataclass(frozen=True)
 class TiringTarget(AbacusTarget):
-    """An abacus whose pace goes down: each measurement takes as much longer as the little work beside it."""
+    """An abacus that slows down: each measurement takes as much longer as the pace workload next to it."""
 
     slowing: float = 0.02
 
@@ -168,8 +169,8 @@ class TiringTarget(AbacusTarget):
         return Tiring()
 
 
-def test_measurements_at_different_paces_become_those_at_the_usual_one(small_net, made, tmp_path):
-    """What is measured first runs half as long again in the end; the median pace lies between, the same for all."""
+def test_measurements_at_different_paces_are_scaled_to_the_reference_pace(small_net, made, tmp_path):
+    """The reference pace is the median of all measurements, also for those that are made later."""
     file = tmp_path / "kept.jsonl"
     tiring = profile(small_net, TiringTarget(file=str(file)))
     asked = OPENED[-1].asked
@@ -177,7 +178,7 @@ def test_measurements_at_different_paces_become_those_at_the_usual_one(small_net
     np.testing.assert_allclose(tiring.milliseconds, usual * made.milliseconds)
     archs = np.asarray(small_net.space.canonical(np.array(architectures(small_net.space, 6, seed=9), np.int32)))
     np.testing.assert_allclose(tiring.model.exact(archs), usual * made.model.exact(archs), rtol=1e-3)
-    assert f"the processors' pace varied by {100 * (1.02 ** (0.8 * (asked - 1)) - 1):.0f} %" in tiring.words()
+    assert f"the processors' pace varied by {100 * (1.02 ** (0.8 * (asked - 1)) - 1):.0f} %" in tiring.summary()
     unseen = archs[~(archs[:, None] == tiring.archs[None]).all(2).any(1)]
     np.testing.assert_allclose(tiring.measure(unseen), usual * truths(small_net, unseen))
     again = profile(small_net, TiringTarget(file=str(file)))
@@ -186,19 +187,19 @@ def test_measurements_at_different_paces_become_those_at_the_usual_one(small_net
     np.testing.assert_allclose(again.measure(unseen), usual * truths(small_net, unseen))
 
 
-def test_another_pace_than_the_usual_one_is_said(small_net, tmp_path):
+def test_a_pace_far_from_the_reference_is_reported(small_net, tmp_path):
     file = tmp_path / "kept.jsonl"
     steady = {"file": str(file), "table": False, "networks": 6, "predictor": "ridge"}
     profile(small_net, TiringTarget(slowing=0.0, **steady))
     now = profile(small_net, TiringTarget(slowing=0.5, **steady | {"networks": 12}))
-    assert OPENED[-1].asked == 6 and now.timer.pace == 1.0
+    assert OPENED[-1].asked == 6 and now.timer.reference_pace == 1.0
     later = np.median([1.0] * 6 + [1.5**i for i in range(1, 7)])
-    assert f"; these took {100 * (later - 1):+.0f} %" in now.words()
+    assert f"; the processors' pace is {100 * (later - 1):+.0f} % off" in now.summary()
     np.testing.assert_allclose(now.milliseconds, truths(small_net, now.archs))
 
 
 @pytest.mark.parametrize("what", ["table", "numbers", "folder"])
-def test_a_file_that_holds_something_else_is_refused_before_anything_is_timed(small_net, tmp_path, what):
+def test_a_file_of_something_else_is_refused_before_anything_is_timed(small_net, tmp_path, what):
     file = tmp_path / "kept"
     if what == "folder":
         file.mkdir()
@@ -214,14 +215,14 @@ def test_progress_counts_every_program_once(small_net, kept):
     assert [step.done for step in steps] == list(range(1, steps[0].planned + 1))
 
 
-def test_the_networks_to_measure_hold_both_extremes_and_no_twins(small_net):
+def test_the_networks_to_measure_include_both_extremes_and_no_duplicates(small_net):
     archs = networks_to_measure(small_net.space, 15)
     assert len(np.unique(archs, axis=0)) == 15
     np.testing.assert_array_equal(archs[:2], [small_net.space.smallest(), small_net.space.largest()])
 
 
 @pytest.mark.slow
-def test_another_device_s_latencies_take_the_place_of_a_table(small_net, made, kept, tmp_path):
+def test_latencies_of_another_device_replace_a_table(small_net, made, kept, tmp_path):
     header, rows = latency_rows(made, 20)
     table = tmp_path / "other.csv"
     with table.open("w", newline="") as file:
@@ -237,11 +238,11 @@ def test_another_device_s_latencies_take_the_place_of_a_table(small_net, made, k
     unknown = np.asarray(small_net.space.sample(jax.random.key(77), 30))
     unknown = unknown[np.isnan(recorded.measure(unknown))][:3]
     np.testing.assert_allclose(recorded.metrics(unknown)["latency"], recorded.model.exact(unknown))
-    assert recorded.names == ("latency", "throughput")
+    assert recorded.metric_names == ("latency", "throughput")
 
 
 def recorded(space, path, rows):
-    """A CSV of architectures with milliseconds and how those were obtained."""
+    """Writes a CSV of architectures, milliseconds and how they were obtained."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*space.names, "latency", "obtained"])
@@ -251,19 +252,19 @@ def recorded(space, path, rows):
     return Csv(file=str(path), predictor="ridge")
 
 
-def test_estimates_in_a_file_are_neither_counted_nor_held_out_nor_recorded(small_net, tmp_path):
+def test_estimates_in_a_file_are_neither_counted_nor_held_out_nor_recorded_latencies(small_net, tmp_path):
     archs = networks_to_measure(small_net.space, 20)
     truth = truths(small_net, archs)
     rows = [(arch, value * (1 if i < 9 else 100), "measured" if i < 9 else "estimated")
             for i, (arch, value) in enumerate(zip(archs, truth, strict=True))]  # fmt: skip
     found = profile(small_net, recorded(small_net.space, tmp_path / "t.csv", rows))
-    assert (found.model.rows, found.model.errors.rows) == (6, 3) and "from 6 measured networks" in found.words()
+    assert (found.model.rows, found.model.errors.rows) == (6, 3) and "from 6 measured networks" in found.summary()
     np.testing.assert_array_equal(found.measure(archs), [*truth[:9], *[np.nan] * 11])
-    with pytest.raises(ValueError, match="estimated latencies alone"):
+    with pytest.raises(ValueError, match="only estimated latencies"):
         profile(small_net, recorded(small_net.space, tmp_path / "t.csv", rows[9:]))
 
 
-def test_rows_that_disagree_on_a_network_are_one_with_their_median(small_net, tmp_path):
+def test_rows_of_one_network_count_once_with_their_median(small_net, tmp_path):
     archs = networks_to_measure(small_net.space, 9)
     rows = [(arch, 1.0 + i, "measured") for i, arch in enumerate(archs)]
     rows += [(archs[3], 4.5, "measured"), (archs[3], 400.0, "measured"), (archs[3], 0.1, "estimated")]
@@ -281,7 +282,7 @@ def run(small_net, tiny_task, kept, tmp_path_factory):
     return folder, front
 
 
-def test_what_a_search_validates_is_measured(small_net, run):
+def test_networks_that_a_search_validates_are_measured(small_net, run):
     folder, front = run
     with (folder / "evaluations.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -297,7 +298,7 @@ def test_what_a_search_validates_is_measured(small_net, run):
     assert len(front[0].extract().network.stages) >= 4
 
 
-def test_a_run_keeps_what_its_model_predicted_beside_what_was_measured(small_net, made, run):
+def test_a_run_stores_predicted_and_measured_latency(small_net, made, run):
     folder, front = run
     with (folder / "evaluations.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -316,7 +317,7 @@ def test_a_run_keeps_what_its_model_predicted_beside_what_was_measured(small_net
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_only_on_its_own_device(small_net, tiny_task, run, kept):
+def test_a_run_resumes_on_its_own_device_only(small_net, tiny_task, run, kept):
     arguments = {"objectives": ["accuracy_top1", "latency"], "constraints": ["latency<=4"], "tactic": "random",
                  "run": run[0]}  # fmt: skip
     target = AbacusTarget(file=str(kept))
@@ -327,7 +328,7 @@ def test_a_run_goes_on_only_on_its_own_device(small_net, tiny_task, run, kept):
         nasjax.search(small_net, tiny_task, evaluations=12, hardware=other, **arguments)
 
 
-def test_what_cannot_be_timed_is_refused_in_one_line(small_net, tiny_task, tmp_path):
+def test_invalid_hardware_settings_are_refused_in_one_line(small_net, tiny_task, tmp_path):
     with pytest.raises(ValueError, match=r"hardware\.threads=9999"):
         Cpu(threads=9999).open()
     with pytest.raises(ValueError, match="hardware=gpu: JAX sees no GPU"):
@@ -350,7 +351,7 @@ def test_what_cannot_be_timed_is_refused_in_one_line(small_net, tiny_task, tmp_p
         profile(small_net, Csv(file=str(table)))
     with pytest.raises(ValueError, match="line 2: ms='fast' is not a latency"):
         profile(small_net, Csv(file=str(table), column="ms"))
-    table.write_text(table.read_text().removesuffix(",fast\n"))  # Cut off.
+    table.write_text(table.read_text().removesuffix(",fast\n"))  # Truncated.
     with pytest.raises(ValueError, match="line 2: ms='' is not a latency"):
         profile(small_net, Csv(file=str(table), column="ms"))
     for content in ("a" * 200_000 + ",ms\n1,2\n", "\ufeffms\n"):
@@ -359,12 +360,12 @@ def test_what_cannot_be_timed_is_refused_in_one_line(small_net, tiny_task, tmp_p
             profile(small_net, Csv(file=str(table)))
 
 
-# -- networks that a device fails on ----------------------------------------------------------------------------------------
+# -- networks that a device cannot time -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class MoodyTarget(Cpu):
-    """An abacus that counts joules too, a fifth of the milliseconds, and breaks where a network is slower than `most`."""
+    """An abacus with energy (joules: a fifth of the milliseconds) that fails on networks slower than `most`."""
 
     most: float = math.inf
     predictor: str = "ridge"
@@ -384,13 +385,13 @@ class MoodyTarget(Cpu):
             def __call__(_, network, inputs):
                 found = device(network, inputs)
                 if found.median > self.most:
-                    raise Failed("the beads are stuck")
+                    raise TimingError("the beads are stuck")
                 return replace(found, energy=found.median / 5)
 
         return Moody()
 
 
-def test_networks_that_a_device_fails_on_are_failed_evaluations_and_no_more(small_net, tiny_task, tmp_path, caplog,
+def test_networks_that_a_device_cannot_time_are_failed_evaluations(small_net, tiny_task, tmp_path, caplog,
                                                                            monkeypatch):  # fmt: skip
     monkeypatch.setattr("nasjax.hardware.profile.energy_counter", lambda: None)
     archs = networks_to_measure(small_net.space, 9)
@@ -412,7 +413,7 @@ def test_networks_that_a_device_fails_on_are_failed_evaluations_and_no_more(smal
         if row["status"] == "ok":
             assert float(row["energy"]) == pytest.approx(float(row["latency"]) / 5)
     lines = [record.getMessage() for record in caplog.records if "beads" in record.getMessage()]
-    assert lines == ["a network has no latency: the beads are stuck"] * (2 + sum(failed))
+    assert lines == ["a network could not be timed: the beads are stuck"] * (2 + sum(failed))
 
 
 def test_a_device_that_fails_on_all_or_most_networks_ends_the_search_in_one_line(small_net):
@@ -424,14 +425,14 @@ def test_a_device_that_fails_on_all_or_most_networks_ends_the_search_in_one_line
         profile(small_net, MoodyTarget(most=smallest))
 
 
-def test_a_process_of_its_own_has_its_own_threads(small_net):
-    """The only test that times anything; what it takes is not looked at."""
+def test_a_worker_process_has_its_own_number_of_threads(small_net):
+    """The only test that really times something; the time itself is not checked."""
     device = Cpu(threads=1, seconds=0.1).open()
     network = extracted(small_net, tuple(map(int, small_net.space.smallest())))
     try:
         found = device(network, network.inputs(4))
         assert (found.threads, found.batch) == (1, 4) and found.median > 0 and found.flops > 0
-        with pytest.raises(ValueError, match="failed: ValueError: only an extracted network can be timed"):
+        with pytest.raises(ValueError, match="only an extracted network can be timed"):
             device(nnx.eval_shape(lambda: small_net), small_net.inputs(1))
     finally:
         device.close()

@@ -1,4 +1,4 @@
-"""Latencies by somebody else's programs, and `nasjax latency`: what they say, and what is refused in one line."""
+"""Latencies measured by external programs, and the command `nasjax latency`: results and errors in one line."""
 
 import csv
 import os
@@ -13,9 +13,9 @@ from tiny import tiny_network
 import nasjax
 from nasjax import supernets
 from nasjax.cli import main
-from nasjax.hardware.devices import Failed
+from nasjax.hardware.devices import TimingError
 from nasjax.hardware.latency_table import branches, extracted
-from nasjax.hardware.profile import networks_to_measure, profile
+from nasjax.hardware.profiling import networks_to_measure, profile
 from nasjax.hardware.targets import Command
 
 
@@ -33,7 +33,7 @@ def program(folder, text):
     return str(file)
 
 
-def test_a_program_is_given_the_exported_network(small_net, tmp_path):
+def test_a_program_gets_the_file_of_the_exported_network(small_net, tmp_path):
     pytest.importorskip("flatbuffers")
     small, large = (extracted(small_net, tuple(map(int, arch))) for arch in
                     (small_net.space.smallest(), small_net.space.largest()))  # fmt: skip
@@ -44,51 +44,51 @@ def test_a_program_is_given_the_exported_network(small_net, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("exit 3", "ended with code 3: it said nothing"), ("echo soon", "must print milliseconds last, not soon"),
-     ("echo no GPU >&2; exit 1", "ended with code 1: no GPU"), ("sleep 9", "took more than 0.2 s"),
+    [("exit 3", "ended with exit code 3: it printed nothing"), ("echo soon", "must print milliseconds last, not soon"),
+     ("echo no GPU >&2; exit 1", "ended with exit code 1: no GPU"), ("sleep 9", "took more than 0.2 s"),
      ("echo -4", "must print milliseconds last")],
 )  # fmt: skip
-def test_a_program_that_fails_is_named_with_what_it_said(tmp_path, text, words):
+def test_the_error_of_a_failing_program_names_it_with_its_output(tmp_path, text, words):
     command = Command(command=program(tmp_path, text), timeout=0.2 if "sleep" in text else 60).open()
-    with pytest.raises(Failed, match=words):
+    with pytest.raises(TimingError, match=words):
         command._run(tmp_path / "network.stablehlo")
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux says when another's process has ended")
-def test_a_program_that_takes_too_long_leaves_nothing_running(tmp_path):
+def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path):
     command = Command(command=program(tmp_path, f"sleep 99 & echo $! > {tmp_path}/child; wait"), timeout=0.5).open()
-    with pytest.raises(Failed, match="took more than"):
+    with pytest.raises(TimingError, match="took more than"):
         command._run(tmp_path / "network.stablehlo")
     try:
         child = os.pidfd_open(int((tmp_path / "child").read_text()))
     except ProcessLookupError:
         return
-    # It was told to end, and may do so on another processor: that takes a moment, not what it would sleep.
+    # It was killed, but may take a moment to end on another processor.
     assert select.select([child], [], [], 30)[0]
     os.close(child)
 
 
-def test_what_is_no_program_is_refused_in_one_line(tmp_path):
+def test_what_is_not_a_program_is_refused_in_one_line(tmp_path):
     script = Path(program(tmp_path, "echo 1"))
     script.write_text("echo 1\n")
-    with pytest.raises(ValueError, match=r"timer cannot be run: a script begins with #!/bin/sh"):
+    with pytest.raises(ValueError, match=r"timer cannot be run: a script must begin with #!/bin/sh"):
         Command(command=str(script)).open()._run(tmp_path)
     with pytest.raises(ValueError, match=r"hardware\.command=time 'it: no closing quotation"):
         Command(command="time 'it").open()
 
 
-def test_another_program_of_the_same_name_is_another_device(tmp_path):
+def test_another_program_with_the_same_name_is_another_device(tmp_path):
     first = Command(command=f"{program(tmp_path, 'echo 5')} -v").open().context
     assert Command(command=f"{program(tmp_path, 'echo 5')} -v").open().context == first
     second = Command(command=f"{program(tmp_path, 'echo 77')} -v").open().context
     assert second["device"] == first["device"] and second != first
 
 
-def test_what_a_program_says_need_not_be_text(tmp_path):
+def test_the_output_of_a_program_need_not_be_text(tmp_path):
     assert Command(command=program(tmp_path, "printf '\\377\\376 4.5'")).open()._run(tmp_path) == 4.5
 
 
-def test_a_program_that_is_not_there_is_no_matter_of_a_network(small_net, tmp_path):
+def test_a_missing_program_ends_the_profile(small_net, tmp_path):
     pytest.importorskip("flatbuffers")
     with pytest.raises(ValueError, match="/nowhere/timer: there is no such program"):
         profile(small_net, Command(command="/nowhere/timer", networks=6))
@@ -139,7 +139,7 @@ def test_the_command_line_profiles_recorded_latencies(tmp_path, capsys):
      (["hardware=gpu"], "hardware=gpu: JAX sees no GPU here"),
      (["supernet=external", "hardware=cpu"], "external")],
 )  # fmt: skip
-def test_the_command_line_refuses_in_one_line(words, said, capsys, monkeypatch, tmp_path):
+def test_the_command_line_refuses_invalid_settings_in_one_line(words, said, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["latency", "supernet=digits", *words]) == 2
     printed = capsys.readouterr().err.strip().splitlines()
@@ -170,6 +170,6 @@ def test_a_search_refuses_unknown_names_before_anything_is_timed(word, said, cap
         ("ofa_resnet50", 2 + 2 + 6 + 4 * (27 + 9) + 3),
     ],
 )
-def test_a_full_size_network_is_timed_by_few_programs(name, distinct):
+def test_a_full_size_network_has_few_distinct_branches(name, distinct):
     net = nnx.eval_shape(lambda: supernets.create(name))
     assert len(branches(net, 1).distinct) == distinct

@@ -1,4 +1,4 @@
-"""The experiment on recorded devices: its data are its sources', row by row, and what is tested on was never trained on."""
+"""The experiment on recorded devices: its data match their sources, and test networks were never trained on."""
 
 import csv
 import gzip
@@ -21,7 +21,7 @@ def recorded(monkeypatch):
     return importlib.import_module("recorded")
 
 
-def test_a_recorded_network_is_the_one_of_its_source(recorded):
+def test_a_recorded_network_matches_its_source(recorded):
     with gzip.open(DATA / "help-latency" / "ofa_archs.json.gz", "rt") as file:
         row = json.load(file)[17]
     name = "ofa_mbv3_d234_e346_k357_w1.0"
@@ -34,7 +34,7 @@ def test_a_recorded_network_is_the_one_of_its_source(recorded):
         assert [value for gene, value in chosen.items() if gene.startswith(name)] == [values[i] for i in kept]
 
 
-def test_hat_s_rows_keep_their_milliseconds(recorded):
+def test_rows_of_hat_keep_their_milliseconds(recorded):
     inputs, archs, milliseconds = recorded.hat()
     with (DATA / "hat-latency" / "wmt14ende_cpu_xeon_all.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -46,7 +46,7 @@ def test_hat_s_rows_keep_their_milliseconds(recorded):
         assert milliseconds["wmt14ende_cpu_xeon"][i] == total
 
 
-def test_what_is_tested_on_was_trained_on_by_no_model(recorded):
+def test_no_model_is_trained_on_test_networks(recorded):
     archs, milliseconds = recorded.rows_of("nb201", "gold_6226", 1)
     most = recorded.SOURCE_SAMPLES + max(recorded.SAMPLES)
     tested, trained = archs[-recorded.TEST :], archs[:most]

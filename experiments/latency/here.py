@@ -2,10 +2,10 @@
 
     python here.py results/mobilenet_v3.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS]
 
-The table holds the time of every stage for every choice; sums are calibrated on 24 measured networks (16 for the fit, 8 held
-out), as in a search. Then 100 (NETWORKS minus 24) other random sub-networks are measured whole, and half of them again, in
-`again.jsonl`, since no table can agree better with a measurement than a second measurement does. One thread, batch 1, 224
-pixels. Measurements are kept in the files, so an interrupted command can be repeated.
+The table: every stage's choices timed once, their sum calibrated on 24 whole networks (16 fitted, 8 held out), as a search
+has it. Then 100 (NETWORKS less 24) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`:
+no table can agree better with a measurement than a second measurement does. One thread, batch 1, 224 pixels. What was
+measured is kept, and the same command goes on where it was killed.
 """
 
 import csv
@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from nasjax import supernets
-from nasjax.hardware.profile import networks_to_measure, profile
+from nasjax.hardware.profiling import networks_to_measure, profile
 from nasjax.hardware.timer import Timer
 
 FITTED = 24
@@ -36,7 +36,7 @@ def agreement(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
 def main(out: str, supernet: str, kept: str, again: str, number: int = 124) -> None:
     net = supernets.create(supernet)
     made = profile(net, {**HARDWARE, "networks": FITTED, "file": kept})
-    print(made.words())
+    print(made.summary())
     archs = networks_to_measure(net.space, number)
     # The first networks are those that the table was calibrated on, whatever the number is.
     seen = {arch.tobytes() for arch in made.archs}
@@ -46,7 +46,7 @@ def main(out: str, supernet: str, kept: str, again: str, number: int = 124) -> N
     made.timer.close()
     agreement("table and measurement", estimates, first)
     setting = {"within": made.target.within, "seconds": made.target.seconds}
-    second = replace(made, timer=Timer(made.target.open(), Path(again), setting, made.timer.pace))
+    second = replace(made, timer=Timer(made.target.open(), Path(again), setting, made.timer.reference_pace))
     half = rest[: len(rest) // 2]
     repeated = second.measure(half)
     second.timer.close()

@@ -134,7 +134,7 @@ def source_model(space, device, seed):
 def trial(space, device, source, predictor, samples, seed):
     """Returns the errors of one model on test networks."""
     archs, milliseconds = rows_of(space, device, seed)
-    known = source_model(space, source, seed).column if source else None
+    known = source_model(space, source, seed).as_prior if source else None
     train, test = slice(SOURCE_SAMPLES, SOURCE_SAMPLES + samples), slice(-min(TEST, len(archs) // 4), None)
     model = fit_latency(PREDICTORS[predictor], recorded(space)[0], archs[train], milliseconds[train], known)
     return errors(milliseconds[test], model.exact(archs[test]))

@@ -25,7 +25,7 @@ import numpy as np
 from recorded import anytime, front_of, fronts, problems
 
 from nasjax import supernets
-from nasjax.hardware.profile import profiling
+from nasjax.hardware.profiling import profiling
 from nasjax.hardware.timer import Timer
 
 TARGETS = {f"{threads}-thread_batch-{batch}": (threads, batch) for threads in (1, 2) for batch in (1, 32)}
@@ -42,7 +42,7 @@ def profiled(net, name, file, seconds):
         try:
             now = next(steps)
         except StopIteration as end:
-            print(f"{name}: {end.value.words()}", flush=True)
+            print(f"{name}: {end.value.summary()}", flush=True)
             return end.value
         if now.done % 20 == 0:
             print(f"{name}: {now.done} of {now.planned} programs timed", flush=True)
@@ -52,7 +52,7 @@ def unseen(made, file):
     """The same target with nothing measured yet: what its search has chosen by is not what its front is worth."""
     target = made.target
     setting = {"within": target.within, "seconds": target.seconds}
-    return replace(made, timer=Timer(target.open(), file, setting, made.timer.pace))
+    return replace(made, timer=Timer(target.open(), file, setting, made.timer.reference_pace))
 
 
 def differing(rounds):

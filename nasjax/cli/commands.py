@@ -22,7 +22,9 @@ from nasjax import supernets, tasks
 from nasjax.cli import groups
 from nasjax.cli.compose import check_sweep, configuration, rewritten
 from nasjax.errors import ConfigError
-from nasjax.hardware.profile import Profile, check_energy, latency_rows, profiling
+from nasjax.hardware.profile import Profile, check_energy
+from nasjax.hardware.profiling import profiling
+from nasjax.hardware.recorded import latency_rows
 from nasjax.host import cache_folder
 from nasjax.objectives import COSTS, TIMINGS, measurable, parse_goals
 from nasjax.report import read_run, write_report
@@ -304,7 +306,7 @@ def profiled(net: supernets.SuperNet, hardware: Mapping[str, Any], label: str = 
                 made: Profile = end.value
                 break
             _advance(bar, line, now.done, now.planned, now.milliseconds, start)
-    print(f"{start}{made.words()}", flush=True)
+    print(f"{start}{made.summary()}", flush=True)
     return made
 
 

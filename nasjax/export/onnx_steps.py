@@ -1,4 +1,8 @@
-"""JAX's steps as ONNX's operators, and the graph that they are added to."""
+"""ONNX operators for the equations of a jaxpr, and the ONNX graph that they are added to.
+
+Networks here hold images with channels last (NHWC). ONNX's convolutions and pooling want channels first (NCHW), so that
+every tensor of the graph knows its layout, and is transposed only where an operator needs the other one.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,230 +12,273 @@ import numpy as np
 
 from nasjax.errors import ConfigError
 
-FIRST = (0, 3, 1, 2)
-"""Where an axis that comes i-th with channels first stands with channels last."""
+TO_CHANNELS_FIRST = (0, 3, 1, 2)
+"""Permutation from NHWC to NCHW."""
 
-LAST = (0, 2, 3, 1)
+TO_CHANNELS_LAST = (0, 2, 3, 1)
+"""Permutation from NCHW to NHWC."""
 
 
 class Tensor(NamedTuple):
-    """A value that depends on the pictures; `first`: it is held with channels first."""
+    """A value of the graph, which depends on the network's inputs, by its name; constants are NumPy arrays instead."""
 
     name: str
-    first: bool = False
+    channels_first: bool = False
 
 
 Value = Tensor | np.ndarray
-"""What a step takes: a tensor of the graph, or a constant."""
+"""Operand of an equation: a tensor of the graph, or a constant in JAX's layout."""
 
 
 @dataclass
 class Graph:
-    """The nodes and constants so far, and what was already turned to the other order."""
+    """Nodes and constants of an ONNX graph so far; `transposed` keeps tensors in their other layout."""
 
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
-    turned: dict[Tensor, Tensor] = field(default_factory=dict)
+    transposed: dict[Tensor, Tensor] = field(default_factory=dict)
 
     def add(
-        self, operator: str, inputs: Sequence[str | np.ndarray], first: bool = False, name: str = "", **attributes: Any
+        self,
+        operator: str,
+        inputs: Sequence[str | np.ndarray],
+        channels_first: bool = False,
+        name: str = "",
+        **attributes: Any,
     ) -> Tensor:
-        """One more node; arrays among its inputs become constants of the graph."""
+        """Adds a node and returns its result; arrays among `inputs` become constants of the graph."""
         import onnx
 
         names = []
-        for given in inputs:
-            if isinstance(given, np.ndarray):
-                self.constants.append(onnx.numpy_helper.from_array(given, f"c{len(self.constants)}"))
-                given = self.constants[-1].name
-            names.append(given)
+        for value in inputs:
+            if isinstance(value, np.ndarray):
+                self.constants.append(onnx.numpy_helper.from_array(value, f"c{len(self.constants)}"))
+                value = self.constants[-1].name
+            names.append(value)
         name = name or f"t{len(self.nodes)}"
         self.nodes.append(onnx.helper.make_node(operator, names, [name], **attributes))
-        return Tensor(name, first)
+        return Tensor(name, channels_first)
 
-    def turn(self, value: Value, first: bool) -> str | np.ndarray:
-        """A value of four axes with channels first or last; any other as it is."""
+    def in_layout(self, value: Value, channels_first: bool) -> str | np.ndarray:
+        """An input for `add`: the value with channels first or last. Constants without four axes have one layout only."""
         if isinstance(value, np.ndarray):
-            return np.ascontiguousarray(value.transpose(FIRST)) if first and value.ndim == 4 else value
-        if value.first == first:
+            if channels_first and value.ndim == 4:
+                return np.ascontiguousarray(value.transpose(TO_CHANNELS_FIRST))
+            return value
+        if value.channels_first == channels_first:
             return value.name
-        if value not in self.turned:
-            self.turned[value] = self.add("Transpose", [value.name], first, perm=FIRST if first else LAST)
-        return self.turned[value].name
+        if value not in self.transposed:
+            permutation = TO_CHANNELS_FIRST if channels_first else TO_CHANNELS_LAST
+            self.transposed[value] = self.add("Transpose", [value.name], channels_first, perm=permutation)
+        return self.transposed[value].name
 
 
 def _elementwise(operator: str) -> Callable[..., Tensor]:
-    def add(graph: Graph, step: Any, *given: Value) -> Tensor:
-        first = any(isinstance(value, Tensor) and value.first for value in given)
-        return graph.add(operator, [graph.turn(value, first) for value in given], first)
+    """An operator on values of one shape, in the layout of its operands."""
+
+    def add(graph: Graph, equation: Any, *operands: Value) -> Tensor:
+        channels_first = any(isinstance(value, Tensor) and value.channels_first for value in operands)
+        return graph.add(operator, [graph.in_layout(value, channels_first) for value in operands], channels_first)
 
     return add
 
 
 def _chain(*operators: str) -> Callable[..., Tensor]:
-    def add(graph: Graph, step: Any, value: Tensor) -> Tensor:
+    """Operators on one value, one after the other."""
+
+    def add(graph: Graph, equation: Any, value: Tensor) -> Tensor:
         for operator in operators:
-            value = graph.add(operator, [value.name], value.first)
+            value = graph.add(operator, [value.name], value.channels_first)
         return value
 
     return add
 
 
-def _power(graph: Graph, step: Any, value: Tensor) -> Tensor:
-    exponent = np.asarray(step.params.get("y", 2), np.float32)
-    return graph.add("Pow", [value.name, exponent], value.first)
+def _power(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    exponent = np.asarray(equation.params.get("y", 2), np.float32)
+    return graph.add("Pow", [value.name, exponent], value.channels_first)
 
 
-def _cast(graph: Graph, step: Any, value: Tensor) -> Tensor:
+def _cast(graph: Graph, equation: Any, value: Tensor) -> Tensor:
     import onnx
 
-    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(step.params["new_dtype"]))
-    return graph.add("Cast", [value.name], value.first, to=kind)
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(equation.params["new_dtype"]))
+    return graph.add("Cast", [value.name], value.channels_first, to=dtype)
 
 
-def _select(graph: Graph, step: Any, which: Value, no: Value, yes: Value) -> Tensor:
-    return _elementwise("Where")(graph, step, which, yes, no)
+def _select(graph: Graph, equation: Any, condition: Value, if_false: Value, if_true: Value) -> Tensor:
+    return _elementwise("Where")(graph, equation, condition, if_true, if_false)
 
 
-def _sizes(shape: Sequence[Any]) -> np.ndarray:
-    """A shape as ONNX takes it. Raises ConfigError where two sizes are open."""
+def _static_shape(shape: Sequence[Any]) -> np.ndarray:
+    """A shape as ONNX takes it, -1 for a symbolic batch. Raises ConfigError if more than one axis is symbolic."""
     if sum(not isinstance(n, int) for n in shape) > 1:
-        raise ConfigError("the network mixes the batch with another axis: ONNX export needs a fixed batch")
+        raise ConfigError("the network merges the batch with another axis: ONNX export needs a fixed batch size (batch=N)")
     return np.array([n if isinstance(n, int) else -1 for n in shape], np.int64)
 
 
-def _reshape(graph: Graph, step: Any, value: Tensor) -> Tensor:
-    """To the shape of the result; a map of one pixel is turned by it at no cost."""
-    before, after = (v.aval.shape for v in (step.invars[0], step.outvars[0]))
-    free = value.first and before[1:3] == (1, 1)
-    pixel = len(after) == 4 and after[1:3] == (1, 1)
-    shape = tuple(after[i] for i in FIRST) if pixel else after
-    return graph.add("Reshape", [value.name if free else graph.turn(value, False), _sizes(shape)], pixel)
+def _reshape(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    """Reshapes to the shape of the result; images of one pixel change their layout on the way, without a transposition."""
+    before, after = (v.aval.shape for v in (equation.invars[0], equation.outvars[0]))
+    from_pixel = value.channels_first and before[1:3] == (1, 1)
+    to_pixel = len(after) == 4 and after[1:3] == (1, 1)
+    shape = tuple(after[i] for i in TO_CHANNELS_FIRST) if to_pixel else after
+    source = value.name if from_pixel else graph.in_layout(value, False)
+    return graph.add("Reshape", [source, _static_shape(shape)], to_pixel)
 
 
-def _broadcast(graph: Graph, step: Any, value: Tensor) -> Tensor:
-    before, after = (v.aval.shape for v in (step.invars[0], step.outvars[0]))
-    places = step.params["broadcast_dimensions"]
-    spread = [before[places.index(axis)] if axis in places else 1 for axis in range(len(after))]
-    wider = [1 if n is m or n == m else n for n, m in zip(after, spread, strict=True)]
-    found = graph.add("Reshape", [graph.turn(value, False), _sizes(spread)])
-    if all(n == 1 for n in wider):
-        return found
-    return graph.add("Expand", [found.name, _sizes(wider)])
+def _broadcast(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    before, after = (v.aval.shape for v in (equation.invars[0], equation.outvars[0]))
+    axes = equation.params["broadcast_dimensions"]
+    with_ones = [before[axes.index(axis)] if axis in axes else 1 for axis in range(len(after))]
+    repeats = [1 if n is m or n == m else n for n, m in zip(after, with_ones, strict=True)]
+    reshaped = graph.add("Reshape", [graph.in_layout(value, False), _static_shape(with_ones)])
+    if all(n == 1 for n in repeats):
+        return reshaped
+    return graph.add("Expand", [reshaped.name, _static_shape(repeats)])
 
 
 def _reduce(operator: str) -> Callable[..., Tensor]:
-    def add(graph: Graph, step: Any, value: Tensor) -> Tensor:
-        axes = tuple(step.params["axes"])
-        whole = value.first and axes == (1, 2)
-        name = graph.turn(value, whole)
-        axes = (2, 3) if whole else axes
-        if operator == "ReduceSum":  # The only one whose axes are an input in this version.
+    """A reduction over axes; over height and width without a transposition."""
+
+    def add(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+        axes = tuple(equation.params["axes"])
+        keeps_layout = value.channels_first and axes == (1, 2)
+        name = graph.in_layout(value, keeps_layout)
+        axes = (2, 3) if keeps_layout else axes
+        if operator == "ReduceSum":  # The only one whose axes are an input in this opset.
             return graph.add(operator, [name, np.array(axes, np.int64)], keepdims=0)
         return graph.add(operator, [name], axes=axes, keepdims=0)
 
     return add
 
 
-def _ordered(values: Sequence[Any], first: bool) -> list[Any]:
-    """What is given axis by axis, in the order that a tensor is held in."""
-    return [values[i] for i in FIRST] if first else list(values)
+def _by_axis(values: Sequence[Any], channels_first: bool) -> list[Any]:
+    """Parameters of each axis, reordered to the layout of a tensor."""
+    return [values[i] for i in TO_CHANNELS_FIRST] if channels_first else list(values)
 
 
-def _slice(graph: Graph, step: Any, value: Tensor) -> Tensor:
-    shape, start, stop = step.invars[0].aval.shape, step.params["start_indices"], step.params["limit_indices"]
-    strides = step.params["strides"] or (1,) * len(shape)
-    return _cut(graph, value, shape, start, stop, strides)
+def _slice(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    shape, start, stop = equation.invars[0].aval.shape, equation.params["start_indices"], equation.params["limit_indices"]
+    strides = equation.params["strides"] or (1,) * len(shape)
+    return _strided_slice(graph, value, shape, start, stop, strides)
 
 
-def _cut(graph: Graph, value: Tensor, shape: Any, start: Any, stop: Any, strides: Any) -> Tensor:
-    """A part of every axis; axes taken whole, such as the batch, are left out."""
-    rows = _ordered(list(zip(shape, start, stop, strides, strict=True)), value.first)
-    cut = [(i, *row[1:]) for i, row in enumerate(rows) if not (row[1] == 0 and row[2] == row[0] and row[3] == 1)]
-    if not cut:
+def _strided_slice(graph: Graph, value: Tensor, shape: Any, start: Any, stop: Any, strides: Any) -> Tensor:
+    """A slice of every axis; axes that are kept whole, such as a symbolic batch, are left out."""
+    rows = _by_axis(list(zip(shape, start, stop, strides, strict=True)), value.channels_first)
+    sliced = [(i, *row[1:]) for i, row in enumerate(rows) if not (row[1] == 0 and row[2] == row[0] and row[3] == 1)]
+    if not sliced:
         return value
-    axes, starts, stops, steps = (np.array(column, np.int64) for column in zip(*cut, strict=True))
-    return graph.add("Slice", [value.name, starts, stops, axes, steps], value.first)
+    axes, starts, stops, steps = (np.array(column, np.int64) for column in zip(*sliced, strict=True))
+    return graph.add("Slice", [value.name, starts, stops, axes, steps], value.channels_first)
 
 
-def _gather(graph: Graph, step: Any, value: Tensor, indices: np.ndarray) -> Tensor:
-    """A part that constant indices name, as `x[:, 0]` does."""
-    how, sizes = step.params["dimension_numbers"], step.params["slice_sizes"]
-    if isinstance(indices, Tensor) or indices.ndim != 1 or how.operand_batching_dims:
-        raise ConfigError("the network picks by computed indices, which ONNX export does not know; .stablehlo takes it")
-    shape = step.invars[0].aval.shape
+def _gather(graph: Graph, equation: Any, value: Tensor, indices: np.ndarray) -> Tensor:
+    """A slice at constant indices, such as `x[:, 0]`."""
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    if isinstance(indices, Tensor) or indices.ndim != 1 or numbers.operand_batching_dims:
+        raise ConfigError(
+            "the network gathers by computed indices, which ONNX export does not support; export it as .stablehlo"
+        )
+    shape = equation.invars[0].aval.shape
     start = [0] * len(shape)
-    for axis, index in zip(how.start_index_map, indices.tolist(), strict=True):
+    for axis, index in zip(numbers.start_index_map, indices.tolist(), strict=True):
         start[axis] = min(max(index, 0), shape[axis] - sizes[axis])
     stop = [n if i == 0 else i + n for i, n in zip(start, sizes, strict=True)]
-    return _reshape(graph, step, _cut(graph, value, shape, start, stop, (1,) * len(shape)))
+    return _reshape(graph, equation, _strided_slice(graph, value, shape, start, stop, (1,) * len(shape)))
 
 
-def _pad(graph: Graph, step: Any, value: Tensor, filler: np.ndarray) -> Tensor:
-    rows = _ordered(step.params["padding_config"], value.first)
-    if any(inside for _, _, inside in rows) or min(min(low, high) for low, high, _ in rows) < 0:
-        raise ConfigError("the network pads between elements or below zero, which ONNX export does not know")
+def _pad(graph: Graph, equation: Any, value: Tensor, fill: np.ndarray) -> Tensor:
+    rows = _by_axis(equation.params["padding_config"], value.channels_first)
+    if any(interior for _, _, interior in rows) or min(min(low, high) for low, high, _ in rows) < 0:
+        raise ConfigError(
+            "the network pads between elements or by negative amounts, which ONNX export does not support; export it as "
+            ".stablehlo"
+        )
     pads = np.array([low for low, _, _ in rows] + [high for _, high, _ in rows], np.int64)
-    return graph.add("Pad", [value.name, pads, filler], value.first)
+    return graph.add("Pad", [value.name, pads, fill], value.channels_first)
 
 
-def _concatenate(graph: Graph, step: Any, *given: Value | None) -> Value:
-    parts = [value for value in given if value is not None]
+def _concatenate(graph: Graph, equation: Any, *operands: Value | None) -> Value:
+    """Concatenation; operands that are None are empty and left out."""
+    parts = [value for value in operands if value is not None]
     if len(parts) == 1:
         return parts[0]
-    axis = step.params["dimension"]
-    first = all(isinstance(value, Tensor) and value.first for value in parts)
+    axis = equation.params["dimension"]
+    channels_first = all(isinstance(value, Tensor) and value.channels_first for value in parts)
+    if channels_first:
+        axis = TO_CHANNELS_FIRST.index(axis)
+    return graph.add("Concat", [graph.in_layout(value, channels_first) for value in parts], channels_first, axis=axis)
+
+
+def _transpose(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    return graph.add("Transpose", [graph.in_layout(value, False)], perm=equation.params["permutation"])
+
+
+def _dot(graph: Graph, equation: Any, left: Value, right: Value) -> Tensor:
+    """A matrix product: a 1 x 1 convolution of images by a constant, a MatMul, or else an Einsum."""
+    (left_axes, right_axes), (batch_axes, _) = equation.params["dimension_numbers"]
+    rank = len(equation.invars[0].aval.shape)
+    last_by_first = tuple(left_axes) == (rank - 1,) and tuple(right_axes) == (0,)
+    if last_by_first and isinstance(right, np.ndarray) and right.ndim == 2:
+        if rank == 4:
+            kernel = np.ascontiguousarray(right.T)[:, :, None, None]
+            return graph.add("Conv", [graph.in_layout(left, True), kernel], True)
+        return graph.add("MatMul", [graph.in_layout(left, False), right])
+    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    left_letters = [next(letters) for _ in range(rank)]
+    right_letters = [next(letters) for _ in range(len(equation.invars[1].aval.shape))]
+    for pairs in equation.params["dimension_numbers"]:
+        for i, j in zip(*pairs, strict=True):
+            right_letters[j] = left_letters[i]
+    batch = [left_letters[i] for i in batch_axes]
+    summed = {left_letters[i] for i in left_axes}
+    result = batch + [letter for letter in left_letters + right_letters if letter not in summed and letter not in batch]
+    product = f"{''.join(left_letters)},{''.join(right_letters)}->{''.join(result)}"
+    return graph.add("Einsum", [graph.in_layout(left, False), graph.in_layout(right, False)], equation=product)
+
+
+def _convolution(graph: Graph, equation: Any, value: Value, kernel: Value) -> Tensor:
+    parameters = equation.params
+    numbers = parameters["dimension_numbers"]
+    nhwc_by_hwio = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == (
+        TO_CHANNELS_FIRST,
+        (3, 2, 0, 1),
+        TO_CHANNELS_FIRST,
+    )
+    plain = set(parameters["lhs_dilation"]) == {1} and parameters["batch_group_count"] == 1
+    if not nhwc_by_hwio or not plain or isinstance(kernel, Tensor):
+        raise ConfigError(
+            "the network has a convolution other than NHWC by a constant HWIO kernel, which ONNX export does not support; "
+            "export it as .stablehlo"
+        )
+    pads = [low for low, _ in parameters["padding"]] + [high for _, high in parameters["padding"]]
     return graph.add(
-        "Concat", [graph.turn(value, first) for value in parts], first, axis=FIRST.index(axis) if first else axis
+        "Conv",
+        [graph.in_layout(value, True), np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))],
+        True,
+        group=parameters["feature_group_count"],
+        pads=pads,
+        strides=parameters["window_strides"],
+        dilations=parameters["rhs_dilation"],
     )
 
 
-def _transpose(graph: Graph, step: Any, value: Tensor) -> Tensor:
-    return graph.add("Transpose", [graph.turn(value, False)], perm=step.params["permutation"])
-
-
-def _dot(graph: Graph, step: Any, one: Value, other: Value) -> Tensor:
-    """A product of matrices; with four axes it is a convolution of 1 x 1."""
-    (mine, theirs), (batch, _) = step.params["dimension_numbers"]
-    rank = len(step.invars[0].aval.shape)
-    if isinstance(other, np.ndarray) and other.ndim == 2 and tuple(mine) == (rank - 1,) and tuple(theirs) == (0,):
-        if rank == 4:
-            return graph.add("Conv", [graph.turn(one, True), np.ascontiguousarray(other.T)[:, :, None, None]], True)
-        return graph.add("MatMul", [graph.turn(one, False), other])
-    letters = iter("abcdefghijklmnopqrstuvwxyz")
-    left = [next(letters) for _ in range(rank)]
-    right = [next(letters) for _ in range(len(step.invars[1].aval.shape))]
-    both = step.params["dimension_numbers"]
-    for pairs in both:
-        for i, j in zip(*pairs, strict=True):
-            right[j] = left[i]
-    shared = [left[i] for i in batch]
-    summed = {left[i] for i in mine}
-    answer = shared + [letter for letter in left + right if letter not in summed and letter not in shared]
-    equation = f"{''.join(left)},{''.join(right)}->{''.join(answer)}"
-    return graph.add("Einsum", [graph.turn(one, False), graph.turn(other, False)], equation=equation)
-
-
-def _convolution(graph: Graph, step: Any, value: Value, weight: Value) -> Tensor:
-    how = step.params
-    numbers = how["dimension_numbers"]
-    usual = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == (FIRST, (3, 2, 0, 1), FIRST)
-    if not usual or set(how["lhs_dilation"]) != {1} or how["batch_group_count"] != 1 or isinstance(weight, Tensor):
-        raise ConfigError("the network has a convolution other than NHWC by constant HWIO, which ONNX export does not know")
-    turned = np.ascontiguousarray(weight.transpose(3, 2, 0, 1))
-    pads = [low for low, _ in how["padding"]] + [high for _, high in how["padding"]]
-    return graph.add("Conv", [graph.turn(value, True), turned], True, group=how["feature_group_count"], pads=pads,
-                     strides=how["window_strides"], dilations=how["rhs_dilation"])  # fmt: skip
-
-
-def _max_pool(graph: Graph, step: Any, value: Tensor) -> Tensor:
-    how = step.params
-    window, strides, padding = how["window_dimensions"], how["window_strides"], how["padding"]
-    ends = (window[0], window[-1], strides[0], strides[-1], *padding[0], *padding[-1], *how["base_dilation"])
-    if len(window) != 4 or set(ends) - {0, 1} or set(how["window_dilation"]) != {1}:
-        raise ConfigError("the network pools over other axes than height and width, which ONNX export does not know")
+def _max_pool(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    parameters = equation.params
+    window, strides, padding = parameters["window_dimensions"], parameters["window_strides"], parameters["padding"]
+    # Batch and channels must not be pooled: windows and strides of 1, no padding.
+    others = (window[0], window[-1], strides[0], strides[-1], *padding[0], *padding[-1], *parameters["base_dilation"])
+    if len(window) != 4 or set(others) - {0, 1} or set(parameters["window_dilation"]) != {1}:
+        raise ConfigError(
+            "the network pools over other axes than height and width, which ONNX export does not support; export it as "
+            ".stablehlo"
+        )
     pads = [low for low, _ in padding[1:3]] + [high for _, high in padding[1:3]]
-    return graph.add("MaxPool", [graph.turn(value, True)], True, kernel_shape=window[1:3], strides=strides[1:3], pads=pads)
+    return graph.add(
+        "MaxPool", [graph.in_layout(value, True)], True, kernel_shape=window[1:3], strides=strides[1:3], pads=pads
+    )
 
 
 OPERATORS: dict[str, Callable[..., Value]] = {
@@ -266,4 +313,4 @@ OPERATORS: dict[str, Callable[..., Value]] = {
     "conv_general_dilated": _convolution,
     "reduce_window_max": _max_pool,
 }
-"""JAX's steps, by name, as ONNX's operators."""
+"""For each JAX primitive, by name, a function that adds ONNX nodes: (graph, equation, *operands) -> result."""

@@ -1,14 +1,14 @@
-"""Once-for-All's own form of a network: a PyTorch state dict under its names, and the `net.config` of its classes.
+"""Once-for-All's format of a specialised network: a PyTorch state dict and the `net.config` of its classes (PyPI: ofa).
 
-`ofa.imagenet_classification.networks.get_net_by_name(config["name"]).build_from_config(config)` is the network that the
-state dict fits (PyPI: ofa), so that programs that take its specialised networks take ours.
+`ofa.imagenet_classification.networks.get_net_by_name(config["name"]).build_from_config(config)` creates the network, which
+loads the state dict, so that deployment tools of Once-for-All can use it.
 """
 
 import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -26,97 +26,107 @@ from nasjax.supernets.extract import extract
 from nasjax.supernets.families import mobilenet_v3, resnet
 from nasjax.supernets.ofa.weights import published_names
 
+OTHER_FAMILY = (
+    "only Once-for-All's families (MobileNetV3, ProxylessNAS, ResNet) can be written in its format; export it as .onnx"
+)
+"""Message for networks that Once-for-All has no class for."""
 
-def to_pth(net: SuperNet, about: Mapping[str, Any], batch: int | None = None) -> bytes:
-    """What `torch.save` writes of `state_dict`, `config`, `image_size` and, for our reader, `nasjax`: JSON of `about`."""
+
+def to_pth(net: SuperNet, origin: Mapping[str, Any], batch: int | None = None) -> bytes:
+    """An extracted network as a PyTorch file with `state_dict`, `config` (`net_config`) and `image_size`.
+
+    `origin`, stored as JSON under `nasjax`, is what `nasjax.load` creates the network from. `batch` has no effect: this
+    format holds no program. Raises ConfigError for a network of another family.
+    """
     import torch
 
     config, image_size = net_config(net), net.input_shape[0]
     state = {name: torch.from_numpy(tensor) for name, tensor in state_dict(net).items()}
     file = io.BytesIO()
-    torch.save({"state_dict": state, "config": config, "image_size": image_size, "nasjax": json.dumps(about)}, file)
+    torch.save({"state_dict": state, "config": config, "image_size": image_size, "nasjax": json.dumps(origin)}, file)
     return file.getvalue()
 
 
-def to_safetensors(net: SuperNet, about: Mapping[str, Any], batch: int | None = None) -> bytes:
-    """The same without PyTorch: the state dict's tensors, all else as JSON in the file's metadata."""
-    facts = {"config": net_config(net), "image_size": net.input_shape[0], "nasjax": about}
-    return save(state_dict(net), {name: json.dumps(value) for name, value in facts.items()})
+def to_safetensors(net: SuperNet, origin: Mapping[str, Any], batch: int | None = None) -> bytes:
+    """The same content as safetensors, written without PyTorch: the state dict as tensors, the rest as JSON metadata."""
+    metadata = {"config": net_config(net), "image_size": net.input_shape[0], "nasjax": origin}
+    return save(state_dict(net), {name: json.dumps(value) for name, value in metadata.items()})
 
 
 def run_published(file: Path, images: Float[np.ndarray, "batch height width channels"]) -> Float[Array, "batch classes"]:
-    """What the network in such a file answers, read as any published weights are."""
+    """Logits of the network in a file of `to_pth` or `to_safetensors`; its weights are read as published ones are."""
     if file.suffix == ".pth":
         import torch
 
-        about = torch.load(file, weights_only=True)["nasjax"]
+        text = torch.load(file, weights_only=True)["nasjax"]
     else:
         with safe_open(file, framework="numpy") as content:
-            about = content.metadata()["nasjax"]
-    facts = json.loads(about)
-    config = settings("supernet", SUPERNETS, facts["supernet"])
-    net = fill(lambda: extract(config.create(0), tuple(facts["arch"])), read_tensors(file), str(file))
+            text = content.metadata()["nasjax"]
+    origin = json.loads(text)
+    config = settings("supernet", SUPERNETS, origin["supernet"])
+    net = fill(lambda: extract(config.create(0), tuple(origin["arch"])), read_tensors(file), str(file))
     graph, weights = nnx.split(net)
     return jax.jit(lambda weights, images: nnx.merge(graph, weights)(images))(weights, images)
 
 
 def state_dict(net: SuperNet) -> dict[str, np.ndarray]:
-    """An extracted network's weights under Once-for-All's names, in PyTorch's layout.
+    """Weights of an extracted network under Once-for-All's names, in PyTorch's layout.
 
     Raises ConfigError for a network of another family.
     """
-    places = published_names(net)
-    if not places:
-        raise ConfigError("only Once-for-All's families (MobileNetV3, ProxylessNAS, ResNet) can be written in its own form")
-    # The one place where its classes say a name twice, which our short names do not.
-    twice = {f"input_stem.{i}.conv.weight" for i, stage in enumerate(net.stages) if isinstance(stage, resnet.StemBlock)}
+    published = published_names(net)
+    if not published:
+        raise ConfigError(OTHER_FAMILY)
+    # Stem blocks repeat a component (conv.conv) that `published_names` leaves out.
+    repeated = {f"input_stem.{i}.conv.weight" for i, stage in enumerate(net.stages) if isinstance(stage, resnet.StemBlock)}
     ours = tensors(net)
-    found = {}
-    for name, there in places.items():
-        tensor = ours[name] if there.axes is None else ours[name].transpose(np.argsort(there.axes))
-        full = there.name.replace(".conv.", ".conv.conv.") if there.name in twice else there.name
-        found[full] = np.array(tensor, order="C")
-        if there.name.endswith("running_var"):
-            found[there.name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
-    return found
+    state = {}
+    for name, theirs in published.items():
+        tensor = ours[name] if theirs.axes is None else ours[name].transpose(np.argsort(theirs.axes))
+        full = theirs.name.replace(".conv.", ".conv.conv.") if theirs.name in repeated else theirs.name
+        state[full] = np.array(tensor, order="C")
+        if theirs.name.endswith("running_var"):
+            state[theirs.name.replace("running_var", "num_batches_tracked")] = np.zeros((), np.int64)
+    return state
 
 
 def net_config(net: SuperNet) -> dict[str, Any]:
-    """The `net.config` of an extracted network: which class of Once-for-All it is, and every layer's settings.
+    """The `net.config` of an extracted network: its class in Once-for-All and the settings of every layer.
 
-    Raises ConfigError for a network that none of its classes can hold.
+    Raises ConfigError for a network that none of Once-for-All's classes can represent.
     """
     if isinstance(net, mobilenet_v3.MobileNetV3):
-        return _mobilenet(net)
+        return _mobilenet_config(net)
     if isinstance(net, resnet.ResNet):
-        return _resnet(net)
-    raise ConfigError("only Once-for-All's families (MobileNetV3, ProxylessNAS, ResNet) can be written in its own form")
+        return _resnet_config(net)
+    raise ConfigError(OTHER_FAMILY)
 
 
-def _mobilenet(net: mobilenet_v3.MobileNetV3) -> dict[str, Any]:
-    stem, *blocks, head = net.stages
-    assert isinstance(stem, mobilenet_v3.Stem) and isinstance(head, mobilenet_v3.Head)
-    expand = None if head.expand is None else _conv(head.expand)
-    classifier = _linear(head.classify.kernel.shape)
-    ends = {"feature_mix_layer": expand}
+def _mobilenet_config(net: mobilenet_v3.MobileNetV3) -> dict[str, Any]:
+    """`net.config` of a MobileNetV3 or ProxylessNAS."""
+    first, *blocks, last = net.stages
+    stem, head = cast(mobilenet_v3.Stem, first), cast(mobilenet_v3.Head, last)
+    expand = None if head.expand is None else _conv_norm_config(head.expand)
+    classifier = _linear_config(head.classify.kernel.shape)
+    last_layers = {"feature_mix_layer": expand}
     if head.mix is not None:
         if expand is None:
-            raise ConfigError("Once-for-All's MobileNetV3 has no network with a final_width and without a final_expand")
-        mix = _layer("ConvLayer", head.mix, head.activation) | _PLAIN | {"use_bn": False}
-        ends = {"final_expand_layer": expand, "feature_mix_layer": mix}
+            raise ConfigError("Once-for-All's MobileNetV3 cannot represent a final_width without a final_expand")
+        mix = _conv_config("ConvLayer", head.mix, head.activation) | _CONV_DEFAULTS | {"use_bn": False}
+        last_layers = {"final_expand_layer": expand, "feature_mix_layer": mix}
     return {
-        # Its ProxylessNAS is the class without a last hidden layer, and without an expansion where there is none.
+        # ProxylessNASNets has no hidden layer before the classifier, and may have no expansion.
         "name": "ProxylessNASNets" if head.mix is None else "MobileNetV3",
-        "bn": _norm(net.config.epsilon),
-        "first_conv": _conv(stem.conv),
-        "blocks": [_inverted(stage) for stage in blocks],
-        **ends,
+        "bn": _norm_config(net.config.epsilon),
+        "first_conv": _conv_norm_config(stem.conv),
+        "blocks": [_inverted_bottleneck_config(stage) for stage in blocks],
+        **last_layers,
         "classifier": classifier,
     }
 
 
-def _inverted(stage: Any) -> dict[str, Any]:
-    """A block; its `expand_ratio` is for reading only where `mid_channels` is given, but at 1 there is no expansion."""
+def _inverted_bottleneck_config(stage: Any) -> dict[str, Any]:
+    """A MobileNet block. With `mid_channels`, `expand_ratio` has no effect, except that 1 leaves out the expansion."""
     expand = getattr(stage, "expand", None)
     first, depthwise = expand or stage.depthwise, stage.depthwise
     ratio: Any = 1 if expand is None else stage.genes[1].options[0]
@@ -133,27 +143,27 @@ def _inverted(stage: Any) -> dict[str, Any]:
         "use_se": getattr(stage, "excite", None) is not None,
         "groups": None,
     }
-    return _residual(block, outputs if stage.identity else None)
+    return _residual_config(block, outputs if stage.identity else None)
 
 
-def _resnet(net: resnet.ResNet) -> dict[str, Any]:
+def _resnet_config(net: resnet.ResNet) -> dict[str, Any]:
     head: Any = net.stages[-1]
-    stem = [_stem(stage) for stage in net.stages if isinstance(stage, resnet.StemConv | resnet.StemBlock)]
+    stem = [_stem_config(stage) for stage in net.stages if isinstance(stage, resnet.StemConv | resnet.StemBlock)]
     return {
         "name": "ResNets",
-        "bn": _norm(net.config.epsilon),
+        "bn": _norm_config(net.config.epsilon),
         "input_stem": stem,
-        "blocks": [_bottleneck(stage) for stage in net.stages if isinstance(stage, resnet.Bottleneck)],
-        "classifier": _linear(head.classify.kernel.shape),
+        "blocks": [_bottleneck_config(stage) for stage in net.stages if isinstance(stage, resnet.Bottleneck)],
+        "classifier": _linear_config(head.classify.kernel.shape),
     }
 
 
-def _stem(stage: resnet.StemConv | resnet.StemBlock) -> dict[str, Any]:
-    conv = _conv(stage.conv)
-    return _residual(conv, conv["out_channels"]) if isinstance(stage, resnet.StemBlock) else conv
+def _stem_config(stage: resnet.StemConv | resnet.StemBlock) -> dict[str, Any]:
+    conv = _conv_norm_config(stage.conv)
+    return _residual_config(conv, conv["out_channels"]) if isinstance(stage, resnet.StemBlock) else conv
 
 
-def _bottleneck(stage: resnet.Bottleneck) -> dict[str, Any]:
+def _bottleneck_config(stage: resnet.Bottleneck) -> dict[str, Any]:
     inputs, middle = stage.reduce.conv.kernel.shape[2:]
     return {
         "name": "ResNetBottleneckBlock",
@@ -169,35 +179,35 @@ def _bottleneck(stage: resnet.Bottleneck) -> dict[str, Any]:
     }
 
 
-_PLAIN = {"stride": 1, "dilation": 1, "groups": 1, "bias": False, "has_shuffle": False, "use_se": False}
-_ORDER = {"dropout_rate": 0, "ops_order": "weight_bn_act"}
+_CONV_DEFAULTS = {"stride": 1, "dilation": 1, "groups": 1, "bias": False, "has_shuffle": False, "use_se": False}
+_LAYER_DEFAULTS = {"dropout_rate": 0, "ops_order": "weight_bn_act"}
 
 
-def _norm(epsilon: float) -> dict[str, Any]:
+def _norm_config(epsilon: float) -> dict[str, Any]:
     return {"momentum": 0.1, "eps": epsilon}
 
 
-def _conv(layer: ConvNorm) -> dict[str, Any]:
-    plain = _layer("ConvLayer", layer.conv, layer.activation)
-    return plain | _PLAIN | {"stride": layer.conv.stride, "use_bn": True}
+def _conv_norm_config(layer: ConvNorm) -> dict[str, Any]:
+    config = _conv_config("ConvLayer", layer.conv, layer.activation)
+    return config | _CONV_DEFAULTS | {"stride": layer.conv.stride, "use_bn": True}
 
 
-def _layer(name: str, conv: Conv, activation: str) -> dict[str, Any]:
+def _conv_config(name: str, conv: Conv, activation: str) -> dict[str, Any]:
     size, _, inputs, outputs = conv.kernel.shape
-    act = None if activation == "none" else activation
-    return {"name": name, "kernel_size": size, "in_channels": inputs, "out_channels": outputs, "act_func": act, **_ORDER}
+    sizes = {"kernel_size": size, "in_channels": inputs, "out_channels": outputs}
+    return {"name": name, **sizes, "act_func": None if activation == "none" else activation, **_LAYER_DEFAULTS}
 
 
-def _linear(shape: tuple[int, ...]) -> dict[str, Any]:
+def _linear_config(shape: tuple[int, ...]) -> dict[str, Any]:
     inputs, outputs = shape
     sizes = {"in_features": inputs, "out_features": outputs, "bias": True, "use_bn": False, "act_func": None}
-    return {"name": "LinearLayer", **sizes, **_ORDER}
+    return {"name": "LinearLayer", **sizes, **_LAYER_DEFAULTS}
 
 
-def _residual(conv: Mapping[str, Any], width: int | None) -> dict[str, Any]:
-    """A block with an identity of that width beside it; None: with none."""
-    beside = None
+def _residual_config(conv: Mapping[str, Any], width: int | None) -> dict[str, Any]:
+    """A block with an identity shortcut of that width (None: without a shortcut)."""
+    shortcut = None
     if width is not None:
         sizes = {"in_channels": width, "out_channels": width, "use_bn": False, "act_func": None}
-        beside = {"name": "IdentityLayer", **sizes, **_ORDER}
-    return {"name": "ResidualBlock", "conv": dict(conv), "shortcut": beside}
+        shortcut = {"name": "IdentityLayer", **sizes, **_LAYER_DEFAULTS}
+    return {"name": "ResidualBlock", "conv": dict(conv), "shortcut": shortcut}

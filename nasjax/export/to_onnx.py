@@ -40,7 +40,7 @@ def to_onnx(net: SuperNet, about: Any = None, batch: int | None = None) -> bytes
     made = Graph()
     given: list[Value] = [Tensor("images"), *(np.asarray(leaf) for leaf in jax.tree.leaves(weights))]
     (answer,) = _walk(made, closed.jaxpr, [np.asarray(c) for c in closed.consts], given)
-    made.add("Identity", [made.turn(answer, False)], name="logits")
+    made.add("Identity", [made.in_layout(answer, False)], name="logits")
     ends = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch or "batch", *shape[1:]])
         for name, shape in (("images", images.shape), ("logits", closed.out_avals[0].shape))

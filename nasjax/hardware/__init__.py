@@ -1,1 +1,1 @@
-"""What networks cost: exact tables of multiply-accumulates and parameters."""
+"""Costs of networks on hardware: exact tables (multiply-accumulates, memory…), measured and estimated latencies, energy."""

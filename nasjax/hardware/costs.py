@@ -68,10 +68,10 @@ class CostTable:
         return (max if self.peak else sum)(int(table.max()) for table in self.tables)
 
 
-def cost_tables(net: SuperNet, steps: int = 1) -> dict[str, CostTable]:
+def cost_tables(net: SuperNet) -> dict[str, CostTable]:
     """The tables of every exact cost.
 
-    `macs`: multiply-accumulates of one example, repeated stages running `steps` times; `params`: weights without statistics;
+    `macs`: multiply-accumulates of one example, repeated stages running `net.steps` times; `params`: weights without statistics;
     `model_size`: bytes of all that is kept; `memory`: the peak of the bytes that one example's activations take, see
     `jaxpr_memory`.
 
@@ -82,7 +82,7 @@ def cost_tables(net: SuperNet, steps: int = 1) -> dict[str, CostTable]:
     stages = list(zip(_tables(net), net.stages, strict=True))
 
     def slices(name: str) -> list[list[np.ndarray]]:
-        times = [steps if stage.repeated and name in ADDED_BY_STEP else 1 for _, stage in stages]
+        times = [net.steps if stage.repeated and name in ADDED_BY_STEP else 1 for _, stage in stages]
         return [[time * table for table in found[name]] for (found, _), time in zip(stages, times, strict=True)]
 
     return {name: _table(net, slices(name), units, name in PEAKS) for name in COSTS}

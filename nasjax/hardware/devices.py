@@ -1,6 +1,7 @@
-"""What networks are timed on: this process's processors, a process with other threads, somebody else's program.
+"""Devices that time networks: processors or a GPU of this process, a worker process, or an external program.
 
-A device is called with a network (shapes are enough) and what it reads, one after the other, while nothing else runs here.
+A device is called with an extracted network (shapes are enough) and the shapes of its inputs, one network after the other,
+while nothing else runs in this process.
 """
 
 import errno
@@ -18,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import jax
 import numpy as np
@@ -27,43 +28,45 @@ from jaxtyping import PyTree
 from nasjax.errors import ConfigError
 from nasjax.evaluation.base import OUT_OF_MEMORY
 from nasjax.export import stablehlo
-from nasjax.hardware.energy import Counter, counter_here
+from nasjax.hardware.energy import EnergyCounter, optional_energy_counter
 from nasjax.hardware.measurement import Latency, Precision, compiled, filled, measure_latency
 from nasjax.hardware.pace import WORK, Pace
 from nasjax.host import processor_name
 from nasjax.supernets.supernet import SuperNet
 
 
-class Failed(ConfigError):
-    """A device could not time a network; it may well time others."""
+class TimingError(ConfigError):
+    """A device could not time this network; it may be able to time others."""
 
 
 class Device(Protocol):
-    """Times networks; `context` says all that a latency depends on beside the network. Raises `Failed` for a network."""
+    """Times networks. `context` holds all that a latency depends on besides the network."""
 
     @property
     def context(self) -> Mapping[str, Any]: ...
 
-    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency: ...
+    def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
+        """Latency of one batch. Raises TimingError for a network that the device cannot time."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Releases what the device holds."""
 
 
 @dataclass(frozen=True, eq=False)
-class Here:
-    """A device of this process."""
+class LocalDevice:
+    """A JAX device of this process. `threads`: processors that it uses, 0 for a GPU."""
 
     device: jax.Device
     name: str
     threads: int
     precision: Precision
     clock: Callable[[], float] = time.perf_counter
-    counter: Counter | None = None
+    counter: EnergyCounter | None = None
     pace: Pace | None = None
 
     @property
     def context(self) -> dict[str, Any]:
-        return machine(self.name, self.threads, self.counter) | ({} if self.pace is None else {"pace": WORK})
+        return device_context(self.name, self.threads, self.counter) | ({} if self.pace is None else {"pace": WORK})
 
     def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
         batch = jax.tree.leaves(inputs)[0].shape[0]
@@ -81,23 +84,26 @@ class Here:
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(OUT_OF_MEMORY):
                 raise
-            raise Failed(f"hardware.batch={batch} takes more memory than {self.name} has") from None
+            raise TimingError(f"a network with hardware.batch={batch} does not fit into the memory of {self.name}") from None
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Holds nothing."""
 
 
-def machine(name: str, threads: int, counter: Counter | None) -> dict[str, Any]:
-    """What a latency depends on: the device, its threads, the compiler; and whether energy is counted beside it."""
+def device_context(name: str, threads: int, counter: EnergyCounter | None) -> dict[str, Any]:
+    """What a latency depends on: the device, its threads, the compiler, and whether energy is measured too."""
     energy = {} if counter is None else {"energy": [file.parent.name for file, _ in counter.domains]}
     return {"device": name, "threads": threads, "jaxlib": jax.lib.__version__, **energy}
 
 
-class Process:
-    """Another process with `threads` threads, on as many processors where it can choose; it is started when first used."""
+class WorkerDevice:
+    """The processor, in a worker process with `threads` threads, on as many processors where the system lets it choose.
+
+    XLA reads its number of threads when a process starts. The worker starts with the first network.
+    """
 
     def __init__(self, threads: int, precision: Precision):
-        self.context = machine(processor_name(), threads, counter_here()) | {"pace": WORK}
+        self.context = device_context(processor_name(), threads, optional_energy_counter()) | {"pace": WORK}
         self._threads, self._precision = threads, precision
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -107,37 +113,39 @@ class Process:
                 [sys.executable, "-m", "nasjax.hardware.worker", str(self._threads)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=os.environ | environment(self._threads),
+                env=os.environ | worker_environment(self._threads),
             )
-        assert self._process.stdin is not None and self._process.stdout is not None
+        requests, replies = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
         try:
-            pickle.dump((network, inputs, self._precision), self._process.stdin)
-            self._process.stdin.flush()
-            answer = pickle.load(self._process.stdout)
+            pickle.dump((network, inputs, self._precision), requests)
+            requests.flush()
+            reply = pickle.load(replies)
         except BaseException as error:
-            # Also Ctrl-C: what would come now is the answer to this question, not to the next one.
+            # Also for Ctrl-C: else the next request would read the reply to this one.
             self._process.kill()
             self._process.wait()
             self._process = None
             if not isinstance(error, OSError | EOFError):
                 raise
-            raise ConfigError(f"the process that times networks has ended ({error}); what it said is above") from error
-        if isinstance(answer, Failed):
-            raise answer
-        if isinstance(answer, str):
-            raise ConfigError(f"the process that times networks failed: {answer}")
-        return answer
+            raise ConfigError(
+                f"the worker process that times networks has ended ({error}); its own message, if any, is above"
+            ) from error
+        if isinstance(reply, ConfigError):
+            raise reply
+        if isinstance(reply, str):
+            raise RuntimeError(f"the worker process that times networks failed: {reply}")
+        return reply
 
     def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        """Ends the worker process."""
+        if self._process is not None:
+            cast(IO[bytes], self._process.stdin).close()
             self._process.wait()
             self._process = None
 
 
-def environment(threads: int) -> dict[str, str]:
-    """What XLA reads of the environment when it starts."""
+def worker_environment(threads: int) -> dict[str, str]:
+    """Environment variables that give XLA one CPU device with `threads` threads when it starts."""
     flags = os.environ.get("XLA_FLAGS", "")
     single = "--xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
     return {
@@ -147,24 +155,8 @@ def environment(threads: int) -> dict[str, str]:
     }
 
 
-def ended(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
-    """A program's code, output and errors once it has ended.
-
-    Raises OSError where it cannot be run, subprocess.TimeoutExpired after `seconds`; whatever it started then ends too.
-    """
-    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
-    with subprocess.Popen(words, start_new_session=True, **piped) as process:
-        try:
-            out, error = process.communicate(timeout=seconds)
-        except BaseException:  # A keyboard's interrupt too: it does not reach another session.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return process.returncode, out, error
-
-
-class Program:
-    """Somebody else's program: it is given an exported network's file (StableHLO) and prints milliseconds."""
+class CommandDevice:
+    """An external program, called with the file of an exported network (StableHLO); it prints milliseconds last."""
 
     def __init__(self, command: str, seconds: float):
         try:
@@ -173,9 +165,10 @@ class Program:
             raise ConfigError(f"hardware.command={command}: {str(error)[0].lower()}{str(error)[1:]}") from None
         if not self._words:
             raise ConfigError(
-                "hardware=command needs hardware.command=PROGRAM, which is given a file and prints milliseconds"
+                "hardware=command needs hardware.command=PROGRAM, which is called with the file of a network and prints "
+                "milliseconds"
             )
-        # Of the same words another program may be meant elsewhere, or later.
+        # The same command can be another program on another machine, or later.
         files = [Path(shutil.which(self._words[0]) or self._words[0]), *map(Path, self._words[1:])]
         contents = [sha256(file.read_bytes()).hexdigest()[:16] for file in files if file.is_file()]
         self.context = {"device": command, "program": contents}
@@ -189,34 +182,50 @@ class Program:
         return Latency(milliseconds, np.nan, 1, True, batch, 0, self._words[0], {}, 0, np.nan)
 
     def _run(self, file: Path) -> float:
-        """What the program prints last. Raises `Failed` where that is no time, ConfigError where it cannot be run at all."""
-        what = f"hardware.command={self._words[0]}"
+        """The last number that the program prints.
+
+        Raises TimingError if the program fails or prints no time, ConfigError if it cannot be run at all.
+        """
+        setting = f"hardware.command={self._words[0]}"
         try:
-            code, out, error = ended([*self._words, str(file)], self._seconds)
+            code, output, errors = run_command([*self._words, str(file)], self._seconds)
         except FileNotFoundError:
-            raise ConfigError(f"{what}: there is no such program") from None
+            raise ConfigError(f"{setting}: there is no such program") from None
         except PermissionError:
-            raise ConfigError(f"{what} cannot be run: make it executable") from None
-        except OSError as failed:
-            why = (
-                "a script begins with #!/bin/sh, or another interpreter"
-                if failed.errno == errno.ENOEXEC
-                else failed.strerror
-            )
-            raise ConfigError(f"{what} cannot be run: {why}") from None
+            raise ConfigError(f"{setting} cannot be run: make it executable") from None
+        except OSError as error:
+            reason = "a script must begin with #!/bin/sh or the like" if error.errno == errno.ENOEXEC else error.strerror
+            raise ConfigError(f"{setting} cannot be run: {reason}") from None
         except subprocess.TimeoutExpired:
-            raise Failed(f"{what} took more than {self._seconds:g} s: say hardware.timeout") from None
+            raise TimingError(f"{setting} took more than {self._seconds:g} s: increase hardware.timeout") from None
         if code:
-            said = (error or out).strip().splitlines()
-            raise Failed(f"{what} ended with code {code}: {said[-1] if said else 'it said nothing'}")
-        last = (out.split() or [""])[-1]
+            lines = (errors or output).strip().splitlines()
+            raise TimingError(f"{setting} ended with exit code {code}: {lines[-1] if lines else 'it printed nothing'}")
+        last = (output.split() or [""])[-1]
         try:
             milliseconds = float(last)
         except ValueError:
             milliseconds = 0.0
         if not 0 < milliseconds < float("inf"):
-            raise Failed(f"{what} must print milliseconds last, not {last or 'nothing'}")
+            raise TimingError(f"{setting} must print milliseconds last, not {last or 'nothing'}")
         return milliseconds
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Holds nothing."""
+
+
+def run_command(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
+    """Runs a program to its end and returns its exit code, output and error output.
+
+    Raises OSError if it cannot be run, and subprocess.TimeoutExpired after `seconds`, when all that it started is killed
+    too.
+    """
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    with subprocess.Popen(words, start_new_session=True, **piped) as process:
+        try:
+            output, errors = process.communicate(timeout=seconds)
+        except BaseException:  # Also for Ctrl-C, which does not reach another session.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output, errors

@@ -1,11 +1,12 @@
-"""Latencies that are estimated: a table or another device's model put right by a few measurements, or a predictor alone.
+"""Latency model: a prior (a latency table's sum, or another device's model) calibrated on measured networks.
 
-The logarithm is predicted: latencies vary in proportion. What is known beforehand (a table's sum, another device's latency)
-enters by offset and scale; a predictor of what these leave over is kept where it is clearly better on held-out networks.
+Without a prior, a predictor learns latencies from measured networks alone. Errors of latencies are relative, so predictors
+see logarithms. A prior is fitted with an offset and scales; a predictor of the remaining residual is kept only if it is
+clearly better on held-out networks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,63 +19,64 @@ from nasjax.errors import ConfigError
 from nasjax.predictors import Errors, Inputs, Predictor, errors
 from nasjax.types import Population
 
-CLEARLY = 0.8
-"""The share of the squared error that a predictor of the rest must not exceed to be kept."""
+MAX_RESIDUAL_ERROR = 0.8
+"""The residual predictor is kept if its squared error is below this share of the error without it."""
 
-LEAST = 0.1
-"""No estimate is below this share of the smallest latency measured: a logarithm is taken of it."""
+FLOOR_SHARE = 0.1
+"""Smallest estimate, as a share of the smallest measured latency: logarithms need a positive number."""
 
-SAMPLE = 512
-"""Architectures by which the dearest is judged."""
+MAXIMUM_SAMPLES = 512
+"""Number of random architectures by which the maximum latency is estimated."""
 
-Known = Callable[[Population], Float[Array, "pop columns"]]
-"""What is known of architectures beforehand, jittable; each column grows with the latency."""
+LatencyPrior = Callable[[Population], Float[Array, "pop columns"]]
+"""Prior knowledge of latencies, jittable: one column or more, each increasing with the latency."""
 
 
 @dataclass(frozen=True, eq=False)
 class LatencyModel:
-    """Estimated latencies in milliseconds: `estimate` inside jit, `exact` the same on the host.
+    """Estimates latencies in milliseconds: `estimate` inside jit, `exact` the same on the host.
 
-    latency = (weights . [1, known]) exp(rest), the rest by `predictor`; `rows` networks were measured to fit it. `errors`
-    are those on networks that were measured and held out; None where there were none.
+    latency = max(weights . [1, prior], floor) * exp(residual), where `predictor` predicts the residual from `residual_model`
+    (None: the residual is 0). `rows` is the number of networks that the model was fitted to; `errors` are those on measured
+    networks that were held out, None without any.
     """
 
     inputs: Inputs
     predictor: Predictor
-    known: Known | None
+    prior: LatencyPrior | None
     weights: Float[ndarray, " columns"]
-    least: float
-    rest: Any
+    floor: float
+    residual_model: Any
     rows: int
     errors: Errors | None = None
 
     def estimate(self, archs: Population) -> Float[Array, " pop"]:
-        """Milliseconds in float32."""
+        """Milliseconds in float32, for use inside jit."""
         archs = jnp.asarray(archs)
-        lines = jnp.log(self._line(archs))
-        if self.rest is not None:
-            lines += self.predictor.predict(self.inputs, self.rest, archs)[0]
-        return jnp.exp(lines)
+        logarithms = jnp.log(self._scaled_prior(archs))
+        if self.residual_model is not None:
+            logarithms += self.predictor.predict(self.inputs, self.residual_model, archs)[0]
+        return jnp.exp(logarithms)
 
-    def _line(self, archs: Population) -> Float[Array, " pop"]:
-        """Offset and scale of what is known."""
+    def _scaled_prior(self, archs: Population) -> Float[Array, " pop"]:
+        """The prior with its offset and scales, in milliseconds; the offset alone without a prior."""
         weights = jnp.asarray(self.weights, jnp.float32)
-        columns = jnp.zeros((len(archs), 0)) if self.known is None else self.known(archs)
-        return jnp.maximum(weights[0] + (columns * weights[None, 1:]).sum(1), self.least)
+        columns = jnp.zeros((len(archs), 0)) if self.prior is None else self.prior(archs)
+        return jnp.maximum(weights[0] + (columns * weights[None, 1:]).sum(1), self.floor)
 
     def exact(self, archs: Population) -> Float[ndarray, " pop"]:
-        """Milliseconds in float64, for what is stored."""
-        # Not jitted as a whole: each model would be compiled anew, while a predictor's own function is compiled once.
+        """The same estimates as float64 on the host, for storing."""
+        # Not jitted as a whole: each model would compile again, while a predictor's own function compiles once.
         return np.asarray(self.estimate(np.asarray(archs, np.int32)), np.float64)
 
     def maximum(self) -> float:
-        """About the dearest network's: a tenth more than the largest estimate of the largest architecture and a sample."""
+        """Upper end of the latency range: 1.1 times the largest estimate of the largest and some random architectures."""
         space = self.inputs.space
-        archs = np.concatenate([space.largest()[None], np.asarray(space.sample(jax.random.key(0), SAMPLE))])
+        archs = np.concatenate([space.largest()[None], np.asarray(space.sample(jax.random.key(0), MAXIMUM_SAMPLES))])
         return 1.1 * float(self.exact(archs).max())
 
-    def column(self, archs: Population) -> Float[Array, "pop 1"]:
-        """The estimate as what is known beforehand of another device."""
+    def as_prior(self, archs: Population) -> Float[Array, "pop 1"]:
+        """This model's estimates as the prior of another device's model."""
         return self.estimate(archs)[:, None]
 
 
@@ -83,44 +85,45 @@ def fit_latency(
     inputs: Inputs,
     archs: Population,
     milliseconds: Float[ndarray, " pop"],
-    known: Known | None = None,
+    prior: LatencyPrior | None = None,
     held_out: tuple[Population, Float[ndarray, " pop"]] | None = None,
 ) -> LatencyModel:
-    """A model of measured networks; rows that are not finite are left out.
+    """Fits a latency model to measured networks; rows that are not finite and positive are left out.
 
-    `known` gives what a table or another device says beforehand; without it the predictor is alone. Raises ConfigError for
-    fewer than three measured networks.
+    `held_out`: architectures and milliseconds on which `errors` are computed. Raises ConfigError for fewer than three
+    measured networks.
     """
     archs, milliseconds = np.asarray(archs, np.int32), np.asarray(milliseconds, np.float64)
-    there = np.isfinite(milliseconds) & (milliseconds > 0)
-    archs, milliseconds = archs[there], milliseconds[there]
+    valid = np.isfinite(milliseconds) & (milliseconds > 0)
+    archs, milliseconds = archs[valid], milliseconds[valid]
     if len(archs) < 3:
         raise ConfigError(f"a latency model needs three measured networks or more, not {len(archs)}")
-    weights = _line(known, archs, milliseconds)
-    model = LatencyModel(inputs, predictor, known, weights, LEAST * float(milliseconds.min()), None, len(archs))
-    rest = np.log(milliseconds / model.exact(archs)).astype(np.float32)
-    fitted = predictor.fit(inputs, archs, rest)
-    missed = np.mean((np.asarray(fitted.held_out) - rest) ** 2)
-    if known is None or missed < CLEARLY * np.mean(rest**2):
-        model = LatencyModel(inputs, predictor, known, weights, model.least, fitted, len(archs))
+    weights = _offset_and_scales(prior, archs, milliseconds)
+    model = LatencyModel(inputs, predictor, prior, weights, FLOOR_SHARE * float(milliseconds.min()), None, len(archs))
+    residual = np.log(milliseconds / model.exact(archs)).astype(np.float32)
+    residual_model = predictor.fit(inputs, archs, residual)
+    squared_error = np.mean((np.asarray(residual_model.held_out) - residual) ** 2)
+    if prior is None or squared_error < MAX_RESIDUAL_ERROR * np.mean(residual**2):
+        model = replace(model, residual_model=residual_model)
     if held_out is None:
         return model
-    found = errors(held_out[1], model.exact(held_out[0]))
-    return LatencyModel(inputs, predictor, known, weights, model.least, model.rest, len(archs), found)
+    return replace(model, errors=errors(held_out[1], model.exact(held_out[0])))
 
 
-def _line(known: Known | None, archs: Population, milliseconds: Float[ndarray, " pop"]) -> Float[ndarray, " columns"]:
-    """Offset and scales with the least squares of relative errors; without columns the median.
+def _offset_and_scales(
+    prior: LatencyPrior | None, archs: Population, milliseconds: Float[ndarray, " pop"]
+) -> Float[ndarray, " columns"]:
+    """Offset and one scale a column of the prior, by least squares of relative errors; without a prior the median.
 
-    More than one column needs more than a few networks: below ten, the first alone has a scale.
+    With fewer than ten networks only the first column is scaled: more columns would overfit.
     """
-    if known is None:
+    if prior is None:
         return np.array([np.median(milliseconds)])
-    columns = np.asarray(known(archs), np.float64)
+    columns = np.asarray(prior(archs), np.float64)
     used = columns if len(archs) >= 10 else columns[:, :1]
     matrix = np.concatenate([np.ones((len(archs), 1)), used], axis=1) / milliseconds[:, None]
     unit = np.linalg.norm(matrix, axis=0) + 1e-30
     weights = np.linalg.lstsq(matrix / unit, np.ones(len(archs)), rcond=1e-6)[0] / unit
-    if weights[1] <= 0:  # What is known says nothing, or the opposite.
+    if weights[1] <= 0:  # The prior does not agree with the measurements at all.
         return np.append(np.median(milliseconds), np.zeros(columns.shape[1]))
     return np.append(weights, np.zeros(columns.shape[1] - used.shape[1]))

@@ -83,7 +83,7 @@ class Branches:
         return CostTable(self.columns, tuple(tables), self.units)
 
 
-def branches(net: SuperNet, batch: int, steps: int = 1) -> Branches:
+def branches(net: SuperNet, batch: int) -> Branches:
     """The branches of a super-network (shapes are enough) called with `batch` examples; repeated stages run
     `steps` times."""
     net = nnx.eval_shape(lambda: net)
@@ -101,7 +101,7 @@ def branches(net: SuperNet, batch: int, steps: int = 1) -> Branches:
     if len(timed) < len(hosts):
         sizes = np.array([_carry_sizes(net, net.example(host)) for host in hosts])
         shares = tuple(_interpolation(column, timed) for column in sizes.T)
-    times = tuple(steps if stage.repeated else 1 for stage in net.stages)
+    times = tuple(net.steps if stage.repeated else 1 for stage in net.stages)
     return Branches(distinct, columns, names, cost_units(net), times, shares)
 
 
@@ -178,11 +178,7 @@ def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str
     return sha256(repr((__version__, stages, str(inputs), *decoding)).encode()).hexdigest()[:16]
 
 
-def extracted(net: SuperNet, arch: tuple[int, ...], steps: int = 1) -> SuperNet:
-    """Shapes of the sub-network `arch`, which its latency depends on; no weights are sliced. Decoding takes
-    `steps` steps."""
+def extracted(net: SuperNet, arch: tuple[int, ...]) -> SuperNet:
+    """Shapes of the sub-network `arch`, which its latency depends on; no weights are sliced."""
     graph, weights = nnx.split(net)
-    network = nnx.eval_shape(lambda weights: extract(nnx.merge(graph, weights), arch), weights)
-    if network.first_repeated < len(network.stages):
-        network.steps = steps
-    return network
+    return nnx.eval_shape(lambda weights: extract(nnx.merge(graph, weights), arch), weights)

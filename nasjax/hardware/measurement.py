@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, PyTree
 from scipy.stats import binom
 
 from nasjax.errors import ConfigError
-from nasjax.hardware.energy import Counter
-from nasjax.hardware.pace import Look, Pace, undisturbed, work_between
+from nasjax.hardware.energy import EnergyCounter
+from nasjax.hardware.pace import Pace, PaceSample, undisturbed, work_between
 from nasjax.supernets.decode import decode
 from nasjax.supernets.supernet import SuperNet
 
@@ -158,7 +158,7 @@ def timed(
     while clock() - began < precision.warm:
         run()
     times: list[float] = []
-    looks = [] if pace is None else [pace.look()]
+    looks = [] if pace is None else [pace.sample()]
     blocks: list[int] = []  # How many repeats stand between two looks at the pace.
     began, looked, block = clock(), 0, BLOCK
     while True:
@@ -171,7 +171,7 @@ def timed(
             times.append(1e3 * (now - start))
         blocks.append(len(times) - before)
         if pace is not None:
-            looks.append(pace.look())
+            looks.append(pace.sample())
             block = max(BLOCK, LOOKS * (clock() - now))
         over = now - began >= precision.seconds
         # This costs time, but not that which counts: it is done less often the more there is to judge.
@@ -183,7 +183,9 @@ def timed(
                 return found
 
 
-def _beside(blocks: list[int], looks: list[Look]) -> tuple[Float[np.ndarray, " repeats"], Bool[np.ndarray, " repeats"]]:
+def _beside(
+    blocks: list[int], looks: list[PaceSample]
+) -> tuple[Float[np.ndarray, " repeats"], Bool[np.ndarray, " repeats"]]:
     """The work's milliseconds beside all repeats, and which of them others did not disturb, by the looks around them."""
     if not looks:
         return np.ones(sum(blocks)), np.ones(sum(blocks), bool)
@@ -232,7 +234,7 @@ def _drawn(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> Any:
     return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
 
 
-def joules(run: Callable[[], Any], clock: Callable[[], float], counter: Counter) -> float:
+def joules(run: Callable[[], Any], clock: Callable[[], float], counter: EnergyCounter) -> float:
     """Joules of one run, the mean of some: nothing else is done between two readings of the counter."""
     before, began, number = counter.read(), clock(), 0
     while number < FEWEST or clock() - began < COUNTED:
@@ -249,7 +251,7 @@ def measure_latency(
     threads: int,
     device: str,
     precision: Precision = Precision(),
-    counter: Counter | None = None,
+    counter: EnergyCounter | None = None,
     pace: Pace | None = None,
 ) -> Latency:
     """Times a program, beside a `counter` of energy where there is one; what it is called is written with the result."""

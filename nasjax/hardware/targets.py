@@ -1,31 +1,33 @@
-"""Targets: what a person says of the hardware that networks are for."""
+"""Targets: the settings of the hardware that networks are searched for."""
 
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from nasjax.errors import ConfigError
-from nasjax.hardware.devices import Device, Here, Process, Program
-from nasjax.hardware.energy import counter_here
+from nasjax.hardware.devices import CommandDevice, Device, LocalDevice, WorkerDevice
+from nasjax.hardware.energy import optional_energy_counter
 from nasjax.hardware.measurement import Precision
 from nasjax.hardware.pace import Pace
 from nasjax.host import processor_name, processors
 
+MIN_NETWORKS = 6
+"""Smallest number of measured networks for a latency model, those held out included."""
+
 
 @dataclass(frozen=True)
 class Target(ABC):
-    """What all targets share.
+    """Settings of all targets on which networks are timed.
 
-    `batch` examples are run at a time. `networks` sub-networks are measured whole before the search: two thirds fit the
-    model, a third tells its error. With `table` every distinct stage is timed once, and the model corrects their sum;
-    without, `predictor` learns from whole networks alone. With `source`, another device's latencies (a CSV such as `nasjax
-    latency` writes), these are corrected in place of a table: 10 to 20 `networks` will do. `file` keeps what was measured
-    (JSON lines), so that it is not measured twice.
+    `batch`: examples in one call of a network. `networks`: number of whole sub-networks timed before the search; two thirds
+    fit the latency model, a third is held out for its errors. `table`: times every distinct stage once, and calibrates the
+    sum of a network's stages on the whole networks; otherwise `predictor` learns from whole networks alone. `source`:
+    latencies of another device (a CSV such as `nasjax latency` writes), calibrated in place of a table; 10 to 20 `networks`
+    are then enough. `file` stores measurements (JSON lines), so that none is repeated.
     """
 
     batch: int = 1
@@ -37,17 +39,21 @@ class Target(ABC):
 
     def __post_init__(self):
         _check_batch(self.batch)
-        if self.networks < 6:
-            raise ConfigError(f"hardware.networks must be at least 6, not {self.networks}")
+        if self.networks < MIN_NETWORKS:
+            raise ConfigError(f"hardware.networks must be at least {MIN_NETWORKS}, not {self.networks}")
 
     @abstractmethod
     def open(self) -> Device:
-        """The device, ready to time networks. Raises ConfigError where it is not there."""
+        """The device, ready to time networks. Raises ConfigError if it is not there."""
 
 
 @dataclass(frozen=True)
-class Timed(Target):
-    """What is timed here: the median within `within` of itself (95 % sure), or `seconds` of repeats."""
+class LocalTarget(Target):
+    """Settings of targets that nasjax times itself.
+
+    A network is repeated until the 95 % confidence interval of its median is within `within` of the median (a share), or for
+    `seconds`.
+    """
 
     within: float = 0.02
     seconds: float = 10.0
@@ -62,36 +68,39 @@ class Timed(Target):
 
 
 @dataclass(frozen=True)
-class Cpu(Timed):
-    """This machine's processor with `threads` threads; 0: all that this process may use."""
+class Cpu(LocalTarget):
+    """The processor of this machine, with `threads` threads (0: all processors that this process may use)."""
 
     threads: int = 0
 
     def open(self) -> Device:
-        here = processors()
-        if not 0 <= self.threads <= here:
-            raise ConfigError(f"hardware.threads={self.threads}: this process may use 0 (all) to {here} processors")
-        if self.threads in (0, here) and jax.default_backend() == "cpu":
-            pace = Pace(time.perf_counter)
-            return Here(jax.devices("cpu")[0], processor_name(), here, self.precision, counter=counter_here(), pace=pace)
-        return Process(self.threads or here, self.precision)
+        available = processors()
+        if not 0 <= self.threads <= available:
+            raise ConfigError(f"hardware.threads={self.threads}: this process may use 0 (all) to {available} processors")
+        if self.threads in (0, available) and jax.default_backend() == "cpu":
+            cpu, counter, pace = jax.devices("cpu")[0], optional_energy_counter(), Pace(time.perf_counter)
+            return LocalDevice(cpu, processor_name(), available, self.precision, counter=counter, pace=pace)
+        return WorkerDevice(self.threads or available, self.precision)
 
 
 @dataclass(frozen=True)
-class Gpu(Timed):
+class Gpu(LocalTarget):
     """The first GPU that JAX sees."""
 
     def open(self) -> Device:
         try:
             device = jax.devices("gpu")[0]
         except RuntimeError:
-            raise ConfigError("hardware=gpu: JAX sees no GPU here; hardware=cpu, or pip install nasjax[cuda]") from None
-        return Here(device, device.device_kind, 0, self.precision)
+            raise ConfigError("hardware=gpu: JAX sees no GPU here; use hardware=cpu, or pip install nasjax[cuda]") from None
+        return LocalDevice(device, device.device_kind, 0, self.precision)
 
 
 @dataclass(frozen=True)
 class Command(Target):
-    """Any program: `command` is called with the file of an exported network (StableHLO) and prints milliseconds last."""
+    """An external program: `command` is called with an exported network's file (StableHLO) and prints milliseconds last.
+
+    It may take `timeout` seconds for a network.
+    """
 
     command: str = ""
     timeout: float = 600.0
@@ -104,15 +113,15 @@ class Command(Target):
 
     def open(self) -> Device:
         if self.table:
-            raise ConfigError("hardware=command takes whole networks: hardware.table must be false")
-        return Program(self.command, self.timeout)
+            raise ConfigError("hardware=command times whole networks only: hardware.table must be false")
+        return CommandDevice(self.command, self.timeout)
 
 
 @dataclass(frozen=True)
 class Csv:
-    """Measured latencies: a file with a column for each gene, and `column` in milliseconds; nothing is measured here.
+    """Latencies recorded in a file: a column for each gene, and `column` in milliseconds of a `batch`. Nothing is timed.
 
-    An architecture in the file has that latency; others have what `predictor` learns from the file.
+    Architectures in the file have their recorded latency; `predictor` learns from the file to estimate all others.
     """
 
     file: str = ""
@@ -129,11 +138,11 @@ def _check_batch(batch: int) -> None:
         raise ConfigError(f"hardware.batch must be at least 1, not {batch}")
 
 
-def _check_positive(**numbers: float) -> None:
-    for name, value in numbers.items():
+def _check_positive(**settings: float) -> None:
+    for name, value in settings.items():
         if not 0 < value < math.inf:
             raise ConfigError(f"hardware.{name} must be a finite number above 0, not {value}")
 
 
-HARDWARE: Mapping[str, Any] = {"cpu": Cpu, "gpu": Gpu, "csv": Csv, "command": Command}
-"""Every kind of target by name."""
+HARDWARE: Mapping[str, type[Target] | type[Csv]] = {"cpu": Cpu, "gpu": Gpu, "csv": Csv, "command": Command}
+"""All targets by name."""

@@ -1,8 +1,8 @@
-"""Networks timed on a device, none twice: a file keeps what was measured, a line each."""
+"""Timer: times networks on a device, none twice, with a file of measurements."""
 
 import json
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
@@ -10,113 +10,120 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Int, PyTree
 
 from nasjax.errors import ConfigError
-from nasjax.hardware.devices import Device, Failed
-from nasjax.hardware.latency_table import network_name
+from nasjax.hardware.devices import Device, TimingError
+from nasjax.hardware.latency_table import extracted, network_name
 from nasjax.hardware.measurement import Latency
 from nasjax.supernets.supernet import SuperNet
 
 LOG = logging.getLogger(__name__)
 
-RECORD = '{"context": '
-"""How every line of a file begins that keeps what was timed."""
+RECORD_START = '{"context": '
+"""The beginning of every line in a file of measurements."""
 
 
 class Timer:
-    """Times networks on a device, one after the other, none twice; a file keeps what was measured (None: memory).
+    """Times networks on a device, one after the other, none twice.
 
-    `pace`: that to which all measurements are brought, milliseconds of `nasjax.hardware.pace`'s work; NaN until it is fixed.
+    `file` stores measurements, one JSON object a line (None: in memory only). `precision`: settings of the measurements,
+    which are kept apart by device, precision and compiler. `reference_pace`: the pace to which all latencies are scaled, in
+    milliseconds of the workload of `nasjax.hardware.pace`; NaN until it is fixed, and replaced by the file's, if it has one.
+    `requested` holds the measurements that were asked for, `last_failure` the last message of the device about a network
+    that it could not time.
     """
 
-    def __init__(self, device: Device, file: Path | None, setting: Mapping[str, Any], pace: float = np.nan):
-        self._device, self._file, self.pace = device, file, pace
-        self.context = {**device.context, **setting}
-        self.failure = ""  # What the device last said of a network that it could not time.
-        self.told: dict[str, Latency] = {}  # What was asked for.
-        self._known: dict[str, Latency] = {}
+    def __init__(self, device: Device, file: Path | None, precision: Mapping[str, Any], reference_pace: float = np.nan):
+        self._device, self._file, self.reference_pace = device, file, reference_pace
+        self.context = {**device.context, **precision}
+        self.last_failure = ""
+        self.requested: dict[str, Latency] = {}
+        self._measured: dict[str, Latency] = {}
         if file is not None:
-            _check_kept(file)
-            self._known = dict(_kept(file, self._named()))
-            self.pace = next(_paces(file, self._named()), pace)
+            _check_file(file)
+            self._measured = dict(_stored_latencies(file, self._context_digest()))
+            self.reference_pace = next(_stored_paces(file, self._context_digest()), reference_pace)
 
-    def _named(self) -> str:
+    def _context_digest(self) -> str:
         return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
 
     def __call__(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency:
+        """Latency of a network at the pace at which it was measured. Raises TimingError if the device cannot time it."""
         name = network_name(network, inputs)
-        if name not in self._known:
-            self._known[name] = self._device(network, inputs)
-            self._keep({"name": name, **asdict(self._known[name])})
-        self.told[name] = self._known[name]
-        return self.told[name]
+        if name not in self._measured:
+            self._measured[name] = self._device(network, inputs)
+            self._append({"name": name, **asdict(self._measured[name])})
+        self.requested[name] = self._measured[name]
+        return self.requested[name]
 
-    def _keep(self, said: Mapping[str, Any]) -> None:
-        if self._file is not None:
-            with self._file.open("a") as file:
-                file.write(json.dumps({"context": self._named(), **said}) + "\n")
-
-    def fix_pace(self) -> None:
-        """Makes the usual pace, the median of those at which all was measured so far, that of all to come, for good."""
-        paces = [one.work for one in self._known.values() if np.isfinite(one.work)]
-        if np.isnan(self.pace) and paces:
-            self.pace = float(np.median(paces))
-            self._keep({"pace": self.pace})
-
-    def usual(self, found: Latency) -> Latency:
-        """A measurement at the pace that was fixed, where paces are known."""
-        return found if np.isnan(found.work) else found.at(self.pace)
-
-    def tried(self, network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> Latency | None:
-        """As it was measured; None, with a line in the log, where the device fails on this network."""
+    def sub_network(self, net: SuperNet, arch: Int[np.ndarray, " genes"], batch: int) -> Latency | None:
+        """Latency of a whole sub-network; None, with a warning in the log, if the device cannot time it."""
+        network = extracted(net, tuple(map(int, arch)))
         try:
-            return self(network, inputs)
-        except Failed as error:
-            self.failure = str(error)
-            LOG.warning("a network has no latency: %s", error)
+            return self(network, network.inputs(batch))
+        except TimingError as error:
+            self.last_failure = str(error)
+            LOG.warning("a network could not be timed: %s", error)
             return None
+
+    def fix_reference_pace(self) -> None:
+        """Fixes the reference pace for all later measurements, unless it is fixed: the median pace of those so far."""
+        paces = [latency.work for latency in self._measured.values() if np.isfinite(latency.work)]
+        if np.isnan(self.reference_pace) and paces:
+            self.reference_pace = float(np.median(paces))
+            self._append({"pace": self.reference_pace})
+
+    def at_reference_pace(self, latency: Latency) -> Latency:
+        """A measurement scaled to the reference pace; unchanged if its own pace is unknown."""
+        return latency if np.isnan(latency.work) else latency.at(self.reference_pace)
 
     def close(self) -> None:
         self._device.close()
 
+    def _append(self, values: Mapping[str, Any]) -> None:
+        """Adds a line to the file."""
+        if self._file is not None:
+            with self._file.open("a") as file:
+                file.write(json.dumps({"context": self._context_digest(), **values}) + "\n")
 
-def _check_kept(file: Path) -> None:
-    """Raises ConfigError for a file that measurements cannot be kept in, before any is made."""
-    what = f"hardware.file={file}"
+
+def _check_file(file: Path) -> None:
+    """Raises ConfigError for a file that cannot store measurements, before any is made."""
+    setting = f"hardware.file={file}"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a+") as opened:
             opened.seek(0)
-            begins = opened.read(len(RECORD))
+            start = opened.read(len(RECORD_START))
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"{what} cannot keep what is timed: {why}; name another file") from None
-    if not RECORD.startswith(begins):
-        raise ConfigError(f"{what} holds no latencies kept before; name another file (hardware=csv reads tables)")
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise ConfigError(f"{setting} cannot store measurements: {reason}; name another file") from None
+    if not RECORD_START.startswith(start):
+        raise ConfigError(f"{setting} is not a file of stored measurements; name another file (hardware=csv reads tables)")
 
 
-def _rows(file: Path, context: str) -> Generator[dict[str, Any], None, None]:
-    """The lines of a context; one that a killed process left unfinished is passed over."""
+def _records(file: Path, context: str) -> Iterator[dict[str, Any]]:
+    """The lines with that context digest. Skips a line that a killed process left unfinished."""
     for line in file.read_text().splitlines():
         try:
-            row = json.loads(line)
-            if row["context"] == context:
-                yield row
+            record = json.loads(line)
+            if record["context"] == context:
+                yield record
         except (ValueError, KeyError, TypeError):
             continue
 
 
-def _kept(file: Path, context: str) -> Generator[tuple[str, Latency], None, None]:
-    """What a file holds of a context."""
+def _stored_latencies(file: Path, context: str) -> Iterator[tuple[str, Latency]]:
+    """Names of networks and their latencies in a file."""
     columns = [column.name for column in fields(Latency)]
-    for row in _rows(file, context):
+    for record in _records(file, context):
         try:
-            yield row["name"], Latency(**{column: row[column] for column in columns if column in row})
+            yield record["name"], Latency(**{column: record[column] for column in columns if column in record})
         except (KeyError, TypeError):
             continue
 
 
-def _paces(file: Path, context: str) -> Generator[float, None, None]:
-    """The paces that were fixed of a context: the first holds."""
-    yield from (float(row["pace"]) for row in _rows(file, context) if "pace" in row)
+def _stored_paces(file: Path, context: str) -> Iterator[float]:
+    """Reference paces in a file; the first one is valid."""
+    yield from (float(record["pace"]) for record in _records(file, context) if "pace" in record)

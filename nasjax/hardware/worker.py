@@ -1,4 +1,8 @@
-"""The process that times networks: `python -m nasjax.hardware.worker THREADS` reads and writes pickles."""
+"""Worker process that times networks: `python -m nasjax.hardware.worker THREADS`.
+
+Reads pickled requests (network, input shapes, precision) from standard input and writes a pickled reply to each on standard
+output: a `Latency`, a ConfigError, or any other error as one line of text.
+"""
 
 import os
 import pickle
@@ -10,49 +14,52 @@ import time
 
 
 def main(threads: int) -> None:
-    """Times what comes in, until nothing does; an error goes back as one line."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; this ends with it.
+    """Answers requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; this process ends with it.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # XLA counts its processors when it starts, which is at the first network.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # Whatever is printed meanwhile must not stand among the answers.
-    from nasjax.hardware.devices import Failed, Here
-    from nasjax.hardware.energy import counter_here
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # Whatever libraries print must not get between the replies.
+    from nasjax.errors import ConfigError
+    from nasjax.hardware.devices import LocalDevice
+    from nasjax.hardware.energy import optional_energy_counter
     from nasjax.hardware.pace import Pace
     from nasjax.host import processor_name
 
     clock = time.perf_counter
     pace = Pace(clock)
+    reply: object
     while True:
         try:
             network, inputs, precision = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
         except (AttributeError, ImportError) as error:
-            pickle.dump(f"{error}; a super-network's class must stand in a module, not in the script that runs", out)
-            out.flush()
-            continue
-        import jax
+            reply = ConfigError(f"{error}; define a super-network's class in a module, not in the script that runs")
+        else:
+            import jax
 
-        try:
-            device = Here(jax.devices("cpu")[0], processor_name(), threads, precision, clock, counter_here(), pace)
-            answer: object = device(network, inputs)
-        except Failed as error:
-            answer = error
-        except Exception as error:
-            answer = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        pickle.dump(answer, out)
-        out.flush()
+            counter = optional_energy_counter()
+            try:
+                cpu = jax.devices("cpu")[0]
+                device = LocalDevice(cpu, processor_name(), threads, precision, clock, counter, pace)
+                reply = device(network, inputs)
+            except ConfigError as error:
+                reply = error
+            except Exception as error:
+                reply = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        pickle.dump(reply, replies)
+        replies.flush()
 
 
 def _end_with_parent() -> None:
-    """Ends this process at once, whatever it times, when nobody is left who could write to it: its parent was killed."""
+    """Ends this process at once, even during a measurement, when the parent was killed: nobody can write to it any more."""
     if hasattr(select, "poll"):
-        hung_up = select.poll()
-        hung_up.register(0, 0)  # Nothing but the hang-up, which is always told.
-        hung_up.poll()
+        hang_up = select.poll()
+        hang_up.register(0, 0)  # No events but the hang-up, which is always reported.
+        hang_up.poll()
         os._exit(1)
 
 

@@ -16,7 +16,8 @@ from nasjax.evaluation.halving import Values
 from nasjax.evaluation.processes import LeadingEvaluator, leading
 from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
-from nasjax.hardware.profile import Profile, Timed, profile
+from nasjax.hardware.profile import Profile, Timed
+from nasjax.hardware.profiling import profile
 from nasjax.objectives import Objective, measurable
 from nasjax.outline import OutlineBlock
 from nasjax.registry import record, settings
@@ -112,14 +113,15 @@ def search_problem(
 def _of_network(net: SuperNet, task: Task, evaluator: Any, hardware: Any) -> SearchProblem:
     task.check(net)
     config = settings("evaluator", EVALUATORS, evaluator)
-    costs = cost_tables(net, task.steps)
+    shapes = net.shapes(task.steps)
+    costs = cost_tables(shapes)
     known = {objective.name: objective for objective in task.objectives}
     known |= measurable(_cost_ranges(costs))
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
     bound = config.bind(net, task)
     if jax.process_count() > 1:
         bound = LeadingEvaluator.of(bound)
-    timing = hardware if hardware is None or isinstance(hardware, Profile) else profile(net, hardware, task.steps)
+    timing = hardware if hardware is None or isinstance(hardware, Profile) else profile(shapes, hardware)
     measured: Evaluator = Halving(bound, _compared_by(task, costs)) if config.first_examples else bound
     if timing is not None:
         known |= measurable(timing.ranges())

@@ -80,7 +80,7 @@ class SuperNet(nnx.Module):
     """How it was made: `name` and settings."""
 
     steps: int = 1
-    """How many times the repeated stages of an extracted network run for one example when it is timed."""
+    """How many times the repeated stages run for one example: a task says it, costs and latencies are multiplied by it."""
 
     def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...] = (), resolutions: tuple[int, ...] = ()):
         self.stages = nnx.List(stages)
@@ -171,6 +171,13 @@ class SuperNet(nnx.Module):
         if stage != self.first_repeated:
             return carry
         return self.tokens(jax.tree.leaves(carry)[0].shape[0]), carry
+
+    def shapes(self, steps: int = 1) -> "SuperNet":
+        """The network without values, its repeated stages running `steps` times for one example."""
+        abstract = nnx.eval_shape(lambda: self)
+        if self.first_repeated < len(self.stages):
+            abstract.steps = steps
+        return abstract
 
     # -- batch norms --------------------------------------------------------------------------------------------------
 
