@@ -18,7 +18,7 @@ import nasjax
 from nasjax import supernets, tasks
 from nasjax.cli import main
 from nasjax.cli.compose import configuration
-from nasjax.cli.extraction import _timed
+from nasjax.cli.extract import _with_latencies
 from nasjax.deploy import from_run as extract_run
 from nasjax.deploy.from_run import by_hand, chosen, hand_over
 from nasjax.pareto import knee, non_dominated_exact
@@ -218,8 +218,8 @@ def test_a_network_extracted_before_is_named_with_what_to_say(run, capsys):
         (["arch=depth_1=9", "out=x"], "gene 'depth_1' cannot be '9'"),
         (["archs=nowhere.csv", "out=x"], "is not a file"),
         (["export=tflite"], ".tflite is of no known kind; allowed: .stablehlo"),
-        (["export=onnx", "batch=0"], "batch=0 is not a number of pictures"),
-        (["task=digits"], "run= says the rest, not task=digits"),
+        (["export=onnx", "batch=0"], "batch=0 is not a number of images"),
+        (["task=digits"], "has all settings: leave task=digits out"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(run, here, capsys, words, said):
@@ -269,7 +269,7 @@ def test_networks_given_by_hand_have_latencies_of_a_recorded_device(mine):
     net = supernets.create("digits")
     hardware = configuration("extract", ["hardware=csv", "hardware.file=device.csv"])["hardware"]
     of_a_run = hardware | {"context": {"device": "latency in device.csv"}}
-    first, second = (one.metrics for one in _timed(net, of_a_run, by_hand(net.space, None, Path("mine.csv"))))
+    first, second = (one.metrics for one in _with_latencies(net, of_a_run, by_hand(net.space, None, Path("mine.csv"))))
     assert set(first) == {"latency"} and 5 < first["latency"] < 25
     assert set(second) == {"latency_predicted", "latency_measured"} and second["latency_measured"] == 10
 

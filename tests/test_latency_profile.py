@@ -13,7 +13,7 @@ from flax import nnx
 from tiny import architectures, tiny_network
 
 import nasjax
-from nasjax.cli.extraction import _rows
+from nasjax.cli.extract import table_rows
 from nasjax.deploy.from_run import Handed, chosen
 from nasjax.hardware.devices import Failed
 from nasjax.hardware.latency_table import extracted
@@ -306,12 +306,12 @@ def test_a_run_keeps_what_its_model_predicted_beside_what_was_measured(small_net
     assert any(row["latency_predicted"] != row["latency_measured"] for row in rows)
     (wanted,) = chosen(folder)
     handed = Handed(wanted, None, folder, "accuracy_top1", 1.0, 2.0, 3)
-    head, line = _rows([handed])
+    head, line = table_rows([handed])
     index = front.indices.tolist().index(wanted.index)
     assert head[1:3] == ["latency (ms)\npredicted", "latency (ms)\nmeasured"]
     assert line[1:3] == [number(front.metrics[f"latency_{name}"][index]) for name in ("predicted", "measured")]
     # A run on recorded latencies has one column of them.
-    head, line = _rows([replace(handed, wanted=replace(wanted, metrics={"latency": 3.0}))])
+    head, line = table_rows([replace(handed, wanted=replace(wanted, metrics={"latency": 3.0}))])
     assert head[1] == "latency (ms)\npredicted\nor recorded" and line[1:3] == [number(3.0), "–"]
 
 
