@@ -274,7 +274,8 @@ def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
 
 def test_help_is_quick_to_import_and_names_the_groups(capsys):
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from nasjax.cli import main\ntry: main(['search', '--help'])\n"
+        [sys.executable, "-c", "import sys, nasjax.cli.complete\n"
+         "from nasjax.cli import main\ntry: main(['search', '--help'])\n"
          "except SystemExit: pass\nprint([m for m in ('jax', 'hydra', 'flax', 'numpy') if m in sys.modules])"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
