@@ -17,7 +17,7 @@ from tables import GENES, write_table
 
 from nasjax import supernets, tasks
 from nasjax.cli import main
-from nasjax.cli.compose import parsed, rewritten
+from nasjax.cli.compose import hydra_overrides, parse_overrides
 from nasjax.cli.multirun import job_name
 from nasjax.cli.schemas import GROUPS
 from nasjax.evaluation import MaskedConfig
@@ -103,7 +103,7 @@ def test_extract_refuses_what_it_cannot_do(run, here, capsys):
         (f"run={run}", "network=20"): "has evaluations 0 to 19",
         (f"run={run}", "network=best"): "is not an index",
         (f"run={run}", "out=taken"): "exists already",
-        (f"run={run}", "size=3"): "takes run=FOLDER",
+        (f"run={run}", "size=3"): "nasjax extract has no setting 'size'",
     }.items():
         assert main(["extract", *words]) == 2
         error = capsys.readouterr().err
@@ -229,9 +229,9 @@ def test_a_sweep_runs_every_combination_once(here, capsys):
 
 
 def test_constraints_are_swept_as_lists():
-    words = rewritten(["constraints=[cost<=60],[cost<=80,acc>=70]"])
-    assert list(parsed(words)[0].sweep_string_iterator()) == ["['cost<=60']", "['cost<=80','acc>=70']"]
-    assert rewritten(["constraints=cost<=60"]) == ["constraints=['cost<=60']"]
+    words = hydra_overrides(["constraints=[cost<=60],[cost<=80,acc>=70]"])
+    assert list(parse_overrides(words)[0].sweep_string_iterator()) == ["['cost<=60']", "['cost<=80','acc>=70']"]
+    assert hydra_overrides(["constraints=cost<=60"]) == ["constraints=['cost<=60']"]
 
 
 def test_job_names_tell_jobs_apart():
@@ -274,7 +274,8 @@ def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
 
 def test_help_is_quick_to_import_and_names_the_groups(capsys):
     done = subprocess.run(
-        [sys.executable, "-c", "import sys; from nasjax.cli import main\ntry: main(['search', '--help'])\n"
+        [sys.executable, "-c", "import sys, nasjax.cli.complete\n"
+         "from nasjax.cli import main\ntry: main(['search', '--help'])\n"
          "except SystemExit: pass\nprint([m for m in ('jax', 'hydra', 'flax', 'numpy') if m in sys.modules])"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -18,9 +18,9 @@ import nasjax
 from nasjax import supernets, tasks
 from nasjax.cli import main
 from nasjax.cli.compose import configuration
-from nasjax.cli.extraction import _timed
+from nasjax.cli.extract import _with_latencies
 from nasjax.deploy import from_run as extract_run
-from nasjax.deploy.from_run import by_hand, chosen, hand_over
+from nasjax.deploy.from_run import extract_and_write, from_choices, select_networks
 from nasjax.pareto import knee, non_dominated_exact
 
 
@@ -53,16 +53,16 @@ def test_a_constraint_takes_the_best_of_all_evaluations_that_keep_it(run):
         for bound in sorted(int(row[name]) for row in table):
             kept = [row for row in table if int(row[name]) <= bound]
             best = min(kept, key=lambda row: (-float(row["accuracy_top1"]), int(row["macs"]), int(row["index"])))
-            (found,) = chosen(run, f"{name}<={bound}")
+            (found,) = select_networks(run, f"{name}<={bound}")
             assert found.index == int(best["index"]) and found.metrics["macs"] == int(best["macs"])
-    assert chosen(run) == chosen(run, "macs<=1e9, accuracy_top1>=0")
+    assert select_networks(run) == select_networks(run, "macs<=1e9, accuracy_top1>=0")
 
 
 def test_all_is_the_front_and_the_knee_is_one_of_it(run):
     front = [int(row["index"]) for row in rows(run / "pareto.csv")]
-    assert [wanted.index for wanted in chosen(run, "all")] == front
-    assert chosen(run, "knee")[0].index in front
-    assert chosen(run, network=front[-1])[0].arch == chosen(run, "all")[-1].arch
+    assert [wanted.index for wanted in select_networks(run, "all")] == front
+    assert select_networks(run, "knee")[0].index in front
+    assert select_networks(run, network=front[-1])[0].arch == select_networks(run, "all")[-1].arch
 
 
 @pytest.mark.parametrize("objectives", [2, 3])
@@ -83,7 +83,7 @@ def test_architectures_by_hand(tmp_path):
     space = supernets.abstract("digits").space
     for arch in (space.largest(), space.smallest()):
         words = ", ".join(f"{name}={option}" for name, option in space.decode(arch).items())
-        (found,) = by_hand(space, words, None)
+        (found,) = from_choices(space, words, None)
         assert found.arch == tuple(arch) and found.metrics == {}
     for words, said in (
         ("depth_1=1,nothing=3", "arch: unknown gene 'nothing'"),
@@ -92,7 +92,7 @@ def test_architectures_by_hand(tmp_path):
         ("", r"arch: gene 'depth_1' is missing; allowed: 1, 2"),
     ):
         with pytest.raises(ValueError, match=said):
-            by_hand(space, words, None)
+            from_choices(space, words, None)
 
 
 # -- handed over ------------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_a_network_of_a_run_leaves_in_every_form(run, here, capsys):
     printed = capsys.readouterr().out
     names = ["config.json", "network.onnx", "network.safetensors", "network.stablehlo", "ofa.safetensors"]
     assert sorted(file.name for file in Path("mine").iterdir()) == names and ", ".join(names) in printed
-    (wanted,) = chosen(run, "knee")
+    (wanted,) = select_networks(run, "knee")
     (line,) = re.findall(rf"^ *{wanted.index} +–  +–  +([\d.]+) +([\d.]+) +([\d.]+)", printed, re.MULTILINE)
     before, after, size = map(float, line)
     # What the run measured by masks is what the network itself has, but for a picture that rounding turns.
@@ -137,7 +137,7 @@ def test_an_architecture_by_hand_needs_no_run(here, capsys):
 
 def test_all_networks_or_none(run, here, monkeypatch):
     """A mistake in the second leaves nothing of the first."""
-    wanted = (chosen(run, "all") * 2)[:2]
+    wanted = (select_networks(run, "all") * 2)[:2]
     written = []
 
     def place(subject, one, place, target, exports, batch):
@@ -146,21 +146,21 @@ def test_all_networks_or_none(run, here, monkeypatch):
         place.mkdir(parents=True)
         (place / "network.safetensors").touch()
         written.append(place)
-        return extract_run.Handed(one, None, target, "accuracy_top1", 0.0, 0.0, 0)
+        return extract_run.WrittenSubnet(one, None, target, "accuracy_top1", 0.0, 0.0, 0)
 
-    monkeypatch.setattr(extract_run, "_hand_over", place)
+    monkeypatch.setattr(extract_run, "_extract_and_write", place)
     with pytest.raises(RuntimeError, match="answers differently"):
-        hand_over(None, wanted, [here / "new" / "0", here / "new" / "1"])
+        extract_and_write(None, wanted, [here / "new" / "0", here / "new" / "1"])
     assert list(here.iterdir()) == []
     written.clear()
-    hand_over(None, wanted[:1], [here / "new" / "0"])
+    extract_and_write(None, wanted[:1], [here / "new" / "0"])
     assert [path.name for path in (here / "new" / "0").iterdir()] == ["network.safetensors"]
 
 
 def test_folders_are_moved_all_or_none(here, monkeypatch):
     def place(subject, one, place, target, exports, batch):
         place.mkdir(parents=True)
-        return extract_run.Handed(one, None, target, "accuracy_top1", 0.0, 0.0, 0)
+        return extract_run.WrittenSubnet(one, None, target, "accuracy_top1", 0.0, 0.0, 0)
 
     moved = []
 
@@ -170,10 +170,10 @@ def test_folders_are_moved_all_or_none(here, monkeypatch):
             raise OSError(28, "No space left on device")
         Path(place).rename(target)
 
-    monkeypatch.setattr(extract_run, "_hand_over", place)
+    monkeypatch.setattr(extract_run, "_extract_and_write", place)
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space left"):
-        hand_over(None, [None] * 3, [here / "0", here / "1", here / "2"])
+        extract_and_write(None, [None] * 3, [here / "0", here / "1", here / "2"])
     assert moved == [here / "0", here / "1"] and list(here.iterdir()) == []
 
 
@@ -189,14 +189,14 @@ def test_what_a_killed_process_left_is_removed_and_no_more(here, monkeypatch):
     def fails(*_):
         raise RuntimeError("no network")
 
-    monkeypatch.setattr(extract_run, "_hand_over", fails)
+    monkeypatch.setattr(extract_run, "_extract_and_write", fails)
     with pytest.raises(RuntimeError, match="no network"):
-        hand_over(None, [None], [here / "new"])
+        extract_and_write(None, [None], [here / "new"])
     assert {path.name for path in here.iterdir()} == set(left[1:])
 
 
 def test_a_network_extracted_before_is_named_with_what_to_say(run, capsys):
-    wanted = chosen(run, "all")[-1]
+    wanted = select_networks(run, "all")[-1]
     there = run / "subnets" / str(wanted.index)
     there.mkdir(parents=True)
     try:
@@ -218,8 +218,8 @@ def test_a_network_extracted_before_is_named_with_what_to_say(run, capsys):
         (["arch=depth_1=9", "out=x"], "gene 'depth_1' cannot be '9'"),
         (["archs=nowhere.csv", "out=x"], "is not a file"),
         (["export=tflite"], ".tflite is of no known kind; allowed: .stablehlo"),
-        (["export=onnx", "batch=0"], "batch=0 is not a number of pictures"),
-        (["task=digits"], "run= says the rest, not task=digits"),
+        (["export=onnx", "batch=0"], "batch=0 is not a number of images"),
+        (["task=digits"], "has all settings: leave task=digits out"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(run, here, capsys, words, said):
@@ -269,7 +269,7 @@ def test_networks_given_by_hand_have_latencies_of_a_recorded_device(mine):
     net = supernets.create("digits")
     hardware = configuration("extract", ["hardware=csv", "hardware.file=device.csv"])["hardware"]
     of_a_run = hardware | {"context": {"device": "latency in device.csv"}}
-    first, second = (one.metrics for one in _timed(net, of_a_run, by_hand(net.space, None, Path("mine.csv"))))
+    first, second = (one.metrics for one in _with_latencies(net, of_a_run, from_choices(net.space, None, Path("mine.csv"))))
     assert set(first) == {"latency"} and 5 < first["latency"] < 25
     assert set(second) == {"latency_predicted", "latency_measured"} and second["latency_measured"] == 10
 

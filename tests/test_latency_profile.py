@@ -13,8 +13,8 @@ from flax import nnx
 from tiny import architectures, tiny_network
 
 import nasjax
-from nasjax.cli.extraction import _rows
-from nasjax.deploy.from_run import Handed, chosen
+from nasjax.cli.extract import table_rows
+from nasjax.deploy.from_run import WrittenSubnet, select_networks
 from nasjax.hardware.devices import TimingError
 from nasjax.hardware.latency_table import extracted
 from nasjax.hardware.measurement import Latency
@@ -302,17 +302,17 @@ def test_a_run_stores_predicted_and_measured_latency(small_net, made, run):
     folder, front = run
     with (folder / "evaluations.csv").open() as file:
         rows = list(csv.DictReader(file))
-    archs = np.array([wanted.arch for i in range(len(rows)) for wanted in chosen(folder, network=i)])
+    archs = np.array([wanted.arch for i in range(len(rows)) for wanted in select_networks(folder, network=i)])
     np.testing.assert_allclose([float(row["latency_predicted"]) for row in rows], made.model.exact(archs), rtol=1e-5)
     assert any(row["latency_predicted"] != row["latency_measured"] for row in rows)
-    (wanted,) = chosen(folder)
-    handed = Handed(wanted, None, folder, "accuracy_top1", 1.0, 2.0, 3)
-    head, line = _rows([handed])
+    (wanted,) = select_networks(folder)
+    handed = WrittenSubnet(wanted, None, folder, "accuracy_top1", 1.0, 2.0, 3)
+    head, line = table_rows([handed])
     index = front.indices.tolist().index(wanted.index)
     assert head[1:3] == ["latency (ms)\npredicted", "latency (ms)\nmeasured"]
     assert line[1:3] == [format_number(front.metrics[f"latency_{name}"][index]) for name in ("predicted", "measured")]
     # A run on recorded latencies has one column of them.
-    head, line = _rows([replace(handed, wanted=replace(wanted, metrics={"latency": 3.0}))])
+    head, line = table_rows([replace(handed, wanted=replace(wanted, metrics={"latency": 3.0}))])
     assert head[1] == "latency (ms)\npredicted\nor recorded" and line[1:3] == [format_number(3.0), "–"]
 
 

@@ -155,7 +155,7 @@ def test_a_search_refuses_unknown_names_before_anything_is_timed(word, said, cap
     def never(*_):
         raise AssertionError("timed")
 
-    monkeypatch.setattr("nasjax.cli.commands.profiling", never)
+    monkeypatch.setattr("nasjax.cli.console.profiling", never)
     assert main(["search", "hardware=cpu", word, f"run={tmp_path / 'run'}"]) == 2
     assert said in capsys.readouterr().err
 

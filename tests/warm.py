@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-import nasjax.cli.commands
+import nasjax.cli.search
 import nasjax.report.plots  # noqa: F401
 from nasjax.cli import main
 from nasjax.supernets import tabular

@@ -1,4 +1,4 @@
-"""The command line's words as a configuration; a mistake in them becomes one line."""
+"""Settings on the command line (words KEY=VALUE) composed by Hydra into a configuration; mistakes are one line each."""
 
 import re
 from collections.abc import Sequence
@@ -11,85 +11,81 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nasjax.cli.keys import KEYS
+from nasjax.cli.options import COMMANDS
 from nasjax.cli.schemas import register
 from nasjax.errors import ConfigError
 
-FREE = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.")
-"""Tables to which a person may add keys."""
+FREE_KEYS = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.")
+"""How settings begin whose last part a person may choose freely."""
 
 
 def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """The composed configuration as plain data, with the keys that the command reads. Raises ConfigError in one line."""
+    """The composed configuration as plain data, with the settings that the command reads.
+
+    Raises ConfigError for words that cannot be read, unknown names and settings, and values of a wrong type.
+    """
     register()
-    for override in parsed(words):
-        check_key(command, override)
+    words = hydra_overrides(words)
+    for override in parse_overrides(words):
         if override.is_sweep_override():
             raise ConfigError(f"{override.input_line!r} names several values: add -m to run them all")
-    composed = _composed(words)
-    return {key: value for key, value in composed.items() if key in KEYS[command]}
+    composed = _compose(words)
+    return {key: value for key, value in composed.items() if key in COMMANDS[command].settings}
 
 
-def check_sweep(command: str, words: Sequence[str]) -> None:
-    """Raises ConfigError where any job of a sweep would not compose."""
+def check_sweep(overrides: Sequence[Override]) -> None:
+    """Raises ConfigError where a job of a sweep would not compose."""
     register()
-    overrides = parsed(words)
-    for override in overrides:
-        check_key(command, override)
-        if override.key_or_group == "run":
-            raise ConfigError("run= cannot be given with -m: jobs are named from their overrides")
     values = [list(o.sweep_string_iterator()) if o.is_sweep_override() else [None] for o in overrides]
     most = max(map(len, values), default=1)
     # Every value of every override once, not every combination: mistakes sit in single values.
     for i in range(most):
-        _composed([_job_word(o, column[i % len(column)]) for o, column in zip(overrides, values, strict=True)])
+        _compose([_override_of_job(o, column[i % len(column)]) for o, column in zip(overrides, values, strict=True)])
 
 
-def _job_word(override: Override, value: str | None) -> str:
+def _override_of_job(override: Override, value: str | None) -> str:
+    """An override with one value of its sweep; as it is where it is no sweep (None)."""
     return str(override.input_line) if value is None else f"{override.get_key_element()}={value}"
 
 
-def rewritten(words: Sequence[str]) -> list[str]:
-    """Words that Hydra's grammar has no place for: a class of one's own, and keys of tables with free names."""
-    rewritten = []
+def hydra_overrides(words: Sequence[str]) -> list[str]:
+    """The words in Hydra's grammar, which has no place for `supernet=module:Class`, freely named keys, and a bare `<=`."""
+    overrides = []
     for word in words:
+        key, equals, value = word.partition("=")
         if re.fullmatch(r"supernet=[\w.]+:\w+", word):
-            rewritten += ["supernet=own", f"supernet.target='{word.partition('=')[2]}'"]
-        else:
-            key, _, value = word.partition("=")
-            value = f"'{value}'" if key.startswith("supernet.needs.") and value[:1] not in ("'", '"') else value
-            value = _quoted(value) if key == "constraints" else value
-            rewritten.append(f"{'+' * word.startswith(FREE)}{key}={value}" if "=" in word else word)
-    return rewritten
+            overrides += ["supernet=own", f"supernet.target='{value}'"]
+            continue
+        if key.startswith("supernet.needs.") and value[:1] not in ("'", '"'):
+            value = f"'{value}'"
+        if key == "constraints":
+            value = _quote_constraints(value)
+        overrides.append(f"{'+' * word.startswith(FREE_KEYS)}{key}{equals}{value}")
+    return overrides
 
 
-def _quoted(constraints: str) -> str:
-    """`[latency<=5,macs<=2e8]`, or one constraint alone, as a list of quoted words: Hydra's grammar refuses a bare `<=`.
+def _quote_constraints(constraints: str) -> str:
+    """`[latency<=5,macs<=2e8]`, or one constraint alone, as a list of quoted words.
 
     Several lists, `[…],[…]`, are the values of a sweep.
     """
     if re.fullmatch(r"\[.*\]\s*,\s*\[.*\]", constraints):
-        return ",".join(_quoted(f"[{one}]") for one in re.split(r"\]\s*,\s*\[", constraints[1:-1]))
-    words = constraints.removeprefix("[").removesuffix("]").split(",")
-    return "[" + ",".join(f"'{word}'" for word in (w.strip().strip("'\"") for w in words) if word) + "]"
+        lists = re.split(r"\]\s*,\s*\[", constraints[1:-1])
+        return ",".join(_quote_constraints(f"[{words}]") for words in lists)
+    words = [word.strip().strip("'\"") for word in constraints.removeprefix("[").removesuffix("]").split(",")]
+    return "[" + ",".join(f"'{word}'" for word in words if word) + "]"
 
 
-def check_key(command: str, override: Override) -> None:
-    key = override.key_or_group.split(".")[0]
-    if key not in KEYS[command] and key.split("/")[0] != "hydra":
-        raise ConfigError(f"nasjax {command} has no setting {key!r}; allowed: {', '.join(KEYS[command])}")
-
-
-def parsed(words: Sequence[str]) -> list[Override]:
-    """Hydra's reading of the words. Raises ConfigError for a word that it cannot read."""
+def parse_overrides(words: Sequence[str]) -> list[Override]:
+    """The words as Hydra parses them. Raises ConfigError for a word that it cannot read."""
     try:
         return OverridesParser.create().parse_overrides(list(words))
     except OverrideParseException as error:
-        reason = str(error).splitlines()[1] if "=" in error.override else "it has no '='"
-        raise ConfigError(f"{error.override!r} is not of the form key=value ({reason})") from None
+        raise ConfigError(f"{error.override!r} is not of the form key=value ({str(error).splitlines()[1]})") from None
 
 
-def _composed(words: Sequence[str]) -> dict[str, Any]:
+def _compose(words: Sequence[str]) -> dict[str, Any]:
+    """All settings as plain data. Raises ConfigError in one line for what Hydra refuses."""
     try:
         with initialize_config_module("nasjax.conf", version_base="1.3"):
             return OmegaConf.to_container(compose("config", overrides=list(words)), resolve=True)  # type: ignore
@@ -98,14 +94,14 @@ def _composed(words: Sequence[str]) -> dict[str, Any]:
         allowed = [option for option in error.options or () if not option.endswith("_schema")]
         raise ConfigError(f"unknown {group} {name!r}; allowed: {', '.join(allowed) or 'none'}") from None
     except ConfigCompositionException as error:
-        raise ConfigError(_merge_mistake(error, words)) from None
+        raise ConfigError(_override_mistake(error, words)) from None
     except (HydraException, OmegaConfBaseException) as error:
         key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
         raise ConfigError(f"{key}: " * bool(key) + str(error).splitlines()[0]) from None
 
 
-def _merge_mistake(error: ConfigCompositionException, words: Sequence[str]) -> str:
-    """One line for an override that does not fit, naming the key and what is allowed."""
+def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -> str:
+    """One line for an override that Hydra could not merge: the key, and what is allowed."""
     first = str(error).splitlines()[0]
     cause = str(error.__cause__ or "").splitlines()
     if cause and "is not a ListConfig" in cause[0]:
@@ -114,8 +110,8 @@ def _merge_mistake(error: ConfigCompositionException, words: Sequence[str]) -> s
         return " ".join([first + (":" if cause else ""), *cause[:1]])
     key = first.split("'")[1]
     parent, _, _ = key.rpartition(".")
-    # What is allowed depends on the tactic that was named, not on the default one.
+    # What is allowed depends on the name chosen for the group (tactic=random), not on the default name.
     groups = [word for word in words if word.startswith(f"{parent.partition('.')[0]}=")]
-    node = OmegaConf.select(OmegaConf.create(_composed(groups)), parent) if parent else _composed([])
+    node = OmegaConf.select(OmegaConf.create(_compose(groups)), parent) if parent else _compose([])
     allowed = ", ".join(map(str, node)) if node else "none"
     return f"unknown setting {key!r}; allowed {f'in {parent}' if parent else 'here'}: {allowed}"

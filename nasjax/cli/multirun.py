@@ -1,4 +1,4 @@
-"""Sweeps: Hydra's multirun, each job a search in a folder named from its overrides; what is finished is skipped.
+"""`nasjax search -m`: a sweep by Hydra, each job a search in a folder named from its overrides; finished jobs are skipped.
 
 Jobs run one after another, or in other processes by one of Hydra's launchers (`hydra/launcher=joblib`, `submitit_local`, …).
 """
@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import re
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
@@ -17,9 +16,13 @@ from typing import Any
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from nasjax.cli.compose import parsed
+from nasjax.cli.compose import check_sweep, hydra_overrides, parse_overrides
+from nasjax.cli.failures import report_failure
+from nasjax.cli.options import COMMANDS, Arguments
+from nasjax.cli.search import run_search
 from nasjax.errors import ConfigError
 from nasjax.version import __version__
 
@@ -32,71 +35,82 @@ QUIET = (
     f"hydra.sweep.dir={SWEEPS}",
     "hydra.sweep.subdir=.",
 )
-"""Hydra leaves no folders or logs of its own: a run folder has everything."""
+"""Settings that keep Hydra from writing folders and logs of its own: a run folder has everything."""
 
 INPUTS = (("supernet", "table"), ("supernet", "checkpoint"), ("task", "path"))
 """The settings that may name a file; where it is newer than a finished job, the job is not skipped."""
 
 
-def sweep(words: Sequence[str]) -> int:
-    """Runs all jobs of a sweep with the launcher that the words choose; the worst of their exit codes."""
-    fixed = [o.key_or_group for o in parsed(words) if not o.is_sweep_override()]
+def sweep(arguments: Arguments) -> int:
+    """Runs all jobs of a sweep with the chosen launcher; returns the largest of their exit codes."""
+    words = hydra_overrides(arguments.settings)
+    overrides = parse_overrides(words)
+    _check_overrides(overrides)
+    fixed = [override.key_or_group for override in overrides if not override.is_sweep_override()]
     names = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"
     with initialize_config_module("nasjax.conf", job_name="nasjax", version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
+        hydra: Any = GlobalHydra.instance().hydra
         try:
-            batches = hydra.multirun("config", job, [*QUIET, names, *words])
-        except Exception as error:  # A launcher's own: a job's process was killed, a queue is not there.
+            batches = hydra.multirun("config", run_job, [*QUIET, names, *words])
+        except Exception as error:  # The launcher's: a job's process was killed, a queue cannot be reached.
             reason = str(error).strip().split("\n")[0]
-            print(
-                f"nasjax: the launcher failed ({type(error).__name__}: {reason}); the same command goes on", file=sys.stderr
-            )
+            failure = f"the launcher failed ({type(error).__name__}: {reason})"
+            print(f"nasjax: {failure}; the same command goes on", file=sys.stderr)
             return 1
-    ended = [job_return.return_value for job_return in chain.from_iterable(batches or ())]
-    left = [(code, line) for code, line in ended if line]
-    print(f"{len(ended) - len(left)} of {len(ended)} jobs are done; nasjax report {SWEEPS} compares them")
-    if left:
-        # Said again: some launchers keep what a job prints in files of their own.
+    results = [job.return_value for job in chain.from_iterable(batches or ())]
+    unfinished = [(code, line) for code, line in results if line]
+    print(f"{len(results) - len(unfinished)} of {len(results)} jobs are done; nasjax report {SWEEPS} compares them")
+    if unfinished:
+        # Printed again: some launchers write what a job prints to files of their own.
         print("nasjax: jobs that failed or stopped (the same command goes on with them):", file=sys.stderr)
-        print(*(f"  {line}" for _, line in left), sep="\n", file=sys.stderr)
-    return max((code for code, _ in left), default=0)
+        print(*(f"  {line}" for _, line in unfinished), sep="\n", file=sys.stderr)
+    return max((code for code, _ in unfinished), default=0)
 
 
-def job(composed: Any) -> tuple[int, str]:
-    """One search of a sweep; its exit code, and why it is not done. A failed search raises nothing: the other jobs go on."""
-    from nasjax.cli.commands import run_search
-    from nasjax.cli.keys import KEYS
+def _check_overrides(overrides: Sequence[Override]) -> None:
+    """Raises ConfigError for settings that a sweep cannot have, and where a job would not compose."""
+    keys = [override.key_or_group for override in overrides]
+    if "run" in keys:
+        raise ConfigError("run= cannot be given with -m: jobs are named from their overrides")
+    if "distributed" in keys:
+        raise ConfigError("distributed= cannot be given with -m: several processes make one search")
+    check_sweep(overrides)
 
+
+def run_job(composed: Any) -> tuple[int, str]:
+    """Runs one search of a sweep; returns its exit code, and in one line why it is not done ("" where it is).
+
+    A search that fails raises nothing, so that the other jobs go on.
+    """
     hydra_config = HydraConfig.get()
     folder = SWEEPS / job_name(hydra_config.job.override_dirname, list(hydra_config.overrides.task))
     config: Any = OmegaConf.to_container(composed, resolve=True)
     if finished(folder, config):
         print(f"{folder} is done already", flush=True)
         return 0, ""
-    # Beside other jobs every line says whose it is, and no bar is drawn.
+    # Jobs that run side by side print lines that begin with the job's name, and draw no bar.
     alone = hydra_config.runtime.choices["hydra/launcher"] == "basic"
     print(folder, flush=True)
     try:
-        arguments = {key: value for key, value in config.items() if key in KEYS["search"]} | {"run": str(folder)}
-        # A launcher's own way to start processes is none that a process of ours could go on with.
+        settings = {key: value for key, value in config.items() if key in COMMANDS["search"].settings}
+        # A launcher may have set another start method, under which a search cannot start processes.
         multiprocessing.set_start_method("spawn", force=True)
-        complete = run_search(arguments, label="" if alone else folder.name, again="the same command")
-    except (ConfigError, OSError) as error:
-        code, line = 2, f"{folder}: {error}"
+        complete = run_search(settings | {"run": str(folder)}, "" if alone else folder.name, "the same command")
     except Exception as error:
-        traceback.print_exc()
-        code, line = 1, f"{folder}: {type(error).__name__}: {error}"
-    else:
-        return 0, "" if complete else f"{folder}: stopped after minutes={config['minutes']}"
-    print(f"nasjax: {line}", file=sys.stderr, flush=True)
-    return code, line
+        code, line = report_failure(error)
+        line = f"{folder}: {line}"
+        print(f"nasjax: {line}", file=sys.stderr, flush=True)
+        return code, line
+    if complete:
+        return 0, ""
+    why = "interrupted" if config["minutes"] is None else f"stopped after minutes={config['minutes']}"
+    return 0, f"{folder}: {why}"
 
 
 def finished(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether this version has finished the run, and the files that it reads have not been written since.
+    """Whether this version of nasjax has completed the run, and the files that it read have not changed since.
 
-    Equal folder names mean equal overrides.
+    Settings need not be compared: equal folder names mean equal overrides.
     """
     summary = folder / "summary.json"
     if not summary.is_file():
@@ -104,12 +118,12 @@ def finished(folder: Path, config: Mapping[str, Any]) -> bool:
     facts = json.loads(summary.read_text())
     if facts["version"] != __version__ or not facts["complete"]:
         return False
-    named = [Path((config[group] or {}).get(key) or "") for group, key in INPUTS]
-    return all(path.stat().st_mtime_ns <= summary.stat().st_mtime_ns for path in named if path.is_file())
+    inputs = [Path((config[group] or {}).get(key) or "") for group, key in INPUTS]
+    return all(path.stat().st_mtime_ns <= summary.stat().st_mtime_ns for path in inputs if path.is_file())
 
 
 def job_name(swept: str, overrides: Sequence[str]) -> str:
-    """A folder name: the overrides that differ between jobs, and a digest of all where these alone do not tell it."""
+    """A folder name: the overrides that differ between jobs, and a digest of all where those are too long or not all."""
     every = ",".join(sorted(overrides))
     name = re.sub(r"[^\w.=,+-]+", "-", swept)[:100]
     return name if name == every else f"{name}-{sha256(every.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""Hydra's view of the tables: every entry as a schema that refuses unknown keys and wrong types."""
+"""Schemas for Hydra, made from the tables of names: they refuse unknown settings and values of a wrong type."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -28,12 +28,12 @@ GROUPS: dict[str, Mapping[str, Any]] = {
     "hardware": HARDWARE,
     "space_reduction": REDUCTIONS,
 }
-"""The groups of `conf/` and the table that each one's names come from."""
+"""The groups of `conf/`, and the table of names that belongs to each."""
 
 
 @dataclass
 class Schema:
-    """Every key of the command line; the groups' own fields come from their tables."""
+    """Every setting and its default; the fields of a group come from its table."""
 
     supernet: Any = None
     task: Any = None
@@ -58,7 +58,7 @@ class Schema:
 
 
 def register() -> None:
-    """Puts every table into Hydra's store: group `tactic`, name `concurrent_schema`, and so on."""
+    """Stores a schema for every name, where conf/ refers to it: group `tactic`, name `concurrent_schema`, and so on."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Schema)
     for group, table in GROUPS.items():
@@ -67,24 +67,28 @@ def register() -> None:
 
 
 def schema(name: str, entry: Any) -> Any:
-    """An instance of a dataclass with the entry's fields and `name`, in types that OmegaConf checks."""
+    """A dataclass with `name` and the fields and defaults of a table's entry, in types that OmegaConf checks.
+
+    `entry`: a dataclass, or an instance of one.
+    """
     default = entry() if isinstance(entry, type) else entry
     hints = get_type_hints(type(default))
     columns: list[Any] = [("name", str, name)]
     for part in fields(default):
-        value = _listed(getattr(default, part.name))
-        columns.append((part.name, _checked(hints[part.name]), field(default_factory=partial(deepcopy, value))))
+        value = _as_lists(getattr(default, part.name))
+        columns.append((part.name, _omegaconf_type(hints[part.name]), field(default_factory=partial(deepcopy, value))))
     return make_dataclass(type(default).__name__, columns)
 
 
-def _checked(hint: Any) -> Any:
-    """Tuples as lists, which OmegaConf can nest."""
+def _omegaconf_type(hint: Any) -> Any:
+    """The type in OmegaConf's terms: tuples are lists, mappings are dicts."""
     if get_origin(hint) is tuple:
-        return list[_checked(get_args(hint)[0])]  # type: ignore[misc]
+        return list[_omegaconf_type(get_args(hint)[0])]  # type: ignore[misc]
     if get_origin(hint) is Mapping:
         return dict[get_args(hint)]  # type: ignore[misc]
     return hint
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+def _as_lists(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value

@@ -32,7 +32,7 @@ from nasjax.tasks import Task
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Candidate:
     """A network to be handed over: its number, and what a run has measured of it (natural signs and units)."""
 
     index: int
@@ -41,7 +41,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class RestoredSettings:
     """A super-network, its task, and the evaluator that re-calibrates and measures its networks."""
 
     net: SuperNet
@@ -50,11 +50,11 @@ class Ready:
 
 
 @dataclass(frozen=True, eq=False)
-class Handed:
+class WrittenSubnet:
     """A network in its `folder`. `metric` on the validation examples with the super-network's batch-norm statistics
     (`before`) and with its own (`after`), as the extracted network gives it; `size` of its weights, in bytes."""
 
-    wanted: Wanted
+    wanted: Candidate
     extracted: Extracted
     folder: Path
     metric: str
@@ -63,7 +63,7 @@ class Handed:
     size: int
 
 
-def chosen(run: Path, select: str | None = None, network: int | None = None) -> list[Wanted]:
+def select_networks(run: Path, select: str | None = None, network: int | None = None) -> list[Candidate]:
     """Networks of a finished run: that of an index, or selected.
 
     `select`: `all` (of the front), `knee` (of the front), or constraints joined by commas, of whose networks the best in the
@@ -80,7 +80,7 @@ def chosen(run: Path, select: str | None = None, network: int | None = None) -> 
         last = len(finished.evaluations) - 1
         raise ConfigError(f"network={network} is not in run={run}, which has evaluations 0 to {last}")
     archs = _architectures(run)
-    return [Wanted(row.index, archs[row.index], row.metrics) for row in found]
+    return [Candidate(row.index, archs[row.index], row.metrics) for row in found]
 
 
 def _selected(run: Run, select: str) -> list[Network]:
@@ -118,7 +118,7 @@ def _architectures(run: Path) -> dict[int, tuple[int, ...]]:
         store.close()
 
 
-def by_hand(space: SearchSpace, words: str | None, file: Path | None) -> list[Wanted]:
+def from_choices(space: SearchSpace, words: str | None, file: Path | None) -> list[Candidate]:
     """Architectures that a person names: `depth_1=2,kernel_1_1=3,…`, or the rows of a CSV with a column for each gene.
 
     Raises ConfigError for what is no architecture of the space.
@@ -133,10 +133,10 @@ def by_hand(space: SearchSpace, words: str | None, file: Path | None) -> list[Wa
             archs = [space.encode(named).tolist()]
         except ConfigError as error:
             raise ConfigError(f"arch: {error}") from None
-    return [Wanted(i, tuple(arch), {}) for i, arch in enumerate(archs)]
+    return [Candidate(i, tuple(arch), {}) for i, arch in enumerate(archs)]
 
 
-def ready(config: Mapping[str, Any], run: Path | None = None) -> Ready:
+def restore(config: Mapping[str, Any], run: Path | None = None) -> RestoredSettings:
     """What settings name. Raises ConfigError where it is no super-network, or is not what a `run` was measured with."""
     net = supernets.create(seed=config["seed"], **config["supernet"])
     if not isinstance(net, SuperNet):
@@ -147,17 +147,17 @@ def ready(config: Mapping[str, Any], run: Path | None = None) -> Ready:
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"]).bind(net, task)
     if run is not None and digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
         raise ConfigError(f"run={run} was measured with other weights or data than are there now: put those back")
-    return Ready(net, task, evaluator)
+    return RestoredSettings(net, task, evaluator)
 
 
-def hand_over(
-    subject: Ready,
-    wanted: Sequence[Wanted],
+def extract_and_write(
+    restored: RestoredSettings,
+    wanted: Sequence[Candidate],
     folders: Sequence[Path],
     exports: Sequence[str] = (),
     batch: int | None = None,
-    progress: Callable[[int, Handed], None] = lambda done, handed: None,
-) -> list[Handed]:
+    progress: Callable[[int, WrittenSubnet], None] = lambda done, handed: None,
+) -> list[WrittenSubnet]:
     """Writes each network into its folder, with files of the suffixes in `exports`; all of them, or none.
 
     Every file answers right in a process of its own before any folder is there. `progress(done, last)` is called after
@@ -174,7 +174,7 @@ def hand_over(
     found = []
     try:
         for done, (one, target) in enumerate(zip(wanted, folders, strict=True), 1):
-            found.append(_hand_over(subject, one, staging / str(done), target, exports, batch))
+            found.append(_extract_and_write(restored, one, staging / str(done), target, exports, batch))
             progress(done, found[-1])
         _move({staging / str(done): handed.folder for done, handed in enumerate(found, 1)})
     finally:
@@ -212,20 +212,20 @@ def _clear(parent: Path) -> None:
             continue
 
 
-def _hand_over(
-    subject: Ready, wanted: Wanted, place: Path, target: Path, exports: Sequence[str], batch: int | None
-) -> Handed:
+def _extract_and_write(
+    restored: RestoredSettings, wanted: Candidate, place: Path, target: Path, exports: Sequence[str], batch: int | None
+) -> WrittenSubnet:
     """Writes a network to `place`, from where it goes to `target`."""
-    net, task, size = subject.net, subject.task, subject.evaluator.batch
-    extracted = extract_subnet(net, subject.evaluator, wanted.arch, task.validation.take(slice(size)).inputs)
+    net, task, size = restored.net, restored.task, restored.evaluator.batch
+    extracted = extract_subnet(net, restored.evaluator, wanted.arch, task.validation.take(slice(size)).inputs)
     extracted.save(place, exports, batch)
     before, after = validation_metrics([extract(net, wanted.arch), extracted.network], task, size)
     metric = task.objectives[0].name
     weights = (place / "network.safetensors").stat().st_size
-    return Handed(wanted, extracted, target, metric, before[metric], after[metric], weights)
+    return WrittenSubnet(wanted, extracted, target, metric, before[metric], after[metric], weights)
 
 
-def taken_up(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, float]:
+def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, float]:
     """The network in a folder that `nasjax extract` or `nasjax train` wrote, and its task's first metric on validation data.
 
     Raises ConfigError where the folder has none, or where the examples of `config` are not those that it takes.

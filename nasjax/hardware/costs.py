@@ -71,9 +71,9 @@ class CostTable:
 def cost_tables(net: SuperNet) -> dict[str, CostTable]:
     """The tables of every exact cost.
 
-    `macs`: multiply-accumulates of one example, repeated stages running `net.steps` times; `params`: weights without statistics;
-    `model_size`: bytes of all that is kept; `memory`: the peak of the bytes that one example's activations take, see
-    `jaxpr_memory`.
+    `macs`: multiply-accumulates of one example, repeated stages running `net.steps` times; `params`: weights without
+    statistics; `model_size`: bytes of all that is kept; `memory`: the peak of the bytes that one example's activations take,
+    see `jaxpr_memory`.
 
     An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read. A stage's table has the host genes
     as its first axes, unless the cost is the same for all their options.

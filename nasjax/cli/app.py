@@ -1,0 +1,118 @@
+"""The program `nasjax`: parses its arguments, runs one command, and turns errors into exit codes.
+
+Nothing here imports JAX or Hydra, so that `--help` and completion in the shell are quick: a command's own module is
+imported when the command runs.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from nasjax.cli.failures import INTERRUPTED, report_failure
+from nasjax.cli.options import COMMANDS, Arguments, Command, group_names, read_words
+from nasjax.version import __version__
+
+DESCRIPTION = "Searches super-networks for their Pareto-optimal sub-networks."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    0: done; 1: a bug of nasjax; 2: invalid settings, or a problem with a file or disk; 130: interrupted.
+    """
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # The shell asks for completions: they are printed, and the process exits.
+        import argcomplete
+
+        argcomplete.autocomplete(parser, default_completer=_completer)  # type: ignore[arg-type]
+    parsed = parser.parse_args(arguments)
+    command = COMMANDS[parsed.command]
+    try:
+        multirun = getattr(parsed, "multirun", False)
+        handler = _load_handler(command.multirun_handler if multirun else command.handler)
+        return handler(_read_arguments(command, parsed))
+    except KeyboardInterrupt:
+        print("nasjax: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        code, line = report_failure(error)
+        print(f"nasjax: {line}", file=sys.stderr)
+        return code
+
+
+def _load_handler(name: str) -> Callable[[Arguments], int]:
+    """The function that `module:function` names."""
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nasjax", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS.values():
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary,
+            epilog=_help_of_keys(command),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _add_arguments(subparser, command)
+    return parser
+
+
+def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
+    if command.multirun_handler:
+        parser.add_argument(
+            "-m", "--multirun", action="store_true", help="run every combination of listed values, as in seed=0,1,2"
+        )
+    for flag in command.flags:
+        parser.add_argument(f"--{flag.key}", metavar=flag.value, help=flag.help)
+    metavar, text = "KEY=VALUE", "the keys are listed below"
+    if command.paths is not None and command.paths.among_words:
+        metavar, text = f"{command.paths.name} | KEY=VALUE", f"{command.paths.help}; {text}"
+    elif command.paths is not None:
+        number = "+" if command.paths.several else 1
+        parser.add_argument("paths", nargs=number, metavar=command.paths.name, help=command.paths.help)
+    if command.keys:
+        parser.add_argument("words", nargs="+" if command.words_required else "*", metavar=metavar, help=text)
+
+
+def _help_of_keys(command: Command) -> str:
+    """What `--help` says of the command's options and settings, and of the names that a setting may have."""
+    lines = []
+    if command.options:
+        heads = [f"{option.key}={option.value}" for option in command.options]
+        width = max(map(len, heads))
+        rows = [f"  {head:<{width}}  {option.help}" for head, option in zip(heads, command.options, strict=True)]
+        lines += ["options of this command:", *rows, ""]
+    if command.settings:
+        groups = {group: names for group, names in group_names().items() if group in command.settings}
+        others = [key for key in command.settings if key not in groups]
+        lines += ["settings:", *(f"  {group}={'|'.join(names)}" for group, names in groups.items())]
+        lines += [f"  {', '.join(f'{key}=…' for key in others)}"] * bool(others)
+    return "\n".join(lines).replace("%", "%%")
+
+
+def _read_arguments(command: Command, parsed: argparse.Namespace) -> Arguments:
+    """The arguments as a command takes them. Raises ConfigError for an unknown key."""
+    arguments = read_words(command, getattr(parsed, "words", []))
+    flags = {flag.key: getattr(parsed, flag.key) for flag in command.flags}
+    return Arguments(
+        settings=arguments.settings,
+        options={**arguments.options, **{key: value for key, value in flags.items() if value}},
+        paths=(*getattr(parsed, "paths", ()), *arguments.paths),
+    )
+
+
+def _completer(prefix: str, action: argparse.Action, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """Completions of one word, called by argcomplete."""
+    from nasjax.cli.complete import complete_path, complete_word
+
+    if action.dest == "words":
+        return complete_word(COMMANDS[parsed_args.command], prefix, group_names())
+    return complete_path(prefix)

@@ -1,0 +1,124 @@
+"""What the commands share while they run: progress on the terminal, several processes, JAX's settings."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nasjax.errors import ConfigError
+from nasjax.hardware.profile import Profile
+from nasjax.hardware.profiling import profiling
+from nasjax.host import cache_folder
+from nasjax.searches.loop import Progress as SearchProgress
+from nasjax.supernets import SuperNet
+
+
+class ProgressBar:
+    """Progress on the error output: a bar on a terminal, else (or with a `label`) a plain line for each update.
+
+    `things` names what is counted, `value` the number shown beside the count. Used in a `with` statement.
+    """
+
+    def __init__(self, things: str, value: str, planned: int | None = None, label: str = ""):
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]} {task.fields[value]}"))
+        self._plain = bool(label) or not sys.stderr.isatty()
+        self._prefix = f"{label}: " if label else ""
+        # Drawn at updates only: a thread that redraws the bar would disturb what is timed.
+        self._bar = Progress(
+            *(TextColumn("{task.description}"), *columns, TimeRemainingColumn()),
+            console=Console(stderr=True),
+            disable=self._plain,
+            auto_refresh=False,
+        )
+        self._task = self._bar.add_task(things, total=planned, name=value, value="…")
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, done: int, planned: int, value: float) -> None:
+        """Shows that `done` of `planned` are finished, and the value."""
+        self._bar.update(self._task, completed=done, total=planned, value=f"{value:.5g}", refresh=True)
+        if self._plain:
+            task = self._bar.tasks[0]
+            left = task.time_remaining
+            remaining = "" if left is None else f", {timedelta(seconds=round(left))} left"
+            line = f"{self._prefix}{done}/{planned}, {task.fields['name']} {value:.5g}{remaining}"
+            print(line, file=sys.stderr, flush=True)
+
+    def print(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.console.print(f"{self._prefix}{line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def run_with_progress(steps: Iterator[SearchProgress], planned: int, label: str = "") -> None:
+    """Runs a search to its end under a progress bar; see `ProgressBar` for the `label`."""
+    waiting = 0
+    with ProgressBar("evaluations", "hypervolume", planned, label) as bar:
+        for now in steps:
+            if not now.waiting:
+                bar.update(now.done, now.planned, now.hypervolume)
+            elif now.waiting != waiting:
+                bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
+            waiting = now.waiting
+
+
+def profile_with_progress(net: SuperNet, hardware: Mapping[str, Any], label: str = "") -> Profile:
+    """Profiles a super-network on hardware under a progress bar, and prints what the profile says of itself.
+
+    Timings are kept in `hardware.file`, by default in the cache folder of this machine.
+    """
+    if hardware["name"] != "csv" and hardware["file"] is None:
+        hardware = {**hardware, "file": str(cache_folder() / "latency.jsonl")}
+    steps = profiling(net, hardware)
+    with ProgressBar("timed", "ms", label=label) as bar:
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as end:
+                profile: Profile = end.value
+                break
+            bar.update(now.done, now.planned, now.milliseconds)
+    print(f"{label}: {profile.summary()}" if label else profile.summary(), flush=True)
+    return profile
+
+
+def join_processes(distributed: list[str] | None) -> None:
+    """Joins this process to the others of a search: `[HOST:PORT,NUMBER,INDEX]`, or `[auto]` on a known cluster.
+
+    Raises ConfigError for a list of another form, and where the processes cannot be reached.
+    """
+    if distributed is None:
+        return
+    address, *numbers = distributed or [""]
+    explicit = len(numbers) == 2 and all(number.isdigit() for number in numbers)
+    if not explicit and distributed != ["auto"]:
+        raise ConfigError(
+            f"distributed=[{','.join(distributed)}] must be [auto] or [HOST:PORT,NUMBER,INDEX]: where the first process "
+            "listens, how many processes there are, and which of them this one is, counted from 0"
+        )
+    arguments: dict[str, Any] = {}
+    if explicit:
+        arguments = {"coordinator_address": address, "num_processes": int(numbers[0]), "process_id": int(numbers[1])}
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"distributed=[{','.join(distributed)}]: {str(error).splitlines()[0]}") from error
+
+
+def prepare_jax() -> None:
+    """Turns on the persistent compilation cache (where JAX_COMPILATION_CACHE_DIR says, if set) and the log on stderr."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("nasjax").setLevel(logging.INFO)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,0 +1,37 @@
+"""`nasjax evaluate`: measures given architectures."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from nasjax.cli.compose import configuration
+from nasjax.cli.console import prepare_jax
+from nasjax.cli.options import Arguments
+from nasjax.errors import ConfigError
+from nasjax.report.terminal import text_table
+from nasjax.runs.folder import read_settings, write_table
+from nasjax.searches.evaluate import evaluate_table
+
+
+def evaluate(arguments: Arguments) -> int:
+    """Runs `nasjax evaluate`: measures the architectures of a CSV file, or of the front of a run."""
+    options, settings = arguments.options, arguments.settings
+    archs = options.get("archs")
+    if "run" in options:
+        if settings:
+            raise ConfigError(f"run={options['run']} says what is evaluated: {settings[0]} cannot be given with it")
+        config = read_settings(Path(options["run"]))
+        archs = archs or str(Path(options["run"]) / "pareto.csv")
+    else:
+        config = configuration("evaluate", settings)
+    if archs is None:
+        raise ConfigError("nasjax evaluate needs archs=FILE.csv, with a column for each gene, or run=FOLDER")
+    prepare_jax()
+    header, rows = evaluate_table(config, Path(archs), options.get("split", "validation"))
+    out = Path(options.get("out", "evaluated.csv"))
+    write_table(out, header, rows)
+    shown = [i for i, name in enumerate(header) if isinstance(rows[0][i], float) and not name.endswith("_se")]
+    table = [[str(number), *(f"{row[i]:.5g}" for i in shown)] for number, row in enumerate(rows)]
+    Console().print(text_table([["row", *(header[i] for i in shown)], *table]))
+    print(f"Written to {out}")
+    return 0

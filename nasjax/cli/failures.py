@@ -1,0 +1,22 @@
+"""What an error means for the command line: its exit code and the line that is printed."""
+
+import traceback
+
+from nasjax.errors import ConfigError
+
+INVALID = 2
+BUG = 1
+INTERRUPTED = 130
+
+
+def report_failure(error: Exception) -> tuple[int, str]:
+    """Exit code and one line for an error; for a bug of nasjax its traceback is printed first.
+
+    Invalid settings (ConfigError) and problems with files or disks (OSError) exit with 2, everything else with 1.
+    """
+    if isinstance(error, ConfigError):
+        return INVALID, str(error)
+    if isinstance(error, OSError):
+        return INVALID, f"{error.filename or 'the file system'}: {error.strerror or error}"
+    traceback.print_exception(error)
+    return BUG, f"this is a bug of nasjax, please report the traceback above ({type(error).__name__})"

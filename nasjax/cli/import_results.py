@@ -1,0 +1,29 @@
+"""`nasjax import-results`: result tables of DyNAS-T as a table that can be searched."""
+
+import re
+from pathlib import Path
+
+from nasjax import supernets
+from nasjax.cli.compose import configuration
+from nasjax.cli.options import Arguments, new_file
+from nasjax.errors import ConfigError
+from nasjax.runs.folder import write_table
+from nasjax.searches import dynast
+
+
+def import_results(arguments: Arguments) -> int:
+    """Runs `nasjax import-results`."""
+    if not arguments.paths:
+        raise ConfigError("nasjax import-results needs at least one result table of DyNAS-T")
+    out = new_file(arguments.options.get("out", "imported.csv"))
+    net = None
+    if arguments.settings:
+        net = supernets.abstract(**configuration("import-results", arguments.settings)["supernet"])
+    table = dynast.import_results([Path(file) for file in arguments.paths], net)
+    write_table(out, table.header, table.rows)
+    for remark in table.remarks:
+        print(remark[0].upper() + remark[1:] + ".")
+    print(f"{table.evaluations} evaluations of {len(table.rows)} networks, {len(table.genes)} genes.")
+    patterns = ",".join(dict.fromkeys(re.sub(r"(?<=_)\d+(_\d+)?$", "*", gene) for gene in table.genes))
+    print(f"Table: {out}. To search it: supernet=tabular supernet.table={out} supernet.genes=[{patterns}]")
+    return 0

@@ -1,0 +1,222 @@
+"""Every command of nasjax, stated once: its summary, the settings that it reads, its own options, and its handler.
+
+The parser, `--help`, completion and the check of keys are derived from this table. Settings are Hydra's (the files in
+conf/); options are keys of one command that are not settings, such as `out=FILE.csv`. Both are written KEY=VALUE.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from nasjax.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Option:
+    """A key of one command: `key=value`, where `value` says in capitals what is expected, and `help` what it is for."""
+
+    key: str
+    value: str
+    help: str
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the value is a file or folder."""
+        return self.value.startswith(("FILE", "FOLDER"))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Files or folders that a command takes without a key: before its KEY=VALUE words, or `among_words`."""
+
+    name: str
+    help: str
+    several: bool = True
+    among_words: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command. `handler` is the function that runs it as `module:function`, `multirun_handler` the one for `-m`."""
+
+    name: str
+    summary: str
+    handler: str
+    settings: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    flags: tuple[Option, ...] = ()
+    paths: Paths | None = None
+    words_required: bool = False
+    multirun_handler: str = ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of its KEY=VALUE words: the options, then the settings."""
+        return (*(option.key for option in self.options), *self.settings)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a command: `settings` for Hydra (words KEY=VALUE), values of its own `options`, and `paths`."""
+
+    settings: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+
+
+COMMANDS: Mapping[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            name="search",
+            summary="find the Pareto front of a super-network's sub-networks",
+            handler="nasjax.cli.search:search",
+            multirun_handler="nasjax.cli.multirun:sweep",
+            settings=(
+                *("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "hardware", "objectives"),
+                *("constraints", "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start"),
+                *("space_reduction", "distributed", "experiment", "debug"),
+            ),
+        ),
+        Command(
+            name="train",
+            summary="train a super-network, or train an extracted network on, and write the weights",
+            handler="nasjax.cli.train:train",
+            settings=("supernet", "subnet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
+        ),
+        Command(
+            name="import",
+            summary="convert published weights to a safetensors file",
+            handler="nasjax.cli.import_weights:import_weights",
+            settings=("supernet",),
+            options=(Option("out", "FILE", "the file to write; by default NAME.safetensors, NAME the super-network's"),),
+            paths=Paths(
+                "CHECKPOINT", "a PyTorch state dict (.pth), or safetensors, with the published names", several=False
+            ),
+        ),
+        Command(
+            name="import-results",
+            summary="convert result tables of DyNAS-T to a table that can be searched",
+            handler="nasjax.cli.import_results:import_results",
+            settings=("supernet",),
+            options=(Option("out", "FILE.csv", "the table to write; by default imported.csv"),),
+            paths=Paths(
+                "FILE.csv",
+                "result tables, joined into one table; supernet=NAME where the architectures are Once-for-All's",
+                among_words=True,
+            ),
+            words_required=True,
+        ),
+        Command(
+            name="extract",
+            summary="extract sub-networks of a finished search, or given ones, verify them, and export them",
+            handler="nasjax.cli.extract:extract",
+            settings=("supernet", "task", "evaluator", "hardware", "seed", "experiment"),
+            options=(
+                Option("run", "FOLDER", "the search whose networks are extracted; without it, settings and arch= or archs="),
+                Option("network", "INDEX", "the network with this index in evaluations.csv"),
+                Option("select", "RULE", "knee or all (of the front), or the best within constraints, as in macs<=2e5"),
+                Option("arch", "GENE=OPTION,…", "a network by its genes"),
+                Option("archs", "FILE.csv", "networks by their genes, a column for each"),
+                Option("out", "FOLDER", "where to write; by default subnets/INDEX in the folder of the search"),
+                Option("export", "FORMATS", "further files to write: some of stablehlo,onnx,pth,safetensors"),
+                Option("batch", "NUMBER", "the fixed batch size of StableHLO and ONNX files; by default any"),
+                Option("subnet", "FOLDER", "a network that was extracted before, or trained on, to export"),
+            ),
+            words_required=True,
+        ),
+        Command(
+            name="evaluate",
+            summary="measure given architectures",
+            handler="nasjax.cli.evaluate:evaluate",
+            settings=("supernet", "task", "evaluator", "seed", "experiment", "debug"),
+            options=(
+                Option("archs", "FILE.csv", "architectures, a column for each gene; by default the front of run="),
+                Option("out", "FILE.csv", "the table to write; by default evaluated.csv"),
+                Option("run", "FOLDER", "a search whose settings are used; no other settings are then given"),
+                Option("split", "SPLIT", "the data to measure on: validation (by default) or test"),
+            ),
+            words_required=True,
+        ),
+        Command(
+            name="latency",
+            summary="time a super-network on hardware, and say how well latencies are then estimated",
+            handler="nasjax.cli.latency:latency",
+            settings=("supernet", "hardware", "seed"),
+            options=(
+                Option("out", "FILE.csv", "a table of the latencies to write, which hardware=csv reads"),
+                Option("samples", "NUMBER", "random networks whose estimated latencies are added to the table"),
+            ),
+            words_required=True,
+        ),
+        Command(
+            name="report",
+            summary="write the page, plots and table of a run anew; compare several runs",
+            handler="nasjax.cli.report:report",
+            flags=(Option("out", "FOLDER", "where a comparison is written; by default the first of the folders"),),
+            paths=Paths("RUN", "a run folder; several, or a folder of them, are compared"),
+        ),
+        Command(
+            name="list",
+            summary="list every name that a setting may have, with a line on each",
+            handler="nasjax.cli.list_names:list_names",
+        ),
+    )
+}
+
+
+def group_names() -> dict[str, list[str]]:
+    """The names in conf/ by group (supernet, task, …), read without importing what they stand for."""
+    folders = [folder for folder in files("nasjax.conf").iterdir() if folder.is_dir() and folder.name != "__pycache__"]
+    names = {folder.name: sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")) for folder in folders}
+    return dict(sorted(names.items()))
+
+
+def read_words(command: Command, words: Sequence[str]) -> Arguments:
+    """Sorts words into settings, the command's options (the last of equal keys counts) and paths.
+
+    Raises ConfigError for a word without `=`, and for a key that the command does not have.
+    """
+    own = {option.key for option in command.options}
+    settings: list[str] = []
+    options: dict[str, str] = {}
+    paths: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if command.paths is not None and command.paths.among_words and (not equals or Path(word).is_file()):
+            paths.append(word)
+        elif equals and key in own:
+            options[key] = value
+        else:
+            _check_setting(command, word)
+            settings.append(word)
+    return Arguments(tuple(settings), options, tuple(paths))
+
+
+def _check_setting(command: Command, word: str) -> None:
+    """Raises ConfigError for a word that sets none of the command's settings (Hydra's own, `hydra/…`, are let through)."""
+    if "=" not in word and not word.startswith("~"):  # `~key` is Hydra's sign for removing a key.
+        raise ConfigError(f"{word!r} is not of the form key=value (it has no '=')")
+    key = word.partition("=")[0].strip().lstrip("+~").partition("@")[0].partition(".")[0]
+    if key not in command.settings and key.partition("/")[0] != "hydra":
+        raise ConfigError(f"nasjax {command.name} has no setting {key!r}; allowed: {', '.join(command.keys)}")
+
+
+def whole_number(options: Mapping[str, str], key: str, least: int, meaning: str) -> int | None:
+    """The value of an option as a whole number, None where it is not given. Raises ConfigError below `least`."""
+    if key not in options:
+        return None
+    if not options[key].isdecimal() or int(options[key]) < least:
+        raise ConfigError(f"{key}={options[key]} is not {meaning}")
+    return int(options[key])
+
+
+def new_file(path: str | Path) -> Path:
+    """The file that `out=` names. Raises ConfigError where it exists, or its folder does not."""
+    out = Path(path)
+    if out.exists():
+        raise ConfigError(f"out={out} exists already; name another file, or remove it")
+    if not out.parent.is_dir():
+        raise ConfigError(f"out={out}: there is no folder {out.parent}")
+    return out

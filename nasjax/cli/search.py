@@ -1,0 +1,137 @@
+"""`nasjax search`: one search, with progress, the front as a table, and the report."""
+
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from nasjax import supernets, tasks
+from nasjax.cli.compose import configuration
+from nasjax.cli.console import join_processes, prepare_jax, profile_with_progress, run_with_progress
+from nasjax.cli.failures import INTERRUPTED
+from nasjax.cli.options import Arguments
+from nasjax.errors import ConfigError
+from nasjax.hardware.profile import check_energy
+from nasjax.objectives import COSTS, TIMINGS, listed, measurable, parse_goals
+from nasjax.report import read_run, write_report
+from nasjax.report.terminal import front_table
+from nasjax.runs.folder import new_path
+from nasjax.searches.loop import searching
+from nasjax.searches.problem import SelfMeasuring, follow
+from nasjax.supernets import SuperNet
+from nasjax.tasks import Task
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error codes of a disk, a quota or a file that is full."""
+
+
+def search(arguments: Arguments) -> int:
+    """Runs `nasjax search` without `-m`."""
+    run_search(configuration("search", arguments.settings))
+    return 0
+
+
+def run_search(config: dict[str, Any], label: str = "", resume: str | None = None) -> bool:
+    """Searches as configured, shows progress, prints the front, writes the report; returns whether the search is complete.
+
+    With a `label` (a job beside others) plain lines that begin with it are printed, and no table. `resume` is the command
+    that continues the search, by default the same command with `run=`.
+
+    Raises ConfigError for invalid settings, where every evaluation failed, and where the disk is full (nothing is then
+    half-written, and the line says how to continue). Raises SystemExit after Ctrl-C, once the front so far is shown.
+    """
+    run = Path(config["run"] or new_path(config["supernet"]["name"]))
+    resume = resume or f"the same command with run={run}"
+    try:
+        return _run_search(config | {"run": run}, label, resume)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        what = f"disk full while writing {error.filename or 'to it'}"
+        raise ConfigError(f"{what}: make room; {resume} goes on from what is stored") from error
+
+
+def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
+    join_processes(config.get("distributed"))
+    prepare_jax()
+    net = supernets.create(seed=config["seed"], **config["supernet"])
+    task = tasks.create(**config["task"]) if isinstance(net, SuperNet) else None
+    if jax.process_index():
+        follow(net, task, config["evaluator"])
+        print(f"Process {jax.process_index()} of {jax.process_count()} has done its part")
+        return True
+    settings = {key: value for key, value in config.items() if key not in ("supernet", "task", "distributed")}
+    if settings["hardware"] is not None and isinstance(net, SuperNet):
+        _check_metrics(task, settings)  # Profiling takes long.
+        shapes = net.shapes(1 if task is None else task.steps)
+        settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
+    interrupted = _search_until_interrupted(net, task, settings, label, resume)
+    complete = _print_results(settings, interrupted, label, resume)
+    if interrupted and not label:
+        raise SystemExit(INTERRUPTED)
+    return complete
+
+
+def _check_metrics(task: Task | None, settings: dict[str, Any]) -> None:
+    """Raises ConfigError where an objective or a constraint names a metric that nothing here can measure."""
+    objectives, constraints = listed("objectives", settings["objectives"]), settings["constraints"]
+    check_energy((*objectives, *constraints), settings["hardware"])
+    if task is not None:
+        known = {objective.name: objective for objective in task.objectives} | COSTS | TIMINGS
+        parse_goals(objectives, constraints, measurable(dict.fromkeys(known, (0.0, 1.0)), known))
+
+
+def _search_until_interrupted(
+    net: SuperNet | SelfMeasuring, task: Task | None, settings: dict[str, Any], label: str, resume: str
+) -> bool:
+    """Runs the search; whether it was interrupted (Ctrl-C). The front of what was measured until then is written."""
+    try:
+        run_with_progress(searching(net, task, **settings), settings["evaluations"], label)
+        return False
+    except KeyboardInterrupt:
+        if jax.process_count() > 1:  # The front is measured by all processes together: one alone cannot.
+            print(f"Stopping: what was measured is stored; {resume} goes on", file=sys.stderr)
+            raise
+        print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
+        run_with_progress(searching(net, task, **(settings | {"minutes": 0})), settings["evaluations"], label)
+        return True
+
+
+def _print_results(settings: dict[str, Any], interrupted: bool, label: str, resume: str) -> bool:
+    """Writes the report and prints the front with remarks, or one line with a `label`; whether the search is complete."""
+    run = read_run(settings["run"])
+    if not run.evaluations:
+        print(f"Nothing was measured; {resume} goes on.")
+        return False
+    page = write_report(settings["run"])
+    done, complete = run.summary["evaluations"], run.summary["complete"]
+    if label:
+        print(f"{label}: done, {done} evaluations, hypervolume {run.summary['hypervolume'][-1]:.5g}, {page}", flush=True)
+        return complete
+    console = Console()
+    console.print(front_table(run))
+    for remark in _remarks(run.summary, settings, interrupted, resume):
+        console.print(remark)
+    console.print(f"Report: {page}", soft_wrap=True)
+    if run.summary["failed"] == done and not interrupted:
+        raise ConfigError("every evaluation failed; what is wrong is above, or in evaluations.csv")
+    return complete
+
+
+def _remarks(summary: dict[str, Any], settings: dict[str, Any], interrupted: bool, resume: str) -> Sequence[str]:
+    """What a person should know of a search that stopped early, or whose evaluations failed or broke a constraint."""
+    remarks = []
+    done, planned = summary["evaluations"], settings["evaluations"]
+    if interrupted or (settings["minutes"] is not None and done < planned):
+        remarks.append(f"{done} of {planned} evaluations; {resume} goes on.")
+    elif done < planned:
+        remarks.append(f"The space holds no more than these {done} networks.")
+    if failed := summary["failed"]:
+        remarks.append(f"{failed} evaluation{'s' * (failed > 1)} failed: a metric was not finite.")
+    if limits := summary.get("constraints"):
+        remarks.append(f"{summary['infeasible']} of {done} evaluations broke a constraint ({', '.join(limits)}).")
+    return remarks

@@ -1,0 +1,30 @@
+"""`nasjax train`: trains a super-network, or a network that was extracted."""
+
+from pathlib import Path
+
+from nasjax.cli.compose import configuration
+from nasjax.cli.console import ProgressBar, prepare_jax
+from nasjax.cli.options import Arguments
+from nasjax.errors import ConfigError
+from nasjax.runs.folder import new_path
+from nasjax.training.run import train_run
+
+
+def train(arguments: Arguments) -> int:
+    """Runs `nasjax train`."""
+    config = configuration("train", arguments.settings)
+    prepare_jax()
+    extracted = config["subnet"] is not None
+    if extracted and any(word.startswith("supernet") for word in arguments.settings):
+        raise ConfigError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
+    folder = Path(config.pop("run") or new_path("train-subnet" if extracted else f"train-{config['supernet']['name']}"))
+    command = " ".join(["nasjax train", *(word for word in arguments.settings if not word.startswith("run="))])
+    with ProgressBar("epochs", "loss") as bar:
+        record = train_run(folder, config, command, bar.update)
+    for name, scores in record["scores"].items():
+        print(f"{name}: {record['metric']} " + ", ".join(f"{split} {value:.4g}" for split, value in scores.items()))
+    if extracted:
+        print(f'Network: {folder}; nasjax.load("{folder}") reads it')
+    else:
+        print(f"Weights: {folder / 'supernet.safetensors'}")
+    return 0
