@@ -16,7 +16,7 @@ from nasjax.types import Population
 
 def by_resolution(net: SuperNet, archs: Population) -> Iterator[tuple[int | None, Int[np.ndarray, " rows"]]]:
     """Each resolution that occurs, with the rows of `archs` that have it; (None, all rows) where it is not elastic."""
-    sizes = np.array([net.resolution(arch) or 0 for arch in archs])
+    sizes = np.array([net.resolution(arch) or 0 for arch in np.asarray(archs)])
     for size in np.unique(sizes):
         yield int(size) or None, np.flatnonzero(sizes == size)
 

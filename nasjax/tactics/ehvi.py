@@ -102,8 +102,8 @@ class Ehvi:
         inner, draw, near = jax.random.split(key, 3)
         # One shape, one compilation, however few there are.
         known = np.resize(best(state), (FRONT, len(space.genes)))
-        near, half = space.mutate(near, known, 2 / len(space.genes)), -(-problem.algorithm.population // 2)
-        start = np.resize(np.concatenate([known[:half], np.asarray(near)]), (2 * half, known.shape[1]))
+        mutants, half = space.mutate(near, known, 2 / len(space.genes)), -(-problem.algorithm.population // 2)
+        start = np.resize(np.concatenate([known[:half], np.asarray(mutants)]), (2 * half, known.shape[1]))
         score, goals = scored(problem), len(problem.reference)
         found = evolve(problem.algorithm, space, score, models, inner, self.generations, start, goals)
         return _pool(space, draw, found.archs, jnp.asarray(known))
