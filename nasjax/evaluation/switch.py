@@ -157,7 +157,7 @@ def _outer(inner: tuple[int, ...], options: tuple[tuple[Any, ...], ...]) -> list
 
 def _place(stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Array, " inner"]]:
     """Which branch a stage's choice is, the last gene varying fastest and the last branch skipping it; its inner genes."""
-    own = choice if stage.gate is None else choice[1:]
+    own: list[int | Array] = list(choice if stage.gate is None else choice[1:])
     place = jnp.int32(0)
     for gene, index in enumerate(own):
         if gene not in stage.sizes_only:

@@ -189,6 +189,21 @@ def _gather(graph: Graph, equation: Any, value: Tensor, indices: np.ndarray) -> 
     return _reshape(graph, equation, _strided_slice(graph, value, shape, start, stop, (1,) * len(shape)))
 
 
+def _unstack(graph: Graph, equation: Any, value: Tensor) -> list[Value]:
+    """Every slice along one axis, without that axis, as `q, k, v = x` takes them (JAX 0.11 and later)."""
+    shape, axis = equation.invars[0].aval.shape, equation.params["axis"]
+    parts: list[Value] = []
+    for index in range(shape[axis]):
+        start = [index if i == axis else 0 for i in range(len(shape))]
+        stop = [index + 1 if i == axis else n for i, n in enumerate(shape)]
+        parts.append(_reshape(graph, equation, _strided_slice(graph, value, shape, start, stop, (1,) * len(shape))))
+    return parts
+
+
+def _log2(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    return _elementwise("Div")(graph, equation, _chain("Log")(graph, equation, value), np.asarray(np.log(2), np.float32))
+
+
 def _pad(graph: Graph, equation: Any, value: Tensor, fill: np.ndarray) -> Tensor:
     rows = _by_axis(equation.params["padding_config"], value.channels_first)
     if any(interior for _, _, interior in rows) or min(min(low, high) for low, high, _ in rows) < 0:
@@ -281,11 +296,12 @@ def _max_pool(graph: Graph, equation: Any, value: Tensor) -> Tensor:
     )
 
 
-OPERATORS: dict[str, Callable[..., Value]] = {
+OPERATORS: dict[str, Callable[..., Value | list[Value]]] = {
     **{name.lower(): _elementwise(name) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")},
     **{name.lower(): _chain(name) for name in ("Neg", "Exp", "Log", "Tanh", "Sqrt", "Abs", "Erf", "Floor")},
     "logistic": _chain("Sigmoid"),
     "rsqrt": _chain("Sqrt", "Reciprocal"),
+    "log2": _log2,
     "copy": _chain("Identity"),
     "stop_gradient": _chain("Identity"),
     "integer_pow": _power,
@@ -306,6 +322,7 @@ OPERATORS: dict[str, Callable[..., Value]] = {
     "broadcast_in_dim": _broadcast,
     "slice": _slice,
     "gather": _gather,
+    "unstack": _unstack,
     "pad": _pad,
     "concatenate": _concatenate,
     "transpose": _transpose,

@@ -101,10 +101,13 @@ def _step(graph: Graph, step: Any, given: list[Any]) -> list[Value]:
         inner = parameters[CALLS[name]]
         return _walk(graph, inner.jaxpr, inner.consts, given)
     if not any(isinstance(value, Tensor) for value in given):
+        if step.primitive.multiple_results:
+            return [np.asarray(result) for result in step.primitive.bind(*map(jnp.asarray, given), **parameters)]
         return [_constant(step, given)]
     if name not in OPERATORS:
         raise ConfigError(f"the network has a step {name!r} that ONNX export does not know; .stablehlo takes every network")
-    return [OPERATORS[name](graph, step, *given)]
+    results = OPERATORS[name](graph, step, *given)
+    return results if isinstance(results, list) else [results]
 
 
 def _constant(step: Any, given: list[np.ndarray]) -> np.ndarray:
@@ -114,8 +117,7 @@ def _constant(step: Any, given: list[np.ndarray]) -> np.ndarray:
         return np.broadcast_to(_spread(given[0], step.params["broadcast_dimensions"], len(shape)), shape)
     if step.primitive.name in FOLDED:
         return np.asarray(FOLDED[step.primitive.name](*given), step.outvars[0].aval.dtype).reshape(shape)
-    found = step.primitive.bind(*map(jnp.asarray, given), **step.params)
-    return np.asarray(found[0] if step.primitive.multiple_results else found)
+    return np.asarray(step.primitive.bind(*map(jnp.asarray, given), **step.params))
 
 
 FOLDED: dict[str, Callable[..., Any]] = {

@@ -184,7 +184,7 @@ def unmeasured(measured: Measured, proposals: Population, number: int) -> Int[np
 
     def take(archs: Population) -> bool:
         archs = np.asarray(archs, np.int32)
-        for arch in archs if problem.repair is None or not len(archs) else problem.repair(archs):
+        for arch in np.asarray(archs if problem.repair is None or not len(archs) else problem.repair(archs)):
             if len(chosen) < number and arch.tobytes() not in known:
                 known.add(arch.tobytes())
                 chosen.append(arch)

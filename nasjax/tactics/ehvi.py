@@ -110,8 +110,8 @@ class Ehvi:
         inner, draw, near = jax.random.split(key, 3)
         # Repeated rows give one shape, and so one compilation, however few there are.
         known = np.resize(best_measured(state), (MAX_FRONT_ROWS, len(space.genes)))
-        near, half = space.mutate(near, known, 2 / len(space.genes)), -(-problem.algorithm.population // 2)
-        start = np.resize(np.concatenate([known[:half], np.asarray(near)]), (2 * half, known.shape[1]))
+        mutants, half = space.mutate(near, known, 2 / len(space.genes)), -(-problem.algorithm.population // 2)
+        start = np.resize(np.concatenate([known[:half], np.asarray(mutants)]), (2 * half, known.shape[1]))
         score, goals = scoring_function(problem), len(problem.reference)
         found = evolve(problem.algorithm, space, score, models, inner, self.generations, start, goals)
         return _candidate_pool(space, draw, found.archs, jnp.asarray(known))
