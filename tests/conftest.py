@@ -44,6 +44,12 @@ def strict():
         yield
 
 
+@pytest.fixture
+def sweeps(monkeypatch):
+    """`nasjax search -m` in this process: Hydra sets up logging at every job, which would close pytest's handlers."""
+    monkeypatch.setattr("logging.config.DictConfigurator.configure", lambda config: None)
+
+
 @pytest.fixture(scope="session")
 def tiny_net():
     """A MobileNetV3 super-network of seven stages, every weight and statistic random."""
@@ -67,4 +73,15 @@ def tiny_run(tiny_net, tiny_task, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("tiny") / "run"
     nasjax.search(tiny_net, tiny_task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=24, run=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """The folder of a finished search of the digits' super-network by command; not to be changed."""
+    from nasjax.cli import main
+
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    concurrent = ["tactic=concurrent", "predictor=ridge", "tactic.population=10", "tactic.generations=20"]
+    assert main(["search", "evaluations=20", *concurrent, f"run={folder}"]) == 0
     return folder

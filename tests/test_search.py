@@ -120,7 +120,7 @@ def test_concurrent_search_needs_fewer_measurements_than_random_search(net):
 @pytest.mark.parametrize("budget", [15, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tactic", TACTIC)
 def test_a_run_stopped_anywhere_ends_as_one_that_was_not(tmp_path, counted, tactic, budget):
-    """Within any chunk of three and between all steps; every tactic's second step is within 15 evaluations."""
+    """After every chunk of three measurements; within 15 evaluations every tactic asks at least twice."""
     net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
     search(net, tactic, run=tmp_path / "whole", evaluations=budget)
     assert len(counted) == budget
