@@ -1,6 +1,7 @@
 """Two CPU devices, shapes and types checked at run time, compiled programs kept between runs; a tiny network and task."""
 
 import os
+from itertools import count
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
@@ -26,10 +27,13 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
+_finished = count(1)
+
+
 def pytest_runtest_teardown():
     """Every compiled program holds memory mappings; Linux allows a process 65,530, and a whole run would make more."""
     maps = Path("/proc/self/maps")
-    if maps.is_file() and len(maps.read_bytes().splitlines()) > 20_000:
+    if next(_finished) % 25 == 0 and maps.is_file() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
 
 
@@ -38,6 +42,12 @@ def strict():
     """No implicit promotion of dtypes or ranks."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture
+def sweeps(monkeypatch):
+    """`nasjax search -m` in this process: Hydra sets up logging at every job, which would close pytest's handlers."""
+    monkeypatch.setattr("logging.config.DictConfigurator.configure", lambda config: None)
 
 
 @pytest.fixture(scope="session")
@@ -63,4 +73,15 @@ def tiny_run(tiny_net, tiny_task, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("tiny") / "run"
     nasjax.search(tiny_net, tiny_task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=24, run=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """The folder of a finished search of the digits' super-network by command; not to be changed."""
+    from nasjax.cli import main
+
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    concurrent = ["tactic=concurrent", "predictor=ridge", "tactic.population=10", "tactic.generations=20"]
+    assert main(["search", "evaluations=20", *concurrent, f"run={folder}"]) == 0
     return folder

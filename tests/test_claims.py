@@ -75,16 +75,16 @@ def sources(folder):
 
 
 def test_two_runs_at_once_measure_every_network_once(tmp_path):
-    words = ["archive=shared.db", "evaluations=30"]
+    words = ["archive=shared.db", "evaluations=18"]
     runs = [start(tmp_path, *words, f"run={name}", TOGETHER="2") for name in ("a", "b")]
     assert [(run.communicate()[1], run.returncode)[1] for run in runs] == [0, 0]
     assert set(networks(tmp_path / "measured.log").values()) == {1}
-    assert len(networks(tmp_path / "measured.log")) == 30
+    assert len(networks(tmp_path / "measured.log")) == 18
     assert table(tmp_path / "a") == table(tmp_path / "b")
-    assert len(table(tmp_path / "a")) == 30
+    assert len(table(tmp_path / "a")) == 18
     assert (tmp_path / "a" / "pareto.csv").read_bytes() == (tmp_path / "b" / "pareto.csv").read_bytes()
     found = [sources(tmp_path / name) for name in ("a", "b")]
-    assert sum(count["measured"] for count in found) == 30
+    assert sum(count["measured"] for count in found) == 18
     assert min(count["measured"] for count in found) > 0
     assert not (tmp_path / "shared.db.claims").exists()
 

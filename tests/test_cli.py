@@ -33,25 +33,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A small finished search on the digits."""
-    folder = tmp_path_factory.mktemp("cli") / "run"
-    assert (
-        main(
-            [
-                "search",
-                "evaluations=20",
-                "tactic=concurrent",
-                "predictor=ridge",
-                "tactic.population=10",
-                "tactic.generations=20",
-                f"run={folder}",
-            ]
-        )
-        == 0
-    )
-    return folder
+@pytest.fixture
+def run(digits_run):
+    return digits_run
 
 
 def table_words(folder):
@@ -210,11 +194,9 @@ def test_a_label_outside_the_classes_is_named(here, capsys, labels, words, said)
     assert [path.name for path in here.iterdir()] == ["own.npz"]
 
 
-def test_a_sweep_runs_every_combination_once(here, capsys):
+def test_a_sweep_runs_every_combination_once(here, sweeps, capsys):
     words = ["search", "-m", "tactic=random,concurrent", "seed=range(2)", "evaluations=8", *table_words(here)]
-    command = [sys.executable, "-m", "nasjax", *words]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
+    assert main(words) == 0
     folders = sorted(path for path in (here / "multirun").iterdir() if path.is_dir())
     assert len(folders) == 4
     found = [json.loads((folder / "summary.json").read_text()) for folder in folders]
@@ -223,8 +205,9 @@ def test_a_sweep_runs_every_combination_once(here, capsys):
         f"seed={seed},tactic={tactic}" for seed in (0, 1) for tactic in ("random", "concurrent")
     }
     times = [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.stdout.count("is done already") == 4
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("is done already") == 4
     assert times == [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
 
 

@@ -24,12 +24,9 @@ from nasjax.deploy.from_run import extract_and_write, from_choices, select_netwo
 from nasjax.pareto import knee, non_dominated_exact
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A small finished search on the digits."""
-    folder = tmp_path_factory.mktemp("extract") / "run"
-    assert main(["search", "tactic=random", "evaluations=12", f"run={folder}"]) == 0
-    return folder
+@pytest.fixture
+def run(digits_run):
+    return digits_run
 
 
 @pytest.fixture

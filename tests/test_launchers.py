@@ -7,6 +7,7 @@ import sys
 import pytest
 from tables import GENES, write_table
 
+from nasjax.cli import main
 from nasjax.cli.multirun import finished
 from nasjax.version import __version__
 
@@ -14,46 +15,52 @@ pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 
 
-def sweep(folder, *words):
-    """A sweep over the table that is in `folder`."""
-    table = ["supernet=tabular", "supernet.table=table.csv", f"supernet.genes=[{','.join(GENES)}]", "evaluations=9",
-             "objectives=[max:acc,min:cost]", "tactic=random"]  # fmt: skip
-    command = [sys.executable, "-m", "nasjax", "search", "-m", *table, *words]
-    return subprocess.run(command, cwd=folder, text=True, check=False, capture_output=True)
+SWEEP = ["search", "-m", "supernet=tabular", "supernet.table=table.csv", f"supernet.genes=[{','.join(GENES)}]",
+         "evaluations=9", "objectives=[max:acc,min:cost]", "tactic=random"]  # fmt: skip
+"""Over the table in the current folder."""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, sweeps):
+    """A folder with a table, the current one."""
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "table.csv")
+    return tmp_path
 
 
 @pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
-def test_jobs_run_elsewhere_a_failed_one_loses_no_other_and_done_ones_are_skipped(tmp_path, launcher):
-    write_table(tmp_path / "table.csv")
+def test_jobs_run_elsewhere_a_failed_one_loses_no_other_and_done_ones_are_skipped(here, capsys, launcher):
     words = [f"hydra/launcher={launcher}", "seed=range(2)", "tactic.population=0,4"]
     words += ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
-    first = sweep(tmp_path, *words)
+    command = [sys.executable, "-m", "nasjax", *SWEEP, *words]
+    first = subprocess.run(command, text=True, check=False, capture_output=True)
     assert first.returncode == 2, first.stderr
     assert "2 of 4 jobs are done" in first.stdout
     assert first.stderr.count("  multirun/seed=") == 2
     assert "tactic.population must be at least 1, not 0" in first.stderr
     assert "Traceback" not in first.stderr
-    summaries = sorted((tmp_path / "multirun").glob("*/summary.json"))
+    summaries = sorted((here / "multirun").glob("*/summary.json"))
     assert [json.loads(path.read_text())["evaluations"] for path in summaries] == [9, 9]
     times = [path.stat().st_mtime_ns for path in summaries]
     if launcher == "joblib":
         said = [line for line in first.stderr.splitlines() if "/9, hypervolume " in line]
         assert said
         assert all(line.startswith("seed=") for line in said)
-        again = sweep(tmp_path, "seed=range(2)", "tactic.population=0,4")
-        assert again.stdout.count("is done already") == 2
+        assert main([*SWEEP, "seed=range(2)", "tactic.population=0,4"]) == 2
+        assert capsys.readouterr().out.count("is done already") == 2
         assert times == [path.stat().st_mtime_ns for path in summaries]
 
 
-def test_a_finished_job_is_not_skipped_where_its_table_has_changed(tmp_path):
-    write_table(tmp_path / "table.csv")
-    assert sweep(tmp_path, "seed=0,1").returncode == 0
-    assert sweep(tmp_path, "seed=0,1").stdout.count("is done already") == 2
-    write_table(tmp_path / "table.csv", bad=[0])
-    changed = sweep(tmp_path, "seed=0,1")
-    assert changed.returncode == 2
-    assert changed.stdout.count("is done already") == 0
-    assert changed.stderr.count("measured with other weights, data or settings; name another run, or remove it") == 4
+def test_a_finished_job_is_not_skipped_where_its_table_has_changed(here, capsys):
+    assert main([*SWEEP, "seed=0,1"]) == 0
+    assert "is done already" not in capsys.readouterr().out
+    assert main([*SWEEP, "seed=0,1"]) == 0
+    assert capsys.readouterr().out.count("is done already") == 2
+    write_table(here / "table.csv", bad=[0])
+    assert main([*SWEEP, "seed=0,1"]) == 2
+    out, error = capsys.readouterr()
+    assert out.count("is done already") == 0
+    assert error.count("measured with other weights, data or settings; name another run, or remove it") == 4
 
 
 def test_a_job_that_was_stopped_is_not_done(tmp_path):

@@ -117,23 +117,26 @@ def test_concurrent_search_needs_fewer_measurements_than_random_search(net):
     assert volumes["concurrent"] > volumes["random"]
 
 
+@pytest.mark.parametrize("budget", [15, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tactic", TACTIC)
-def test_a_run_stopped_anywhere_ends_as_an_uninterrupted_one(tmp_path, counted, tactic):
+def test_a_run_stopped_anywhere_ends_as_an_uninterrupted_one(tmp_path, counted, tactic, budget):
+    """After every chunk of three measurements; within 15 evaluations every tactic asks at least twice."""
     net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
-    search(net, tactic, run=tmp_path / "whole")
-    assert len(counted) == 30
-    steps = list(nasjax.searching(net, objectives=GOALS, tactic=settings(tactic), predictor="ridge", evaluations=30))
+    search(net, tactic, run=tmp_path / "whole", evaluations=budget)
+    assert len(counted) == budget
+    arguments = {"objectives": GOALS, "tactic": settings(tactic), "predictor": "ridge", "evaluations": budget}
+    steps = list(nasjax.searching(net, **arguments))
+    assert len(steps) > 1
     for after in range(len(steps) + 1):
         counted.clear()
         folder = tmp_path / f"stopped-{after}"
-        half = nasjax.searching(net, objectives=GOALS, tactic=settings(tactic), predictor="ridge",
-                                evaluations=30, run=folder)  # fmt: skip
+        half = nasjax.searching(net, **arguments, run=folder)
         for _ in range(after):
             next(half)
         half.close()
-        search(net, tactic, run=folder)
+        search(net, tactic, run=folder, evaluations=budget)
         assert outcome(folder) == outcome(tmp_path / "whole"), after
-        assert len(counted) == len(set(counted)) == 30, after
+        assert len(counted) == len(set(counted)) == budget, after
 
 
 def test_a_crash_in_the_middle_of_a_chunk_loses_no_earlier_measurement(tmp_path, counted, monkeypatch):
@@ -218,7 +221,7 @@ def test_measurements_of_another_table_are_not_reused(tmp_path, counted):
 def test_failed_networks_are_counted_and_not_on_the_front(tmp_path):
     net = supernets.create("tabular", table=write_table(tmp_path / "t.csv", bad=range(0, 100, 3)), genes=GENES)
     for tactic in TACTIC:
-        front = search(net, tactic, run=tmp_path / tactic, evaluations=60)
+        front = search(net, tactic, run=tmp_path / tactic)
         summary = json.loads((tmp_path / tactic / "summary.json").read_text())
         failed = [row for row in rows(tmp_path / tactic) if row["status"] == "failed"]
         assert summary["failed"] == len(failed) > 0
