@@ -158,7 +158,7 @@ def test_an_onnx_graph_has_no_superfluous_nodes(written):
 
 
 class Attend(Stage):
-    """Operations that no network here has: attention, a class token, softmax, concatenation, powers, logarithms, selection."""
+    """Operations that no network here has: attention, a class token, softmax, concatenation, powers, selection."""
 
     def __init__(self, rngs):
         self.token = nnx.Param(jax.random.normal(rngs.params(), (1, 1, 6)))

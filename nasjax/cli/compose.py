@@ -15,7 +15,7 @@ from nasjax.cli.options import COMMANDS
 from nasjax.cli.schemas import register
 from nasjax.errors import ConfigError
 
-FREE_KEYS = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.")
+FREE_KEYS = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.", "task.arguments.")
 """How settings begin whose last part a person may choose freely."""
 
 
@@ -49,12 +49,12 @@ def _override_of_job(override: Override, value: str | None) -> str:
 
 
 def hydra_overrides(words: Sequence[str]) -> list[str]:
-    """The words in Hydra's grammar, which has no place for `supernet=module:Class`, freely named keys, and a bare `<=`."""
+    """The words in Hydra's grammar, without `supernet=module:Class`, `task=module:name`, free keys and a bare `<=`."""
     overrides = []
     for word in words:
         key, equals, value = word.partition("=")
-        if re.fullmatch(r"supernet=[\w.]+:\w+", word):
-            overrides += ["supernet=own", f"supernet.target='{value}'"]
+        if re.fullmatch(r"(supernet|task)=[\w.]+:\w+", word):
+            overrides += [f"{key}=own", f"{key}.target='{value}'"]
             continue
         if key.startswith("supernet.needs.") and value[:1] not in ("'", '"'):
             value = f"'{value}'"

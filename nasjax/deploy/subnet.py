@@ -17,12 +17,12 @@ from nasjax.errors import ConfigError
 from nasjax.evaluation import PopulationEvaluator
 from nasjax.evaluation.blocks import Block, blocks_by_step
 from nasjax.evaluation.programs import host_totals
-from nasjax.evaluation.runner import Subnet
 from nasjax.evaluation.totals import Totals, batch_totals, in_float64, merged, metric_function
 from nasjax.export import kind, reloaded_outputs
 from nasjax.space import Option
 from nasjax.supernets import SUPERNETS, SuperNet, save_network
 from nasjax.supernets.extract import extract
+from nasjax.supernets.runner import Subnet
 from nasjax.tasks import Task
 
 TOLERANCE = 1e-4

@@ -124,7 +124,7 @@ class AutoConfig(EvaluatorConfig):
     def _run(self, strategy: StrategyConfig, net: SuperNet, task: Task) -> tuple[Run, int]:
         """What scores a few sub-networks with empty caches; and their number."""
         number = BATCHES * self.batch
-        short = replace(task, validation=task.validation.take(slice(number)))
+        short = task.changed(validation=task.validation.take(slice(number)))
         examples = min(self.calibration_examples, number)
         evaluator = replace(strategy, calibration_examples=examples, first_examples=0).bind(net, short)
         # A chunk that is not full would be charged as if it were.

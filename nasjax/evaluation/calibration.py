@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from nasjax.evaluation.runner import Network
 from nasjax.supernets import SuperNet
 from nasjax.supernets.elastic import RECALIBRATE
+from nasjax.supernets.runner import Network
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 

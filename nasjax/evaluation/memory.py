@@ -1,7 +1,6 @@
 """What evaluation takes of the memory: what fits is planned before anything is measured."""
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -107,7 +106,7 @@ def gradient_bytes(net: SuperNet) -> int:
     return 2 * sum(_sizes(net).results)
 
 
-def compiler_bytes(net: SuperNet, wrapped: Callable[[SuperNet], Any] | None = None) -> int:
+def compiler_bytes(net: SuperNet, wrapped: Callable[[SuperNet], Any] = lambda net: net) -> int:
     """What compiling takes beside: so much for every operation, those within others included; `wrapped` runs forward."""
     return COMPILER_BYTES * _sizes(net, wrapped).operations
 
@@ -119,26 +118,26 @@ class Sizes(NamedTuple):
     results: tuple[int, ...]
 
 
-def _sizes(net: SuperNet, wrapped: Callable[[SuperNet], Any] | None = None) -> Sizes:
-    """Traced once for networks of one structure: every evaluator asks again."""
-    graph, weights = nnx.split(nnx.eval_shape(lambda: net))
-    leaves, tree = jax.tree.flatten(weights)
-    return _traced_sizes(graph, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves), wrapped)
+_KNOWN: dict[Any, Sizes] = {}
+"""Sizes of the networks traced before: every evaluator of a network asks for them again."""
 
 
-@cache
-def _traced_sizes(
-    graph: Any, tree: Any, shapes: tuple[tuple[Any, Any], ...], wrapped: Callable[[SuperNet], Any] | None
-) -> Sizes:
-    net = nnx.merge(graph, jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*shape) for shape in shapes]))
-    largest = jnp.asarray(net.space.largest())
-
-    def run(weights: Any, inputs: PyTree) -> PyTree:
-        merged = nnx.merge(graph, weights)
-        return (merged if wrapped is None else wrapped(merged)).forward(inputs, largest, merged.stored())[0]
-
-    jaxpr = jax.make_jaxpr(run)(nnx.split(net)[1], net.example()).jaxpr
-    return Sizes(_operations(jaxpr), tuple(_materialised(jaxpr)))
+def _sizes(net: SuperNet, wrapped: Callable[[SuperNet], Any] = lambda net: net) -> Sizes:
+    """The sizes of a network as `wrapped` runs it."""
+    stages = [nnx.split(nnx.eval_shape(lambda stage=stage: stage)) for stage in net.stages]  # type: ignore[misc]
+    shapes = [(leaf.shape, str(leaf.dtype)) for _, weights in stages for leaf in jax.tree.leaves(weights)]
+    key = (
+        getattr(wrapped, "__qualname__", ""),
+        type(net),
+        str(net.example()),
+        repr([graph for graph, _ in stages]),
+        str(shapes),
+    )
+    if key not in _KNOWN:
+        largest = jnp.asarray(net.space.largest())
+        jaxpr = jax.make_jaxpr(lambda x: wrapped(net).forward(x, largest, net.stored())[0])(net.example()).jaxpr
+        _KNOWN[key] = Sizes(_operations(jaxpr), tuple(_materialised(jaxpr)))
+    return _KNOWN[key]
 
 
 def _operations(jaxpr: Any) -> int:

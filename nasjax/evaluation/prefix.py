@@ -25,11 +25,12 @@ from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.micro_batched import micro_batched
 from nasjax.evaluation.population import StrategyConfig
-from nasjax.evaluation.runner import Ended, NeedsNetwork, Resumed, Subnet
+from nasjax.evaluation.runner import Ended, NeedsNetwork, Resumed
 from nasjax.evaluation.switch import Switched
 from nasjax.evaluation.totals import Totals, batch_totals, in_float64, merged
 from nasjax.supernets import SuperNet
 from nasjax.supernets.elastic import RECALIBRATE
+from nasjax.supernets.runner import Subnet
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 from nasjax.tasks import Runner, Task

@@ -16,9 +16,9 @@ from nasjax.evaluation.base import ALL, Calibration, KnownStatistics
 from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.mesh import by_examples, by_rows, everywhere, parted
-from nasjax.evaluation.runner import Network, Subnet
 from nasjax.evaluation.totals import Totals, batch_totals, both, in_float64, merged
 from nasjax.supernets import SuperNet
+from nasjax.supernets.runner import Network, Subnet
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 from nasjax.tasks import Task

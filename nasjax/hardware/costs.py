@@ -95,7 +95,7 @@ def _table(net: SuperNet, slices: list[list[np.ndarray]], units: tuple[int, ...]
     return CostTable(
         tuple(column if one else (*host, *column) for column, one in zip(net.columns(), same, strict=True)),
         tuple(
-            stage[0] if one else np.stack(stage).reshape(*counts, *stage[0].shape)
+            stage[0] if one else np.stack(stage).reshape((*counts, *stage[0].shape))
             for stage, one in zip(slices, same, strict=True)
         ),
         units,

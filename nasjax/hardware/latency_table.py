@@ -95,7 +95,7 @@ def branches(net: SuperNet, batch: int) -> Branches:
         timed = sorted({round(place) for place in np.linspace(0, len(hosts) - 1, TIMED)})
     slices = [_names(net, net.example(hosts[i], batch), distinct) for i in timed]
     counts = [len(gene.options) for gene in net.host_genes] if len(timed) == len(hosts) else [len(timed)]
-    names = tuple(np.stack(rows).reshape(*counts, *rows[0].shape) for rows in zip(*slices, strict=True))
+    names = tuple(np.stack(rows).reshape((*counts, *rows[0].shape)) for rows in zip(*slices, strict=True))
     columns = tuple((*net.host_columns(), *column) for column in net.columns())
     shares: tuple[np.ndarray, ...] = ()
     if len(timed) < len(hosts):

@@ -1,22 +1,23 @@
 """Data, loss and metrics of what super-networks are used for."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nasjax.objectives import Objective
-from nasjax.registry import settings
+from nasjax.registry import record, settings
 from nasjax.tasks.arrays import ArraysConfig
 from nasjax.tasks.base import Runner, Split, Task
 from nasjax.tasks.digits import DigitsConfig
 from nasjax.tasks.image_classification import ACCURACY, LOSS, ImageClassification
 from nasjax.tasks.image_folder import ImageFolderConfig
+from nasjax.tasks.own import OwnTaskConfig
 
 TASKS = {
     "digits": DigitsConfig,
     "arrays": ArraysConfig,
     "image_folder": ImageFolderConfig,
     "imagenet": ImageFolderConfig(validation=0.2, test=0.8),
+    "own": OwnTaskConfig,
 }
 """Every task by name."""
 
@@ -35,9 +36,14 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def create(name: str, **changes: Any) -> Task:
-    """The named task: `create("digits")`, `create("arrays", path="own.npz")`. Raises ConfigError in one line."""
-    task = settings("task", TASKS, {"name": name, **changes}).create()
-    return replace(task, origin={**task.origin, "name": name})
+    """The named task: `create("digits")`, `create("arrays", path="own.npz")`, or your own, `create("module:name")`.
+
+    Raises ConfigError in one line.
+    """
+    if ":" in name:
+        name, changes = "own", {"target": name, **changes}
+    config = settings("task", TASKS, {"name": name, **changes})
+    return config.create().changed(origin=record(TASKS, config, name))
 
 
 def image_classification(path: str | Path, **changes: Any) -> Task:
@@ -52,6 +58,7 @@ __all__ = [
     "DigitsConfig",
     "ImageClassification",
     "ImageFolderConfig",
+    "OwnTaskConfig",
     "Runner",
     "Split",
     "Task",

@@ -6,10 +6,11 @@ the work: accuracy is correct / examples, perplexity exp(nll / tokens), corpus B
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from nasjax.errors import ConfigError
 from nasjax.objectives import Objective
 from nasjax.supernets import SuperNet
+from nasjax.supernets.runner import Subnet
 from nasjax.types import PRNGKey
 
 SPLITS = ("train", "validation", "test")
@@ -100,16 +102,24 @@ class Task(ABC):
         """Training inputs as a step sees them; images are moved by up to `shift` pixels."""
         return inputs
 
+    def changed(self, **fields: Any) -> Self:
+        """A copy with other splits or another origin; its constructor, which may be a sub-class's own, is not called."""
+        other = copy(self)
+        for name, value in fields.items():
+            object.__setattr__(other, name, value)
+        return other
+
     def check(self, net: SuperNet) -> None:
         """Raises ConfigError where inputs, outputs or targets do not fit the network."""
         given, wanted = (jax.tree.map(_described, tree) for tree in (self.train.inputs, net.inputs(1)))
         if given != wanted:
             raise ConfigError(f"the task's inputs are {given}, the super-network reads {wanted} (type and axes)")
-        outputs = net.output(1)
-        targets = self.train.take(slice(1)).targets
+        one = self.train.take(slice(1))
+        run = Subnet(net, tuple(map(int, net.space.largest())), net.stored(), net.all_hosts()[-1])
+        outputs = jax.eval_shape(lambda inputs: self.outputs(run, inputs), one.inputs)
         if not self.on_host:
             try:
-                stats = jax.eval_shape(self.statistics, outputs, targets)
+                stats = jax.eval_shape(self.statistics, outputs, one.targets)
             except (TypeError, ValueError, IndexError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise ConfigError(

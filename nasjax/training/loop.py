@@ -130,7 +130,7 @@ def step_loss(net: SuperNet, task: Task, inputs: PyTree, targets: PyTree, subnet
             students.append(traced)
             weights += subnets.weights[len(static) :]
         outputs = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *students)
-        lesson = None if teacher is None else static[teacher]
+        lesson = None if teacher is None else lax.stop_gradient(static[teacher])
         losses = jax.vmap(lambda one, lesson=lesson: task.loss(one, targets, lesson).mean())(outputs)
         total += (losses * np.array(weights, np.float32)).sum()
     return total / sum(subnets.weights)

@@ -1,0 +1,52 @@
+"""One sub-network as a task runs it: its outputs, or step by step."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import PyTree
+
+from nasjax.supernets.elastic import Recalibrate
+from nasjax.supernets.stage import Choice, Statistics
+from nasjax.supernets.supernet import HostOptions
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What runs the stages of a super-network: the network itself, or one that micro-batches or branches."""
+
+    @property
+    def first_repeated(self) -> int: ...
+
+    def prepare(self, inputs: PyTree, host: HostOptions) -> PyTree: ...
+
+    def forward(
+        self,
+        carry: PyTree,
+        arch: Choice,
+        statistics: tuple[Statistics, ...] | Recalibrate | None,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> tuple[PyTree, tuple[Statistics, ...]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Subnet:
+    """A `nasjax.tasks.Runner`: one architecture of a network with its batch-norm statistics and host options."""
+
+    network: Network
+    arch: Choice
+    statistics: tuple[Statistics, ...]
+    host: HostOptions = ()
+
+    def __call__(self, inputs: PyTree) -> PyTree:
+        return self.run_stages(self.network.prepare(inputs, self.host))
+
+    def encode(self, inputs: PyTree) -> PyTree:
+        return self.run_stages(self.network.prepare(inputs, self.host), stop=self.network.first_repeated)
+
+    def step(self, tokens: PyTree, carry: PyTree) -> tuple[PyTree, PyTree]:
+        return self.run_stages((tokens, carry), start=self.network.first_repeated)
+
+    def run_stages(self, carry: PyTree, start: int = 0, stop: int | None = None) -> Any:
+        """What the last of the stages `start` to `stop` hands on."""
+        return self.network.forward(carry, self.arch, self.statistics, start, stop)[0]
