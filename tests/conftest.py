@@ -83,5 +83,5 @@ def digits_run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("digits") / "run"
     concurrent = ["tactic=concurrent", "predictor=ridge", "tactic.population=10", "tactic.generations=20"]
-    assert main(["search", "evaluations=20", *concurrent, f"run={folder}"]) == 0
+    assert main(["search", "evaluations=20", *concurrent, "evaluator.calibration_examples=100", f"run={folder}"]) == 0
     return folder

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import textwrap
 from dataclasses import replace
 
@@ -43,9 +44,14 @@ def code_of(document, heading):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
+    """The current folder, from which modules are imported, and forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def test_the_documented_class_goes_the_whole_way(here, request):
