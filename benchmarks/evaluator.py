@@ -40,7 +40,7 @@ def arguments():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--memory", type=float, default=4.0, help="memory budget of nasjax, in GB")
-    parser.add_argument("--ways", default="switch,prefix", help="evaluators: masked (slow on a CPU), switch, prefix")
+    parser.add_argument("--strategies", default="switch,prefix", help="evaluators: masked (slow on a CPU), switch, prefix")
     return parser.parse_args()
 
 
@@ -177,7 +177,7 @@ def ours(evaluator, archs):
     """Returns a function that computes all losses; only compiled programs are kept from call to call."""
 
     def run():
-        evaluator._way.forget()
+        evaluator.forget()
         return measure(evaluator, archs)["loss"]
 
     return run
@@ -207,12 +207,12 @@ def main():
     lists = [to_ofa(net, net.space.decode(arch)) for arch in archs]
     settings = {"batch": ARGUMENTS.batch, "calibration_examples": ARGUMENTS.calibration, "chunk": ARGUMENTS.population,
                 "memory_gb": ARGUMENTS.memory}  # fmt: skip
-    calibration = EVALUATORS["masked"](**settings).calibration(task)
+    calibration = EVALUATORS["masked"](**settings).calibration(net, task)
     device = "cuda" if ARGUMENTS.device == "gpu" else "cpu"
     recipe = Torch(copy.deepcopy(made), task, lists, calibration, device)
     tuned = Tuned(made, task, lists, calibration, device)
     sides = {"recipe": recipe.recipe, "tuned": tuned.tuned}
-    sides |= {way: ours(EVALUATORS[way](**settings).bind(net, task), archs) for way in ARGUMENTS.ways.split(",")}
+    sides |= {way: ours(EVALUATORS[way](**settings).bind(net, task), archs) for way in ARGUMENTS.strategies.split(",")}
 
     first, losses = {}, {}
     for name, run in sides.items():

@@ -16,23 +16,22 @@ import jax
 import numpy as np
 
 from nasjax import supernets, tasks
-from nasjax.evaluation import WAYS
-from nasjax.tasks import Split
+from nasjax.evaluation import STRATEGIES
 
 POPULATIONS = (16, 32, 64, 128, 256)
 IMAGES = (150, 300, 600)
 
 
-def main(ways: list[str]) -> None:
+def main(strategies: list[str]) -> None:
     net, task = supernets.create("digits"), tasks.create("digits")
     archs = np.asarray(net.space.sample(jax.random.key(0), POPULATIONS[-1]))
     split = task.validation
-    print(f"{'way':8}{'sub-networks':>14}{'images':>10}{'CPU s':>8}{'ms a sub-network':>18}{'MB more':>9}")
-    for way in ways:
+    print(f"{'strategy':8}{'sub-networks':>14}{'images':>10}{'CPU s':>8}{'ms a sub-network':>18}{'MB more':>9}")
+    for strategy in strategies:
         for images in IMAGES:
-            part = replace(task, validation=Split(split.inputs[:images], split.targets[:images]))
-            chunk = 16 if way == "masked" else POPULATIONS[-1]
-            evaluator = WAYS[way](chunk=chunk).bind(net, part)
+            part = replace(task, validation=split.take(slice(images)))
+            chunk = 16 if strategy == "masked" else POPULATIONS[-1]
+            evaluator = STRATEGIES[strategy](chunk=chunk).bind(net, part)
             for arch in archs:
                 evaluator(arch[None])
             least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -43,8 +42,11 @@ def main(ways: list[str]) -> None:
                     evaluator(archs[start : min(number, start + evaluator.chunk)])
                 took = process_time() - began
                 most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-                print(f"{way:8}{number:14}{images:10}{took:8.2f}{1e3 * took / number:18.2f}{most - least:9.1f}", flush=True)
+                print(
+                    f"{strategy:8}{number:14}{images:10}{took:8.2f}{1e3 * took / number:18.2f}{most - least:9.1f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(WAYS))
+    main(sys.argv[1:] or list(STRATEGIES))
