@@ -72,9 +72,9 @@ def test_the_measured_accuracy_is_that_of_the_extracted_network(run, here, capsy
     assert main(["extract", f"run={run}", "out=mine"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"differ by at most \d\.\de-0[5-9]", printed)
-    scope: dict = {"images": tasks.create("digits").validation.inputs}
+    scope: dict = {"inputs": tasks.create("digits").validation.inputs}
     exec("\n".join(printed.splitlines()[-3:]).replace("    ", ""), scope)  # The three lines that it prints.
-    accuracy = 100 * np.mean(scope["logits"].argmax(-1) == tasks.create("digits").validation.targets)
+    accuracy = 100 * np.mean(scope["outputs"].argmax(-1) == tasks.create("digits").validation.targets)
     assert accuracy == pytest.approx(float(first["accuracy_top1"]), abs=100 / 600 + 1e-6)
     config = json.loads(Path("mine/config.json").read_text())
     assert all(str(value) == first[name] for name, value in config["choices"].items())
@@ -133,7 +133,7 @@ def test_report_writes_the_page_anew(run, capsys):
         (["supernet.checkpoint=none.safetensors"], "there is no checkpoint none.safetensors"),
         (["supernet.widths=[16,24,40]"], "tensor 'stages.5.project.conv.kernel' has shape"),
         (["supernet.activations=[relu,relu,tanh]", "supernet.checkpoint=null"], "unknown activation 'tanh'"),
-        (["supernet.image_size=16"], "pictures are 8x8x1, the super-network takes 16x16x1"),
+        (["supernet.image_size=16"], "images are 8 x 8 x 1, the super-network takes 16 x 16 x 1"),
         (["supernet.classes=5", "supernet.checkpoint=null"], "the task has 10 classes, the super-network 5"),
         (["task=arrays"], "task.path=FILE.npz"),
         (["task=arrays", "task.path=none.npz"], "is not a file"),

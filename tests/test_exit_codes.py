@@ -43,7 +43,7 @@ def test_any_other_exception_is_a_bug_and_keeps_its_traceback(monkeypatch, capsy
     assert lines[-1].startswith("nasjax: this is a bug of nasjax")
 
 
-def test_jobs_of_a_sweep_follow_the_same_rule_and_the_others_go_on(monkeypatch, capsys, tmp_path):
+def test_jobs_of_a_sweep_follow_the_same_rule_and_the_others_go_on(sweeps, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("multiprocessing.set_start_method", lambda *_, **__: None)
     errors = {0: ConfigError("no such thing"), 1: ValueError("shapes differ"), 2: PermissionError(13, "Denied", "x.db")}

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -11,9 +12,13 @@ from tiny import architectures, close, tiny_network
 
 import nasjax
 from nasjax import supernets
-from nasjax.evaluation import MaskedConfig
+from nasjax.evaluation import EVALUATORS, MaskedConfig
 from nasjax.evaluation.host_genes import by_host
 from nasjax.hardware.costs import cost_tables
+from nasjax.hardware.latency_table import branches
+from nasjax.space import Gene, SearchSpace
+from nasjax.supernets import Stage, SuperNet
+from nasjax.supernets.elastic import Dense, cut
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families.resnet import ResNetConfig
 from nasjax.supernets.folders import load, save_network
@@ -21,7 +26,8 @@ from nasjax.supernets.resolution import resized
 from nasjax.tasks import Split
 
 RESOLUTIONS = (5, 7)
-CONFIG = MaskedConfig(batch=16, calibration_examples=32, chunk=3)
+SETTINGS = {"batch": 16, "calibration_examples": 32, "chunk": 3}
+CONFIG = MaskedConfig(**SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +137,74 @@ def test_a_resolution_that_is_not_in_the_list_is_named(net):
     named = net.space.decode(net.space.largest())
     with pytest.raises(ValueError, match=r"resolution.*6.*5, 7"):
         net.space.encode(named | {"resolution": 6})
+
+
+class Hidden(Stage):
+    """Pixels of any size, added up, and a layer of elastic width."""
+
+    genes = (Gene("width", (2, 4)),)
+
+    def __init__(self, *, rngs):
+        self.dense = Dense(3, 4, rngs=rngs)
+
+    def forward(self, carry, choice, statistics):
+        rows = jnp.arange(carry.shape[1], dtype=carry.dtype)[None, :, None, None]
+        return jnp.tanh(self.dense((carry * rows).sum((1, 2)), self.option(choice, 0))), {}
+
+
+class Classifier(Stage):
+    genes = (Gene("width", (2, 4)),)
+
+    def __init__(self, *, rngs):
+        self.classify = Dense(4, 3, rngs=rngs)
+
+    def forward(self, carry, choice, statistics):
+        return self.classify(cut(carry, -1, self.option(choice, 0))), {}
+
+
+class Turned(SuperNet):
+    """Another host gene beside the resolution, both at the end of the vector: images are turned upside down or not."""
+
+    turns: tuple[int, ...] = (0, 1)
+
+    def __init__(self, *, rngs):
+        super().__init__([Hidden(rngs=rngs), Classifier(rngs=rngs)], (7, 7, 3), RESOLUTIONS)
+
+    @property
+    def host_genes(self):
+        return (*super().host_genes, Gene("turned", self.turns, host=True))
+
+    @property
+    def space(self):
+        genes = super().space.genes
+        return SearchSpace((*genes[2:], *genes[:2]))
+
+    def prepare(self, inputs, host):
+        images = super().prepare(inputs, host[:1])
+        return images[..., ::-1, :, :] if host[1] else images
+
+    def fix_host(self, host):
+        super().fix_host(host[:1])
+        self.turns = host[1:]
+
+
+def test_host_genes_are_any_genes_wherever_they_stand(tiny_task):
+    net = Turned(rngs=nnx.Rngs(0))
+    assert net.space.names == ("width", "resolution", "turned")
+    archs = net.space.all_architectures()
+    assert [net.host(arch) for arch in archs[:4]] == [(5, 0), (5, 1), (7, 0), (7, 1)]
+    found = [EVALUATORS[name](batch=16, chunk=8).bind(net, tiny_task)(archs) for name in ("masked", "switch", "prefix")]
+    held = tiny_task.validation
+    for row, arch in enumerate(archs):
+        small = extract(net, tuple(map(int, arch)))
+        assert small.space.size == 1 and small.host((0, 0, 0)) == net.host(arch)
+        images = resized(jnp.asarray(held.inputs), net.host(arch)[0])
+        logits = np.asarray(small(images[:, ::-1] if net.host(arch)[1] else images), np.float64)
+        loss = (np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(held)), held.targets]).mean()
+        np.testing.assert_allclose([one["loss"][row] for one in found], loss, rtol=1e-4)
+        for name in ("macs", "memory"):
+            alone = cost_tables(small)[name].exact(np.zeros((1, 3), np.int32))
+            np.testing.assert_array_equal(cost_tables(net)[name].exact(arch[None]), alone)
+    assert len(np.unique(np.round(found[0]["loss"], 6))) == len(archs)
+    made = branches(net, batch=2)
+    assert made.names[0].shape == (2, 2, 2) and len(made.distinct) == 2 * 2 + 2

@@ -76,6 +76,9 @@ def test_every_strategy_decodes_as_the_extracted_networks_do_word_by_word(net, t
     found = measure(evaluator, archs)
     np.testing.assert_allclose(np.stack([found[name] for name in evaluator.metrics], 1), by_hand, rtol=1e-5)
     assert evaluator.context["evaluator"] == {}  # No batch norms: nothing is re-calibrated.
+    if strategy != "prefix":
+        assert evaluator._strategy.calibrate._cache_size() == 0
+        assert evaluator._strategy.score._cache_size() == 2  # One program a bucket.
 
 
 def test_statistics_on_the_host_give_the_same(net, task, archs, by_hand):

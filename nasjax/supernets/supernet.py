@@ -152,8 +152,9 @@ class SuperNet(nnx.Module):
         """Inputs, batch first, as an architecture with these host options reads them: images at its resolution."""
         return resized(inputs, int(host[0])) if host else inputs
 
-    def example(self, host: HostOptions = (), batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
-        """Shapes that the first stage reads, for `batch` examples at these host options (without: those of `inputs`)."""
+    def example(self, host: HostOptions | None = None, batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
+        """Shapes that the first stage reads, for `batch` examples at these host options; None: the last of them."""
+        host = self.all_hosts()[-1] if host is None else host
         return jax.eval_shape(lambda inputs: self.prepare(inputs, host), self.inputs(batch))
 
     def output(self, batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
