@@ -27,7 +27,7 @@ def folder(tmp_path_factory, request):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
-        assert main(["train", *GIVEN, "trainer.epochs=150", "run=trained"]) == 0
+        assert main(["train", *GIVEN, "trainer.epochs=300", "trainer.learning_rate=0.01", "run=trained"]) == 0
     return folder
 
 
