@@ -122,7 +122,7 @@ def _full_excitation(patch, net):
 
 
 def _padding_at_the_end(patch, net):
-    shifted = convolution._shifted
+    shifted = convolution._shifted_views
 
     def same(x, size, stride):
         """As TensorFlow pads: windows of stride 2 begin one pixel later."""
@@ -131,7 +131,7 @@ def _padding_at_the_end(patch, net):
         later = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]
         return shifted(later, size, stride)
 
-    patch.setattr(convolution, "_shifted", same)
+    patch.setattr(convolution, "_shifted_views", same)
 
 
 def _other_epsilon(patch, net):
