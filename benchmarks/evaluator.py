@@ -177,7 +177,7 @@ def ours(evaluator, archs):
     """Returns a function that computes all losses; only compiled programs are kept from call to call."""
 
     def run():
-        evaluator._way.forget()
+        evaluator._strategy.forget()
         return measure(evaluator, archs)["loss"]
 
     return run
