@@ -66,8 +66,8 @@ class WrittenSubnet:
 def select_networks(run: Path, select: str | None = None, network: int | None = None) -> list[Candidate]:
     """Networks of a finished run, by index (`network`) or by `select`.
 
-    `select`: `all` networks of the front, its `knee`, or constraints separated by commas, for the network that is best in the
-    first objective within them (None: without constraints). Raises ConfigError for invalid settings.
+    `select`: `all` networks of the front, its `knee`, or constraints separated by commas, for the network that is best in
+    the first objective within them (None: without constraints). Raises ConfigError for invalid settings.
     """
     finished = read_run(run)
     if not finished.front:
