@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from nasjax import supernets, tasks
-from nasjax.evaluation import WAYS
+from nasjax.evaluation import STRATEGIES
 from nasjax.tasks import Split
 
 POPULATIONS = (16, 32, 64, 128, 256)
@@ -32,7 +32,7 @@ def main(ways: list[str]) -> None:
         for images in IMAGES:
             part = replace(task, validation=Split(split.inputs[:images], split.targets[:images]))
             chunk = 16 if way == "masked" else POPULATIONS[-1]
-            evaluator = WAYS[way](chunk=chunk).bind(net, part)
+            evaluator = STRATEGIES[way](chunk=chunk).bind(net, part)
             for arch in archs:
                 evaluator(arch[None])
             least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -47,4 +47,4 @@ def main(ways: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(WAYS))
+    main(sys.argv[1:] or list(STRATEGIES))
