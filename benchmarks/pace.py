@@ -14,7 +14,7 @@ import numpy as np
 
 from nasjax import supernets
 from nasjax.hardware.latency_table import extracted
-from nasjax.hardware.measurement import Precision, compiled, timed
+from nasjax.hardware.measurement import Precision, compiled, time_repeats
 from nasjax.hardware.pace import Pace
 from nasjax.hardware.profiling import networks_to_measure
 
@@ -36,7 +36,7 @@ def main(seconds: float = 120, supernet: str = "ofa_mbv3_d234_e346_k357_w1.0") -
     net = supernets.abstract(supernet)
     network = extracted(net, tuple(map(int, networks_to_measure(net.space, 3)[2])))
     program = compiled(network, network.inputs(1), jax.devices("cpu")[0])
-    found = timed(program.run, time.perf_counter, Precision(within=-1, seconds=seconds), Pace(time.perf_counter))
+    found = time_repeats(program.run, time.perf_counter, Precision(within=-1, seconds=seconds), Pace(time.perf_counter))
     low, middle, high = np.quantile(found.work, (0.25, 0.5, 0.75))
     print(f"{len(found.times)} repeats; the work beside them: {low:.2f}, {middle:.2f}, {high:.2f} ms (quartiles)")
     window = (np.cumsum(found.times) // (1e3 * WINDOW)).astype(int)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 def processors() -> int:
     """Returns the number of processors that this process may use, as XLA counts them."""
-    # Only Linux tells which processors a process is bound to.
+    # Only Linux has the processors that a process is bound to.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -48,13 +48,13 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file; none where there is no such file."""
+    """Returns the lines of a text file; none if it does not exist."""
     file = Path(path)
     return file.read_text(errors="replace").splitlines() if file.is_file() else []
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Adds a line to a text file, which is made where there is none. Raises OSError where it cannot be written."""
+    """Appends a line to a text file, which is created if missing. Raises OSError if it cannot be written."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with Path(path).open("a") as file:
         file.write(line + "\n")

@@ -1,4 +1,4 @@
-"""Objectives: name, unit, direction, reference point. Here, and only here, a sign is flipped."""
+"""Objectives and constraints of a search: names, units, directions, reference points. Signs are flipped here only."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,15 +13,20 @@ from jaxtyping import Bool, Float
 from nasjax.errors import ConfigError
 
 UNKNOWN = (float("nan"), float("nan"))
-"""The range of what nobody knows the range of."""
+"""The range of an objective whose range is unknown."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One objective: what it is called, which direction is better, its unit and range.
+    """One objective, in natural sign.
 
-    `direction` is max or min, or empty where only a person can say it. `range` has the least and greatest value that a
-    useful network has, `reference` is the hypervolume's; all in natural sign.
+    Attributes:
+      name: its name, as in settings and tables.
+      direction: max or min; empty if the user must give it.
+      unit: unit of its values.
+      reference: its coordinate of the hypervolume's reference point.
+      range: the least and greatest value of useful networks.
+      about: a description, for messages.
     """
 
     name: str
@@ -38,12 +43,12 @@ class Objective:
 
     @property
     def worst(self) -> float:
-        """The worse end of its range; NaN where that is not known."""
+        """The worse end of its range; NaN if unknown."""
         return self.range[0 if self.direction == "max" else 1]
 
     @property
     def label(self) -> str:
-        """The label of its axis: name, unit, and which direction is better."""
+        """An axis label: name, unit, and the better direction."""
         better = "higher is better" if self.direction == "max" else "lower is better"
         return f"{self.name} ({self.unit + ', ' if self.unit else ''}{better})"
 
@@ -78,22 +83,22 @@ TIMINGS = {
 def measurable(
     ranges: Mapping[str, tuple[float, float]], known: Mapping[str, Objective] = MappingProxyType({})
 ) -> dict[str, Objective]:
-    """An objective for each name in `ranges`, with that range; direction and unit of those that are `known` by name.
+    """An objective for each name in `ranges`, with that range; direction and unit are those `known` for the name.
 
-    Where an end of a range is not finite, the known one stands.
+    Ends of a range that are not finite are replaced by the known ones.
     """
-    found = {}
+    objectives = {}
     for name, limits in ranges.items():
         named = known.get(name) or COSTS.get(name) or TIMINGS.get(name) or Objective(name)
         ends = [end if np.isfinite(end) else default for end, default in zip(limits, named.range, strict=True)]
-        found[name] = replace(named, range=(ends[0], ends[1]))
-    return found
+        objectives[name] = replace(named, range=(ends[0], ends[1]))
+    return objectives
 
 
 def parse_objective(text: str, allowed: Mapping[str, Objective]) -> Objective:
-    """`name`, or `max:name` / `min:name`; the reference is the worse end of its range.
+    """Parses `name`, `max:name` or `min:name`; the reference is the worse end of the range.
 
-    Raises ConfigError for a name that is not `allowed`, and for one without a direction.
+    Raises ConfigError for a name that is not `allowed`, and for a missing direction.
 
     >>> parse_objective("max:f1", measurable({"f1": (0.0, 1.0), "macs": (1e6, 2e6)}))
     Objective(name='f1', direction='max', unit='', reference=0.0)
@@ -113,21 +118,21 @@ def parse_objective(text: str, allowed: Mapping[str, Objective]) -> Objective:
 
 
 def listed(name: str, words: Any) -> tuple[str, ...]:
-    """Several words, or one alone, or None for nothing. Raises ConfigError for anything else."""
+    """The strings of a setting that may be a list, one string, or None. Raises ConfigError for anything else."""
     if words is None or isinstance(words, str):
         return () if words is None else (words,)
     found = tuple(words) if isinstance(words, Iterable) else (words,)
     if not all(isinstance(word, str) for word in found):
-        raise ConfigError(f"{name} must be a list of words, not {words!r}")
+        raise ConfigError(f"{name} must be a list of strings, not {words!r}")
     return found
 
 
 def parse_objectives(
     texts: Sequence[str], allowed: Mapping[str, Objective], references: Mapping[str, float]
 ) -> tuple[Objective, ...]:
-    """All objectives of a search, with their `references` where those are given.
+    """Parses the objectives of a search; `references` replace the default reference values.
 
-    Raises ConfigError for none, for one named twice, for a reference of something else, or as `parse_objective` does.
+    Raises ConfigError if there are none, for duplicates, for references of other names, and as `parse_objective` does.
     """
     objectives = tuple(parse_objective(text, allowed) for text in listed("objectives", texts))
     names = [objective.name for objective in objectives]
@@ -143,50 +148,50 @@ def parse_objectives(
     for objective in objectives:
         if not np.isfinite(objective.reference):
             name = objective.name
-            raise ConfigError(f"the worst useful {name} is not known: say it as references.{name}=NUMBER")
+            raise ConfigError(f"{name} has no known reference value: set references.{name}=NUMBER, the worst useful value")
     return objectives
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """`name<=bound`, or `name>=bound`, in the name's natural sign and unit."""
+    """`name<=bound`, or `name>=bound` (`least`), in natural sign and unit."""
 
     name: str
     bound: float
     least: bool
 
     def holds(self, values: Mapping[str, Float[np.ndarray, " pop"]]) -> Bool[np.ndarray, " pop"]:
-        """Which networks keep within it; NaN does not."""
+        """Which networks satisfy the constraint; NaN does not."""
         column = np.asarray(values[self.name], np.float64)
         return column >= self.bound if self.least else column <= self.bound
 
 
-def parse_constraint(words: str, allowed: Iterable[str]) -> Constraint:
-    """`name<=number` or `name>=number`. Raises ConfigError for anything else, and for a name that is not `allowed`.
+def parse_constraint(text: str, allowed: Iterable[str]) -> Constraint:
+    """Parses `name<=number` or `name>=number`. Raises ConfigError for anything else, and for names that are not `allowed`.
 
     >>> parse_constraint("latency<=5", ["latency", "macs"])
     Constraint(name='latency', bound=5.0, least=False)
     """
-    match = re.fullmatch(r"(\w[\w.-]*?)\s*(<=|>=)\s*(\S+)", words.strip())
+    match = re.fullmatch(r"(\w[\w.-]*?)\s*(<=|>=)\s*(\S+)", text.strip())
     name, sign, bound = match.groups() if match else ("", "", "")
     if match is None or np.isnan(_number(bound)):
-        raise ConfigError(f"constraint {words!r} is not of the form name<=number or name>=number")
+        raise ConfigError(f"constraint {text!r} is not of the form name<=number or name>=number")
     if name not in allowed:
-        raise ConfigError(f"constraint {words!r}: {name!r} is not known here; allowed: {', '.join(allowed)}")
+        raise ConfigError(f"constraint {text!r}: {name!r} is not known here; allowed: {', '.join(allowed)}")
     return Constraint(name, _number(bound), sign == ">=")
 
 
 def _number(text: str) -> float:
-    """The number that a text is; NaN where it is none."""
+    """The text as a number; NaN if it is none."""
     try:
         return float(text)
     except ValueError:
         return float("nan")
 
 
-def parse_constraints(words: Sequence[str], allowed: Iterable[str]) -> tuple[Constraint, ...]:
-    """All constraints of a search. Raises ConfigError as `parse_constraint` does, and for bounds that exclude each other."""
-    constraints = tuple(parse_constraint(word, allowed) for word in listed("constraints", words))
+def parse_constraints(texts: Sequence[str], allowed: Iterable[str]) -> tuple[Constraint, ...]:
+    """Parses the constraints of a search. Raises ConfigError as `parse_constraint` does, and for contradictory bounds."""
+    constraints = tuple(parse_constraint(text, allowed) for text in listed("constraints", texts))
     for least in constraints:
         for most in constraints:
             if least.name == most.name and least.least and not most.least and least.bound > most.bound:
@@ -198,9 +203,9 @@ def parse_constraints(words: Sequence[str], allowed: Iterable[str]) -> tuple[Con
 
 @dataclass(frozen=True)
 class Goals:
-    """What a search is after: its objectives, and constraints that whatever it returns must keep.
+    """The objectives of a search, and constraints that the networks of its front must satisfy.
 
-    `constrained` are the objectives of the names that only constraints mention.
+    `constrained`: objectives for the names that only constraints mention.
     """
 
     objectives: tuple[Objective, ...]
@@ -209,12 +214,12 @@ class Goals:
 
     @property
     def columns(self) -> tuple[Objective, ...]:
-        """The columns that a tactic sees: the objectives, then what only a constraint names."""
+        """The columns of values that a tactic gets: the objectives, then those that only constraints name."""
         return (*self.objectives, *self.constrained)
 
     @cached_property
     def limits(self) -> tuple[tuple[float, float], ...]:
-        """The least and greatest minimised value of each column; infinite where no constraint names it."""
+        """The least and greatest minimised value that constraints allow, by column; infinite without constraints."""
         limits = []
         for column in self.columns:
             least = [c.bound for c in self.constraints if c.name == column.name and c.least]
@@ -225,21 +230,21 @@ class Goals:
 
     @property
     def reference(self) -> Float[np.ndarray, " obj"]:
-        """The hypervolume's reference, minimised. It is fixed before anything is measured."""
+        """The hypervolume's reference point, minimised, which is fixed before anything is measured."""
         return np.array([goal.sign * goal.reference for goal in self.objectives], np.float64)
 
     def minimised(self, values: Mapping[str, np.ndarray]) -> Float[np.ndarray, "pop columns"]:
-        """Values in natural signs -> what is minimised or bounded; a row with a value that is not finite becomes NaN."""
+        """Columns of minimised values from values in natural sign; rows with a value that is not finite become NaN."""
         matrix = np.stack([c.sign * np.asarray(values[c.name], np.float64) for c in self.columns], axis=1)
         return np.where(np.isfinite(matrix).all(1, keepdims=True), matrix, np.nan)
 
     def kept(self, values: Float[np.ndarray, "pop columns"]) -> Bool[np.ndarray, " pop"]:
-        """Which rows keep every constraint; failed ones do not."""
+        """Which rows satisfy all constraints; failed ones do not."""
         low, high = np.array(self.limits, np.float64).T
         return ((values >= low) & (values <= high)).all(1)
 
     def feasible(self, values: Float[np.ndarray, "pop columns"]) -> Float[np.ndarray, "pop obj"]:
-        """The objectives of what `minimised` returned; NaN where a constraint is broken."""
+        """The objectives among columns of `minimised`; NaN for rows that violate a constraint."""
         return np.where(self.kept(values)[:, None], values[:, : len(self.objectives)], np.nan)
 
 
@@ -249,9 +254,9 @@ def parse_goals(
     allowed: Mapping[str, Objective],
     references: Mapping[str, float] = MappingProxyType({}),
 ) -> Goals:
-    """The goals of a search in which only what is `allowed` can be measured. Raises ConfigError as the parts do."""
-    wanted = parse_objectives(objectives, allowed, references)
-    kept = parse_constraints(constraints, allowed)
-    names = dict.fromkeys(constraint.name for constraint in kept)
-    others = tuple(allowed[name] for name in names if name not in [goal.name for goal in wanted])
-    return Goals(wanted, kept, tuple(other if other.direction else replace(other, direction="min") for other in others))
+    """Parses objectives and constraints of `allowed` names. Raises ConfigError as their parsers do."""
+    goals = parse_objectives(objectives, allowed, references)
+    limits = parse_constraints(constraints, allowed)
+    names = dict.fromkeys(constraint.name for constraint in limits)
+    others = tuple(allowed[name] for name in names if name not in [goal.name for goal in goals])
+    return Goals(goals, limits, tuple(other if other.direction else replace(other, direction="min") for other in others))

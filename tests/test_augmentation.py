@@ -42,5 +42,5 @@ def test_statistics_and_the_key_know_it(tiny_net, tiny_task):
     flipped = replace(plain, augmentation="flip")
     assert plain.bind(tiny_net, tiny_task).context != flipped.bind(tiny_net, tiny_task).context
     assert not np.array_equal(plain.calibration(tiny_net, tiny_task), flipped.calibration(tiny_net, tiny_task))
-    with pytest.raises(ValueError, match=r"evaluator\.augmentation='mirror' is none of none, flip, crop"):
+    with pytest.raises(ValueError, match=r"evaluator\.augmentation='mirror' must be one of none, flip, crop"):
         replace(plain, augmentation="mirror")

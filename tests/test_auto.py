@@ -1,4 +1,4 @@
-"""evaluator=auto: the quickest way by a clock, remembered, told, and answering as every way does."""
+"""evaluator=auto: the fastest strategy by a clock, its times stored and logged, and its metrics those of every strategy."""
 
 import json
 import logging
@@ -84,9 +84,7 @@ def test_the_quickest_is_taken_with_all_settings_and_told(figures, tiny_net, tin
     assert found.context == STRATEGIES["masked"](batch=16, calibration_examples=16, seed=3).bind(tiny_net, tiny_task).context
 
 
-def test_what_was_timed_is_remembered_for_the_same_network_device_and_batch(
-    figures, tiny_net, tiny_task, tmp_path, monkeypatch
-):
+def test_times_are_stored_for_the_same_network_device_and_batch(figures, tiny_net, tiny_task, tmp_path, monkeypatch):
     config = replace(SMALL, file=str(tmp_path / "deep" / "ways.jsonl"))
     config.bind(tiny_net, tiny_task)
     replace(config, seed=1).bind(tiny_net, tiny_task)
@@ -116,8 +114,8 @@ def test_a_file_that_cannot_be_written_costs_nothing_but_its_memory(figures, tin
     assert found.config == SMALL.of_strategy("switch") and "cannot be written" in caplog.text
 
 
-def test_relatives_are_architectures_half_of_them_near_the_others(tiny_net):
-    archs = auto.relatives(tiny_net.space, 9)
+def test_half_of_similar_architectures_are_mutations_of_the_others(tiny_net):
+    archs = auto.similar_architectures(tiny_net.space, 9)
     assert archs.shape == (9, len(tiny_net.space.genes)) and archs.dtype == np.int32
     np.testing.assert_array_equal(archs, tiny_net.space.canonical(archs))
     assert len(np.unique(archs, axis=0)) == 9

@@ -133,8 +133,8 @@ def test_report_writes_the_page_anew(run, capsys):
         (["supernet.checkpoint=none.safetensors"], "there is no checkpoint none.safetensors"),
         (["supernet.widths=[16,24,40]"], "tensor 'stages.5.project.conv.kernel' has shape"),
         (["supernet.activations=[relu,relu,tanh]", "supernet.checkpoint=null"], "unknown activation 'tanh'"),
-        (["supernet.image_size=16"], "images are 8 x 8 x 1, the super-network takes 16 x 16 x 1"),
-        (["supernet.classes=5", "supernet.checkpoint=null"], "the task has 10 classes, the super-network 5"),
+        (["supernet.image_size=16"], "images are 8 x 8 x 1, but the super-network reads 16 x 16 x 1"),
+        (["supernet.classes=5", "supernet.checkpoint=null"], "the task has 10 classes, but the super-network 5"),
         (["task=arrays"], "task.path=FILE.npz"),
         (["task=arrays", "task.path=none.npz"], "is not a file"),
         (["task.seed=x"], "task.seed=x: Value 'x'"),
@@ -177,9 +177,9 @@ def test_own_pictures(here, capsys):
 @pytest.mark.parametrize(
     ("labels", "words", "said"),
     [
-        ({17: 255}, [], "the task has 256 classes, the super-network 10"),
+        ({17: 255}, [], "the task has 256 classes, but the super-network 10"),
         ({17: 255}, ["task.classes=10"], "y[17] is 255, outside the 10 classes 0 to 9"),
-        ({5: -1}, [], "y[5] is -1: classes are whole numbers from 0"),
+        ({5: -1}, [], "y[5] is -1: classes must be integers from 0"),
     ],
 )
 def test_a_label_outside_the_classes_is_named(here, capsys, labels, words, said):

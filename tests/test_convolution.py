@@ -66,7 +66,7 @@ def test_depthwise_of_pictures_that_leave_the_caches(monkeypatch, batch):
     """Few at a time, as many as part the batch evenly: of 12, 3 fit; of 2 and 7 there is no such number."""
     x, weight = normal(batch, 5, 8, 4), normal(3, 3, 1, 4)
     monkeypatch.setattr(convolution, "CACHED_BYTES", 14 * 5 * 8 * 4)
-    assert convolution._fit(x) == {2: 2, 7: 7, 12: 3}[batch]
+    assert convolution._micro_batch_size(x) == {2: 2, 7: 7, 12: 3}[batch]
     agree(lambda x, w: convolution.depthwise(x, w, 2), lambda x, w: reference(x, w, 2, groups=4), x, weight)
 
 

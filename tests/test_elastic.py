@@ -279,7 +279,7 @@ def test_recording_notes_static_sizes_and_refuses_two_that_disagree():
     with recording() as calls:
         layer(maps(4), 7, 3)
         assert calls == {id(layer): {"width": 7, "kernel": 3, "inputs": 4}}
-        with pytest.raises(ValueError, match=r"Conv was called with .*'width': 7.* and .*'width': 8"):
+        with pytest.raises(ValueError, match=r"Conv was called twice, with sizes .*'width': 7.* and .*'width': 8"):
             layer(maps(4), 8, 3)
     layer(maps(4), 8, 5)  # nobody listens
     assert calls == {id(layer): {"width": 7, "kernel": 3, "inputs": 4}}

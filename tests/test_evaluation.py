@@ -147,7 +147,7 @@ def test_less_memory_makes_smaller_chunks(tiny_net, tiny_task, found, archs):
 
     chunks = [chunk(compiling + memory) for memory in (1e-3, 2e-3, 4e-3, 8e-3, 4.0)]
     assert chunks == sorted(chunks) and chunks[0] == 1 and chunks[-1] == 16 and len(set(chunks)) > 3
-    with pytest.raises(ValueError, match=r"evaluator\.memory_gb=1e-09 does not hold one network"):
+    with pytest.raises(ValueError, match=r"evaluator\.memory_gb=1e-09 is too small to re-calibrate one network"):
         chunk(1e-9)
     alone = replace(CONFIG, memory_gb=compiling + 1e-3).bind(tiny_net, tiny_task)
     assert alone.chunk == 1

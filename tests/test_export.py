@@ -95,7 +95,7 @@ def test_a_file_that_predicts_otherwise_is_removed(digits, tmp_path, monkeypatch
     monkeypatch.setitem(KINDS, ".onnx", replace(KINDS[".onnx"], make=shifted_onnx, stem="network"))
     broken = replace(kind(".onnx"), make=lambda *_: b"not an ONNX model")
     monkeypatch.setitem(KINDS, ".onnx", broken)
-    with pytest.raises(RuntimeError, match="cannot be loaded again"):
+    with pytest.raises(RuntimeError, match="cannot be loaded"):
         extracted.export(tmp_path / "net.onnx")
     monkeypatch.undo()
     make = KINDS[".safetensors"].make
@@ -114,7 +114,7 @@ def test_a_file_that_predicts_otherwise_is_removed(digits, tmp_path, monkeypatch
 def test_what_cannot_be_exported_is_refused_in_one_line_and_leaves_no_files(digits, tmp_path, monkeypatch):
     extracted, _ = digits
     with pytest.raises(
-        ValueError, match=r"\.tflite is of no known kind; allowed: \.stablehlo, \.onnx, \.pth, \.safetensors"
+        ValueError, match=r"\.tflite is no known export format; allowed: \.stablehlo, \.onnx, \.pth, \.safetensors"
     ):
         extracted.export(tmp_path / "net.tflite")
     for package, suffix, words in (
@@ -194,7 +194,9 @@ def test_stages_of_a_user_are_exported_to_onnx(tmp_path, monkeypatch):
             continue
         (tmp_path / "net.onnx").write_bytes(made)
         np.testing.assert_allclose(run_onnx(tmp_path / "net.onnx", images), logits(net, images), rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match=r"a step 'sort' that ONNX export does not know; \.stablehlo takes every network"):
+    with pytest.raises(
+        ValueError, match=r"ONNX export does not support the operation 'sort'; \.stablehlo supports every network"
+    ):
         to_onnx(SuperNet([Sort(nnx.Rngs(0))], (2, 3, 6)))
 
 

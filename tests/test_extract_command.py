@@ -206,7 +206,7 @@ def test_a_network_extracted_before_is_named_with_what_to_say(run, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["select=best"], "select=best is none of all, knee and constraints such as macs<=5"),
+        (["select=best"], "select=best must be all, knee, or constraints such as macs<=5"),
         (["select=macs<=1"], "keeps macs<=1; it has macs"),
         (["select=mcas<=1"], "'mcas' is not known here; allowed: accuracy_top1, loss, macs"),
         (["select=macs<=few"], "is not of the form name<=number"),
@@ -214,7 +214,7 @@ def test_a_network_extracted_before_is_named_with_what_to_say(run, capsys):
         (["arch=depth_1=1"], "is no network of a run: name its folder, out=FOLDER"),
         (["arch=depth_1=9", "out=x"], "gene 'depth_1' cannot be '9'"),
         (["archs=nowhere.csv", "out=x"], "is not a file"),
-        (["export=tflite"], ".tflite is of no known kind; allowed: .stablehlo"),
+        (["export=tflite"], ".tflite is no known export format; allowed: .stablehlo"),
         (["export=onnx", "batch=0"], "batch=0 is not a number of images"),
         (["task=digits"], "has all settings: leave task=digits out"),
     ],

@@ -94,7 +94,7 @@ def test_the_centre_is_cut_out_after_scaling(tmp_path):
     [
         (lambda folder: folder / "none", "is not a folder"),
         (lambda folder: folder / "cat", "has no folders"),
-        (lambda folder: (folder / "empty" / "a").mkdir(parents=True) or folder / "empty", "holds no images"),
+        (lambda folder: (folder / "empty" / "a").mkdir(parents=True) or folder / "empty", "has no images"),
     ],
 )
 def test_a_folder_without_pictures_is_refused(folder, mistake, words):

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from nasjax.hardware.measurement import Precision, Program, certain, compiled, measure_latency, median_interval, timed
+from nasjax.hardware.measurement import (
+    Precision,
+    Program,
+    compiled,
+    is_precise,
+    measure_latency,
+    median_interval,
+    time_repeats,
+)
 from nasjax.hardware.pace import Pace, PaceSample, undisturbed
 from nasjax.supernets.extract import extract
 
@@ -48,7 +56,7 @@ def test_the_interval_of_a_median_is_the_narrowest_pair_of_ranks_with_enough_cov
 
 def test_fewer_than_six_repeats_have_no_interval():
     assert median_interval(np.ones(5)) == (-np.inf, np.inf)
-    assert not certain(np.ones(5), 0.5) and certain(np.ones(6), 0.0) and not certain(np.zeros(0), 0.5)
+    assert not is_precise(np.ones(5), 0.5) and is_precise(np.ones(6), 0.0) and not is_precise(np.zeros(0), 0.5)
 
 
 def test_the_interval_covers_the_median_of_a_skewed_distribution_with_its_stated_probability():
@@ -59,21 +67,21 @@ def test_the_interval_covers_the_median_of_a_skewed_distribution_with_its_stated
 
 def test_on_a_steady_machine_a_measurement_ends_after_its_minimum_time():
     clock = Clock(lambda _: 0.01)
-    times = timed(clock.run, clock, Precision(least=0.1, warm=0.05, seconds=10)).times
+    times = time_repeats(clock.run, clock, Precision(least=0.1, warm=0.05, seconds=10)).times
     np.testing.assert_allclose(times, 10)
     assert 6 <= len(times) <= 13 and clock.runs - len(times) == 5
 
 
 def test_a_slow_network_is_repeated_six_times_but_within_its_seconds():
     clock = Clock(lambda _: 1.0)
-    assert 6 <= len(timed(clock.run, clock, Precision(seconds=60)).times) <= 8
+    assert 6 <= len(time_repeats(clock.run, clock, Precision(seconds=60)).times) <= 8
     clock = Clock(lambda _: 1.0)
-    assert len(timed(clock.run, clock, Precision(seconds=3)).times) == 3
+    assert len(time_repeats(clock.run, clock, Precision(seconds=3)).times) == 3
 
 
 def test_the_first_runs_do_not_count():
     clock = Clock(lambda i: 5.0 if i == 0 else 0.001)
-    assert timed(clock.run, clock).times.max() == pytest.approx(1)
+    assert time_repeats(clock.run, clock).times.max() == pytest.approx(1)
 
 
 def test_noisy_runs_are_repeated_until_the_median_is_certain_or_the_seconds_are_over():
@@ -82,11 +90,11 @@ def test_noisy_runs_are_repeated_until_the_median_is_certain_or_the_seconds_are_
         return Clock(lambda i: draws[i])
 
     little, much = noisy(0.05), noisy(0.2)
-    few, many = (timed(clock.run, clock, Precision(seconds=60)).times for clock in (little, much))
-    assert certain(few, 0.02) and certain(many, 0.02) and len(many) > 2 * len(few)
+    few, many = (time_repeats(clock.run, clock, Precision(seconds=60)).times for clock in (little, much))
+    assert is_precise(few, 0.02) and is_precise(many, 0.02) and len(many) > 2 * len(few)
     assert np.median(many) == pytest.approx(10, rel=0.04)
     hopeless = noisy(2.0)
-    assert not certain(timed(hopeless.run, hopeless, Precision(seconds=2)).times, 0.02)
+    assert not is_precise(time_repeats(hopeless.run, hopeless, Precision(seconds=2)).times, 0.02)
 
 
 class Neighbour:
@@ -123,7 +131,7 @@ def test_repeats_are_scaled_to_their_median_pace(turn, usual):
     found = machine.measured(within=NEVER, seconds=8)
     assert found.median == pytest.approx(usual) and found.spread < 1e-9 and found.shared == 0
     assert found.work == pytest.approx(usual * 1e-4)
-    as_it_was = timed(machine.run, machine, Precision(within=NEVER, seconds=8)).times
+    as_it_was = time_repeats(machine.run, machine, Precision(within=NEVER, seconds=8)).times
     assert np.subtract(*np.quantile(as_it_was, (0.75, 0.25))) == pytest.approx(7 if turn == 3 else 0) or turn == 1
 
 
@@ -149,9 +157,9 @@ def test_repeats_that_are_correlated_do_not_look_certain():
         rng = np.random.default_rng(seed)
         turns = np.repeat(rng.random(4000) < 0.5, 1 + rng.geometric(1 / 100, 4000))
         clock = Clock(lambda i: 5e-4 * (1.1 if turns[i] else 1.0) * (1 + 0.05 * rng.normal()))
-        return timed(clock.run, clock, Precision())
+        return time_repeats(clock.run, clock, Precision())
 
-    medians = np.array([np.median(one.times) for one in map(found, range(20)) if certain(one.times, 0.02)])
+    medians = np.array([np.median(one.times) for one in map(found, range(20)) if is_precise(one.times, 0.02)])
     assert len(medians) >= 10 and np.sqrt(np.mean((medians / 0.525 - 1) ** 2)) < 0.025
 
 

@@ -90,7 +90,7 @@ def test_blocks_hold_every_picture_once_in_order():
 
 
 def test_memory_that_does_not_hold_one_network_is_refused(tiny_net, tiny_task):
-    with pytest.raises(ValueError, match=r"does not hold one network on the evaluator\.batch=16 examples that re-cal"):
+    with pytest.raises(ValueError, match=r"too small to re-calibrate one network on a batch of evaluator\.batch=16"):
         replace(CONFIG, memory_gb=holds(tiny_net, 0.5)).bind(tiny_net, tiny_task)
 
 
@@ -104,7 +104,7 @@ def test_the_batch_that_fits_is_named_and_fits(tiny_net, tiny_task):
 
 
 def test_memory_too_small_for_one_picture_is_refused_in_one_line(tiny_net, tiny_task):
-    with pytest.raises(ValueError, match=r"does not hold .* nor on one; more memory does$"):
+    with pytest.raises(ValueError, match=r"is too small .* nor does one example fit: more memory is needed$"):
         replace(CONFIG, memory_gb=1e-5).bind(tiny_net, tiny_task)
 
 

@@ -122,7 +122,7 @@ def _full_excitation(patch, net):
 
 
 def _padding_at_the_end(patch, net):
-    shifted = convolution._shifted
+    shifted = convolution._shifted_views
 
     def same(x, size, stride):
         """As TensorFlow pads: windows of stride 2 begin one pixel later."""
@@ -131,7 +131,7 @@ def _padding_at_the_end(patch, net):
         later = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]
         return shifted(later, size, stride)
 
-    patch.setattr(convolution, "_shifted", same)
+    patch.setattr(convolution, "_shifted_views", same)
 
 
 def _other_epsilon(patch, net):
@@ -155,7 +155,7 @@ def _middle_width_of_the_input(patch, net):
         source = self.inputs.options(self.genes[0])
         return tuple(elastic.make_divisible(round(w * e)) for w in source for e in self.genes[-1].options)
 
-    patch.setattr(resnet.Bottleneck, "middles", middles)
+    patch.setattr(resnet.Bottleneck, "hidden_widths", middles)
 
 
 def _stem_block_whatever_its_depth(patch, net):

@@ -160,7 +160,7 @@ def test_a_changed_function_is_another_context(here):
 
 def test_the_worst_value_of_an_unknown_metric_must_be_said(here):
     (here / "plain.py").write_text("def evaluate(archs):\n    return [{'acc': 1}]\n")
-    with pytest.raises(ValueError, match=r"say it as references\.acc=NUMBER"):
+    with pytest.raises(ValueError, match=r"set references\.acc=NUMBER"):
         nasjax.search(external(evaluate="plain:evaluate", metrics=("acc",)), objectives=["max:acc"])
     assert search_problem(external(evaluate="plain:evaluate", metrics=("acc",)), None).repair is None
 

@@ -73,9 +73,9 @@ def test_its_latency_is_measured_and_tabled(here):
     ("words", "line"),
     [
         (["task=mytask:nothing"], "task=mytask:nothing: module 'mytask' has no 'nothing'"),
-        (["task=mytask:Perceptron"], "cannot be made (TypeError"),
-        (["task=digits"], "the task's images are 8 x 8 x 1, the super-network takes 3"),
-        (["task=mytask:regression", "task.arguments.size=3"], "cannot be made (TypeError"),
+        (["task=mytask:Perceptron"], "cannot be created (TypeError"),
+        (["task=digits"], "the task's images are 8 x 8 x 1, but the super-network reads 3"),
+        (["task=mytask:regression", "task.arguments.size=3"], "cannot be created (TypeError"),
         (["task=mytask:regression", "objectives=[accuracy_top1]"], "cannot be measured here; allowed: rmse, macs"),
     ],
 )

@@ -88,7 +88,7 @@ assert "nasjax" not in sys.modules and "flax" not in sys.modules
     for again in (lambda: extracted.export(file), lambda: extracted.save(tmp_path / "net")):
         with pytest.raises(ValueError, match="exists already; name another"):
             again()
-    with pytest.raises(ValueError, match=r"of no known kind; allowed: \.stablehlo"):
+    with pytest.raises(ValueError, match=r"no known export format; allowed: \.stablehlo"):
         extracted.export(tmp_path / "net.tflite")
     with pytest.raises(ValueError, match="there is no folder"):
         extracted.export(tmp_path / "nowhere" / "net.stablehlo")

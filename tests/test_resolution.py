@@ -127,9 +127,9 @@ def test_the_resolution_may_be_switched_on(name):
 
 def test_a_resolution_above_the_pictures_or_of_nothing_is_refused():
     for config in (NETWORK, ResNetConfig(image_size=7)):
-        with pytest.raises(ValueError, match="resolutions has 9, more than image_size=7"):
+        with pytest.raises(ValueError, match="resolutions has 9, which is above image_size=7"):
             replace(config, resolutions=(7, 9))
-        with pytest.raises(ValueError, match="at least one pixel a side, not 0"):
+        with pytest.raises(ValueError, match="must be at least 1, not 0"):
             replace(config, resolutions=(0, 7))
 
 

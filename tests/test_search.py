@@ -484,7 +484,7 @@ def test_rows_of_an_incomplete_table_are_drawn_uniformly(tmp_path, tactic):
     [
         ({"evaluations": "8"}, "evaluations must be a whole number of at least 1, not '8'"),
         ({"evaluations": 8.5}, "evaluations must be a whole number of at least 1, not 8.5"),
-        ({"constraints": [5]}, "constraints must be a list of words, not [5]"),
+        ({"constraints": [5]}, "constraints must be a list of strings, not [5]"),
         ({"warm_start": 3}, "warm_start must be the path of a file or folder, not 3"),
         ({"tactic": {"name": "random", "population": 2.5}}, "tactic.population must be a whole number, not 2.5"),
         ({"space_reduction": True}, "space_reduction must be a name, a mapping with `name`, or settings, not True"),

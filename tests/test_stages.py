@@ -74,21 +74,21 @@ def test_calling_the_network(tiny_net, masked):
     assert logits.shape == (3, 4, 3)
     close(logits[0], masked(tuple(map(int, archs[0])))[0][0])
     close((vector, numpy_vector), (logits[2], logits[2]))
-    with pytest.raises(TypeError, match=f"which of {tiny_net.space.size} sub-networks"):
+    with pytest.raises(TypeError, match=f"the network has {tiny_net.space.size} sub-networks"):
         tiny_net(IMAGES)
 
 
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (np.zeros((2, 7, 7, 1), np.float32), r"float32 \(batch, height, width, 3\); this one is float32 \(2, 7, 7, 1\)"),
-        (np.zeros((7, 7, 3), np.float32), r"this one is float32 \(7, 7, 3\)"),
-        (np.zeros((2, 7, 7, 3), np.uint8), r"this one is uint8 \(2, 7, 7, 3\)"),
-        (np.zeros((0, 7, 7, 3), np.float32), r"shape \(0, 7, 7, 3\) holds nothing"),
-        ((np.zeros((2, 7, 7, 3), np.float32),), "the network takes a .* not a "),
+        (np.zeros((2, 7, 7, 1), np.float32), r"float32 \(batch, height, width, 3\), not float32 \(2, 7, 7, 1\)"),
+        (np.zeros((7, 7, 3), np.float32), r"not float32 \(7, 7, 3\)"),
+        (np.zeros((2, 7, 7, 3), np.uint8), r"not uint8 \(2, 7, 7, 3\)"),
+        (np.zeros((0, 7, 7, 3), np.float32), r"shape \(0, 7, 7, 3\) is empty"),
+        ((np.zeros((2, 7, 7, 3), np.float32),), "the network reads inputs of structure .* not "),
     ],
 )
-def test_wrong_pictures_are_refused(tiny_net, images, words):
+def test_invalid_images_are_refused(tiny_net, images, words):
     with pytest.raises(ValueError, match=words) as refused:
         tiny_net(images, (0,) * 10)
     assert "\n" not in str(refused.value)
@@ -242,7 +242,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_choice_is_refused(name):
-    with pytest.raises(TypeError, match=r"a choice is a tuple of 3 ints \(static\) or an int32 array of shape \(3,\)"):
+    with pytest.raises(TypeError, match=r"a choice must be a tuple of 3 ints \(static\) or an int32 array of shape \(3,\)"):
         check_choice(WRONG[name], 3)
     with pytest.raises(TypeError):
         block()(jnp.asarray(pictures(1, 5, 8)), WRONG[name], None)
@@ -254,7 +254,7 @@ def test_a_choice_of_64_bits_is_refused():
 
 
 def test_a_network_refuses_the_wrong_number_of_genes(tiny_net):
-    with pytest.raises(TypeError, match="a choice is a tuple of 10 ints"):
+    with pytest.raises(TypeError, match="a choice must be a tuple of 10 ints"):
         tiny_net.choices((0,) * 9)
 
 
@@ -266,14 +266,14 @@ class Reader(Stage):
 def test_stages_that_disagree_about_a_gene_are_refused():
     same = SuperNet([Reader(Gene("a", (1, 2))), Reader(Gene("a", (1, 2)), Gene("b", (3,)))])
     assert same.space.names == ("a", "b")
-    with pytest.raises(ValueError, match="two stages disagree about gene 'a'"):
+    with pytest.raises(ValueError, match="two stages define gene 'a' differently"):
         _ = SuperNet([Reader(Gene("a", (1, 2))), Reader(Gene("a", (1, 3)))]).space
-    with pytest.raises(ValueError, match="two stages disagree about gene 'a'"):
+    with pytest.raises(ValueError, match="two stages define gene 'a' differently"):
         _ = SuperNet([Reader(Gene("a", (1, 2))), Reader(gate=(Gene("a", (1, 2, 3)), 2))]).space
 
 
 def test_a_stage_without_arithmetic_says_so():
-    with pytest.raises(TypeError, match="Reader has no forward"):
+    with pytest.raises(TypeError, match="Reader does not define forward"):
         Reader()(jnp.zeros(1), (), None)
 
 

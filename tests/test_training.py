@@ -110,7 +110,7 @@ def test_a_loss_that_is_not_finite_stops_training(fresh, task):
     broken = nnx.clone(fresh)
     broken.stages[0].conv.norm.bias[...] = jnp.full_like(broken.stages[0].conv.norm.bias[...], jnp.nan)
     called = []
-    with pytest.raises(FloatingPointError, match=r"the loss became nan in epoch 1; a smaller trainer\.learning_rate helps"):
+    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1: reduce trainer\.learning_rate"):
         TRAINER.train(broken, task, jax.random.key(3), lambda *facts: called.append(facts))
     assert not called
 

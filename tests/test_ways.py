@@ -176,7 +176,7 @@ def small():
 
 def test_a_device_out_of_memory_halves_the_chunk_for_good_and_says_so(small, caplog):
     net, bound = small
-    bound._way = way = Full(bound._way, 2)
+    bound._strategy = way = Full(bound._strategy, 2)
     archs = np.asarray(net.space.sample(jax.random.key(0), 7))
     with caplog.at_level(logging.WARNING):
         found = bound(archs)
@@ -194,7 +194,7 @@ def test_one_network_that_does_not_fit_and_other_errors_are_raised(small):
     net, bound = small
     archs = np.asarray(net.space.sample(jax.random.key(0), 4))
     for way in (Full(None, 0), Full(None, 2, "INTERNAL: something else")):
-        bound._way, bound._together = way, 4
+        bound._strategy, bound._rows_at_once = way, 4
         with pytest.raises(jax.errors.JaxRuntimeError, match=way.words[:8]):
             bound(archs)
         assert way.asked[-1] == (1 if way.most == 0 else 4)
@@ -297,20 +297,20 @@ def test_siblings_cost_only_what_differs_and_no_cache_answers_alike(case):
     net, archs, task, _ = case
     config = EVALUATORS["prefix"](**SETTINGS)
     bound, without = config.bind(net, task), replace(config, cache_gb=0.0).bind(net, task)
-    without._way._programs = bound._way._programs  # compiled once
+    without._strategy._programs = bound._strategy._programs  # compiled once
     bound(archs[:1])
     sibling = archs[:1].copy()
     sibling[0, -1] = 0  # the last gene: of the last block, or its width
     asked = []
-    program = bound._way._program
+    program = bound._strategy._program
 
     def counting(depth, choice):
         asked.append(depth)
         return program(depth, choice)
 
-    bound._way._program = counting
+    bound._strategy._program = counting
     found = bound(sibling)
-    paths = [bound._way._path(arch) for arch in (archs[0], sibling[0])]
+    paths = [bound._strategy._path(arch) for arch in (archs[0], sibling[0])]
     first = next(i for i, (a, b) in enumerate(zip(*paths, strict=True)) if a != b)
     assert 0 < first < len(paths[0]) - 1 and min(asked) == first
     assert len(asked) == 4 * (len(paths[0]) - first)  # two batches calibrate, two are scored
@@ -326,13 +326,17 @@ def test_a_cache_too_small_for_everything_answers_alike(case):
     without = replace(config, cache_gb=0.0).bind(net, task)
     wanted = without(archs)
     bound = replace(config, cache_gb=6e-5).bind(net, task)
-    bound._way._programs = without._way._programs  # compiled once
+    bound._strategy._programs = without._strategy._programs  # compiled once
     for rows in ([0, 1, 2, 3], [4, 0], [5, 1, 2, 3]):
         for name, values in bound(archs[rows]).items():
             np.testing.assert_array_equal(values, wanted[name][rows])
-    way = bound._way
-    assert way._known.bytes and any(kept.bytes for kept in way._calibrating.values())
-    assert way._known.bytes + sum(k.bytes for d in (way._calibrating, way._scoring) for k in d.values()) <= 6e4
+    way = bound._strategy
+    assert way._statistics_cache.bytes and any(kept.bytes for kept in way._calibration_caches.values())
+    assert (
+        way._statistics_cache.bytes
+        + sum(k.bytes for d in (way._calibration_caches, way._scoring_caches) for k in d.values())
+        <= 6e4
+    )
 
 
 def test_a_negative_cache_is_refused():

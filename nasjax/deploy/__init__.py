@@ -1,1 +1,1 @@
-"""Sub-networks on their own: extracted, re-calibrated, verified, written and exported."""
+"""Deployment of sub-networks: extraction, re-calibration, verification, writing and export."""

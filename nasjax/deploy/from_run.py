@@ -1,4 +1,4 @@
-"""Hands networks over: those of a finished run, or any architecture given by hand."""
+"""Extracts and exports sub-networks: of a finished run, or given architectures."""
 
 import json
 import os
@@ -33,7 +33,7 @@ from nasjax.tasks import Task
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network to be handed over: its number, and what a run has measured of it (natural signs and units)."""
+    """A network to be extracted: its index, and its metrics in a run (natural signs and units)."""
 
     index: int
     arch: tuple[int, ...]
@@ -51,8 +51,8 @@ class RestoredSettings:
 
 @dataclass(frozen=True, eq=False)
 class WrittenSubnet:
-    """A network in its `folder`. `metric` on the validation examples with the super-network's batch-norm statistics
-    (`before`) and with its own (`after`), as the extracted network gives it; `size` of its weights, in bytes."""
+    """A network written to `folder`, with the bytes of its weights (`size`) and its `metric` on the validation examples:
+    `before` re-calibration, with the super-network's batch-norm statistics, and `after`."""
 
     wanted: Candidate
     extracted: Extracted
@@ -64,45 +64,48 @@ class WrittenSubnet:
 
 
 def select_networks(run: Path, select: str | None = None, network: int | None = None) -> list[Candidate]:
-    """Networks of a finished run: that of an index, or selected.
+    """Networks of a finished run, by index (`network`) or by `select`.
 
-    `select`: `all` (of the front), `knee` (of the front), or constraints joined by commas, of whose networks the best in the
-    first objective is taken (None: of all). Raises ConfigError for what a person can put right.
+    `select`: `all` networks of the front, its `knee`, or constraints separated by commas, for the network that is best in
+    the first objective within them (None: without constraints). Raises ConfigError for invalid settings.
     """
     finished = read_run(run)
     if not finished.front:
         raise ConfigError(f"run={run} has no front: every evaluation failed")
     if network is None:
-        found = _selected(finished, select or "")
+        chosen = _selected(finished, select or "")
     else:
-        found = [row for row in finished.evaluations if row.index == network]
-    if not found:
+        chosen = [row for row in finished.evaluations if row.index == network]
+    if not chosen:
         last = len(finished.evaluations) - 1
         raise ConfigError(f"network={network} is not in run={run}, which has evaluations 0 to {last}")
     archs = _architectures(run)
-    return [Candidate(row.index, archs[row.index], row.metrics) for row in found]
+    return [Candidate(row.index, archs[row.index], row.metrics) for row in chosen]
 
 
 def _selected(run: Run, select: str) -> list[Network]:
+    """The networks of a run that `select` names; see `select_networks`."""
     if select == "all":
         return list(run.front)
     costs = [tuple(goal.sign * row.metrics[goal.name] for goal in run.objectives) for row in run.front]
     if select == "knee":
         return [run.front[knee(np.array(costs))]]
     if select and not any(sign in select for sign in ("<=", ">=")):
-        raise ConfigError(f"select={select} is none of all, knee and constraints such as {run.objectives[-1].name}<=5")
-    limits = [parse_constraint(words, run.summary["metrics"]) for words in select.split(",") if words.strip()]
-    # Of all evaluations: where a constraint is no objective, the best that keeps it need not be on the front.
+        raise ConfigError(f"select={select} must be all, knee, or constraints such as {run.objectives[-1].name}<=5")
+    limits = [parse_constraint(text, run.summary["metrics"]) for text in select.split(",") if text.strip()]
+    # Among all evaluations: if a constraint is no objective, the best network that keeps it may not be on the front.
     measured = [row for row in run.evaluations if not row.failed]
-    kept = [row for row in measured if all(limit.holds({limit.name: np.array(row.metrics[limit.name])}) for limit in limits)]
-    if not kept:
+    feasible = [
+        row for row in measured if all(limit.holds({limit.name: np.array(row.metrics[limit.name])}) for limit in limits)
+    ]
+    if not feasible:
         ranges = [
             f"{limit.name} {min(row.metrics[limit.name] for row in measured):.6g} to "
             f"{max(row.metrics[limit.name] for row in measured):.6g}"
             for limit in limits
         ]
         raise ConfigError(f"no network of run={run.folder} keeps {select}; it has {', '.join(ranges)}")
-    best = min(kept, key=lambda row: (*(goal.sign * row.metrics[goal.name] for goal in run.objectives), row.index))
+    best = min(feasible, key=lambda row: (*(goal.sign * row.metrics[goal.name] for goal in run.objectives), row.index))
     return [best]
 
 
@@ -110,7 +113,7 @@ def _architectures(run: Path) -> dict[int, tuple[int, ...]]:
     """The architectures of a run's evaluations, by index."""
     place = Path(read_settings(run)["archive"] or run / "archive.db")
     if not place.is_file():
-        raise ConfigError(f"run={run} has its measurements in {place}, which is not there")
+        raise ConfigError(f"run={run} has its measurements in {place}, which does not exist")
     store = Archive(place, json.loads((run / "run.json").read_text())["id"])
     try:
         return {row.position: row.arch for row in store.evaluations()}
@@ -118,16 +121,16 @@ def _architectures(run: Path) -> dict[int, tuple[int, ...]]:
         store.close()
 
 
-def from_choices(space: SearchSpace, words: str | None, file: Path | None) -> list[Candidate]:
-    """Architectures that a person names: `depth_1=2,kernel_1_1=3,…`, or the rows of a CSV with a column for each gene.
+def from_choices(space: SearchSpace, choices: str | None, file: Path | None) -> list[Candidate]:
+    """Given architectures: one as text, `depth_1=2,kernel_1_1=3,…`, or the rows of a CSV file with a column for each gene.
 
-    Raises ConfigError for what is no architecture of the space.
+    Raises ConfigError for anything that is no architecture of the space.
     """
     if file is not None:
         archs = read_architectures("archs", file, space)[0].tolist()
     else:
         options = {gene.name: {str(option): option for option in gene.options} for gene in space.genes}
-        pairs = [part.strip().partition("=") for part in (words or "").split(",") if part.strip()]
+        pairs = [part.strip().partition("=") for part in (choices or "").split(",") if part.strip()]
         named = {name: options.get(name, {}).get(option, option) for name, _, option in pairs}
         try:
             archs = [space.encode(named).tolist()]
@@ -137,16 +140,19 @@ def from_choices(space: SearchSpace, words: str | None, file: Path | None) -> li
 
 
 def restore(config: Mapping[str, Any], run: Path | None = None) -> RestoredSettings:
-    """What settings name. Raises ConfigError where it is no super-network, or is not what a `run` was measured with."""
+    """Creates super-network, task and evaluator from settings.
+
+    Raises ConfigError for a table, and if weights or data have changed since the `run`.
+    """
     net = supernets.create(seed=config["seed"], **config["supernet"])
     if not isinstance(net, SuperNet):
         what = f"supernet={config['supernet']['name']} is a table" if run is None else f"run={run} searched a table"
-        raise ConfigError(f"{what}: it has no networks to extract")
+        raise ConfigError(f"{what}, which has no networks to extract")
     task = tasks.create(**config["task"])
     task.check(net)
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"]).bind(net, task)
     if run is not None and digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
-        raise ConfigError(f"run={run} was measured with other weights or data than are there now: put those back")
+        raise ConfigError(f"run={run} was measured with other weights or data than the present ones: restore those")
     return RestoredSettings(net, task, evaluator)
 
 
@@ -156,12 +162,12 @@ def extract_and_write(
     folders: Sequence[Path],
     exports: Sequence[str] = (),
     batch: int | None = None,
-    progress: Callable[[int, WrittenSubnet], None] = lambda done, handed: None,
+    progress: Callable[[int, WrittenSubnet], None] = lambda done, written: None,
 ) -> list[WrittenSubnet]:
-    """Writes each network into its folder, with files of the suffixes in `exports`; all of them, or none.
+    """Extracts each network into its folder, with files of the suffixes in `exports`; all of them, or none.
 
-    Every file answers right in a process of its own before any folder is there. `progress(done, last)` is called after
-    each network. Raises ConfigError for a folder that exists, and for an export that cannot be made.
+    Every file's outputs are verified in a separate process before any folder appears. `progress(done, last)` is called after
+    each network. Raises ConfigError for a folder that exists, and for an export that is impossible.
     """
     for target in folders:
         if target.exists():
@@ -169,21 +175,21 @@ def extract_and_write(
     for suffix in exports:
         kind(suffix)
     parent = next(place for place in folders[0].absolute().parents if place.exists())
-    _clear(parent)
-    staging = parent / f"{_staging()}{os.getpid()}"
-    found = []
+    _remove_abandoned(parent)
+    staging = parent / f"{_staging_prefix()}{os.getpid()}"
+    written = []
     try:
         for done, (one, target) in enumerate(zip(wanted, folders, strict=True), 1):
-            found.append(_extract_and_write(restored, one, staging / str(done), target, exports, batch))
-            progress(done, found[-1])
-        _move({staging / str(done): handed.folder for done, handed in enumerate(found, 1)})
+            written.append(_extract_and_write(restored, one, staging / str(done), target, exports, batch))
+            progress(done, written[-1])
+        _move({staging / str(done): subnet.folder for done, subnet in enumerate(written, 1)})
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return found
+    return written
 
 
 def _move(folders: Mapping[Path, Path]) -> None:
-    """Moves folders, all or none."""
+    """Moves all folders, or none."""
     moved: list[Path] = []
     try:
         for place, target in folders.items():
@@ -196,26 +202,26 @@ def _move(folders: Mapping[Path, Path]) -> None:
         raise
 
 
-def _staging() -> str:
-    """How folders begin that a process of this machine writes networks in, before its number."""
+def _staging_prefix() -> str:
+    """The prefix of this machine's staging folders; the process id follows."""
     return f".extract-{socket.gethostname()}-"
 
 
-def _clear(parent: Path) -> None:
-    """Removes what processes of this machine that were killed have left."""
-    for folder in parent.glob(f"{_staging()}*"):
+def _remove_abandoned(parent: Path) -> None:
+    """Removes staging folders of this machine's processes that were killed."""
+    for folder in parent.glob(f"{_staging_prefix()}*"):
         try:
-            os.kill(int(folder.name.removeprefix(_staging())), 0)
+            os.kill(int(folder.name.removeprefix(_staging_prefix())), 0)
         except ProcessLookupError:
             shutil.rmtree(folder, ignore_errors=True)
-        except (ValueError, OSError):  # No number; or it runs, and is somebody else's.
+        except (ValueError, OSError):  # No process id, or a running process of another user.
             continue
 
 
 def _extract_and_write(
     restored: RestoredSettings, wanted: Candidate, place: Path, target: Path, exports: Sequence[str], batch: int | None
 ) -> WrittenSubnet:
-    """Writes a network to `place`, from where it goes to `target`."""
+    """Extracts a network into the staging folder `place`, which is moved to `target` later."""
     net, task, size = restored.net, restored.task, restored.evaluator.batch
     extracted = extract_subnet(net, restored.evaluator, wanted.arch, task.validation.take(slice(size)).inputs)
     extracted.save(place, exports, batch)
@@ -226,16 +232,16 @@ def _extract_and_write(
 
 
 def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, float]:
-    """The network in a folder that `nasjax extract` or `nasjax train` wrote, and its task's first metric on validation data.
+    """The network in a folder of `nasjax extract` or `nasjax train`, and its task's first metric on the validation examples.
 
-    Raises ConfigError where the folder has none, or where the examples of `config` are not those that it takes.
+    Raises ConfigError if the folder has no network, or if the examples of `config` do not fit it.
     """
     network = load(folder)
     facts = json.loads((folder / "config.json").read_text())
     task = tasks.create(**config["task"])
     batch = settings("evaluator", EVALUATORS, config["evaluator"]).batch
     host = network.host((0,) * len(network.space.genes))
-    if not host:  # Else inputs are scaled.
+    if not host:  # With a host option, inputs are scaled.
         task.check(network)
     inputs = jax.tree.map(np.asarray, network.prepare(task.validation.take(slice(batch)).inputs, host))
     value = validation_metrics([network], task, batch)[0][task.objectives[0].name]
@@ -244,9 +250,9 @@ def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, flo
 
 
 def add_exports(extracted: Extracted, folder: Path, suffixes: Sequence[str], batch: int | None = None) -> list[Path]:
-    """Writes files of these suffixes beside a network that is in `folder` already: all of them, or none.
+    """Exports a network to files of these suffixes in its `folder`: all of them, or none.
 
-    Raises ConfigError for a file that is there, and for an export that cannot be made.
+    Raises ConfigError for a file that exists, and for an export that is impossible.
     """
     files = [folder / f"{kind(suffix).stem}{suffix}" for suffix in suffixes]
     for file in files:

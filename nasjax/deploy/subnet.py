@@ -29,15 +29,15 @@ TOLERANCE = 1e-4
 """The largest difference between the outputs of the masked super-network and of the extracted network."""
 
 ROUNDING = 3e-5
-"""What is allowed where outputs are large, in parts of the largest: float32 was seen to differ by 1.8e-5."""
+"""The largest difference relative to the largest output: float32 results differed by up to 1.8e-5."""
 
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """A sub-network as a network of its own: `network(inputs)` are its outputs; printed, it is a line a stage.
+    """An extracted sub-network. `network(inputs)` returns its outputs; `str` has one line for each stage.
 
-    `arch` and `choices` say which it is, `difference` how far its outputs were at most from the super-network's on
-    validation `inputs`, as it reads them, whose masked `outputs` are kept to verify what is written.
+    `arch` and `choices` are its architecture. `difference` is the largest difference between its outputs and those of the
+    masked super-network on prepared validation `inputs`; these `outputs` verify files when they are written.
     """
 
     network: SuperNet = field(repr=False)
@@ -56,14 +56,14 @@ class Extracted:
 
     @property
     def examples(self) -> int:
-        """The number of validation examples that it was verified on."""
+        """The number of validation examples used for verification."""
         return len(jax.tree.leaves(self.inputs)[0])
 
     def save(self, folder: str | Path, exports: Sequence[str] = (), batch: int | None = None) -> Path:
         """Writes `network.safetensors` and `config.json`, which `nasjax.load` reads, and files of the suffixes in `exports`.
 
-        All of them are loaded in a process of their own, and verified, before the folder is there. Raises ConfigError for a
-        folder that exists, an unknown suffix, a package that is missing, or a network that such a file cannot hold.
+        All of them are loaded and verified in a separate process before the folder appears. Raises ConfigError for a folder
+        that exists, an unknown suffix, a missing package, or a network that the format does not support.
         """
         target = Path(folder)
         if target.exists():
@@ -87,9 +87,9 @@ class Extracted:
         """Writes one file of the format that its suffix names (`nasjax.export.KINDS`): .stablehlo, .onnx, .pth,
         .safetensors.
 
-        StableHLO and ONNX take `batch` examples at a time (None: any number). It is loaded in a process of its own, and
-        verified, before it is there. Raises ConfigError as `save` does, and for a file that exists or a folder that does
-        not.
+        StableHLO and ONNX files take `batch` examples at a time (None: any number). The file is loaded and verified in a
+        separate process before it appears. Raises ConfigError as `save` does, for a file that exists, and for a folder that
+        does not.
         """
         target = Path(file)
         made = kind(target.suffix)
@@ -107,35 +107,35 @@ class Extracted:
         return target
 
     def _facts(self) -> dict[str, Any]:
-        """What a reader makes the network from. Raises ConfigError where nothing says how the super-network was made."""
+        """What `nasjax.load` rebuilds the network from. Raises ConfigError for a super-network that was made in memory."""
         if self.origin["name"] not in SUPERNETS:
             raise ConfigError(
-                "the super-network was made in memory and cannot be made again: nasjax.supernets.create makes it by name, "
-                "a class of your own as 'module:Class'"
+                "the super-network was made in memory and cannot be rebuilt from a file: use nasjax.supernets.create with "
+                "its name, or with 'module:Class' for your own class"
             )
         return {"supernet": {**self.origin, "checkpoint": None}, "arch": list(self.arch)}
 
     def _verify(self, paths: Sequence[Path], batch: int | None) -> None:
-        """Raises RuntimeError where what was written has other outputs, elsewhere, than the super-network."""
+        """Raises RuntimeError if outputs of the written files, loaded in a separate process, are not the super-network's."""
         number = batch or self.examples
 
         def resized(leaf: np.ndarray) -> np.ndarray:
             return np.resize(leaf, (number, *leaf.shape[1:]))
 
         inputs, outputs = jax.tree.map(resized, (self.inputs, self.outputs))
-        for found in reloaded_outputs(paths, inputs):
-            _difference(outputs, found, self.choices)
+        for reloaded in reloaded_outputs(paths, inputs):
+            _difference(outputs, reloaded, self.choices)
 
 
 def extract_subnet(
     net: SuperNet, evaluator: PopulationEvaluator, arch: tuple[int, ...], inputs: PyTree[np.ndarray]
 ) -> Extracted:
-    """The sub-network `arch`, its batch norms re-calibrated as when it was measured; verified on `inputs`.
+    """Extracts the sub-network `arch`, re-calibrated as in its measurement, and verifies it on `inputs`.
 
-    Raises RuntimeError where its outputs are not those of the masked super-network.
+    Raises RuntimeError if its outputs are not those of the masked super-network.
     """
     statistics = evaluator.statistics(arch)
-    evaluator.release()  # Two more programs are compiled here.
+    evaluator.release()  # Frees memory to compile two more programs.
     network = extract(net, arch, statistics if net.has_norms else None)
     prepared = jax.tree.map(np.asarray, net.prepare(jax.tree.map(jnp.asarray, inputs), net.host(arch)))
     traced = jnp.asarray(arch, jnp.int32)
@@ -146,7 +146,7 @@ def extract_subnet(
 
 
 def validation_metrics(networks: Sequence[SuperNet], task: Task, batch: int) -> list[dict[str, float]]:
-    """Every metric of extracted networks that differ in their weights alone, on the validation examples, `batch` at once."""
+    """Every metric on the validation examples, `batch` at once, of extracted networks that differ in weights only."""
     graph = nnx.split(networks[0])[0]
     host = networks[0].host((0,) * len(networks[0].space.genes))
     blocks = [block for step in blocks_by_step(task.validation, min(batch, len(task.validation)), 1) for block in step]
@@ -159,21 +159,21 @@ def validation_metrics(networks: Sequence[SuperNet], task: Task, batch: int) -> 
         return outputs if task.on_host else batch_totals(task.statistics(outputs, batch.targets), batch.weights)
 
     def totals(weights: Any, block: Block) -> Totals:
-        found = scored(weights, jax.tree.map(lambda leaf: leaf[0], block))
+        result = scored(weights, jax.tree.map(lambda leaf: leaf[0], block))
         if not task.on_host:
-            return in_float64(found)
-        one = host_totals(task, jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], found), block)
+            return in_float64(result)
+        one = host_totals(task, jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], result), block)
         return Totals(*(part[0] for part in one))
 
-    described = metric_function(task)
-    found = []
+    metrics_of = metric_function(task)
+    metrics = []
     for network in networks:
         weights = nnx.split(network)[1]
         parts = [totals(weights, block) for block in blocks]
         whole = merged(Totals(*(np.stack(part) for part in zip(*parts, strict=True))))
-        values = described(Totals(*(part[None] for part in whole)))
-        found.append({objective.name: values[objective.name].item() for objective in task.objectives})
-    return found
+        values = metrics_of(Totals(*(part[None] for part in whole)))
+        metrics.append({objective.name: values[objective.name].item() for objective in task.objectives})
+    return metrics
 
 
 def network_outputs(network: SuperNet, inputs: PyTree[np.ndarray]) -> PyTree[np.ndarray]:
@@ -182,16 +182,16 @@ def network_outputs(network: SuperNet, inputs: PyTree[np.ndarray]) -> PyTree[np.
 
 
 def _outputs(net: SuperNet, forward: Callable[..., Any], *arguments: Any) -> PyTree[np.ndarray]:
-    """`forward(net, *arguments)`; weights and arguments are no constants of the program, which the cache then finds."""
+    """`forward(net, *arguments)`; weights are arguments of the program, whose cached form serves all weights."""
     graph, weights = nnx.split(net)
     run = jax.jit(lambda weights, *arguments: forward(nnx.merge(graph, weights), *arguments))
     return jax.tree.map(np.asarray, run(weights, *arguments))
 
 
-def _difference(wanted: PyTree[np.ndarray], found: PyTree[np.ndarray], choices: Mapping[str, Option]) -> float:
-    """The largest difference. Raises RuntimeError where it is above what is allowed."""
+def _difference(expected: PyTree[np.ndarray], outputs: PyTree[np.ndarray], choices: Mapping[str, Option]) -> float:
+    """The largest difference between outputs. Raises RuntimeError if it is above the tolerance."""
     worst = 0.0
-    for one, other in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+    for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(outputs), strict=True):
         difference = float(np.abs(one - np.asarray(other)).max())
         if not difference <= max(TOLERANCE, ROUNDING * float(np.abs(one).max())):
             named = ", ".join(f"{name}={value}" for name, value in choices.items())

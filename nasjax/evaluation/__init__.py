@@ -1,4 +1,4 @@
-"""Evaluators: what measures populations of sub-networks."""
+"""Evaluators, which measure the metrics of sub-networks, a population at a time."""
 
 from nasjax.evaluation.auto import STRATEGIES, AutoConfig
 from nasjax.evaluation.base import Evaluator, measure

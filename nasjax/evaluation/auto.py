@@ -1,4 +1,4 @@
-"""The strategy that is fastest here: all are timed on a few sub-networks, once, and the quickest is taken."""
+"""Automatic choice of the evaluation strategy: each is timed once on a few sub-networks, and the fastest is used."""
 
 import json
 import logging
@@ -29,58 +29,57 @@ LOG = logging.getLogger(__name__)
 STRATEGIES: Mapping[str, type[StrategyConfig]] = MappingProxyType(
     {"masked": MaskedConfig, "switch": SwitchConfig, "prefix": PrefixConfig}
 )
-"""Every strategy of evaluation by name."""
+"""Every evaluation strategy by name."""
 
 NETWORKS = 4
-"""Sub-networks that a strategy is timed on; whole chunks of them."""
+"""The least number of sub-networks that a strategy is timed on, in whole chunks."""
 
 BATCHES = 2
-"""Batches that each is re-calibrated on and scored on."""
+"""The number of batches that each of them is re-calibrated on, and scored on."""
 
 ROUNDS = 3
-"""How often each strategy is timed, in turn: other work of the machine changes meanwhile."""
+"""How often each strategy is timed, in turn, since the load of the machine changes."""
 
 MUTATED = 0.1
-"""The share of genes in which the later half of the sub-networks differs from the first: a search asks for
-such relatives."""
+"""The share of genes that are mutated in half of the sub-networks: a search measures similar ones."""
 
 Run = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class AutoConfig(EvaluatorConfig):
-    """The strategy that is fastest for this super-network, device and batch: measured when a run starts.
+    """The fastest strategy for this super-network, device and batch size, which is measured when a run starts.
 
-    That takes as long as compiling all of them; `file` (JSON lines) remembers the times, and is to be removed to measure
-    again. `cache_gb` as for `prefix`. With `first_examples` the strategies are timed without.
+    Measuring takes as long as compiling all strategies. `file` (JSON lines) stores the times; remove it to measure again.
+    `cache_gb` as for `prefix`. Strategies are timed without `first_examples`.
     """
 
     cache_gb: float = 1.0
     file: str | None = None
 
     def of_strategy(self, name: str) -> StrategyConfig:
-        """These settings for one strategy."""
+        """The settings of one strategy, with the values of these."""
         strategy = STRATEGIES[name]
-        own = {field.name for field in fields(strategy)}
-        return strategy(**{field.name: getattr(self, field.name) for field in fields(self) if field.name in own})
+        names = {field.name for field in fields(strategy)}
+        return strategy(**{field.name: getattr(self, field.name) for field in fields(self) if field.name in names})
 
     def bind(
         self, net: SuperNet, task: Task, split: str = "validation", devices: Sequence[jax.Device] | None = None
     ) -> PopulationEvaluator:
-        return self.of_strategy(fastest(self.remembered(net, task))).bind(net, task, split, devices)
+        return self.of_strategy(fastest(self.stored_seconds(net, task))).bind(net, task, split, devices)
 
-    def remembered(self, net: SuperNet, task: Task) -> dict[str, float]:
-        """The seconds of each strategy: from `file` where it has them, else measured, and added to it."""
+    def stored_seconds(self, net: SuperNet, task: Task) -> dict[str, float]:
+        """Seconds by strategy: from `file` if it has them, else measured and appended to it."""
         if self.file is None:
             return self.seconds(net, task)
         key = self._key(net)
-        known = _seconds_in(read_lines(self.file), key)
-        if known is not None:
-            return known
+        stored = _last_seconds(read_lines(self.file), key)
+        if stored is not None:
+            return stored
         seconds = self.seconds(net, task)
         try:
             append_line(self.file, json.dumps({"key": key, "seconds": seconds}))
-        except OSError as error:  # What was timed serves this run all the same.
+        except OSError as error:  # This run needs no file.
             message = "evaluator.file=%s cannot be written, the strategies will be timed again: %s"
             LOG.warning(message, self.file, error.strerror)
         return seconds
@@ -93,18 +92,18 @@ class AutoConfig(EvaluatorConfig):
         return sha256(repr(facts).encode()).hexdigest()[:16]
 
     def seconds(self, net: SuperNet, task: Task, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-        """Seconds a sub-network by each strategy, compiled: the median of ROUNDS; infinite where memory does not hold it.
+        """Seconds for one sub-network by strategy, compiling excluded: the median of ROUNDS; inf if it does not fit memory.
 
-        Raises ConfigError where it holds none, and with several processes, which would have to agree.
+        Raises ConfigError if none fits, and with several processes, which might choose differently.
         """
         if jax.process_count() > 1:
-            raise ConfigError(f"evaluator=auto is for one process; say evaluator={' or '.join(STRATEGIES)}")
+            raise ConfigError(f"evaluator=auto works in one process only; set evaluator={' or '.join(STRATEGIES)}")
         LOG.info("evaluator=auto: timing %s", ", ".join(STRATEGIES))
         runs: dict[str, tuple[Run, int]] = {}
         refused: list[Exception] = []
         for name in STRATEGIES:
             try:
-                runs[name] = self._run(self.of_strategy(name), net, task)
+                runs[name] = self._timed_run(self.of_strategy(name), net, task)
                 runs[name][0]()
             except (TooLarge, jax.errors.JaxRuntimeError) as error:
                 if not isinstance(error, TooLarge) and OUT_OF_MEMORY not in str(error):
@@ -121,14 +120,14 @@ class AutoConfig(EvaluatorConfig):
                 times[name].append((clock() - began) / number)
         return {name: float(np.median(times[name])) if name in times else np.inf for name in STRATEGIES}
 
-    def _run(self, strategy: StrategyConfig, net: SuperNet, task: Task) -> tuple[Run, int]:
-        """What scores a few sub-networks with empty caches; and their number."""
+    def _timed_run(self, strategy: StrategyConfig, net: SuperNet, task: Task) -> tuple[Run, int]:
+        """A function that scores a few sub-networks with empty caches, and their number."""
         number = BATCHES * self.batch
         short = task.changed(validation=task.validation.take(slice(number)))
         examples = min(self.calibration_examples, number)
         evaluator = replace(strategy, calibration_examples=examples, first_examples=0).bind(net, short)
-        # A chunk that is not full would be charged as if it were.
-        archs = relatives(net.space, -(-NETWORKS // evaluator.chunk) * evaluator.chunk)
+        # An incomplete chunk would take the time of a full one.
+        archs = similar_architectures(net.space, -(-NETWORKS // evaluator.chunk) * evaluator.chunk)
 
         def run() -> None:
             evaluator.forget()
@@ -138,8 +137,8 @@ class AutoConfig(EvaluatorConfig):
         return run, len(archs)
 
 
-def _seconds_in(lines: Sequence[str], key: str) -> dict[str, float] | None:
-    """The last times that the lines have for a key; a line that is not whole is passed over."""
+def _last_seconds(lines: Sequence[str], key: str) -> dict[str, float] | None:
+    """The last times in the lines for a key; incomplete lines are skipped. None if there are none."""
     found = None
     for line in lines:
         try:
@@ -151,21 +150,21 @@ def _seconds_in(lines: Sequence[str], key: str) -> dict[str, float] | None:
     return found if found and np.isfinite(list(found.values())).any() else None
 
 
-def relatives(space: SearchSpace, number: int) -> Population:
-    """Architectures as a search asks for them: half of them random, the others differ from these in few genes.
+def similar_architectures(space: SearchSpace, number: int) -> Population:
+    """Architectures like those of a search: half of them random, the others mutations of these in few genes.
 
-    Each once, as far as the space and a few draws go.
+    Duplicates come last, and only if there are too few distinct ones.
     """
     first = space.sample(jax.random.key(0), number)
     others = space.mutate(jax.random.key(1), first, MUTATED)
     pairs = np.stack([first, others], axis=1).reshape(2 * number, -1).astype(np.int32)
-    once = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
-    return np.concatenate([pairs[once], pairs])[:number]
+    distinct = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
+    return np.concatenate([pairs[distinct], pairs])[:number]
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
-    """The strategy that takes least; logs all times."""
+    """The strategy with the least seconds; logs all of them."""
     best = min(seconds, key=lambda name: seconds[name])
-    words = ", ".join(f"{name} {took:.3g}" if np.isfinite(took) else f"{name} too large" for name, took in seconds.items())
-    LOG.info("evaluator=auto: %s is fastest (seconds a sub-network: %s)", best, words)
+    times = ", ".join(f"{name} {took:.3g}" if np.isfinite(took) else f"{name} too large" for name, took in seconds.items())
+    LOG.info("evaluator=auto: %s is fastest (seconds a sub-network: %s)", best, times)
     return best

@@ -1,4 +1,4 @@
-"""What all strategies of evaluation share: their protocol and their settings."""
+"""Protocols of evaluators and of evaluation strategies."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ from nasjax.types import Population
 LOG = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-"""The first word of XLA's error where a device is out of memory."""
+"""The first word of XLA's error message if a device is out of memory."""
 
 ALL = slice(None)
 
 KnownStatistics = dict[Any, Any]
-"""Batch-norm statistics found before: (host options, architecture) -> statistics, in whatever form a strategy keeps them."""
+"""Batch-norm statistics by (host options, architecture), in a form that depends on the strategy."""
 
 Calibration: TypeAlias = PyTree | None
-"""Training inputs that re-calibrate batch norms; None for a network without."""
+"""Training inputs that batch norms are re-calibrated on, (batches, batch, …); None for a network without batch norms."""
 
 
 class Evaluator(Protocol):
-    """Measures at most `chunk` architectures at once; `context` names all that the values depend on."""
+    """Measures at most `chunk` architectures at once; `context` holds everything that the values depend on."""
 
     chunk: int
     metrics: tuple[str, ...]
@@ -44,10 +44,10 @@ def measure(evaluator: Evaluator, archs: Population) -> dict[str, Float[np.ndarr
 
 
 class Strategy(Protocol):
-    """A way of running sub-networks: which computations are shared, and what is compiled. All give the same values."""
+    """How sub-networks are run: which computations are shared, and what is compiled. All strategies give the same values."""
 
     def statistics(self, arch: Choice, calibration: Calibration, host: HostOptions, together: int) -> tuple[Statistics, ...]:
-        """The batch-norm statistics of one sub-network, full width, stage by stage."""
+        """The re-calibrated batch-norm statistics of one sub-network, full width, stage by stage."""
 
     def totals(
         self,
@@ -61,7 +61,8 @@ class Strategy(Protocol):
     ) -> Totals:
         """The task's statistics summed over the examples of `part` of the blocks, by re-calibrated sub-networks.
 
-        At most `together` rows, of equal host options. Batch-norm statistics may be put into `known`, and taken from there.
+        `archs` has at most `together` rows, of equal host options; so many are run at once. Batch-norm statistics may be
+        stored in `known`, and are then read from there.
         """
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""Batch-norm statistics for one sub-network, as Once-for-All re-calibrates them."""
+"""Batch-norm re-calibration of one sub-network, as in Once-for-All."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from nasjax.supernets.supernet import HostOptions
 def calibrate(
     net: SuperNet | Network, arch: Choice, batches: PyTree[Float[Array, "batches batch ..."]], host: HostOptions = ()
 ) -> tuple[Statistics, ...]:
-    """Averages, over batches, of each batch norm's batch mean and biased batch variance; every norm uses the batch's own.
+    """Means over batches of each batch norm's batch mean and biased batch variance; every norm uses the batch's own.
 
-    Every batch is prepared for the `host` options when its turn comes.
+    `batches`: inputs, each batch of which is prepared for the `host` options (scaled, for images).
 
     Source: `set_running_statistics` of Once-for-All (arXiv:1908.09791).
     """

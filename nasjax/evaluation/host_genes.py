@@ -1,4 +1,4 @@
-"""Host genes change the shapes of inputs: a population is grouped by their options, each group with programs of its own."""
+"""Grouping of populations by host genes, which change the shapes of inputs: each group has separate programs."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from nasjax.types import Population
 
 
 def by_host(net: SuperNet, archs: Population) -> Iterator[tuple[HostOptions, Int[np.ndarray, " rows"]]]:
-    """Each combination of host options that occurs, with the rows of `archs` that have it; one group without host genes."""
+    """Every combination of host options in `archs`, and the rows that have it; without host genes, one group of all rows."""
     archs = np.asarray(archs)
     columns = archs[:, list(net.host_columns())]
     if not columns.shape[1]:

@@ -1,4 +1,4 @@
-"""Population evaluation by masking: `vmap` over traced choices, one set of weights shared by all."""
+"""Population evaluation by masking: `vmap` over traced choices, with shared weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,9 @@ from nasjax.tasks import Task
 
 @dataclass(frozen=True)
 class MaskedConfig(StrategyConfig):
-    """All sub-networks of a chunk at once, each at the cost of the largest: for accelerators and small networks.
+    """Runs the sub-networks of a chunk at once, each at the cost of the largest: for accelerators and small networks.
 
-    At most `chunk` at once, fewer where the memory does not hold them or where fewer are quicker: full-size ones on a CPU
-    run one by one.
+    At most `chunk` at once, fewer if memory is too small, or if that is faster: full-size networks on a CPU run one by one.
     """
 
     def needs(self, net: SuperNet) -> Needs:
@@ -31,9 +30,9 @@ class MaskedConfig(StrategyConfig):
 
 
 def at_once(function: Callable[..., Any], number: Any, *populations: Any) -> Any:
-    """`function` of all rows by one vmap, those beyond `number` too."""
+    """`function` of all rows by one `vmap`, padding rows (from `number` on) included."""
     if len(jax.tree.leaves(populations)[0]) > 1:
         return jax.vmap(function)(*populations)
-    # One alone needs no batching, which takes half of the time until a program is compiled.
-    alone = function(*jax.tree.map(lambda leaf: leaf[0], populations))
-    return jax.tree.map(lambda leaf: leaf[None], alone)
+    # A single row is not vmapped: the program compiles in half the time.
+    result = function(*jax.tree.map(lambda leaf: leaf[0], populations))
+    return jax.tree.map(lambda leaf: leaf[None], result)

@@ -1,8 +1,8 @@
-"""Several devices, of this process or of several: what is measured is spread over them, and every one gets the results.
+"""Several devices, of one process or of several: they share the work of a measurement, and all get the results.
 
-Sub-networks are spread where they are re-calibrated: a batch norm's moments are those of a batch, which cannot be cut apart.
-Examples are spread where they are scored: sub-networks cost different amounts, examples do not. Which device does what never
-depends on how many are asked for, so that a network's values do not depend on those that share its chunk.
+Re-calibration divides the sub-networks among the devices, since a batch norm needs the moments of a whole batch. Scoring
+divides the examples, which all cost the same, unlike sub-networks. How work is divided does not depend on the number of
+architectures, so that a network's values do not depend on the others in its chunk.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,85 +19,89 @@ from nasjax.evaluation.totals import merged
 
 AXIS = "devices"
 
-WHOLE, DIVIDED = PartitionSpec(), PartitionSpec(AXIS)
-"""How arrays lie on the devices: all of them on each, or their first axis divided."""
+REPLICATED, DIVIDED = PartitionSpec(), PartitionSpec(AXIS)
+"""How arrays lie on the devices: a copy on each, or their first axis divided."""
 
 
 def mesh(devices: Sequence[jax.Device] | None = None) -> Mesh | None:
-    """The devices in a row; by default all of JAX's backend, of every process. None for this process's first alone."""
+    """The devices as a mesh of one axis; by default all of JAX's backend, of every process. None for the first local one."""
     devices = jax.devices() if devices is None else list(devices)
     return None if devices == jax.local_devices()[:1] else Mesh(np.array(devices), (AXIS,))
 
 
-def everywhere(over: Mesh | None, tree: PyTree) -> PyTree:
-    """Arrays, the same in every process, whole on every device."""
-    return _placed(over, tree, WHOLE)
+def replicate(over: Mesh | None, tree: PyTree) -> PyTree:
+    """Puts arrays, equal in every process, on every device."""
+    return _place(over, tree, REPLICATED)
 
 
-def parted(over: Mesh | None, tree: PyTree) -> PyTree:
-    """Arrays, the same in every process, their first axis divided among the devices."""
-    return _placed(over, tree, DIVIDED)
+def divide(over: Mesh | None, tree: PyTree) -> PyTree:
+    """Divides arrays, equal in every process, among the devices along their first axis."""
+    return _place(over, tree, DIVIDED)
 
 
-def _placed(over: Mesh | None, tree: PyTree, part: PartitionSpec) -> PyTree:
+def _place(over: Mesh | None, tree: PyTree, spec: PartitionSpec) -> PyTree:
     if over is None:
         return jax.tree.map(jnp.asarray, tree)
-    sharding = NamedSharding(over, part)
+    sharding = NamedSharding(over, spec)
 
     def place(leaf: Any) -> jax.Array:
         if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
             return leaf
-        held = np.asarray(leaf)
-        # Unlike `jax.device_put` it compares nothing between processes.
-        return jax.make_array_from_callback(held.shape, sharding, lambda index: held[index])
+        values = np.asarray(leaf)
+        # Unlike `jax.device_put`, this compares nothing between processes.
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
     return jax.tree.map(place, tree)
 
 
 def by_rows(over: Mesh | None, run: Callable[..., Any]) -> Callable[..., Any]:
-    """`run(weights, archs, how many count, calibration inputs, host)`, each row on one device; results are on all."""
+    """`run(weights, archs, number, calibration, host)` with the rows divided among the devices; results are on all.
+
+    Only the first `number` rows need results.
+    """
     if over is None:
         return run
     devices = over.size
 
     def spread(weights: Any, archs: Any, number: Any, calibration: Any, host: Any) -> Any:
         rows = len(archs)
-        filled = jnp.concatenate([archs, jnp.repeat(archs[-1:], -rows % devices, axis=0)])
+        padded = jnp.concatenate([archs, jnp.repeat(archs[-1:], -rows % devices, axis=0)])
 
-        def mine(weights: Any, archs: Any, number: Any, calibration: Any) -> Any:
-            # In turn, so that those that count are as many on every device as can be.
-            here = lax.axis_index(AXIS)
-            own = archs.reshape(-1, devices, archs.shape[1])[:, here]
-            found = run(weights, own, (number - here + devices - 1) // devices, calibration, host)
-            every = lax.all_gather(found, AXIS, axis=1)
-            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:rows], every)
+        def on_device(weights: Any, archs: Any, number: Any, calibration: Any) -> Any:
+            # Dealt out in turn, so that the rows before `number` are spread evenly.
+            index = lax.axis_index(AXIS)
+            own_rows = archs.reshape(-1, devices, archs.shape[1])[:, index]
+            results = run(weights, own_rows, (number - index + devices - 1) // devices, calibration, host)
+            gathered = lax.all_gather(results, AXIS, axis=1)
+            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:rows], gathered)
 
-        return _shared(over, mine, (WHOLE,) * 4)(weights, filled, number, calibration)
+        return _shard_map(over, on_device, (REPLICATED,) * 4)(weights, padded, number, calibration)
 
     return spread
 
 
 def by_examples(over: Mesh | None, run: Callable[..., Any], add: bool) -> Callable[..., Any]:
-    """`run(weights, archs, how many count, statistics, block, host)`, the block's batches divided among the devices.
+    """`run(weights, archs, number, statistics, block, host)` with the block's batches divided among the devices.
 
-    With `add` the totals of all devices are added up, else their outputs (pop, batches, …) are put together.
+    With `add`, results are `Totals`, which are summed over devices; else outputs (pop, batches, …), which are concatenated.
     """
     if over is None:
         return run
 
     def spread(*arguments: Any, host: Any) -> Any:
-        def mine(*arguments: Any) -> Any:
-            found = run(*arguments, host=host)
+        def on_device(*arguments: Any) -> Any:
+            results = run(*arguments, host=host)
             if add:
-                # Not `psum`: over several hosts it adds in an order that depends on a row's place.
-                return merged(lax.all_gather(found, AXIS))
-            return lax.all_gather(found, AXIS, axis=1, tiled=True)
+                # Over several hosts, `psum` adds in an order that depends on a row's position.
+                return merged(lax.all_gather(results, AXIS))
+            return lax.all_gather(results, AXIS, axis=1, tiled=True)
 
-        return _shared(over, mine, (WHOLE,) * 4 + (DIVIDED,))(*arguments)
+        return _shard_map(over, on_device, (REPLICATED,) * 4 + (DIVIDED,))(*arguments)
 
     return spread
 
 
-def _shared(over: Mesh, function: Callable[..., Any], parts: tuple[PartitionSpec, ...]) -> Callable[..., Any]:
-    # Results are the same everywhere; JAX cannot prove it of loops whose length differs, so that it must not check.
-    return jax.shard_map(function, mesh=over, in_specs=parts, out_specs=WHOLE, check_vma=False)
+def _shard_map(over: Mesh, function: Callable[..., Any], in_specs: tuple[PartitionSpec, ...]) -> Callable[..., Any]:
+    """`function` on every device, its results replicated."""
+    # JAX cannot prove that results are equal on all devices where the lengths of loops differ: `check_vma` is off.
+    return jax.shard_map(function, mesh=over, in_specs=in_specs, out_specs=REPLICATED, check_vma=False)

@@ -1,5 +1,4 @@
-"""On a CPU, stages with known statistics take micro-batches that stay in its caches: half the time for
-full-size networks."""
+"""Micro-batches of stages whose statistics are given: on a CPU full-size networks take half the time."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,30 +8,29 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from nasjax.supernets import SuperNet
-from nasjax.supernets.cpu.micro_batches import in_parts, joined, together
+from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, map_micro_batches, micro_batch_size
 from nasjax.supernets.elastic import Recalibrate
 from nasjax.supernets.stage import Choice, Stage, Statistics
 from nasjax.supernets.supernet import HostOptions
 
 STAGE_BYTES = 4e5
-"""Inputs of a stage at a time, in bytes: its activations inside are a few times as much."""
+"""Bytes of a stage's inputs in a micro-batch; the activations within the stage are a few times as much."""
 
 WEIGHTS_SHARE = 0.25
-"""Inputs are at least this share of the stage's weights, which are read anew for every micro-batch."""
+"""The least size of those inputs, as a share of the stage's weights, which every micro-batch reads again."""
 
 
 def micro_batched(run: Callable[[PyTree], PyTree], carry: PyTree, weights: PyTree) -> PyTree:
-    """`run(carry)`, a stage with these weights whose outputs for an example do not depend on the others, in
-    micro-batches."""
-    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(weights))
-    size = together(carry, max(STAGE_BYTES, WEIGHTS_SHARE * held))
+    """`run(carry)` in micro-batches, for a stage with these `weights` whose examples do not depend on each other."""
+    weight_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(weights))
+    size = micro_batch_size(carry, max(STAGE_BYTES, WEIGHTS_SHARE * weight_bytes))
     if size == jax.tree.leaves(carry)[0].shape[0]:
         return run(carry)
-    return joined(in_parts(run, size, carry))
+    return concatenate_micro_batches(map_micro_batches(run, size, carry))
 
 
 class MicroBatched:
-    """A super-network whose stages run in micro-batches where statistics are known and a stage runs once an example."""
+    """A super-network whose stages run in micro-batches if statistics are given; repeated stages do not."""
 
     def __init__(self, net: SuperNet):
         self.net = net

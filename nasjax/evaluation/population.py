@@ -1,4 +1,4 @@
-"""Scores populations on one split of a task, by any strategy: memory, host genes, metrics, the key of a measurement."""
+"""The population evaluator: scores populations on one split of a task, by any strategy, within memory."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ from nasjax.evaluation.base import OUT_OF_MEMORY, Calibration, KnownStatistics, 
 from nasjax.evaluation.blocks import Block, batches_per_block, blocks_by_step, even
 from nasjax.evaluation.host_genes import by_host
 from nasjax.evaluation.memory import Needs, plan
-from nasjax.evaluation.mesh import everywhere, mesh, parted
+from nasjax.evaluation.mesh import divide, mesh, replicate
 from nasjax.evaluation.totals import Totals, metric_function
 from nasjax.supernets import SuperNet
 from nasjax.supernets.stage import Choice, Statistics
@@ -38,8 +38,9 @@ LOG = logging.getLogger(__name__)
 class PopulationEvaluator:
     """Scores chunks of a population on one split: every metric of the task, with its standard error.
 
-    `batch` is how many examples are scored at a time: the settings' batch, or what memory holds. `context` is all that the
-    values depend on: not the strategy, nor the devices. Examples come in steps of `config.first_examples`, or in one of all.
+    `batch` is the number of examples scored at a time: the setting, or fewer to fit memory. `context` holds everything that
+    the values depend on, which excludes the strategy and the devices. Examples come in steps of `config.first_examples`, or
+    in a single step.
     """
 
     def __init__(
@@ -58,15 +59,15 @@ class PopulationEvaluator:
         calibration = config.calibration(net, task)
         number = len(self._examples)
         self._step = min(config.first_examples or number, number)
-        own = -(-self._step // self._devices)
-        needed = -(-own // config.batch) * even(own, config.batch) * -(-number // self._step)
+        per_device = -(-self._step // self._devices)
+        needed = -(-per_device // config.batch) * even(per_device, config.batch) * -(-number // self._step)
         planned = plan(config, config.needs(net), net, calibration, self._examples.inputs, needed)
-        self.batch, self.chunk = even(own, planned.batch), planned.chunk
-        self._calibration = everywhere(self._mesh, calibration)
-        self._together, self._room = planned.chunk, planned.room
-        self._each = batches_per_block(self._examples.inputs, own, self.batch, planned.room)
+        self.batch, self.chunk = even(per_device, planned.batch), planned.chunk
+        self._calibration = replicate(self._mesh, calibration)
+        self._rows_at_once, self._room = planned.chunk, planned.room
+        self._batches_per_block = batches_per_block(self._examples.inputs, per_device, self.batch, planned.room)
         self._strategy = config.strategy(net, task, planned.spare, self._mesh)
-        self._described = metric_function(task)
+        self._metrics = metric_function(task)
         self.context: Mapping[str, Any] = {
             "weights": _digest(nnx.to_flat_state(nnx.state(net))),
             "network": [repr(net.space), *(stage.settings() for stage in net.stages)],
@@ -76,7 +77,7 @@ class PopulationEvaluator:
         }
 
     def _value_settings(self, net: SuperNet) -> dict[str, Any]:
-        """The settings that values depend on: those of re-calibration where there is any, others where they are used."""
+        """The settings that values depend on: of re-calibration, if there are batch norms, and of halving, if it is used."""
         config = self.config
         names = ["batch", "calibration_examples", "seed"] if net.has_norms else []
         if config.first_examples:
@@ -86,9 +87,9 @@ class PopulationEvaluator:
         return {name: getattr(config, name) for name in dict.fromkeys(names)}
 
     def on(self, split: str) -> "PopulationEvaluator":
-        """The same on another split, within the same memory: programs, weights and calibration inputs are shared.
+        """The same evaluator on another split: shares programs, weights, calibration inputs and memory.
 
-        This one's examples leave the device until they are wanted again.
+        Removes this evaluator's examples from the devices; they return when it is used again.
         """
         self.__dict__.pop("_steps", None)
         self._strategy.forget()
@@ -98,20 +99,20 @@ class PopulationEvaluator:
         return other
 
     def forget(self) -> None:
-        """Clears cached activations and statistics: everything is computed again."""
+        """Clears cached activations and statistics."""
         self._strategy.forget()
 
     def release(self) -> None:
-        """Frees memory: examples leave the device, programs are dropped. Both come back when wanted."""
+        """Frees memory: removes examples from the devices and compiled programs; both return when needed."""
         self.__dict__.pop("_steps", None)
         self._strategy.release()
-        # The few hundred megabytes that the compiler took and freed, glibc would keep for itself.
+        # glibc does not return the few hundred megabytes that the compiler has freed.
         if sys.platform.startswith("linux"):
             getattr(CDLL(None), "malloc_trim", int)(0)
 
     @property
     def shared(self) -> bool:
-        """Whether devices of several processes compute."""
+        """Whether the devices belong to several processes."""
         return self._mesh is not None and self._mesh.is_multi_process
 
     @property
@@ -125,7 +126,7 @@ class PopulationEvaluator:
 
     @property
     def steps(self) -> int:
-        """The number of steps that the examples come in."""
+        """The number of steps that the examples are divided into."""
         return -(-len(self._examples) // self._step)
 
     def examples(self, steps: int) -> int:
@@ -134,22 +135,22 @@ class PopulationEvaluator:
 
     @cached_property
     def _steps(self) -> tuple[list[Block], list[int]]:
-        """All blocks, and the number of blocks before each step; they stay on the devices where there is room for all."""
+        """All blocks, and the number of blocks before each step; on the devices if all of them fit."""
         split = self._examples
         order = np.random.default_rng(self.config.seed).permutation(len(split)) if self.config.first_examples else None
-        by_step = blocks_by_step(split, self.batch, self._each * self._devices, self._step, order)
+        by_step = blocks_by_step(split, self.batch, self._batches_per_block * self._devices, self._step, order)
         blocks = [block for step in by_step for block in step]
         before = [0, *accumulate(map(len, by_step))]
-        held = sum(leaf.nbytes for block in blocks for leaf in jax.tree.leaves(block.inputs))
-        if len(blocks) > 1 and held > self._room * self._devices:
+        total_bytes = sum(leaf.nbytes for block in blocks for leaf in jax.tree.leaves(block.inputs))
+        if len(blocks) > 1 and total_bytes > self._room * self._devices:
             return blocks, before
-        return [parted(self._mesh, block) for block in blocks], before
+        return [divide(self._mesh, block) for block in blocks], before
 
     def statistics(self, arch: Choice) -> tuple[Statistics, ...]:
-        """The batch-norm statistics that an architecture is measured with, full width, stage by stage."""
+        """The re-calibrated batch-norm statistics of an architecture, full width, stage by stage."""
         if self._calibration is None:
             return tuple({} for _ in self._net.stages)
-        return self._strategy.statistics(arch, self._calibration, self._net.host(np.asarray(arch)), self._together)
+        return self._strategy.statistics(arch, self._calibration, self._net.host(np.asarray(arch)), self._rows_at_once)
 
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
         """Metrics, and `<metric>_se`, of at most `chunk` canonical architectures."""
@@ -162,7 +163,7 @@ class PopulationEvaluator:
     ) -> Totals:
         """The task's statistics summed over the examples of steps `start` to `stop`, for any number of architectures.
 
-        Batch-norm statistics are put into `known` where it is given, and taken from there when it is given again.
+        Batch-norm statistics are stored in `known`, if given, and read from there in later calls.
         """
         blocks, before = self._steps
         part = slice(before[start], before[self.steps if stop is None else stop])
@@ -174,25 +175,25 @@ class PopulationEvaluator:
         return Totals(*(np.concatenate(parts)[order] for parts in zip(*found, strict=True)))
 
     def described(self, totals: Totals) -> dict[str, Float[np.ndarray, " pop"]]:
-        """Metrics, and `<metric>_se`, from a population's totals."""
-        return self._described(totals)
+        """Metrics, and `<metric>_se`, of a population's totals."""
+        return self._metrics(totals)
 
     def _group_totals(
         self, archs: Population, blocks: list[Block], host: HostOptions, part: slice, known: KnownStatistics | None
     ) -> Totals:
-        """`Strategy.totals` of any number of rows; half as many at once, from then on, where the device is out of memory."""
+        """`Strategy.totals` of any number of rows; if a device runs out of memory, from then on half as many at once."""
         found, start = [], 0
         while start < len(archs):
-            rows = archs[start : start + self._together]
+            rows = archs[start : start + self._rows_at_once]
             try:
-                found.append(self._strategy.totals(rows, self._calibration, blocks, host, self._together, part, known))
+                found.append(self._strategy.totals(rows, self._calibration, blocks, host, self._rows_at_once, part, known))
             except jax.errors.JaxRuntimeError as error:
-                # Other processes could not know: they would wait for this one.
-                if self._together == 1 or OUT_OF_MEMORY not in str(error) or jax.process_count() > 1:
+                # Other processes would not retry, and wait for this one.
+                if self._rows_at_once == 1 or OUT_OF_MEMORY not in str(error) or jax.process_count() > 1:
                     raise
-                half = self._together // 2
-                LOG.warning("out of memory with %d sub-networks at once: from now on %d", self._together, half)
-                self._together = half
+                half = self._rows_at_once // 2
+                LOG.warning("out of memory with %d sub-networks at once: continuing with %d", self._rows_at_once, half)
+                self._rows_at_once = half
                 self._strategy.forget()
             else:
                 start += len(rows)
@@ -200,12 +201,13 @@ class PopulationEvaluator:
 
 
 def check_chunk(archs: Population, chunk: int) -> None:
-    """Raises ValueError for more architectures than an evaluator takes at once."""
+    """Raises ValueError for more than `chunk` architectures."""
     if len(archs) > chunk:
         raise ValueError(f"at most {chunk} architectures at once, not {len(archs)}; nasjax.evaluation.measure takes more")
 
 
 def _digest(weights: Any) -> str:
+    """A digest of weights, given as pairs of path and variable."""
     hashed = sha256()
     for path, leaf in weights:
         hashed.update(str((path, leaf[...].shape)).encode())
@@ -217,12 +219,16 @@ def _digest(weights: Any) -> str:
 class EvaluatorConfig(ABC):
     """Settings of all evaluators.
 
-    `batch` examples at a time, fewer to be scored where `memory_gb` does not hold them. The batch norms of every sub-network
-    are re-calibrated on `calibration_examples` of the training examples, in whole batches, drawn with `seed`, after an
-    `augmentation` (none, flip, crop: as the images were trained on); networks without batch norms ignore both. At most
-    `chunk` sub-networks are measured and stored at once. All devices are used, each within `memory_gb`. With
-    `first_examples` a search scores networks on so many examples first, drawn with `seed`, and the better half on twice as
-    many each time, until these are all (`nasjax.evaluation.halving`); 0: all networks on all examples.
+    Attributes:
+      batch: examples in a batch, for re-calibration and scoring; scoring uses fewer if `memory_gb` is too small.
+      calibration_examples: number of training examples that the batch norms of every sub-network are re-calibrated on, in
+        whole batches; unused by networks without batch norms.
+      chunk: the greatest number of sub-networks that are measured and stored at once.
+      memory_gb: memory to use on each device, in gigabytes. All devices are used.
+      seed: draws the calibration examples, and the order of examples for `first_examples`.
+      first_examples: successive halving: a search scores all networks on so many examples first, and then repeatedly the
+        better half on twice as many, up to all examples (`nasjax.evaluation.halving`). 0: all networks on all examples.
+      augmentation: none, flip or crop, of the calibration images: as in training.
     """
 
     batch: int = 100
@@ -238,15 +244,15 @@ class EvaluatorConfig(ABC):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"evaluator.{name} must be above 0, not {getattr(self, name)}")
         if self.augmentation not in AUGMENTATIONS:
-            raise ConfigError(f"evaluator.augmentation={self.augmentation!r} is none of {', '.join(AUGMENTATIONS)}")
+            raise ConfigError(f"evaluator.augmentation={self.augmentation!r} must be one of {', '.join(AUGMENTATIONS)}")
         for name in ("first_examples", "calibration_examples"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"evaluator.{name} must be at least 0, not {getattr(self, name)}")
 
     def calibration(self, net: SuperNet, task: Task) -> Calibration:
-        """The training inputs that re-calibrate batch norms; whole batches only: a short one would count too much.
+        """The training inputs for re-calibration, in whole batches, since a shorter one would have too much weight.
 
-        None for a network without batch norms. Raises ConfigError where there are batch norms and no examples for them.
+        None for a network without batch norms. Raises ConfigError for batch norms and `calibration_examples` of 0.
         """
         if not net.has_norms:
             return None
@@ -256,7 +262,7 @@ class EvaluatorConfig(ABC):
         size = min(self.batch, number)
         batches = max(1, min(self.calibration_examples, number) // size)
         if batches * size != self.calibration_examples:
-            message = "evaluator.calibration_examples=%d: %d are used, whole batches of %d out of %d training examples"
+            message = "evaluator.calibration_examples=%d: using %d, in whole batches of %d, of %d training examples"
             LOG.info(message, self.calibration_examples, batches * size, size, number)
         rng = np.random.default_rng(self.seed)
         rows = rng.permutation(number)[: batches * size]
@@ -274,7 +280,7 @@ class EvaluatorConfig(ABC):
 
 
 class StrategyConfig(EvaluatorConfig):
-    """Settings of one strategy."""
+    """Settings of one evaluation strategy."""
 
     spreads: ClassVar[bool] = True
     """Whether several devices share the work."""
@@ -286,8 +292,8 @@ class StrategyConfig(EvaluatorConfig):
 
     @abstractmethod
     def needs(self, net: SuperNet) -> Needs:
-        """What this strategy takes of the memory."""
+        """The memory that this strategy takes."""
 
     @abstractmethod
     def strategy(self, net: SuperNet, task: Task, spare: float, mesh: Mesh | None = None) -> Strategy:
-        """The strategy for a super-network; `spare`: bytes of the memory that are left; `mesh`: its devices."""
+        """The strategy for a super-network; `spare`: bytes that it may use as a cache; `mesh`: its devices."""

@@ -1,9 +1,9 @@
-"""Population evaluation along a trie: sub-networks that share their first choices share that work.
+"""Population evaluation along a prefix tree: sub-networks with the same first choices compute their first stages once.
 
-One program for each kind of stage and choice, compiled when it first occurs. Sub-networks are sorted by their choices and
-walked depth-first, so that few activations live; what memory is left keeps activations for later populations. The statistics
-of the first stages do not depend on what follows: they are shared by the prefix too. It runs on one device, however many
-there are: activations that are shared lie where they were made.
+Each kind of stage has one program for each choice, compiled at its first use. Sub-networks are sorted by their choices and
+visited depth-first, so that few activations are in memory at a time; the rest of memory caches activations for later
+populations. Batch-norm statistics of the first stages do not depend on later stages, and are shared too. Only one device is
+used, since shared activations stay where they were computed.
 """
 
 from collections import OrderedDict
@@ -25,7 +25,7 @@ from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.micro_batched import micro_batched
 from nasjax.evaluation.population import StrategyConfig
-from nasjax.evaluation.runner import Ended, NeedsNetwork, Resumed
+from nasjax.evaluation.runner import FinishedRun, NeedsNetwork, ResumedRun
 from nasjax.evaluation.switch import Switched
 from nasjax.evaluation.totals import Totals, batch_totals, in_float64, merged
 from nasjax.supernets import SuperNet
@@ -37,7 +37,7 @@ from nasjax.tasks import Runner, Task
 from nasjax.types import Population
 
 Path = tuple[tuple[int, ...], ...]
-"""What each stage of a sub-network is: the options of its genes, or SKIPPED."""
+"""For each stage of a sub-network the option indices of its genes, or SKIPPED; also of its first stages only."""
 
 SKIPPED = (-1,)
 
@@ -47,9 +47,9 @@ STATISTICS_SHARE = 0.1
 
 @dataclass(frozen=True)
 class PrefixConfig(StrategyConfig):
-    """Shares the work of equal first choices, within a chunk and with earlier ones: for evolved populations.
+    """Shares the work of equal first choices, within a chunk and with earlier chunks: for evolved populations.
 
-    At most `cache_gb` of activations, and no more than `memory_gb` leaves, are kept for later populations. One device only.
+    At most `cache_gb` of activations, and no more than `memory_gb` allows, are cached. Uses one device only.
     """
 
     spreads: ClassVar[bool] = False
@@ -70,20 +70,21 @@ class PrefixConfig(StrategyConfig):
 
 
 class Cache:
-    """Values by key, the least recently used dropped first; together at most `limit` bytes."""
+    """A least-recently-used cache of at most `limit` bytes."""
 
     def __init__(self, limit: int):
         self.limit, self.bytes = limit, 0
         self.values: OrderedDict[Any, tuple[int, Any]] = OrderedDict()
 
     def get(self, key: Any) -> Any:
-        """None where it is not there."""
+        """The value of a key; None if it is not cached."""
         if key not in self.values:
             return None
         self.values.move_to_end(key)
         return self.values[key][1]
 
     def put(self, key: Any, value: Any) -> None:
+        """Caches a value, unless it is larger than the cache."""
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(value))
         if size > self.limit:
             return
@@ -94,10 +95,9 @@ class Cache:
 
 
 class Prefix:
-    """A `Strategy`. `cache`: bytes that may be kept from one population to the next.
+    """The `Strategy` of shared prefixes. `cache`: bytes of activations and statistics kept between populations.
 
-    Stages that run once for each example are shared; repeated ones run with what a task does with the outputs, in one
-    program.
+    Stages that run once for each example are shared; repeated ones run in one program, with the task's scoring.
     """
 
     def __init__(self, net: SuperNet, task: Task, cache: int):
@@ -109,14 +109,14 @@ class Prefix:
         split = [nnx.split(stage.bare()) for stage in self._stages]
         self._weights = [weights for _, weights in split]
         graphs = [graph for graph, _ in split]
-        # Stages that are alike are one program: the first of them stands for all.
+        # Stages of equal structure share programs, by the index of the first of them.
         self._kinds = [graphs.index(graph) for graph in graphs]
         self._graphs = graphs
         self._zero = [jax.tree.map(jnp.zeros_like, stage.stored()) for stage in self._stages]
         self._cache = cache
         self._task = task
         graph, self._all_weights = nnx.split(net)
-        self._finish = jax.jit(partial(_finished, graph, task), static_argnames="host")
+        self._score = jax.jit(partial(_score_carry, graph, task), static_argnames="host")
         self._prepare = jax.jit(net.prepare, static_argnums=1)
         self._mean = jax.jit(lambda total, number: jax.tree.map(lambda moment: moment / number, total))
         self.release()
@@ -127,14 +127,14 @@ class Prefix:
 
     def forget(self) -> None:
         self._blocks: Sequence[Block] | None = None
-        self._calibrating: dict[Any, Cache] = {}
-        self._scoring: dict[Any, Cache] = {}
-        self._known = Cache(int(STATISTICS_SHARE * self._cache))
+        self._calibration_caches: dict[Any, Cache] = {}
+        self._scoring_caches: dict[Any, Cache] = {}
+        self._statistics_cache = Cache(int(STATISTICS_SHARE * self._cache))
 
     def statistics(self, arch: Choice, calibration: Calibration, host: HostOptions, together: int) -> tuple[Statistics, ...]:
         path = self._path(arch)
-        found = self._statistics([path], calibration, host, len(jax.tree.leaves(calibration)[0]))
-        return self._by_stage(path, found)
+        statistics = self._statistics([path], calibration, host, len(jax.tree.leaves(calibration)[0]))
+        return self._by_stage(path, statistics)
 
     def totals(
         self,
@@ -146,7 +146,7 @@ class Prefix:
         part: slice = ALL,
         known: KnownStatistics | None = None,
     ) -> Totals:
-        if blocks is not self._blocks:  # The cached activations are those of other examples.
+        if blocks is not self._blocks:  # Cached activations belong to other examples.
             self.forget()
             self._blocks = blocks
         paths = [self._path(arch) for arch in archs]
@@ -168,66 +168,72 @@ class Prefix:
         for i, block in list(enumerate(blocks))[part]:
             for j in range(len(block.weights)):
                 batch = jax.tree.map(lambda leaf, j=j: leaf[j], block)
-                cache = self._scoring.setdefault((host, i, j), self._share(batches))
+                cache = self._scoring_caches.setdefault((host, i, j), self._batch_cache(batches))
                 for shared, carry in _walk(list(sharing), partial(self._prepare, batch.inputs, host), step, cache, len):
                     for path in sharing[shared]:
-                        parts[path].append(self._scored(by_path[path], self._by_stage(path, statistics), carry, batch, host))
+                        parts[path].append(
+                            self._batch_totals(by_path[path], self._by_stage(path, statistics), carry, batch, host)
+                        )
         totals = {path: merged(_stacked_totals(list(map(in_float64, found)))) for path, found in parts.items()}
         return _stacked_totals([totals[path] for path in paths])
 
-    def _scored(
+    def _batch_totals(
         self, arch: Any, statistics: tuple[Statistics, ...], carry: PyTree, batch: Block, host: HostOptions
     ) -> Totals:
-        """A batch's totals, from what the last shared stage has left of it."""
-        found: Any = None
-        if not self._needs_network:  # The program is then the same for every sub-network.
+        """A batch's totals, from the carry of the last shared stage."""
+        result: Any = None
+        if not self._needs_network:  # One program serves all sub-networks.
             try:
-                found = self._finish(None, None, (), carry, batch, host=host)
+                result = self._score(None, None, (), carry, batch, host=host)
             except NeedsNetwork:
                 self._needs_network = True
         if self._needs_network:
-            found = self._finish(self._all_weights, jnp.asarray(arch, jnp.int32), statistics, carry, batch, host=host)
+            result = self._score(self._all_weights, jnp.asarray(arch, jnp.int32), statistics, carry, batch, host=host)
         if not self._task.on_host:
-            return found
-        outputs, targets, counted = jax.tree.map(np.asarray, (found, batch.targets, batch.weights))
-        return batch_totals(np.asarray(self._task.statistics(outputs, targets), np.float64), counted)
+            return result
+        outputs, targets, weights = jax.tree.map(np.asarray, (result, batch.targets, batch.weights))
+        return batch_totals(np.asarray(self._task.statistics(outputs, targets), np.float64), weights)
 
-    def _path(self, arch: Any) -> Path:
+    def _path(self, arch: Choice | np.ndarray) -> Path:
         choices = self._choices(tuple(map(int, arch)))
         return tuple(
             SKIPPED if stage.skipped(choice) else choice[len(choice) - len(stage.genes) :]  # type: ignore[misc]
             for stage, choice in zip(self._stages, choices, strict=True)
         )
 
-    def _by_stage(self, path: Path, found: Mapping[Path, Statistics]) -> tuple[Statistics, ...]:
+    def _by_stage(self, path: Path, statistics: Mapping[Path, Statistics]) -> tuple[Statistics, ...]:
+        """The statistics of every stage of a path, from those by prefix."""
         return tuple(
-            stage.stored() if choice == SKIPPED else found[path[: i + 1]]
+            stage.stored() if choice == SKIPPED else statistics[path[: i + 1]]
             for i, (stage, choice) in enumerate(zip(self._stages, path, strict=True))
         )
 
-    def _share(self, batches: int) -> "Cache":
-        """Every batch has its own part of the cache: else each would drop what the next population asks for first."""
+    def _batch_cache(self, batches: int) -> "Cache":
+        """A cache for one batch: in a common one, each batch would evict what the next population needs first."""
         return Cache(int((1 - STATISTICS_SHARE) * self._cache / batches))
 
     def _program(self, depth: int, choice: tuple[int, ...]) -> tuple[Any, Any]:
-        """A stage's programs for one choice, to re-calibrate and to score."""
+        """A stage's programs for one choice: for re-calibration and for scoring."""
         key = self._kinds[depth], choice
         if key not in self._programs:
             graph = self._graphs[key[0]]
-            self._programs[key] = jax.jit(partial(_calibrating, graph, choice)), jax.jit(partial(_scoring, graph, choice))
+            self._programs[key] = (
+                jax.jit(partial(_calibrate_stage, graph, choice)),
+                jax.jit(partial(_run_stage, graph, choice)),
+            )
         return self._programs[key]
 
     def _statistics(
         self, paths: list[Path], calibration: Calibration, host: HostOptions, batches: int
     ) -> dict[Path, Statistics]:
-        """The statistics of the last stage of every beginning of every path; none where it is skipped."""
-        beginnings = {path[: i + 1] for path in paths for i in range(len(path)) if path[i] != SKIPPED}
+        """The statistics of the last stage of every prefix of every path, unless that stage is skipped."""
+        prefixes = {path[: i + 1] for path in paths for i in range(len(path)) if path[i] != SKIPPED}
         if not self._has_norms:
-            return {path: {} for path in beginnings}
-        found = {path: self._known.get((host, path)) for path in beginnings}
+            return {path: {} for path in prefixes}
+        found = {path: self._statistics_cache.get((host, path)) for path in prefixes}
 
         def known(path: Path) -> int:
-            """How many stages from the first have their statistics."""
+            """The number of first stages whose statistics are known."""
             return next((i for i in range(len(path)) if path[i] != SKIPPED and found[path[: i + 1]] is None), len(path))
 
         missing = [path for path in paths if known(path) < len(path)]
@@ -242,14 +248,14 @@ class Prefix:
         number = len(jax.tree.leaves(calibration)[0])
         for i in range(number):
             inputs = jax.tree.map(lambda leaf, i=i: leaf[i], calibration)
-            kept = self._calibrating.setdefault((host, i), self._share(batches))
-            for _ in _walk(missing, partial(self._prepare, inputs, host), step, kept, known):
+            cache = self._calibration_caches.setdefault((host, i), self._batch_cache(batches))
+            for _ in _walk(missing, partial(self._prepare, inputs, host), step, cache, known):
                 pass
             sums.update(added)
         for path, total in sums.items():
-            if found[path] is None:  # Some of the batches may have walked past known statistics again.
+            if found[path] is None:  # Some batches may have recomputed stages with known statistics.
                 found[path] = self._mean(total, np.float32(number))
-                self._known.put((host, path), found[path])
+                self._statistics_cache.put((host, path), found[path])
         return found
 
 
@@ -257,7 +263,7 @@ def _stacked_totals(rows: Sequence[Totals]) -> Totals:
     return Totals(*(np.stack(part) for part in zip(*rows, strict=True)))
 
 
-def _finished(
+def _score_carry(
     graph: nnx.GraphDef,
     task: Task,
     weights: Any,
@@ -267,14 +273,14 @@ def _finished(
     batch: Block,
     host: HostOptions,
 ) -> Any:
-    """Totals of a batch (or its outputs, for a task on the host) from the carry behind the stages that run once.
+    """Totals of a batch (or its outputs, for a task on the host) from the carry of the last stage that is not repeated.
 
-    Without weights the carry is what the last stage has left.
+    Without weights, that is the carry of the last stage.
     """
     if weights is None:
-        run: Runner = Ended(batch.inputs, carry)
+        run: Runner = FinishedRun(batch.inputs, carry)
     else:
-        run = Resumed(Subnet(Switched(nnx.merge(graph, weights)), arch, statistics, host), batch.inputs, carry)
+        run = ResumedRun(Subnet(Switched(nnx.merge(graph, weights)), arch, statistics, host), batch.inputs, carry)
     outputs = task.outputs(run, batch.inputs)
     return outputs if task.on_host else batch_totals(task.statistics(outputs, batch.targets), batch.weights)
 
@@ -284,17 +290,20 @@ def _walk(
     prepared: Callable[[], PyTree],
     step: Callable[[Path, int, PyTree], PyTree],
     cache: Cache,
-    furthest: Callable[[Path], int],
+    cached_stages: Callable[[Path], int],
 ) -> Iterator[tuple[Path, PyTree]]:
-    """Every one of the sorted `paths` with what its last stage hands on; what is kept is used up to stage `furthest`."""
+    """Yields each of the sorted `paths` with the carry of its last stage.
+
+    At most the first `cached_stages(path)` stages use cached carries; later ones must run, for their statistics.
+    """
     live: dict[Path, PyTree] = {}
     for i, path in enumerate(paths):
-        wanted = _wanted(paths, i)
-        live = {begun: carry for begun, carry in live.items() if path[: len(begun)] == begun}
+        depths = _shared_depths(paths, i)
+        live = {prefix: carry for prefix, carry in live.items() if path[: len(prefix)] == prefix}
         carry, done = None, 0
         for done in range(len(path), 0, -1):
             carry = live.get(path[:done])
-            if carry is None and done <= furthest(path):
+            if carry is None and done <= cached_stages(path):
                 carry = cache.get(path[:done])
             if carry is not None:
                 break
@@ -303,34 +312,35 @@ def _walk(
         for depth in range(done, len(path)):
             if path[depth] != SKIPPED:
                 carry = step(path, depth, carry)
-            if depth + 1 < len(path):  # The whole network is not asked for again.
+            if depth + 1 < len(path):  # A whole network is not measured again.
                 cache.put(path[: depth + 1], carry)
-            if depth + 1 in wanted:
+            if depth + 1 in depths:
                 live[path[: depth + 1]] = carry
-        live = {begun: value for begun, value in live.items() if len(begun) in wanted}
+        live = {prefix: value for prefix, value in live.items() if len(prefix) in depths}
         yield path, carry
 
 
-def _wanted(paths: list[Path], i: int) -> set[int]:
-    """How many first stages of path `i` later ones share: its activations there are wanted again."""
-    wanted, least = set(), len(paths[i])
+def _shared_depths(paths: list[Path], i: int) -> set[int]:
+    """The numbers of first stages that path `i` shares with later paths, which need its carries there."""
+    depths, least = set(), len(paths[i])
     for other in paths[i + 1 :]:
         pairs = zip(paths[i][:least], other, strict=False)
         least = next((depth for depth, (a, b) in enumerate(pairs) if a != b), least)
         if least == 0:
             break
-        wanted.add(least)
-    return wanted
+        depths.add(least)
+    return depths
 
 
-def _calibrating(
+def _calibrate_stage(
     graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, total: Statistics
 ) -> tuple[PyTree, Statistics]:
-    """What a stage hands on by the batch's own statistics, and these added to `total`."""
+    """The carry of a stage with the batch's own statistics, and these added to `total`."""
     carry, moments = nnx.merge(graph, weights)(carry, choice, RECALIBRATE)
     return carry, jax.tree.map(jnp.add, total, moments)
 
 
-def _scoring(graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, statistics: Statistics) -> PyTree:
+def _run_stage(graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, statistics: Statistics) -> PyTree:
+    """The carry of a stage with given statistics."""
     stage = nnx.merge(graph, weights)
     return micro_batched(lambda part: stage(part, choice, statistics)[0], carry, weights)

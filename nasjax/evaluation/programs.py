@@ -1,4 +1,4 @@
-"""The two programs of a strategy that runs a chunk within one: re-calibration, and the totals of a block of examples."""
+"""Strategies that run a whole chunk in one program: one for re-calibration, one for the totals of a block of examples."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from nasjax.evaluation.base import ALL, Calibration, KnownStatistics
 from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.mesh import by_examples, by_rows, everywhere, parted
+from nasjax.evaluation.mesh import by_examples, by_rows, divide, replicate
 from nasjax.evaluation.totals import Totals, batch_totals, both, in_float64, merged
 from nasjax.supernets import SuperNet
 from nasjax.supernets.runner import Network, Subnet
@@ -25,15 +25,14 @@ from nasjax.tasks import Task
 from nasjax.types import Population
 
 Each = Callable[..., Any]
-"""(function, how many rows count, arrays with the population in front) -> results, the population in front."""
+"""(function, number of rows that need results, populations of arguments) -> the population of results."""
 
 
 class Programs:
-    """A `Strategy`: `wrapped` gives the super-network the `forward` that runs one architecture, `each` runs
-    all of them.
+    """A `Strategy` of two programs: `wrapped(net).forward` runs one architecture, `each` maps it over a population.
 
-    The population is always filled up, for each combination of host options: results then do not depend on how many are
-    asked for. Devices of a mesh share the work (`nasjax.evaluation.mesh`).
+    Populations are padded to one size for each combination of host options, so that results do not depend on their number.
+    The devices of a mesh share the work (`nasjax.evaluation.mesh`).
     """
 
     def __init__(
@@ -45,19 +44,20 @@ class Programs:
         mesh: Mesh | None = None,
     ):
         graph, weights = nnx.split(net)
-        self._weights = everywhere(mesh, weights)
+        self._weights = replicate(mesh, weights)
         self._task, self._mesh = task, mesh
         self._no_norms: tuple[Statistics, ...] = () if net.has_norms else tuple({} for _ in net.stages)
         self.calibrate = jax.jit(by_rows(mesh, calibrations(graph, wrapped, each)), static_argnames="host")
-        # Totals are added over devices; outputs that the host scores are brought together.
-        kind = outputs_of_blocks if task.on_host else totals_of_blocks
-        gather = not task.on_host
-        self.score = jax.jit(by_examples(mesh, kind(graph, task, wrapped, each), gather), static_argnames="host")
+        # Totals are summed over devices; outputs that the host scores are concatenated.
+        program = outputs_of_blocks if task.on_host else totals_of_blocks
+        self.score = jax.jit(
+            by_examples(mesh, program(graph, task, wrapped, each), add=not task.on_host), static_argnames="host"
+        )
 
     def statistics(self, arch: Choice, calibration: Calibration, host: HostOptions, together: int) -> tuple[Statistics, ...]:
         rows = np.tile(np.asarray(arch, np.int32), (together, 1))
-        found = self.calibrate(self._weights, rows, np.int32(1), calibration, host=host)
-        return jax.tree.map(lambda moment: jnp.asarray(np.asarray(moment)[0]), found)
+        statistics = self.calibrate(self._weights, rows, np.int32(1), calibration, host=host)
+        return jax.tree.map(lambda moment: jnp.asarray(np.asarray(moment)[0]), statistics)
 
     def totals(
         self,
@@ -73,38 +73,38 @@ class Programs:
         number = np.int32(len(archs))
         statistics = self._no_norms or self._statistics(rows, number, calibration, host, known)
         score = partial(self.score, self._weights, rows, number, statistics, host=host)
-        found = []
+        parts = []
         for block in blocks[part]:
-            scored = score(parted(self._mesh, block))
+            scored = score(divide(self._mesh, block))
             if self._task.on_host:
                 scored = host_totals(self._task, jax.tree.map(np.asarray, scored), block)
-            found.append(in_float64(scored))
-        totals = merged(Totals(*(np.stack(parts) for parts in zip(*found, strict=True))))
-        return Totals(*(part[: len(archs)] for part in totals))
+            parts.append(in_float64(scored))
+        totals = merged(Totals(*(np.stack(leaves) for leaves in zip(*parts, strict=True))))
+        return Totals(*(leaf[: len(archs)] for leaf in totals))
 
     def _statistics(
         self, rows: Population, number: np.int32, calibration: Calibration, host: HostOptions, known: KnownStatistics | None
     ) -> Any:
-        """The statistics of all rows; on the host where they are kept: they are small beside examples and activations."""
+        """The statistics of all rows; they are small, and stored in `known` on the host."""
         keys = [(host, row.tobytes()) for row in rows]
         if known and all(key in known for key in keys):
             return jax.tree.map(lambda *moments: np.stack(moments), *(known[key] for key in keys))
-        found = self.calibrate(self._weights, rows, number, calibration, host=host)
+        statistics = self.calibrate(self._weights, rows, number, calibration, host=host)
         if known is not None:
-            held = jax.tree.map(np.asarray, found)
+            on_host = jax.tree.map(np.asarray, statistics)
             for i in range(number):
-                known[keys[i]] = jax.tree.map(lambda moments, i=i: moments[i], held)
-        return found
+                known[keys[i]] = jax.tree.map(lambda moments, i=i: moments[i], on_host)
+        return statistics
 
     def forget(self) -> None:
-        """Nothing is cached."""
+        """Does nothing: nothing is cached."""
 
     def release(self) -> None:
         self.score.clear_cache()  # type: ignore[attr-defined]
 
 
 def calibrations(graph: nnx.GraphDef, wrapped: Callable[[Any], Network], each: Each) -> Callable[..., Any]:
-    """(weights, archs, how many count, calibration inputs, host) -> statistics with the population in front."""
+    """(weights, archs, number, calibration inputs, host) -> statistics of the first `number` rows, population first."""
 
     def run(weights: Any, archs: Population, number: Any, calibration: PyTree, host: HostOptions) -> Any:
         net = wrapped(nnx.merge(graph, weights))
@@ -116,7 +116,7 @@ def calibrations(graph: nnx.GraphDef, wrapped: Callable[[Any], Network], each: E
 def totals_of_blocks(
     graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each
 ) -> Callable[..., Totals]:
-    """(weights, archs, how many count, statistics, block, host) -> totals, the population in front."""
+    """(weights, archs, number, statistics, block, host) -> totals of the first `number` rows, population first."""
 
     def run(weights: Any, archs: Population, number: Any, statistics: Any, block: Block, host: HostOptions) -> Totals:
         net = wrapped(nnx.merge(graph, weights))
@@ -141,8 +141,7 @@ def totals_of_blocks(
 def outputs_of_blocks(
     graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each
 ) -> Callable[..., PyTree]:
-    """(weights, archs, how many count, statistics, block, host) -> outputs (pop, batches, batch, …), for the
-    host to score."""
+    """(weights, archs, number, statistics, block, host) -> outputs (pop, batches, batch, …), to be scored on the host."""
 
     def run(weights: Any, archs: Population, number: Any, statistics: Any, block: Block, host: HostOptions) -> PyTree:
         net = wrapped(nnx.merge(graph, weights))
@@ -156,12 +155,12 @@ def outputs_of_blocks(
 
 
 def host_totals(task: Task, outputs: PyTree[np.ndarray], block: Block) -> Totals:
-    """Totals of a population's outputs (pop, batches, batch, …) on a block, by NumPy."""
+    """Totals of a population's outputs (pop, batches, batch, …) on a block, computed by NumPy."""
     targets, weights = jax.tree.map(np.asarray, (block.targets, block.weights))
 
     def of_batch(row: int, batch: int) -> Totals:
-        mine = jax.tree.map(lambda leaf: leaf[row, batch], outputs)
-        statistics = np.asarray(task.statistics(mine, jax.tree.map(lambda leaf: leaf[batch], targets)), np.float64)
+        own_outputs = jax.tree.map(lambda leaf: leaf[row, batch], outputs)
+        statistics = np.asarray(task.statistics(own_outputs, jax.tree.map(lambda leaf: leaf[batch], targets)), np.float64)
         return batch_totals(statistics, weights[batch])
 
     rows = []

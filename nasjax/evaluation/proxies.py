@@ -1,6 +1,6 @@
-"""Zero-cost scores of sub-networks: from one gradient with the super-network's weights, without training or validation.
+"""Zero-cost proxies: scores of sub-networks from one gradient with the super-network's weights, without validation.
 
-More is better. Each is jitted over a population, sub-networks by masks.
+Higher is better. Each is jitted and vmapped over a population of masked sub-networks.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ OneScore = Callable[[nnx.GraphDef, Any, Array], Float[Array, ""]]
 
 
 def synflow(images: Images) -> OneScore:
-    """log of the sum of |weight x gradient| where all weights are positive and the image is ones (arXiv:2006.05467).
+    """SynFlow: log of the sum of |weight x gradient| with absolute weights and an image of ones (arXiv:2006.05467).
 
-    Every kernel is divided by a constant of its own, so that float32 holds the products of all layers; batch norms pass
-    what they get, as in arXiv:2101.08134.
+    Every kernel is scaled by a constant, so that the product over all layers does not overflow float32. Batch norms have
+    mean 0 and variance 1, as in arXiv:2101.08134.
     """
 
     def positive(path: Any, weight: Array) -> Array:
@@ -44,12 +44,12 @@ def synflow(images: Images) -> OneScore:
 
         def total(values: Any) -> Float[Array, ""]:
             net = nnx.merge(kinds, values, rest)
-            passing = jax.tree.map(jnp.zeros_like, net.stored())
-            passing = tuple(
+            identity = jax.tree.map(jnp.zeros_like, net.stored())
+            identity = tuple(
                 {name: type(moments)(moments.mean, moments.variance + 1) for name, moments in stage.items()}
-                for stage in passing
+                for stage in identity
             )
-            return net.forward(jnp.ones_like(jnp.asarray(images[:1])), arch, passing)[0].sum()
+            return net.forward(jnp.ones_like(jnp.asarray(images[:1])), arch, identity)[0].sum()
 
         slopes = jax.grad(total)(positives)
         flows = jax.tree.map(lambda value, slope: jnp.abs(value * slope).sum(), positives, slopes)
@@ -59,9 +59,9 @@ def synflow(images: Images) -> OneScore:
 
 
 def jacobian(images: Images) -> OneScore:
-    """How different the slopes of the logits are from image to image (arXiv:2006.04647, version 1).
+    """Jacobian covariance: how much the logits' gradients differ between images (arXiv:2006.04647, version 1).
 
-    Less the sum of log(v) + 1 / v over the eigenvalues v of their correlation matrix.
+    The negative sum of log(v) + 1 / v over the eigenvalues v of the gradients' correlation matrix.
     """
 
     def score(graph: Any, weights: Any, arch: Array) -> Float[Array, ""]:
@@ -75,15 +75,14 @@ def jacobian(images: Images) -> OneScore:
 
 
 PROXIES = {"synflow": synflow, "jacobian": jacobian}
-"""The scores by name."""
+"""Every proxy by name."""
 
 
 def proxies(net: SuperNet, inputs: PyTree, chunk: int, memory_gb: float) -> Mapping[str, Score]:
-    """Every score as a function of any number of canonical architectures; compiled when first asked.
+    """Every proxy as a function of any number of canonical architectures, compiled at its first call.
 
-    They are slopes by images: for networks that read one float array; others have none.
-
-    At most `chunk` at a time, fewer where `memory_gb` does not hold their gradients, but never less than one.
+    Proxies need gradients by images: empty for networks whose inputs are not one float array. Scores at most `chunk`
+    architectures at a time, fewer if the gradients exceed `memory_gb`, but at least one.
     """
     if not isinstance(inputs, np.ndarray) or not np.issubdtype(inputs.dtype, np.floating):
         return {}
@@ -91,21 +90,23 @@ def proxies(net: SuperNet, inputs: PyTree, chunk: int, memory_gb: float) -> Mapp
     graph, weights = nnx.split(net)
 
     @cache
-    def fitting() -> int:
-        """Counted when first asked: a full-size network takes seconds."""
+    def chunk_size() -> int:
+        """Computed at the first call, since it takes seconds for a full-size network."""
         return max(1, min(chunk, int(memory_gb * 1e9 // (len(images) * gradient_bytes(net)))))
 
-    found = {}
+    scores = {}
     for name, make in PROXIES.items():
         one = make(images)
         several = jax.jit(jax.vmap(lambda weights, arch, one=one: one(graph, weights, arch), in_axes=(None, 0)))
-        found[name] = _chunked(several, weights, fitting)
-    return found
+        scores[name] = _chunked(several, weights, chunk_size)
+    return scores
 
 
-def _chunked(several: Any, weights: Any, fitting: Callable[[], int]) -> Score:
+def _chunked(several: Any, weights: Any, chunk_size: Callable[[], int]) -> Score:
+    """`several`, run on chunks of the population that are padded to one size."""
+
     def score(archs: Population) -> Float[np.ndarray, " pop"]:
-        chunk = fitting()
+        chunk = chunk_size()
         archs = np.asarray(archs, np.int32)
         scores = [
             np.asarray(several(weights, np.resize(archs[i : i + chunk], (chunk, archs.shape[1]))))

@@ -1,4 +1,4 @@
-"""Sub-networks some of whose stages have run already, as a task runs them."""
+"""Runners of sub-networks whose first stages have been run before."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from nasjax.supernets.runner import Subnet
 
 
 @dataclass(frozen=True, eq=False)
-class Resumed:
-    """A `nasjax.tasks.Runner` whose first stages have run on `inputs` already, and left `carry`."""
+class ResumedRun:
+    """A `nasjax.tasks.Runner` whose stages before the repeated ones have returned `carry` for `inputs`."""
 
     rest: Subnet
     inputs: PyTree
@@ -29,26 +29,26 @@ class Resumed:
 
 
 class NeedsNetwork(Exception):
-    """A task runs the network on other inputs than the batch's, or step by step."""
+    """A task runs the network step by step, or on other inputs than the batch's."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ended:
-    """A `nasjax.tasks.Runner` all of whose stages have run on `inputs` already, and left `carry`; for nothing else."""
+class FinishedRun:
+    """A `nasjax.tasks.Runner` whose last stage has returned `carry` for `inputs`; raises NeedsNetwork for anything else."""
 
     inputs: PyTree
     carry: PyTree
 
     def __call__(self, inputs: PyTree) -> PyTree:
-        return self._left(inputs)
+        return self._outputs(inputs)
 
     def encode(self, inputs: PyTree) -> PyTree:
-        return self._left(inputs)
+        return self._outputs(inputs)
 
     def step(self, tokens: PyTree, carry: PyTree) -> tuple[PyTree, PyTree]:
         raise NeedsNetwork
 
-    def _left(self, inputs: PyTree) -> PyTree:
+    def _outputs(self, inputs: PyTree) -> PyTree:
         if inputs is not self.inputs:
             raise NeedsNetwork
         return self.carry

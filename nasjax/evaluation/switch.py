@@ -1,7 +1,7 @@
-"""Population evaluation branch by branch: sub-networks in turn, each stage a `lax.switch` over what it may be.
+"""Population evaluation by `lax.switch`: sub-networks run one after the other, each stage branches over its static choices.
 
-Only what a sub-network consists of is computed; what is compiled is the same for every population, and memory holds one
-sub-network. Between stages the carry has its largest width: a branch slices it and pads it back with zeros.
+A sub-network takes its own cost only, the same program serves every population, and memory holds one sub-network at a time.
+Between stages the carry has its full width: branches slice it, and pad their outputs with zeros.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from nasjax.tasks import Task
 
 @dataclass(frozen=True)
 class SwitchConfig(StrategyConfig):
-    """One sub-network after the other, each at its own cost: for full-size networks. Compiles once, whatever is measured."""
+    """Runs one sub-network after the other, each at its own cost, with one program: for full-size networks."""
 
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net, Switched), together=False)
@@ -39,31 +39,31 @@ class SwitchConfig(StrategyConfig):
 
 
 def in_turn(function: Callable[..., Any], number: Int[Array, ""], *populations: Any) -> Any:
-    """The first `number` rows one after the other; zeros for the rest."""
+    """`function` of the first `number` rows, one after the other; zeros for other rows."""
 
     def row(i: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[i], populations)
 
     rows = len(jax.tree.leaves(populations)[0])
-    nothing = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), jax.eval_shape(function, *row(0)))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), jax.eval_shape(function, *row(0)))
 
-    def add(i: Any, found: Any) -> Any:
-        return jax.tree.map(lambda whole, new: whole.at[i].set(new), found, function(*row(i)))
+    def store(i: Any, results: Any) -> Any:
+        return jax.tree.map(lambda rows, new: rows.at[i].set(new), results, function(*row(i)))
 
-    return lax.fori_loop(0, number, add, nothing)
+    return lax.fori_loop(0, number, store, zeros)
 
 
 class Switched(MicroBatched):
-    """A super-network that computes, for a traced architecture, no more than its sub-network.
+    """A super-network that runs a traced architecture at the cost of its sub-network.
 
-    Stages that follow one another and are alike are one loop: compiled once.
+    Consecutive stages of equal structure are compiled once, as one loop.
     """
 
     def __init__(self, net: SuperNet):
         super().__init__(net)
         bare = [nnx.split(stage.bare()) for stage in net.stages]
-        alike = groupby(range(len(bare)), key=lambda i: (net.stages[i].repeated, bare[i][0], _shapes(bare[i][1])))
-        indices = [list(group) for _, group in alike]
+        groups = groupby(range(len(bare)), key=lambda i: (net.stages[i].repeated, bare[i][0], _shapes(bare[i][1])))
+        indices = [list(group) for _, group in groups]
         self.groups = [(group, bare[group[0]][0], _stacked([bare[i][1] for i in group])) for group in indices]
 
     def forward(
@@ -83,16 +83,18 @@ class Switched(MicroBatched):
             stages = [self.net.stages[i] for i in group]
             options = tuple(gene.options for gene in stages[0].genes)
             run = partial(_run, graph, stages[0].sizes_only, options, any(stage.gate is not None for stage in stages))
-            places = _stacked([_place(stage, choices[i]) for stage, i in zip(stages, group, strict=True)])
+            branches = _stacked([_branch_index(stage, choices[i]) for stage, i in zip(stages, group, strict=True)])
             known = _stacked([statistics[i] for i in group]) if isinstance(statistics, tuple) else statistics
-            rows = (weights, places, known)
+            rows = (weights, branches, known)
             first = jax.tree.map(lambda leaf: leaf[0], rows)
-            in_parts = isinstance(statistics, tuple) and not start
+            in_micro_batches = isinstance(statistics, tuple) and not start
 
-            def step(carry: PyTree, row: Any, run: Any = run, in_parts: bool = in_parts) -> tuple[PyTree, Statistics]:
-                if not in_parts:
+            def step(
+                carry: PyTree, row: Any, run: Any = run, in_micro_batches: bool = in_micro_batches
+            ) -> tuple[PyTree, Statistics]:
+                if not in_micro_batches:
                     return run(carry, row)
-                return micro_batched(lambda part: run(part, row)[0], carry, row[0]), row[2]
+                return micro_batched(lambda carry: run(carry, row)[0], carry, row[0]), row[2]
 
             if len(group) > 1 and _shapes(jax.eval_shape(run, carry, first)[0]) == _shapes(carry):
                 carry, moments = lax.scan(step, carry, rows)
@@ -105,11 +107,12 @@ class Switched(MicroBatched):
 
 
 def _shapes(tree: PyTree) -> Any:
-    """Structure, shapes and types: equal where two trees may stand for one another in a loop."""
+    """Structure, shapes and types: equal for trees that can replace each other in a loop."""
     return jax.tree.structure(tree), tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree))
 
 
 def _stacked(trees: list[Any]) -> Any:
+    """One tree of the stacked leaves of several."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
@@ -122,51 +125,52 @@ def _run(
     carry: PyTree,
     row: tuple[Any, tuple[Int[Array, ""], Int[Array, " inner"]], Any],
 ) -> tuple[PyTree, Statistics]:
-    """One stage, of `row`: its weights, the place of its choice among the branches, its `inner` genes, its statistics."""
-    weights, (place, indices), statistics = row
+    """Runs the stage of a `row`: its weights, the index of its branch and of its `inner` genes' options, its statistics."""
+    weights, (branch_index, indices), statistics = row
 
     def stage(choice: tuple[Any, ...], carry: PyTree, weights: Any, statistics: Any) -> tuple[PyTree, Statistics]:
         return nnx.merge(graph, weights).forward(carry, choice, {} if statistics is None else statistics)
 
-    choices = _outer(inner, options)
-    whole = jax.eval_shape(partial(stage, choices[-1]), carry, weights, statistics)[0]
+    choices = _branch_choices(inner, options)
+    full = jax.eval_shape(partial(stage, choices[-1]), carry, weights, statistics)[0]
 
     def branch(choice: tuple[int, ...]) -> Any:
-        def taken(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[PyTree, Statistics]:
+        def run(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[PyTree, Statistics]:
             mixed: list[Any] = list(choice)
             for index, gene in zip(indices, inner, strict=True):
                 mixed[gene] = Branching(options[gene], index)
             narrow, used = stage(tuple(mixed), carry, weights, statistics)
-            return jax.tree.map(_padded, narrow, whole), used
+            return jax.tree.map(_padded, narrow, full), used
 
-        return taken
+        return run
 
     def skipped(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[PyTree, Statistics]:
         known = isinstance(statistics, dict) and statistics
         return carry, known or nnx.merge(graph, weights).stored()
 
     branches = [*map(branch, choices), *([skipped] if gated else [])]
-    return lax.switch(place, branches, carry, weights, statistics, indices)
+    return lax.switch(branch_index, branches, carry, weights, statistics, indices)
 
 
-def _outer(inner: tuple[int, ...], options: tuple[tuple[Any, ...], ...]) -> list[tuple[int, ...]]:
-    """The choices that are a branch of the stage each, those of `inner` genes the last."""
+def _branch_choices(inner: tuple[int, ...], options: tuple[tuple[Any, ...], ...]) -> list[tuple[int, ...]]:
+    """The choices with a branch each: all options of the genes, but of `inner` genes the last only."""
     lengths = (range(len(of)) if gene not in inner else [len(of) - 1] for gene, of in enumerate(options))
     return list(product(*lengths))
 
 
-def _place(stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Array, " inner"]]:
-    """Which branch a stage's choice is, the last gene varying fastest and the last branch skipping it; its inner genes."""
-    own: list[int | Array] = list(choice if stage.gate is None else choice[1:])
-    place = jnp.int32(0)
-    for gene, index in enumerate(own):
+def _branch_index(stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Array, " inner"]]:
+    """The index of a choice's branch (last gene fastest; the last branch skips the stage), and of its `inner` options."""
+    indices: list[int | Array] = list(choice if stage.gate is None else choice[1:])
+    branch = jnp.int32(0)
+    for gene, index in enumerate(indices):
         if gene not in stage.sizes_only:
-            place = place * len(stage.genes[gene].options) + index
+            branch = branch * len(stage.genes[gene].options) + index
     if stage.gate is not None:
-        branches = len(_outer(stage.sizes_only, tuple(gene.options for gene in stage.genes)))
-        place = jnp.where(stage.skipped(choice), branches, place)
-    return place, jnp.asarray([own[gene] for gene in stage.sizes_only], jnp.int32)
+        branches = len(_branch_choices(stage.sizes_only, tuple(gene.options for gene in stage.genes)))
+        branch = jnp.where(stage.skipped(choice), branches, branch)
+    return branch, jnp.asarray([indices[gene] for gene in stage.sizes_only], jnp.int32)
 
 
-def _padded(narrow: Array, whole: jax.ShapeDtypeStruct) -> Array:
-    return jnp.pad(narrow, [(0, to - size) for size, to in zip(narrow.shape, whole.shape, strict=True)])
+def _padded(narrow: Array, full: jax.ShapeDtypeStruct) -> Array:
+    """The array padded with zeros to the full shape."""
+    return jnp.pad(narrow, [(0, to - size) for size, to in zip(narrow.shape, full.shape, strict=True)])

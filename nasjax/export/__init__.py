@@ -1,4 +1,4 @@
-"""Networks for other programs: StableHLO, ONNX, and Once-for-All's own form for PyTorch."""
+"""Export formats of extracted networks: StableHLO, ONNX, and Once-for-All's format for PyTorch."""
 
 import os
 import pickle
@@ -26,9 +26,11 @@ from nasjax.supernets import SuperNet
 class Kind:
     """A file format.
 
-    `make(network, origin, batch)` is its content, `run(file, inputs)` are the outputs of the network in it; `origin` says
-    what `nasjax.load` rebuilds the network from. `stem` is its file name in a folder. It `needs` packages, which `get`
-    installs.
+    Attributes:
+      make: `make(network, origin, batch)` returns the file's content; `origin`: what `nasjax.load` rebuilds it from.
+      run: `run(file, inputs)` returns the outputs of the network in a file.
+      stem: the file's name in a folder, without suffix.
+      needs: packages that it needs; `get`: how to install them.
     """
 
     make: Callable[[SuperNet, Mapping[str, Any], int | None], bytes]
@@ -50,13 +52,13 @@ KINDS = {
     ".pth": Kind(to_pth, run_published, "ofa", ("torch",), "pip install torch; .safetensors does without"),
     ".safetensors": Kind(to_safetensors, run_published, "ofa"),
 }
-"""Every kind of file by its suffix."""
+"""Every file format by suffix."""
 
 
 def kind(suffix: str) -> Kind:
-    """The kind of file with that suffix. Raises ConfigError for an unknown one, or where a package is missing for it."""
+    """The file format of a suffix. Raises ConfigError for an unknown suffix or a missing package."""
     if suffix not in KINDS:
-        raise ConfigError(f"{suffix or 'no suffix'} is of no known kind; allowed: {', '.join(KINDS)}")
+        raise ConfigError(f"{suffix or 'no suffix'} is no known export format; allowed: {', '.join(KINDS)}")
     for package in KINDS[suffix].needs:
         try:
             import_module(package)
@@ -66,18 +68,18 @@ def kind(suffix: str) -> Kind:
 
 
 CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-"""Settings that the process which loads files is given too."""
+"""JAX settings that are passed to the process that loads files."""
 
 
 def reloaded_outputs(paths: Sequence[Path], inputs: PyTree[np.ndarray]) -> list[PyTree[np.ndarray]]:
-    """The outputs of each exported file, or folder for `nasjax.load`, in a process that has nothing but them.
+    """The outputs of each exported file, or folder for `nasjax.load`, as loaded in a separate process.
 
-    Raises RuntimeError where that process fails.
+    Raises RuntimeError if that process fails.
     """
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "inputs.pickle").write_bytes(pickle.dumps(inputs))
-        found = [Path(place) / f"{i}.pickle" for i in range(len(paths))]
-        # It finds what this process finds, does not compile again what it has compiled, and leaves an accelerator shared.
+        output_files = [Path(place) / f"{i}.pickle" for i in range(len(paths))]
+        # The process has this one's modules and compilation cache, and shares the accelerator's memory.
         cache = {name.upper(): getattr(jax.config, name) for name in CACHE}
         environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -89,8 +91,8 @@ def reloaded_outputs(paths: Sequence[Path], inputs: PyTree[np.ndarray]) -> list[
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             names = ", ".join(path.name for path in paths)
-            raise RuntimeError(f"what was written ({names}) cannot be loaded again ({last}): please report this")
-        return [pickle.loads(file.read_bytes()) for file in found]
+            raise RuntimeError(f"the written files ({names}) cannot be loaded ({last}): please report this")
+        return [pickle.loads(file.read_bytes()) for file in output_files]
 
 
 __all__ = ["KINDS", "Kind", "kind", "reloaded_outputs", "run_onnx", "run_published", "run_stablehlo", "stablehlo", "to_onnx"]

@@ -1,4 +1,4 @@
-"""Loads exported networks in a process of its own: `python -m nasjax.export PLACE FILE…`, PLACE with `inputs.pickle`."""
+"""Runs exported networks: `python -m nasjax.export FOLDER FILE…` reads `inputs.pickle` in FOLDER and writes `0.pickle`, …"""
 
 import pickle
 import sys
@@ -14,7 +14,7 @@ from nasjax.supernets import load
 
 
 def run_folder(folder: Path, inputs: PyTree[np.ndarray]) -> PyTree[Array]:
-    """The outputs of an extracted network, its weights no constants of the program."""
+    """The outputs of an extracted network in a folder; weights are arguments of the program, not constants."""
     graph, weights = nnx.split(load(folder))
     return jax.jit(lambda weights, inputs: nnx.merge(graph, weights)(inputs))(weights, inputs)
 

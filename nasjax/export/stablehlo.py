@@ -1,4 +1,4 @@
-"""StableHLO, which any JAX runs without this package."""
+"""Export to StableHLO, which JAX runs without this package."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from nasjax.errors import ConfigError
 from nasjax.supernets import SuperNet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-"""What an exported network runs on."""
+"""Platforms that an exported network runs on."""
 
 
 def stablehlo(net: SuperNet, batch: int | None = None, platforms: Sequence[str] = PLATFORMS) -> bytes:
     """An extracted network with its weights as a `jax.export` artifact for `batch` examples at a time (None: any number).
 
-    `jax.export.deserialize(bytearray(artifact)).call(inputs)` are its outputs. Raises ConfigError where flatbuffers, which
-    JAX writes the artifact with, is not installed.
+    `jax.export.deserialize(bytearray(artifact)).call(inputs)` returns its outputs. Raises ConfigError if flatbuffers, which
+    JAX writes artifacts with, is not installed.
     """
     graph, weights = nnx.split(net)
     inputs = input_shapes(net, batch)
@@ -32,7 +32,7 @@ def stablehlo(net: SuperNet, batch: int | None = None, platforms: Sequence[str] 
 
 
 def input_shapes(net: SuperNet, batch: int | None) -> PyTree[jax.ShapeDtypeStruct]:
-    """Shapes of a network's inputs for `batch` examples; None: of any number."""
+    """Shapes of a network's inputs for `batch` examples (None: any number, a symbolic size)."""
     size = export.symbolic_shape("batch")[0] if batch is None else batch
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), net.inputs(1))
 

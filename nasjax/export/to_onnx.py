@@ -1,7 +1,7 @@
-"""ONNX: the steps of an extracted network's jaxpr, one by one, as ONNX's operators.
+"""Export to ONNX: translates the jaxpr of an extracted network, operation by operation, into ONNX's operators.
 
-What weights alone decide is computed here, so that no step remains of a batch norm but a product and a sum. Pictures come in
-(batch, height, width, channels); between convolutions they are kept (batch, channels, height, width), which is ONNX's order.
+Operations on weights alone are computed here, so that a batch norm becomes a product and a sum. Inputs are (batch, height,
+width, channels) images; between convolutions feature maps are (batch, channels, height, width), ONNX's layout.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,33 +21,33 @@ from nasjax.export.stablehlo import input_shapes
 from nasjax.supernets import SuperNet
 
 OPSET = 17
-"""The version of ONNX's operators: of 2022, which every runtime still kept reads."""
+"""The version of ONNX's operator set: of 2022, which all maintained runtimes support."""
 
 
 def to_onnx(net: SuperNet, about: Any = None, batch: int | None = None) -> bytes:
     """An extracted network as an ONNX model, `images` -> `logits`, for `batch` images at a time (None: any number).
 
-    `images` are float32 (batch, height, width, channels), as everywhere here. Raises ConfigError for a network that reads
-    something else, and for one with an operation that is not in OPERATORS.
+    `images` are float32 (batch, height, width, channels). Raises ConfigError for a network with other inputs, and for an
+    operation that is not in OPERATORS.
     """
     import onnx
 
     graph, weights = nnx.split(net)
     images = input_shapes(net, batch)
     if not isinstance(images, jax.ShapeDtypeStruct) or images.dtype != jnp.float32:
-        raise ConfigError("ONNX export knows networks that read one float32 array; .stablehlo takes every network")
+        raise ConfigError("ONNX export supports networks with one float32 input only; .stablehlo supports every network")
     closed = jax.make_jaxpr(lambda images, weights: nnx.merge(graph, weights)(images))(images, weights)
     made = Graph()
     given: list[Value] = [Tensor("images"), *(np.asarray(leaf) for leaf in jax.tree.leaves(weights))]
-    (answer,) = _walk(made, closed.jaxpr, [np.asarray(c) for c in closed.consts], given)
-    made.add("Identity", [made.in_layout(answer, False)], name="logits")
+    (logits,) = _translate(made, closed.jaxpr, [np.asarray(c) for c in closed.consts], given)
+    made.add("Identity", [made.in_layout(logits, False)], name="logits")
     ends = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch or "batch", *shape[1:]])
         for name, shape in (("images", images.shape), ("logits", closed.out_avals[0].shape))
     ]
     drawn = onnx.helper.make_graph(made.nodes, type(net).__name__, ends[:1], ends[1:], made.constants)
     model = onnx.helper.make_model(drawn, opset_imports=[onnx.helper.make_opsetid("", OPSET)], producer_name="nasjax")
-    model.ir_version = 8  # That of the operators' version.
+    model.ir_version = 8  # The format version of that operator set.
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -60,27 +60,27 @@ def run_onnx(file: Path, images: Float[np.ndarray, "batch height width channels"
 
 
 CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
-"""Steps that only hold others, and where."""
+"""Operations that only contain a jaxpr, and the parameter that has it."""
 
 
-# -- steps ------------------------------------------------------------------------------------------------------------------
+# -- operations -------------------------------------------------------------------------------------------------------------
 
 
-def _walk(graph: Graph, jaxpr: Any, constants: Sequence[Value], given: Sequence[Value]) -> list[Value]:
-    """The results of a jaxpr, its steps added to the graph."""
+def _translate(graph: Graph, jaxpr: Any, constants: Sequence[Value], given: Sequence[Value]) -> list[Value]:
+    """Adds the operations of a jaxpr to the graph; returns its results."""
     known: dict[Any, Value] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *given), strict=True))
 
     def read(atom: Any) -> Any:
         return known.get(atom) if not isinstance(atom, Literal) else np.asarray(atom.val, atom.aval.dtype)  # type: ignore
 
     for step in _needed(jaxpr):
-        found = _step(graph, step, [read(atom) for atom in step.invars])
-        known.update(zip(step.outvars, found, strict=True))
+        results = _translate_step(graph, step, [read(atom) for atom in step.invars])
+        known.update(zip(step.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
 def _needed(jaxpr: Any) -> list[Any]:
-    """The steps that the results depend on; what is empty, as the margins of a padding of 0 are, is not made."""
+    """The operations that the results depend on, without those of empty results, such as the margins of zero padding."""
     wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
     steps = []
     for step in reversed(jaxpr.eqns):
@@ -90,31 +90,32 @@ def _needed(jaxpr: Any) -> list[Any]:
     return steps[::-1]
 
 
-def _step(graph: Graph, step: Any, given: list[Any]) -> list[Value]:
+def _translate_step(graph: Graph, step: Any, given: list[Any]) -> list[Value]:
+    """Adds one operation to the graph; returns its results. Raises ConfigError for an unknown one."""
     name, parameters = step.primitive.name, step.params
-    if name == "platform_index":  # Convolutions are written as the library's, not as any machine's own.
+    if name == "platform_index":  # Convolutions are exported in the form of the default platform.
         return [np.int32(parameters["platforms"].index(None))]  # type: ignore[list-item]
     if name == "cond" and not isinstance(given[0], Tensor):
         chosen = parameters["branches"][int(given[0])]
-        return _walk(graph, chosen.jaxpr, chosen.consts, given[1:])
+        return _translate(graph, chosen.jaxpr, chosen.consts, given[1:])
     if name in CALLS:
         inner = parameters[CALLS[name]]
-        return _walk(graph, inner.jaxpr, inner.consts, given)
+        return _translate(graph, inner.jaxpr, inner.consts, given)
     if not any(isinstance(value, Tensor) for value in given):
         if step.primitive.multiple_results:
             return [np.asarray(result) for result in step.primitive.bind(*map(jnp.asarray, given), **parameters)]
         return [_constant(step, given)]
     if name not in OPERATORS:
-        raise ConfigError(f"the network has a step {name!r} that ONNX export does not know; .stablehlo takes every network")
+        raise ConfigError(f"ONNX export does not support the operation {name!r}; .stablehlo supports every network")
     results = OPERATORS[name](graph, step, *given)
     return results if isinstance(results, list) else [results]
 
 
 def _constant(step: Any, given: list[np.ndarray]) -> np.ndarray:
-    """What a step of constants results in; one that is repeated for every picture stays one, which ONNX repeats itself."""
+    """The result of an operation on constants; not repeated along the batch, along which ONNX broadcasts."""
     shape = tuple(n if isinstance(n, int) else 1 for n in step.outvars[0].aval.shape)
     if step.primitive.name == "broadcast_in_dim":
-        return np.broadcast_to(_spread(given[0], step.params["broadcast_dimensions"], len(shape)), shape)
+        return np.broadcast_to(_with_axes(given[0], step.params["broadcast_dimensions"], len(shape)), shape)
     if step.primitive.name in FOLDED:
         return np.asarray(FOLDED[step.primitive.name](*given), step.outvars[0].aval.dtype).reshape(shape)
     return np.asarray(step.primitive.bind(*map(jnp.asarray, given), **step.params))
@@ -130,8 +131,9 @@ FOLDED: dict[str, Callable[..., Any]] = {
     "squeeze": lambda a: a,
     "convert_element_type": lambda a: a,
 }
-"""Steps of constants that NumPy does: JAX would compile each for every shape."""
+"""Operations on constants that NumPy computes: JAX would compile each for every shape."""
 
 
-def _spread(array: np.ndarray, places: Sequence[int], rank: int) -> np.ndarray:
+def _with_axes(array: np.ndarray, places: Sequence[int], rank: int) -> np.ndarray:
+    """The array reshaped to `rank` axes, its own at `places`, others of size 1."""
     return array.reshape([array.shape[list(places).index(axis)] if axis in places else 1 for axis in range(rank)])

@@ -1,8 +1,8 @@
-"""Exact costs by stage: tables over the genes that each stage reads, summed along an architecture.
+"""Exact costs: a table for each stage over the genes that it reads, summed along an architecture.
 
-Multiply-accumulates and memory are counted in the jaxpr of the extracted stage, parameters and bytes in what extraction
-keeps of it; none is written down a second time. Tables are int64 on the host; `estimate` sums them in float32 inside jit,
-for ranking only. Of peaks a network has the largest of its stages', not their sum.
+Multiply-accumulates and memory are counted in the jaxpr of the extracted stage, parameters and bytes in its weights, so that
+no layer declares them. Tables are int64 on the host; `estimate` sums them in float32 within jit, for ranking only. Memory is
+a peak: a network's is the largest of its stages', not their sum.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ from nasjax.types import Population
 
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """One cost of every sub-network: per stage the columns of its genes and an int64 array with one axis a gene.
+    """One cost of every sub-network: for each stage the columns of its genes and an int64 array with an axis for each gene.
 
-    `units` numbers the part of the network that each stage belongs to: stages that hand on what has the same shape. `peak`:
-    a network costs what its dearest stage does, not what all do.
+    `units` numbers the part of the network that each stage belongs to: consecutive stages with outputs of the same shape.
+    `peak`: a network's cost is the maximum over its stages, not the sum.
     """
 
     columns: tuple[tuple[int, ...], ...]
@@ -47,7 +47,7 @@ class CostTable:
         return total
 
     def estimate(self, archs: Population) -> Float[Array, " pop"]:
-        """The same sums in float32, for use inside jit: good for ranking, not for storing."""
+        """The same costs in float32, for use within jit: for ranking, not for storing."""
         archs = jnp.asarray(archs)
         total = jnp.zeros(len(archs), jnp.float32)
         for columns, table in zip(self.columns, self.tables, strict=True):
@@ -56,7 +56,7 @@ class CostTable:
         return total
 
     def by_unit(self, archs: Population) -> Float[Array, "pop units"]:
-        """Sums over each unit in float32, for use inside jit: what a predictor reads."""
+        """Sums over each unit in float32, for use within jit: features of predictors."""
         archs = jnp.asarray(archs)
         totals = [jnp.zeros(len(archs), jnp.float32)] * (max(self.units, default=-1) + 1)
         for unit, columns, table in zip(self.units, self.columns, self.tables, strict=True):
@@ -64,19 +64,19 @@ class CostTable:
         return jnp.stack(totals, axis=1)
 
     def maximum(self) -> int:
-        """An upper bound over the space: every stage at its dearest."""
+        """An upper bound over the space: every stage at its greatest cost."""
         return (max if self.peak else sum)(int(table.max()) for table in self.tables)
 
 
 def cost_tables(net: SuperNet) -> dict[str, CostTable]:
-    """The tables of every exact cost.
+    """The table of every exact cost.
 
     `macs`: multiply-accumulates of one example, repeated stages running `net.steps` times; `params`: weights without
-    statistics; `model_size`: bytes of all that is kept; `memory`: the peak of the bytes that one example's activations take,
+    batch-norm statistics; `model_size`: bytes of weights and statistics; `memory`: peak bytes of one example's activations,
     see `jaxpr_memory`.
 
-    An abstract network (`nnx.eval_shape(config.create)`) will do: only shapes are read. A stage's table has the host genes
-    as its first axes, unless the cost is the same for all their options.
+    `net` may be abstract (`nnx.eval_shape(config.create)`): only shapes are read. The host genes are the first axes of a
+    stage's table, unless the cost is the same for all their options.
     """
     units = cost_units(net)
     stages = list(zip(_tables(net), net.stages, strict=True))
@@ -89,7 +89,7 @@ def cost_tables(net: SuperNet) -> dict[str, CostTable]:
 
 
 def _table(net: SuperNet, slices: list[list[np.ndarray]], units: tuple[int, ...], peak: bool) -> CostTable:
-    """One table of each stage's cost at each combination of host options; where these are equal, without them."""
+    """The table of one cost, from `slices[stage][combination of host options]`; without host axes where these are equal."""
     host, counts = net.host_columns(), [len(gene.options) for gene in net.host_genes]
     same = [all(np.array_equal(table, stage[0]) for table in stage) for stage in slices]
     return CostTable(
@@ -104,27 +104,27 @@ def _table(net: SuperNet, slices: list[list[np.ndarray]], units: tuple[int, ...]
 
 
 def cost_units(net: SuperNet) -> tuple[int, ...]:
-    """The unit of every stage: a stage that hands on another shape than it was given begins a new one."""
+    """The unit of every stage: a new one begins at each stage whose outputs have another shape than its inputs."""
     carry: PyTree = net.example(net.all_hosts()[-1])
     units: list[int] = []
     choices = net.choices(tuple(map(int, net.space.largest())))
     for i, (stage, choice) in enumerate(zip(net.stages, choices, strict=True)):
         carry = net.step_carry(i, carry)
-        handed_on = _with_weights(stage, carry_after, choice, carry)
-        same = str(handed_on) == str(carry)
+        after = _with_weights(stage, carry_after, choice, carry)
+        same = str(after) == str(carry)
         units.append(units[-1] + (not same) if units else 0)
-        carry = handed_on
+        carry = after
     return tuple(units)
 
 
 def _tables(net: SuperNet) -> list[dict[str, list[np.ndarray]]]:
-    """Every cost of every stage, a table for each combination of host options."""
+    """For every stage and cost, a table for each combination of host options."""
     carries: list[PyTree] = [net.example(host) for host in net.all_hosts()]
     tables = []
     known: list[tuple[Any, list[PyTree], dict[str, list[np.ndarray]]]] = []
     for i, stage in enumerate(net.stages):
         carries = [net.step_carry(i, carry) for carry in carries]
-        signature = (list(map(_words, carries)), _signature(stage))
+        signature = (list(map(_shape_text, carries)), _signature(stage))
         if not any(signature == before for before, _, _ in known):
             known.append((signature, *_stage_tables(stage, carries)))
         _, carries, found = next(row for row in known if row[0] == signature)
@@ -132,46 +132,46 @@ def _tables(net: SuperNet) -> list[dict[str, list[np.ndarray]]]:
     return tables
 
 
-def _words(carry: PyTree) -> str:
-    """Equal for equal shapes."""
+def _shape_text(carry: PyTree) -> str:
+    """Text that is equal for equal shapes."""
     return f"{jax.tree.structure(carry)} {jax.tree.leaves(carry)}"
 
 
 def _signature(stage: Stage) -> tuple[Any, ...]:
-    """Equal for stages that cost the same: their structure, settings and shapes, whatever their genes are called."""
+    """Equal for stages of equal costs: structure, settings and shapes, without the names of genes."""
     graph, weights = nnx.split(stage.bare())
     return (graph, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(weights)))
 
 
 def _with_weights(stage: Stage, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`function(stage, *arguments)` with traced weights, its arrays as shapes."""
+    """The shapes of `function(stage, *arguments)`, with traced weights."""
     graph, weights = nnx.split(stage)
     return nnx.eval_shape(lambda weights: function(nnx.merge(graph, weights), *arguments), weights)
 
 
 def _stage_tables(stage: Stage, carries: list[PyTree]) -> tuple[list[PyTree], dict[str, list[np.ndarray]]]:
-    """What a stage hands on of each of `carries`, and each cost there for every choice of `stage.genes`, the gate open.
+    """A stage's outputs for each of `carries`, and its costs there for every choice of `stage.genes`, with an open gate.
 
-    A stage is extracted once for all: carries differ in the size of the pictures, the weights that are kept do not.
+    Each choice is extracted once, since extracted weights do not depend on the size of images.
     """
     largest = tuple(len(gene.options) - 1 for gene in stage.reads)
     open_gate = () if stage.gate is None else largest[:1]
     counts = tuple(len(gene.options) for gene in stage.genes)
-    distinct = {_words(carry): carry for carry in carries}
-    after = {words: _with_weights(stage, carry_after, largest, carry) for words, carry in distinct.items()}
-    tables = {words: {name: np.zeros(counts, np.int64) for name in COSTS} for words in distinct}
+    distinct = {_shape_text(carry): carry for carry in carries}
+    after = {shape: _with_weights(stage, carry_after, largest, carry) for shape, carry in distinct.items()}
+    tables = {shape: {name: np.zeros(counts, np.int64) for name in COSTS} for shape in distinct}
     for choice in product(*map(range, counts)):
         graph, weights = nnx.split(_with_weights(stage, extract_stage, open_gate + choice, carries[0]))
-        for words, carry in distinct.items():
+        for shape, carry in distinct.items():
             jaxpr = _jaxpr(graph, weights, carry)
             for name, cost in COSTS.items():
-                tables[words][name][choice] = cost(jaxpr, weights)
-    order = list(map(_words, carries))
-    return [after[words] for words in order], {name: [tables[words][name] for words in order] for name in COSTS}
+                tables[shape][name][choice] = cost(jaxpr, weights)
+    order = list(map(_shape_text, carries))
+    return [after[shape] for shape in order], {name: [tables[shape][name] for shape in order] for name in COSTS}
 
 
 def _gated(stage: Stage, table: np.ndarray) -> np.ndarray:
-    """The table with the gate's axis in front: a stage that is skipped costs nothing."""
+    """The table with the gate's axis first: a skipped stage costs nothing."""
     if stage.gate is None:
         return table
     gene, value = stage.gate
@@ -179,7 +179,7 @@ def _gated(stage: Stage, table: np.ndarray) -> np.ndarray:
 
 
 def _jaxpr(graph: nnx.GraphDef, weights: nnx.State, carry: PyTree) -> Any:
-    """What an extracted stage computes of its carry, its weights constants."""
+    """The jaxpr of an extracted stage as a function of its carry and weights."""
 
     def run(carry: PyTree, weights: nnx.State) -> PyTree:
         stage = nnx.merge(graph, weights)
@@ -189,25 +189,25 @@ def _jaxpr(graph: nnx.GraphDef, weights: nnx.State, carry: PyTree) -> Any:
 
 
 COSTS: dict[str, Callable[[Any, nnx.State], int]] = {
-    # Padding taps included, as is the custom.
+    # Includes padding, as is usual.
     "macs": lambda jaxpr, weights: jaxpr_macs(jaxpr),
     "params": lambda jaxpr, weights: sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.filter_state(weights, nnx.Param))),
     "model_size": lambda jaxpr, weights: array_bytes(jax.tree.leaves(weights)),
     "memory": lambda jaxpr, weights: jaxpr_memory(jaxpr, len(jax.tree.leaves(weights))),
 }
-"""Every exact cost of an extracted stage: of its jaxpr, whose last arguments are the weights, and of its weights."""
+"""Every exact cost of an extracted stage, from its jaxpr, whose last arguments are the weights, and its weights."""
 
 PEAKS = ("memory",)
-"""The costs of which a network has the largest of its stages'."""
+"""Costs whose value for a network is the maximum over its stages."""
 
 ADDED_BY_STEP = ("macs",)
-"""The costs that every run of a repeated stage adds to."""
+"""Costs that every run of a repeated stage adds to."""
 
 
 def jaxpr_macs(jaxpr: Any) -> int:
     """Multiply-accumulates of all matrix products and convolutions in a jaxpr.
 
-    Where a computation depends on the platform, the branch of the default platform (the library's convolution) counts.
+    If a computation depends on the platform, the branch of the default platform (XLA's convolution) counts.
     """
     total = 0
     for equation in jaxpr.eqns:

@@ -1,4 +1,4 @@
-"""The latency table: what each stage's static branches take, every distinct one timed once, summed along an architecture."""
+"""The latency table: latencies of each stage's static branches, each distinct one timed once, summed by architecture."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,18 +20,18 @@ from nasjax.types import Population
 from nasjax.version import __version__
 
 NANOSECONDS = 1e6
-"""Of a millisecond: a table of whole numbers holds latencies too."""
+"""Nanoseconds in a millisecond: tables have integers."""
 
 SKIPPED = ""
-"""The name of no branch at all."""
+"""The name in place of a branch where a stage is skipped."""
 
-TIMED = 4
-"""Of more resolutions, so many are timed: the least, the greatest, and some between."""
+MAX_RESOLUTIONS = 4
+"""The greatest number of resolutions that are timed: of more, the least, the greatest, and some between."""
 
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """A stage with static choices, as a network of its own (shapes alone), and what it is called with."""
+    """A stage with static choices as a network (shapes without values), and the shapes of its inputs."""
 
     network: SuperNet = field(repr=False)
     carry: PyTree[jax.ShapeDtypeStruct] = field(repr=False)
@@ -39,7 +39,7 @@ class Branch:
 
 @dataclass(frozen=True, eq=False)
 class TableSums:
-    """What a latency table says of architectures, inside jit: milliseconds in all, and the number of stages."""
+    """Sums of a latency table for architectures, within jit: total milliseconds, and the number of stages."""
 
     table: CostTable
     count: CostTable
@@ -48,17 +48,17 @@ class TableSums:
         return jnp.stack([self.table.estimate(archs) / NANOSECONDS, self.count.estimate(archs)], axis=1)
 
     def by_unit(self, archs: Population) -> Float[Array, "pop units"]:
-        """Milliseconds of every part of the network: what a predictor of the rest reads."""
+        """Milliseconds of every unit of the network: features of the latency model."""
         return self.table.by_unit(archs) / NANOSECONDS
 
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """Every branch of a super-network: `names` has one array a stage, one axis a gene of `columns`; equals
-    share a name.
+    """Every branch of a super-network. `names` has an array for each stage, with an axis for each gene of `columns`; equal
+    branches share a name.
 
-    The host genes' axes come first. Where only some options of one are timed, its axis has these, and `shares` has for each
-    stage the shares of these in every option. `times` is how often each stage runs for one example.
+    The host genes' axes come first. If only some options of a host gene are timed, its axis has these, and `shares` has for
+    each stage their weights in the interpolation to every option. `times`: runs of each stage for one example.
     """
 
     distinct: Mapping[str, Branch]
@@ -69,8 +69,10 @@ class Branches:
     shares: tuple[Float[np.ndarray, "hosts timed"], ...] = ()
 
     def sums(self, milliseconds: Mapping[str, float]) -> TableSums:
-        """The table of what each distinct branch takes, and that of how many run: timed alone, each pays for
-        being called."""
+        """The tables of milliseconds, given those of each distinct branch, and of the number of branches that run.
+
+        The number matters because a branch timed alone includes the overhead of a call.
+        """
         table = self._filled(lambda name: round(milliseconds[name] * NANOSECONDS))
         return TableSums(table, self._filled(lambda name: 1))
 
@@ -84,15 +86,14 @@ class Branches:
 
 
 def branches(net: SuperNet, batch: int) -> Branches:
-    """The branches of a super-network (shapes are enough) called with `batch` examples; repeated stages run
-    `steps` times."""
+    """The branches of a super-network (shapes are enough) for `batch` examples; repeated stages run `net.steps` times."""
     net = nnx.eval_shape(lambda: net)
     distinct: dict[str, Branch] = {}
     hosts = net.all_hosts()
-    # Along one host gene of many options only some are timed.
+    # Only some options of a host gene with many are timed.
     timed = list(range(len(hosts)))
-    if len(net.host_genes) == 1 and len(hosts) > TIMED:
-        timed = sorted({round(place) for place in np.linspace(0, len(hosts) - 1, TIMED)})
+    if len(net.host_genes) == 1 and len(hosts) > MAX_RESOLUTIONS:
+        timed = sorted({round(place) for place in np.linspace(0, len(hosts) - 1, MAX_RESOLUTIONS)})
     slices = [_names(net, net.example(hosts[i], batch), distinct) for i in timed]
     counts = [len(gene.options) for gene in net.host_genes] if len(timed) == len(hosts) else [len(timed)]
     names = tuple(np.stack(rows).reshape((*counts, *rows[0].shape)) for rows in zip(*slices, strict=True))
@@ -106,31 +107,30 @@ def branches(net: SuperNet, batch: int) -> Branches:
 
 
 def _carry_sizes(net: SuperNet, carry: PyTree) -> list[int]:
-    """Stage by stage the number of values that it reads and hands on: its time grows with these, rounding included."""
+    """For each stage, the number of values that it reads and returns, with which its time grows."""
     found = []
     for i, stage in enumerate(net.stages):
         carry = net.step_carry(i, carry)
-        after = _handed_on(stage, carry)
+        after = _output_shapes(stage, carry)
         found.append(sum(leaf.size for leaf in jax.tree.leaves((carry, after))))
         carry = after
     return found
 
 
 def _interpolation(sizes: Int[np.ndarray, " hosts"], timed: list[int]) -> Float[np.ndarray, "hosts timed"]:
-    """The shares of those that are timed in all others: a stage's time lies on the line between its two
-    neighbours by size."""
+    """The weights of the timed options in every option: times are interpolated linearly by size."""
     return np.stack([np.interp(sizes, sizes[timed], one) for one in np.eye(len(timed))], axis=1)
 
 
 def _names(net: SuperNet, carry: PyTree, distinct: dict[str, Branch]) -> list[np.ndarray]:
-    """Stage by stage the names of all branches; those not met before join `distinct`."""
+    """For each stage, the names of all its branches; new branches are added to `distinct`."""
     found = []
     for i, stage in enumerate(net.stages):
         carry = net.step_carry(i, carry)
         gates = [()] if stage.gate is None else [(index,) for index in range(len(stage.gate[0].options))]
         names = np.full([len(gene.options) for gene in stage.reads], SKIPPED, object)
         for choice in product(*(range(len(gene.options)) for gene in stage.genes)):
-            # The gate decides whether a stage runs, not what it does: its branches with an open gate are one.
+            # Branches that differ only in the option of an open gate are the same.
             run = [gate for gate in gates if not stage.skipped((*gate, *choice))]
             branch = _branch(stage, (*run[-1], *choice), carry)
             name = network_name(branch.network, branch.carry)
@@ -138,12 +138,12 @@ def _names(net: SuperNet, carry: PyTree, distinct: dict[str, Branch]) -> list[np
             for gate in run:
                 names[(*gate, *choice)] = name
         found.append(names)
-        carry = _handed_on(stage, carry)
+        carry = _output_shapes(stage, carry)
     return found
 
 
 def _branch(stage: Stage, choice: tuple[int, ...], carry: PyTree) -> Branch:
-    """A stage's static branch, whatever its genes are called."""
+    """A stage's static branch, with neutral names of genes."""
     graph, weights = nnx.split(stage)
 
     def narrowed(weights: nnx.State) -> Stage:
@@ -156,18 +156,17 @@ def _branch(stage: Stage, choice: tuple[int, ...], carry: PyTree) -> Branch:
     return Branch(SuperNet([nnx.eval_shape(narrowed, weights)]), carry)
 
 
-def _handed_on(stage: Stage, carry: PyTree) -> PyTree:
-    """Shapes of what a stage hands on."""
+def _output_shapes(stage: Stage, carry: PyTree) -> PyTree:
+    """Shapes of a stage's outputs, at its largest choice."""
     graph, weights = nnx.split(stage)
     largest = tuple(len(gene.options) - 1 for gene in stage.reads)
     return jax.eval_shape(lambda weights: carry_after(nnx.merge(graph, weights), largest, carry), weights)
 
 
 def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str:
-    """A digest of all that a latency depends on beside the machine: this version, settings, shapes of
-    weights, what is read.
+    """A digest of all that a latency depends on besides the machine: version, settings, shapes of weights and inputs.
 
-    Of a stage its class is told by module and name, not by its code.
+    A stage's class is identified by module and name, not by its code.
     """
     stages = []
     for stage in network.stages:
@@ -179,6 +178,6 @@ def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str
 
 
 def extracted(net: SuperNet, arch: tuple[int, ...]) -> SuperNet:
-    """Shapes of the sub-network `arch`, which its latency depends on; no weights are sliced."""
+    """The extracted sub-network `arch` as shapes, without slicing weights: enough to time it."""
     graph, weights = nnx.split(net)
     return nnx.eval_shape(lambda weights: extract(nnx.merge(graph, weights), arch), weights)

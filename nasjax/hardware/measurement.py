@@ -1,8 +1,8 @@
-"""One measurement of a network's latency: compiled ahead of time, warmed up, repeated until its median is certain.
+"""Measures a network's latency: compiles it ahead of time, warms up, and repeats until the median is precise.
 
-Nothing is timed while this program itself runs other work: `timed` runs one thing after the other and waits for each. What
-neighbours and other programs do shows in the processors' pace: repeats are brought to one pace, and do not count where
-others had the processors. Clock, runner and pace are arguments, so that what is decided can be tested without a clock.
+Repeats run one after the other, and this process does nothing else meanwhile. Other programs and machines show in the
+processors' pace: repeats are scaled to one pace, and are not counted while others take the processors. Clock, program and
+pace are arguments, so that tests need no real clock.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,39 +23,39 @@ from nasjax.hardware.pace import Pace, PaceSample, undisturbed, work_between
 from nasjax.supernets.decode import decode
 from nasjax.supernets.supernet import SuperNet
 
-CERTAIN = 0.95
-"""How sure the interval of a median is."""
+CONFIDENCE = 0.95
+"""The confidence level of a median's interval."""
 
 LIBRARIES = ("jax", "jaxlib")
-"""What a latency depends on beside the machine."""
+"""Libraries whose versions are stored with a latency."""
 
-WEIGHT = 0.01
-"""What every weight is while a network is timed: latencies do not depend on weights, and shapes are all that is kept."""
+WEIGHT_VALUE = 0.01
+"""The value of every weight of a network that is timed: only shapes are known, and latencies do not depend on values."""
 
-BLOCK = 0.002
-"""Seconds of repeats between two looks at the processors' pace, at the least."""
+MIN_BLOCK = 0.002
+"""The least seconds of repeats between two samples of the processors' pace."""
 
-LOOKS = 5
-"""How many times what a look takes they last at the least."""
+BLOCK_TO_SAMPLE = 5
+"""The least ratio of those seconds to the seconds that a sample takes."""
 
-FEWEST = 6
-"""Repeats that a median needs to have an interval at all."""
+MIN_REPEATS = 6
+"""The least number of repeats whose median has a finite confidence interval."""
 
 BATCHES = 20
-"""Repeats that follow one another are alike: their certainty is that of the medians of so many batches of them."""
+"""The number of batches whose medians give the confidence interval, since consecutive repeats are correlated."""
 
-WAITING = 1 / 3
-"""The share of a measurement's time for which others are waited for; where they stay, all repeats count."""
+UNDISTURBED_SHARE = 1 / 3
+"""The share of a measurement's time after which disturbed repeats count too, if there are not enough others."""
 
-COUNTED = 0.5
-"""Seconds of repeats whose energy is counted."""
+ENERGY_SECONDS = 0.5
+"""Seconds of repeats over which energy is averaged."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """When a measurement ends: its median within `within` of itself (a share), or after `seconds`.
+    """When a measurement ends: once the median's confidence interval is `within` a share of it, or after `seconds`.
 
-    Never before `least` seconds of repeats; `warm` seconds are run before any counts.
+    `least`: the least seconds of repeats; `warm`: seconds of warm-up before them.
     """
 
     within: float = 0.02
@@ -68,13 +68,14 @@ class Precision:
 class Latency:
     """A measured latency of a batch, in milliseconds, and what it was measured with.
 
-    `spread` is the interquartile range; `settled`: the median's 95 % interval came within the precision asked for. `shared`:
-    those of the `repeats` during which others had the processors; they do not count unless nearly all are such, and then
-    nothing has settled. `memory`: bytes of the compiled program's arguments, results and scratch; `flops`: XLA's count.
-    `energy`: joules a batch, the mean of repeats of their own; NaN if nothing counts it.
-
-    Median and spread are those at one pace: where the little work of `nasjax.hardware.pace` takes `work` milliseconds, as it
-    did meanwhile (median); NaN where nobody looks at the pace.
+    Attributes:
+      median, spread: median and interquartile range, scaled to the pace `work`.
+      repeats: number of repeats; `shared` of them were disturbed by others, and count only if nearly all were.
+      settled: whether the median's 95 % confidence interval reached the precision.
+      memory: bytes of the compiled program's arguments, results and temporary buffers.
+      flops: XLA's count.
+      energy: joules of a batch, the mean of separate repeats; NaN if it cannot be measured.
+      work: median milliseconds of the workload of `nasjax.hardware.pace` meanwhile; NaN if the pace is not sampled.
     """
 
     median: float
@@ -92,30 +93,30 @@ class Latency:
     work: float = np.nan
 
     def at(self, work: float) -> "Latency":
-        """What it is at another pace, where the work takes so many milliseconds."""
-        share = work / self.work
-        return replace(self, median=self.median * share, spread=self.spread * share, work=work)
+        """The latency scaled to another pace, at which the workload takes `work` milliseconds."""
+        factor = work / self.work
+        return replace(self, median=self.median * factor, spread=self.spread * factor, work=work)
 
 
 class Repeats(NamedTuple):
-    """Milliseconds of all repeats, those that the little work took beside them (ones: unknown), and which repeats count."""
+    """Milliseconds of all repeats, of the pace's workload at their time (1: unknown), and whether they were undisturbed."""
 
     times: Float[np.ndarray, " repeats"]
     work: Float[np.ndarray, " repeats"]
-    counts: Bool[np.ndarray, " repeats"]
+    undisturbed: Bool[np.ndarray, " repeats"]
 
     @property
-    def judged(self) -> Bool[np.ndarray, " repeats"]:
-        """Those that count, or all where these are too few."""
-        return self.counts if self.counts.sum() >= FEWEST else np.ones_like(self.counts)
+    def counted(self) -> Bool[np.ndarray, " repeats"]:
+        """The repeats that count: the undisturbed ones, or all if these are too few."""
+        return self.undisturbed if self.undisturbed.sum() >= MIN_REPEATS else np.ones_like(self.undisturbed)
 
-    def at_one_pace(self, which: Bool[np.ndarray, " repeats"]) -> Float[np.ndarray, " some"]:
-        """Milliseconds of some of them, had the processors been at the median pace of these throughout."""
-        return self.times[which] * (np.median(self.work[which]) / self.work[which] if which.any() else 1.0)
+    def scaled(self, chosen: Bool[np.ndarray, " repeats"]) -> Float[np.ndarray, " chosen"]:
+        """Milliseconds of the chosen repeats, scaled to their median pace."""
+        return self.times[chosen] * (np.median(self.work[chosen]) / self.work[chosen] if chosen.any() else 1.0)
 
 
 class Program(NamedTuple):
-    """A compiled program: `run` starts it and waits until it has ended."""
+    """A compiled program: `run` executes it and waits for its results."""
 
     run: Callable[[], Any]
     memory: int
@@ -127,18 +128,18 @@ def median_interval(times: Float[np.ndarray, " repeats"]) -> tuple[float, float]
 
     No shape of the times' distribution is assumed (David and Nagaraja, Order Statistics, 3rd edition, section 7.1).
     """
-    rank = int(binom.ppf((1 - CERTAIN) / 2, len(times), 0.5)) if len(times) else 0
+    rank = int(binom.ppf((1 - CONFIDENCE) / 2, len(times), 0.5)) if len(times) else 0
     if rank < 1:
         return -np.inf, np.inf
     ordered = np.sort(times)
     return float(ordered[rank - 1]), float(ordered[-rank])
 
 
-def certain(times: Float[np.ndarray, " repeats"], within: float) -> bool:
-    """Whether the interval of the median is within a share of the median, on both sides; of the batches' medians, if many.
+def is_precise(times: Float[np.ndarray, " repeats"], within: float) -> bool:
+    """Whether the confidence interval of the median is within a share of the median, on both sides.
 
-    What disturbs lasts for many repeats, so that these are no independent draws (batch means: Law and Kelton, Simulation
-    Modeling and Analysis, section 9.5.3).
+    Disturbances last for many repeats, which are thus correlated: the interval is that of the medians of BATCHES batches
+    (batch means: Law and Kelton, Simulation Modeling and Analysis, section 9.5.3).
     """
     batches = np.array([np.median(batch) for batch in np.array_split(times, min(len(times), BATCHES))] if len(times) else [])
     low, high = median_interval(batches)
@@ -146,21 +147,21 @@ def certain(times: Float[np.ndarray, " repeats"], within: float) -> bool:
     return max(high - median, median - low) <= within * median
 
 
-def timed(
+def time_repeats(
     run: Callable[[], Any], clock: Callable[[], float], precision: Precision = Precision(), pace: Pace | None = None
 ) -> Repeats:
-    """Repeats of `run`. `clock` gives seconds.
+    """Times repeats of `run` until the precision is reached; `clock` returns seconds.
 
-    With a `pace`, it is looked at between them, and those do not count while others took much of the processors.
+    With a `pace`, its samples between blocks of repeats show which repeats others disturbed.
     """
     began = clock()
     run()
     while clock() - began < precision.warm:
         run()
     times: list[float] = []
-    looks = [] if pace is None else [pace.sample()]
-    blocks: list[int] = []  # How many repeats stand between two looks at the pace.
-    began, looked, block = clock(), 0, BLOCK
+    samples = [] if pace is None else [pace.sample()]
+    blocks: list[int] = []  # The number of repeats between two samples.
+    began, checked, block = clock(), 0, MIN_BLOCK
     while True:
         now = clock()
         before, end = len(times), min(now + block, began + precision.seconds)
@@ -171,29 +172,30 @@ def timed(
             times.append(1e3 * (now - start))
         blocks.append(len(times) - before)
         if pace is not None:
-            looks.append(pace.sample())
-            block = max(BLOCK, LOOKS * (clock() - now))
+            samples.append(pace.sample())
+            block = max(MIN_BLOCK, BLOCK_TO_SAMPLE * (clock() - now))
         over = now - began >= precision.seconds
-        # This costs time, but not that which counts: it is done less often the more there is to judge.
-        if over or (now - began >= precision.least and len(times) >= 1.25 * looked):
-            looked = len(times)
-            found = Repeats(np.array(times), *_beside(blocks, looks))
-            waited = now - began >= WAITING * precision.seconds
-            if over or certain(found.at_one_pace(found.judged if waited else found.counts), precision.within):
-                return found
+        # Checks take time between repeats: the more repeats, the fewer checks.
+        if over or (now - began >= precision.least and len(times) >= 1.25 * checked):
+            checked = len(times)
+            repeats = Repeats(np.array(times), *_pace_by_repeat(blocks, samples))
+            waited = now - began >= UNDISTURBED_SHARE * precision.seconds
+            chosen = repeats.counted if waited else repeats.undisturbed
+            if over or is_precise(repeats.scaled(chosen), precision.within):
+                return repeats
 
 
-def _beside(
-    blocks: list[int], looks: list[PaceSample]
+def _pace_by_repeat(
+    blocks: list[int], samples: list[PaceSample]
 ) -> tuple[Float[np.ndarray, " repeats"], Bool[np.ndarray, " repeats"]]:
-    """The work's milliseconds beside all repeats, and which of them others did not disturb, by the looks around them."""
-    if not looks:
+    """The workload's milliseconds, and whether it was undisturbed, for each repeat: from the samples before and after."""
+    if not samples:
         return np.ones(sum(blocks)), np.ones(sum(blocks), bool)
-    return np.repeat(1e3 * work_between(looks), blocks), np.repeat(undisturbed(looks), blocks)
+    return np.repeat(1e3 * work_between(samples), blocks), np.repeat(undisturbed(samples), blocks)
 
 
 def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.Device) -> Program:
-    """The program of an extracted network (shapes are enough) on `inputs`, compiled ahead of time for a device.
+    """An extracted network (shapes are enough) with `inputs`, compiled ahead of time for a device.
 
     Raises ConfigError for a network with more than one sub-network.
     """
@@ -206,38 +208,40 @@ def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.De
         net = nnx.merge(graph, weights)
         return decode(net, inputs, choice, net.stored(), net.steps)
 
-    weights = jax.device_put(_filled(weights), device)
+    weights = jax.device_put(_constant_weights(weights), device)
     rng = np.random.default_rng(0)
-    drawn = jax.tree.map(lambda leaf: jax.device_put(_drawn(rng, leaf), device), inputs)
-    program = jax.jit(forward).lower(weights, drawn).compile()
+    values = jax.tree.map(lambda leaf: jax.device_put(_random_values(rng, leaf), device), inputs)
+    program = jax.jit(forward).lower(weights, values).compile()
     stats, costs = program.memory_analysis(), program.cost_analysis()
     memory = 0 if stats is None else (
         stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
     )  # fmt: skip
-    return Program(lambda: jax.block_until_ready(program(weights, drawn)), memory, float((costs or {}).get("flops", np.nan)))
+    return Program(
+        lambda: jax.block_until_ready(program(weights, values)), memory, float((costs or {}).get("flops", np.nan))
+    )
 
 
 def filled(net: SuperNet) -> SuperNet:
-    """A network of the same shapes, every weight a constant."""
+    """The network with every weight set to a constant."""
     graph, weights = nnx.split(net)
-    return nnx.merge(graph, _filled(weights))
+    return nnx.merge(graph, _constant_weights(weights))
 
 
-def _filled(weights: nnx.State) -> nnx.State:
-    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, WEIGHT, leaf.dtype), weights)
+def _constant_weights(weights: nnx.State) -> nnx.State:
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, WEIGHT_VALUE, leaf.dtype), weights)
 
 
-def _drawn(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> Any:
-    """Numbers that no kernel is quicker for; of whole numbers, zeros."""
+def _random_values(rng: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> Any:
+    """Normal draws, since some kernels are faster for special values; zeros for integers."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return jnp.zeros(leaf.shape, leaf.dtype)
     return jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
 
 
-def joules(run: Callable[[], Any], clock: Callable[[], float], counter: EnergyCounter) -> float:
-    """Joules of one run, the mean of some: nothing else is done between two readings of the counter."""
+def measure_energy(run: Callable[[], Any], clock: Callable[[], float], counter: EnergyCounter) -> float:
+    """Joules of one run, the mean of several runs between two readings of the counter."""
     before, began, number = counter.read(), clock(), 0
-    while number < FEWEST or clock() - began < COUNTED:
+    while number < MIN_REPEATS or clock() - began < ENERGY_SECONDS:
         run()
         number += 1
     return counter.joules(before, counter.read()) / number
@@ -254,16 +258,16 @@ def measure_latency(
     counter: EnergyCounter | None = None,
     pace: Pace | None = None,
 ) -> Latency:
-    """Times a program, beside a `counter` of energy where there is one; what it is called is written with the result."""
-    found = timed(program.run, clock, precision, pace)
-    energy = np.nan if counter is None else joules(program.run, clock, counter)
-    times = found.at_one_pace(found.judged)
+    """Measures a program's latency, and its energy if there is a `counter`; other arguments are stored with the result."""
+    repeats = time_repeats(program.run, clock, precision, pace)
+    energy = np.nan if counter is None else measure_energy(program.run, clock, counter)
+    times = repeats.scaled(repeats.counted)
     low, high = np.quantile(times, (0.25, 0.75))
     return Latency(
         median=float(np.median(times)),
         spread=float(high - low),
-        repeats=len(found.times),
-        settled=certain(found.at_one_pace(found.counts), precision.within),
+        repeats=len(repeats.times),
+        settled=is_precise(repeats.scaled(repeats.undisturbed), precision.within),
         batch=batch,
         threads=threads,
         device=device,
@@ -271,6 +275,6 @@ def measure_latency(
         memory=program.memory,
         flops=program.flops,
         energy=energy,
-        shared=int((~found.counts).sum()),
-        work=np.nan if pace is None else float(np.median(found.work[found.judged])),
+        shared=int((~repeats.undisturbed).sum()),
+        work=np.nan if pace is None else float(np.median(repeats.work[repeats.counted])),
     )

@@ -1,4 +1,4 @@
-"""Greedy decoding: the repeated stages run step by step on what they predict."""
+"""Greedy decoding: the repeated stages run step by step on their own predictions."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from nasjax.supernets.supernet import SuperNet
 
 
 def decode(net: SuperNet, inputs: PyTree, arch: Choice, statistics: tuple[Statistics, ...], steps: int) -> PyTree:
-    """The outputs of the last of `steps` steps, the first one's tokens being 0; the next are the largest outputs.
+    """The outputs of the last of `steps` decoding steps; the network's outputs if no stage is repeated.
 
-    The whole network's outputs where no stage is repeated.
+    The first step's tokens are 0, those of every further step the argmax of the outputs before.
     """
     first = net.first_repeated
     carry, _ = net.forward(inputs, arch, statistics, stop=first)
@@ -27,12 +27,12 @@ def decode(net: SuperNet, inputs: PyTree, arch: Choice, statistics: tuple[Statis
         (outputs, carry), _ = net.forward((tokens, carry), arch, statistics, start=first)
         return outputs, carry
 
-    def following(_: Any, state: Any) -> Any:
+    def next_step(_: Any, state: Any) -> Any:
         tokens, carry, _ = state
         outputs, carry = step(tokens, carry)
         chosen = jax.tree.map(lambda out, like: out.argmax(-1).reshape(like.shape).astype(like.dtype), outputs, tokens)
         return chosen, carry, outputs
 
     shapes = jax.eval_shape(step, tokens, carry)[0]
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return lax.fori_loop(0, steps, following, (tokens, carry, nothing))[2]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return lax.fori_loop(0, steps, next_step, (tokens, carry, zeros))[2]

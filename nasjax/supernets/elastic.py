@@ -1,10 +1,10 @@
 """Layers whose widths and kernel sizes are elastic.
 
-Every size is either a Python int (*static*: weights are sliced, and the result is as narrow as the sub-network) or a traced
-scalar (weights stay whole, and what lies beyond the size is set to zero: weights, never activations, which are larger and
-whose masking XLA does not fuse well in backward passes). Both go through the same lines of arithmetic, by `cut` and `mask`.
-While `recording()` is open, layers note the static sizes that they are called with; `narrow` then keeps only the weights
-that those sizes read, which is extraction.
+Every size is either a Python int (*static*: weights are sliced, and outputs are as narrow as the sub-network's) or a traced
+scalar (*masked*: weights stay whole, and those beyond the size are set to zero. Activations are not masked: they are larger,
+and XLA does not fuse their masking well in backward passes). The same arithmetic serves both, by `cut` and `mask`.
+Within `recording()`, layers record the static sizes that they are called with; `narrow` then slices the weights to those
+sizes, which is extraction.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,8 +21,8 @@ from jaxtyping import Array, Float, Int
 
 from nasjax.errors import ConfigError
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
-from nasjax.supernets.cpu.deferred_norm import Pending, finished
-from nasjax.supernets.cpu.micro_batches import in_parts, joined, together
+from nasjax.supernets.cpu.deferred_norm import DeferredNorm, normalised
+from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, map_micro_batches, micro_batch_size
 from nasjax.supernets.initial import full, identity, normal
 
 Size = int | Int[Array, ""]
@@ -30,7 +30,7 @@ Size = int | Int[Array, ""]
 
 
 class Branching(NamedTuple):
-    """A kernel size that its convolution branches over: each of `options` is static in a branch of its own."""
+    """A traced kernel size that a convolution branches over by `lax.switch`, one of `options` static in each branch."""
 
     options: tuple[int, ...]
     chosen: Int[Array, ""]
@@ -46,14 +46,14 @@ class Moments(NamedTuple):
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Recalibrate:
-    """In place of statistics: batch norms use the batch's own, which are only wanted forward, for re-calibration.
+    """Passed in place of statistics for re-calibration: batch norms use the batch's own, and no gradient is taken.
 
-    On a CPU, convolutions then take micro-batches. In training they do not (None in place of statistics): gradients keep
-    every part, and loops would be compiled for nothing.
+    On a CPU, convolutions then run in micro-batches. In training (None in place of statistics) they do not: gradients need
+    all activations, so that loops would save nothing.
     """
 
     def get(self, name: str) -> "Recalibrate":
-        """The same for every batch norm."""
+        """Returns itself, for every batch norm."""
         return self
 
 
@@ -61,14 +61,14 @@ RECALIBRATE = Recalibrate()
 
 
 def cut(weight: Array, axis: int, size: Size) -> Array:
-    """The first `size` entries along `axis` where the size is static; everything where it is traced."""
+    """The first `size` entries along `axis` if the size is static, the whole array if it is traced."""
     if isinstance(size, int) and size != weight.shape[axis]:
         return lax.slice_in_dim(weight, 0, size, axis=axis)
     return weight
 
 
 def mask(weight: Array, size: Size, beyond: float = 0.0) -> Array:
-    """`beyond` from `size` on along the last axis where the size is traced; untouched where it is static."""
+    """Sets entries from `size` on along the last axis to `beyond` if the size is traced; unchanged if it is static."""
     if isinstance(size, int):
         return weight
     inside = (jnp.arange(weight.shape[-1]) < size).reshape((1,) * (weight.ndim - 1) + (-1,))
@@ -83,7 +83,7 @@ def pick(options: tuple[int, ...], index: Size) -> Size:
 
 
 def make_divisible(value: Size, divisor: int = 8) -> Size:
-    """`value` rounded to a multiple, never below nine tenths of it (the rounding of MobileNets)."""
+    """`value` rounded to a multiple of `divisor`, never below nine tenths of it (the rounding of MobileNets)."""
     rounded = (value + divisor // 2) // divisor * divisor
     rounded = max(divisor, rounded) if isinstance(rounded, int) else jnp.maximum(divisor, rounded)
     short = 10 * rounded < 9 * value
@@ -92,14 +92,14 @@ def make_divisible(value: Size, divisor: int = 8) -> Size:
     return jnp.where(short, rounded + divisor, rounded)
 
 
-# -- extraction: which sizes a layer was called with -----------------------------------------------------------------------
+# -- extraction: the sizes that layers are called with ----------------------------------------------------------------------
 
 _calls: ContextVar[dict[int, dict[str, int]] | None] = ContextVar("sizes of layers", default=None)
 
 
 @contextmanager
 def recording() -> Iterator[dict[int, dict[str, int]]]:
-    """Collects, by `id` of the layer, the static sizes of its call."""
+    """Records the static sizes of every layer's call, by `id` of the layer."""
     calls: dict[int, dict[str, int]] = {}
     token = _calls.set(calls)
     try:
@@ -112,26 +112,26 @@ class Layer(nnx.Module):
     """A layer that can be narrowed to the sizes it was called with."""
 
     def note(self, **sizes: Size) -> None:
-        """Tells an open `recording()` the sizes of this call. Raises ConfigError where two calls disagree."""
+        """Records the sizes of this call within `recording()`. Raises ConfigError if an earlier call had others."""
         calls = _calls.get()
         if calls is None:
             return
         static: dict[str, int] = {name: size for name, size in sizes.items() if isinstance(size, int)}
         if calls.setdefault(id(self), static) != static:
             raise ConfigError(
-                f"{type(self).__name__} was called with {calls[id(self)]} and {static}: it cannot be extracted"
+                f"{type(self).__name__} was called twice, with sizes {calls[id(self)]} and {static}: it cannot be extracted"
             )
 
     def narrow(self, **sizes: Any) -> None:
-        """Keeps only the weights that a call with these sizes reads; in place."""
-        raise TypeError(f"{type(self).__name__} does not say how it is narrowed")
+        """Slices the weights to those that a call with these sizes reads; in place."""
+        raise TypeError(f"{type(self).__name__} has no method `narrow`: it cannot be extracted")
 
 
 class Conv(Layer):
-    """2-D convolution without bias or with, its output width and kernel size elastic, its input as wide as it comes.
+    """2-D convolution of elastic output width and kernel size, as wide as its input; by default without bias.
 
     Smaller kernels are the centre of the next larger one, times a learned matrix (Once-for-All, arXiv:1908.09791, 3.3).
-    Weights: `kernel` HWIO at full size, `transforms` one (small², small²) matrix a step, `bias` (outputs,).
+    Weights: `kernel` HWIO at full size, `transforms` one (small², small²) matrix for each smaller size, `bias` (outputs,).
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Conv(Layer):
         )
 
     def weights(self, width: Size, kernel: Size, inputs: int) -> Float[Array, "size size inputs outputs"]:
-        """The kernel of a call: as large as `kernel` where that is static, else the largest with zeros around."""
+        """The kernel of a call: `kernel` pixels a side if that is static, else the largest size, padded with zeros."""
         weight = mask(cut(cut(self.kernel[...], 3, width), 2, 1 if self.depthwise else inputs), width)
         steps = [weight]
         for small in reversed(self.kernels[:-1]):
@@ -176,12 +176,12 @@ class Conv(Layer):
         return stack[jnp.argmax(jnp.asarray(self.kernels[::-1], jnp.int32) == kernel)]
 
     def __call__(self, x: Maps, width: Size | None = None, kernel: Size | Branching | None = None) -> Maps:
-        return self.ready(x.shape[-1], width, kernel)(x)
+        return self.convolution(x.shape[-1], width, kernel)(x)
 
-    def ready(
+    def convolution(
         self, inputs: int, width: Size | None = None, kernel: Size | Branching | None = None
     ) -> Callable[[Maps], Maps]:
-        """The convolution of maps with `inputs` channels, its weights made."""
+        """The convolution of maps with `inputs` channels, as a function of the maps."""
         width = self.kernel.shape[3] if width is None else width
         kernel = self.kernels[-1] if kernel is None else kernel
         bias = None if self.bias is None else mask(cut(self.bias[...], 0, width), width)[None, None, None]
@@ -200,8 +200,8 @@ class Conv(Layer):
 
         return convolved if bias is None else lambda x: convolved(x) + bias
 
-    def makes(self, x: Any, width: Size | None) -> jax.ShapeDtypeStruct:
-        """Shape of what it makes of maps like `x`, as wide as it can be."""
+    def output_shape(self, x: Maps | jax.ShapeDtypeStruct, width: Size | None) -> jax.ShapeDtypeStruct:
+        """The shape of the outputs for maps of the shape of `x`; as wide as the layer if `width` is traced."""
         height, columns = ((n - 1) // self.stride + 1 for n in x.shape[1:3])
         width = width if isinstance(width, int) else self.kernel.shape[3]
         return jax.ShapeDtypeStruct((x.shape[0], height, columns, width), x.dtype)
@@ -221,7 +221,7 @@ class Conv(Layer):
 
 
 class Dense(Layer):
-    """Affine map of elastic output width, its input as wide as it comes. Weights: `kernel` (in, out), `bias` (out,)."""
+    """Affine map of elastic output width, as wide as its input. Weights: `kernel` (in, out), `bias` (out,)."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         bound = inputs**-0.5
@@ -241,11 +241,11 @@ class Dense(Layer):
 
 
 class BatchNorm(Layer):
-    """Batch normalisation over all axes but the last, its width elastic.
+    """Batch normalisation of elastic width over all axes but the last.
 
     Without statistics (None or RECALIBRATE) it normalises with those of the batch (biased variance) and returns them; with
-    statistics it uses and returns those. Either way they are as wide as the layer. Weights: `scale`, `bias`; stored: `mean`,
-    `variance`.
+    statistics it uses and returns those. Statistics are padded to the layer's full width. Weights: `scale`, `bias`; stored
+    statistics: `mean`, `variance`.
     """
 
     def __init__(self, width: int, *, epsilon: float = 1e-5):
@@ -256,34 +256,34 @@ class BatchNorm(Layer):
         self.variance = nnx.BatchStat(full(width, 1))
 
     def stored(self) -> Moments:
-        """The statistics kept with the weights."""
+        """The stored statistics."""
         return Moments(self.mean[...], self.variance[...])
 
     def __call__(self, x: Maps, statistics: Moments | Recalibrate | None, width: Size | None = None) -> tuple[Maps, Moments]:
         if not isinstance(statistics, Moments):
-            statistics = self.whole(*moments(x), width)
-        return self.ready(x.shape[-1], statistics, width)(x), statistics
+            statistics = self.padded(*moments(x), width)
+        return self.normalisation(x.shape[-1], statistics, width)(x), statistics
 
-    def whole(self, mean: Float[Array, " narrow"], variance: Float[Array, " narrow"], width: Size | None = None) -> Moments:
-        """Moments of the channels that there are, padded to the layer's full width."""
+    def padded(self, mean: Float[Array, " narrow"], variance: Float[Array, " narrow"], width: Size | None = None) -> Moments:
+        """Moments padded to the layer's full width, with mean 0 and variance 1."""
         narrow = mean.shape[0]
         beyond = (0, self.mean.shape[0] - narrow)
         variance = mask(variance, narrow if width is None else width, 1.0)
         return Moments(jnp.pad(mean, beyond), jnp.pad(variance, beyond, constant_values=1))
 
-    def ready(self, narrow: int, statistics: Moments, width: Size | None = None) -> Callable[[Maps], Maps]:
-        """The normalisation of maps with `narrow` channels."""
+    def normalisation(self, narrow: int, statistics: Moments, width: Size | None = None) -> Callable[[Maps], Maps]:
+        """The normalisation of maps with `narrow` channels, as a function of the maps."""
         width = narrow if width is None else width
         self.note(width=narrow)
         mean, variance = cut(statistics.mean, 0, narrow), cut(statistics.variance, 0, narrow)
         gain = mask(cut(self.scale[...], 0, narrow) * lax.rsqrt(variance + self.epsilon), width)
         shift = mask(cut(self.bias[...], 0, narrow), width) - mean * gain
 
-        def normalised(x: Maps) -> Maps:
+        def normalise(x: Maps) -> Maps:
             ones = (1,) * (x.ndim - 1)
             return x * gain.reshape(*ones, -1) + shift.reshape(*ones, -1)
 
-        return normalised
+        return normalise
 
     def narrow(self, *, width: int) -> None:  # type: ignore[override]
         for name in ("scale", "bias", "mean", "variance"):
@@ -301,8 +301,8 @@ def moments(x: Maps) -> tuple[Float[Array, " channels"], Float[Array, " channels
 class ConvNorm(nnx.Module):
     """Convolution, batch norm, activation.
 
-    On a CPU, large batches are convolved in micro-batches while they re-calibrate; the resulting maps go through memory once
-    if the next layer takes them with `pending` norm and activation.
+    On a CPU, re-calibration convolves large batches in micro-batches. `deferred` leaves batch norm and activation to the
+    next layer, so that the maps go through memory once.
     """
 
     def __init__(self, inputs: int, outputs: int, kernels: tuple[int, ...] = (1,), *, activation: str = "none",
@@ -313,44 +313,48 @@ class ConvNorm(nnx.Module):
 
     def __call__(
         self,
-        x: Maps | Pending,
+        x: Maps | DeferredNorm,
         statistics: Moments | Recalibrate | None,
         width: Size | None = None,
         kernel: Size | Branching | None = None,
     ) -> tuple[Maps, Moments]:
-        x, used = self.pending(x, statistics, width, kernel)
-        return finished(x), used
+        x, used = self.deferred(x, statistics, width, kernel)
+        return normalised(x), used
 
-    def pending(
+    def deferred(
         self,
-        x: Maps | Pending,
+        x: Maps | DeferredNorm,
         statistics: Moments | Recalibrate | None,
         width: Size | None = None,
         kernel: Size | Branching | None = None,
-    ) -> tuple[Maps | Pending, Moments]:
-        """The same for a layer that takes maps whose normalisation and activation are pending."""
-        given = x.raw if isinstance(x, Pending) else x
-        convolved = self.conv.ready(given.shape[-1], width, kernel)
-        few = self._few(given, width) if isinstance(statistics, Recalibrate) else given.shape[0]
-        if few == given.shape[0]:
-            maps, used = self.norm(convolved(finished(x)), statistics, width)
+    ) -> tuple[Maps | DeferredNorm, Moments]:
+        """Outputs for a layer that reads maps with deferred norm; their norm is deferred if micro-batches were used."""
+        given = x.raw if isinstance(x, DeferredNorm) else x
+        convolve = self.conv.convolution(given.shape[-1], width, kernel)
+        size = self._micro_batch_size(given, width) if isinstance(statistics, Recalibrate) else given.shape[0]
+        if size == given.shape[0]:
+            maps, used = self.norm(convolve(normalised(x)), statistics, width)
             return ACTIVATIONS[self.activation](maps), used
 
-        def part(maps: Maps) -> Any:
-            maps = convolved(maps)
+        def with_moments(maps: Maps) -> tuple[Maps, Float[Array, " channels"], Float[Array, " channels"]]:
+            maps = convolve(maps)
             return maps, *moments(maps)
 
-        raw, means, variances = x.over(part, few) if isinstance(x, Pending) else in_parts(part, few, x)
+        if isinstance(x, DeferredNorm):
+            raw, means, variances = x.map_micro_batches(with_moments, size)
+        else:
+            raw, means, variances = map_micro_batches(with_moments, size, x)
         mean = means.mean(0)
-        used = self.norm.whole(mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0), width)
-        normalised = self.norm.ready(raw.shape[-1], used, width)
-        return Pending(joined(raw), lambda raw: ACTIVATIONS[self.activation](normalised(raw)), few), used
+        used = self.norm.padded(mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0), width)
+        normalise = self.norm.normalisation(raw.shape[-1], used, width)
+        raw = concatenate_micro_batches(raw)
+        return DeferredNorm(raw, lambda raw: ACTIVATIONS[self.activation](normalise(raw)), size), used
 
-    def _few(self, x: Maps, width: Size | None) -> int:
-        """How many pictures to re-calibrate together: what a convolution takes or makes of more leaves the caches."""
+    def _micro_batch_size(self, x: Maps, width: Size | None) -> int:
+        """The examples of a micro-batch whose inputs, or outputs if these are larger, fit the caches."""
         weights = self.conv.kernel.size * self.conv.kernel.dtype.itemsize
-        makes = self.conv.makes(x, width)
-        return together(x if x.size > makes.size else makes, max(CACHED_BYTES, weights))
+        outputs = self.conv.output_shape(x, width)
+        return micro_batch_size(x if x.size > outputs.size else outputs, max(CACHED_BYTES, weights))
 
 
 class SqueezeExcite(nnx.Module):
@@ -362,14 +366,14 @@ class SqueezeExcite(nnx.Module):
         self.reduce = Conv(width, middle, bias=True, rngs=rngs)
         self.expand = Conv(middle, width, bias=True, rngs=rngs)
 
-    def __call__(self, x: Maps | Pending, width: Size) -> Any:
-        """Maps weighed; pending ones stay so."""
-        if not isinstance(x, Pending):
+    def __call__(self, x: Maps | DeferredNorm, width: Size) -> Maps | DeferredNorm:
+        """The maps, every channel scaled; a deferred norm stays deferred."""
+        if not isinstance(x, DeferredNorm):
             return x * self.gains(x.mean((1, 2), keepdims=True), width)
-        pooled = joined(x.over(lambda maps: maps.mean((1, 2), keepdims=True), x.few))
-        return x._replace(finish=lambda raw, gains: x.finish(raw) * gains, gains=(self.gains(pooled, width),))
+        pooled = concatenate_micro_batches(x.map_micro_batches(lambda maps: maps.mean((1, 2), keepdims=True), x.size))
+        return x._replace(normalise=lambda raw, gains: x.normalise(raw) * gains, gains=(self.gains(pooled, width),))
 
     def gains(self, pooled: Float[Array, "batch 1 1 channels"], width: Size) -> Float[Array, "batch 1 1 channels"]:
-        """What each channel of each picture is multiplied by."""
+        """The factor of each channel of each example."""
         middle = ACTIVATIONS["relu"](self.reduce(pooled, make_divisible(width // 4)))
         return ACTIVATIONS["h_sigmoid"](self.expand(middle, width))

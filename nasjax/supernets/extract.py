@@ -1,4 +1,4 @@
-"""Sub-networks out of super-networks: the same class with one option a gene, its weights sliced and kernels baked in."""
+"""Extraction of sub-networks: the same class with one option for each gene, its weights sliced, its kernels transformed."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from nasjax.supernets.supernet import SuperNet
 
 
 def extract_stage(stage: Stage, choice: tuple[int, ...], carry: PyTree, statistics: Statistics | None = None) -> Stage:
-    """One stage narrowed to `choice`; `statistics` (full width) replace the stored ones. `carry`: what it is called with."""
+    """The stage with weights sliced to `choice`. `carry`: shapes of its inputs; `statistics`: full width, stored in it."""
     with recording() as calls:
         jax.eval_shape(lambda x: stage(x, choice, None), carry)
     narrowed = nnx.clone(stage)
@@ -30,17 +30,17 @@ def extract_stage(stage: Stage, choice: tuple[int, ...], carry: PyTree, statisti
 
 
 def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, ...] | None = None) -> SuperNet:
-    """The sub-network `arch` (a static architecture) as a network of its own; stages that it skips are gone.
+    """The sub-network `arch` (a static architecture) as a separate network, without the stages that it skips.
 
-    `statistics`: the batch-norm statistics to keep, full width, stage by stage; by default the stored ones.
+    `statistics`: batch-norm statistics to store in it, full width, stage by stage; by default the super-network's.
     """
     host = net.host(arch)
     carry: PyTree = net.example(host)
     stages = []
     for i, (stage, choice) in enumerate(zip(net.stages, net.choices(arch), strict=True)):
         if not stage.skipped(choice):
-            own = None if statistics is None else statistics[i]
-            stages.append(extract_stage(stage, choice, carry, own))  # type: ignore[arg-type]
+            own_statistics = None if statistics is None else statistics[i]
+            stages.append(extract_stage(stage, choice, carry, own_statistics))  # type: ignore[arg-type]
         carry = carry_after(stage, choice, carry)
     extracted = nnx.clone(net)
     extracted.stages = nnx.List(stages)
@@ -49,5 +49,5 @@ def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, 
 
 
 def carry_after(stage: Stage, choice: Choice, carry: PyTree) -> PyTree[jax.ShapeDtypeStruct]:
-    """Shapes of what a stage hands on."""
+    """Shapes of the carry that a stage returns."""
     return jax.eval_shape(lambda x: stage(x, choice, None)[0], carry)

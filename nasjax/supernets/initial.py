@@ -1,4 +1,4 @@
-"""First weights, by programs for few sizes: a network has a hundred shapes, and each would compile."""
+"""Initial weights, drawn by programs for a few sizes: a network has a hundred shapes, each of which would be compiled."""
 
 from functools import partial
 from math import prod
@@ -11,12 +11,12 @@ from nasjax.types import PRNGKey
 
 
 def normal(key: PRNGKey, shape: tuple[int, ...], deviation: float) -> Float[Array, "..."]:
-    """Normal draws around 0: those of `jax.random.normal`, made by programs for powers of two."""
+    """Normal draws of mean 0, equal to `jax.random.normal`'s; compiled for powers of two only."""
     number = prod(shape)
     drawn = _normal(key, max(2**16, 1 << (number - 1).bit_length()))
-    # What is drawn at a place does not depend on how many are. NumPy cuts without compiling; a traced key has no values.
-    cuttable = drawn if isinstance(drawn, jax.core.Tracer) else np.asarray(drawn)
-    return jax.device_put(cuttable[:number].reshape(shape) * deviation)
+    # A draw does not depend on the number of draws. NumPy slices without compiling; with a traced key it cannot.
+    values = drawn if isinstance(drawn, jax.core.Tracer) else np.asarray(drawn)
+    return jax.device_put(values[:number].reshape(shape) * deviation)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -25,7 +25,7 @@ def _normal(key: PRNGKey, number: int) -> Float[Array, " number"]:
 
 
 def full(width: int, value: float) -> Float[Array, " width"]:
-    """A vector of one value."""
+    """A vector that repeats one value."""
     return jax.device_put(np.full(width, value, np.float32))
 
 

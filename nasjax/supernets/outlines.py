@@ -7,11 +7,11 @@ from nasjax.supernets.stage import Stage
 
 
 def outline(stages: Sequence[Stage]) -> tuple[OutlineBlock, ...]:
-    """One block for each stage that reads genes or may be switched off, in order.
+    """One block for each stage that reads genes or can be skipped, in order.
 
-    A new unit begins where the class of the stages changes, and after a stage whose gate the next stage does not share. A
-    gene that an earlier unit reads too is the width of the stage's input: it is left out of the block's genes unless the
-    stage reads no other.
+    A new unit begins where the class of stages changes, and after a stage whose gate the next one does not share. A gene
+    that an earlier unit reads too is the width of the stage's inputs; it is omitted from the block's genes unless the stage
+    reads no other.
     """
     blocks: list[OutlineBlock] = []
     previous: Stage | None = None

@@ -1,7 +1,7 @@
-"""Elastic resolution: the host gene of networks that read images, which are scaled to it before the first stage.
+"""Elastic resolution: a host gene of networks that read images, which are scaled before the first stage.
 
-What is scaled is the task's image, cropped already. Once-for-All scales and crops the original anew for each resolution:
-other pixels, by 4 to 7 of 255 on average on two photographs, at 160 and 192 instead of 224.
+The task's image is scaled, which has been cropped before. Once-for-All scales and crops the original image for each
+resolution: at 160 and 192 pixels the values differ by 4 to 7 of 255 on average (two photographs).
 """
 
 import jax
@@ -11,23 +11,22 @@ from jaxtyping import Array, Float
 from nasjax.errors import ConfigError
 
 RESOLUTIONS = (160, 192, 224)
-"""Pixels a side to choose from where the resolution is elastic and no list is given."""
+"""The default options of an elastic resolution, in pixels a side."""
 
 
 def check_resolutions(resolutions: tuple[int, ...], image_size: int) -> None:
     """Raises ConfigError unless images of `image_size` pixels can be scaled down to all of `resolutions`."""
     for size in (image_size, *resolutions):
         if size < 1:
-            raise ConfigError(f"an image has at least one pixel a side, not {size}: change image_size or resolutions")
+            raise ConfigError(f"image_size and resolutions must be at least 1, not {size}")
         if size > image_size:
-            raise ConfigError(f"resolutions has {size}, more than image_size={image_size}")
+            raise ConfigError(f"resolutions has {size}, which is above image_size={image_size}")
 
 
 def resized(
     images: Float[Array | np.ndarray, "*batches height width channels"], size: int | None
 ) -> Float[Array | np.ndarray, "*batches size size channels"]:
-    """Images scaled to `size` x `size` pixels, bilinear and anti-aliased; unchanged for None or where they
-    have that size."""
+    """Images scaled to `size` x `size` pixels, bilinear and anti-aliased; unchanged if they have that size, or for None."""
     if size is None or images.shape[-3:-1] == (size, size):
         return images
     return jax.image.resize(images, (*images.shape[:-3], size, size, images.shape[-1]), "linear")

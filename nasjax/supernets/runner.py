@@ -1,7 +1,7 @@
-"""One sub-network as a task runs it: its outputs, or step by step."""
+"""Runs one sub-network for a task: all stages, or step by step for decoding."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import PyTree
 
@@ -12,7 +12,7 @@ from nasjax.supernets.supernet import HostOptions
 
 @runtime_checkable
 class Network(Protocol):
-    """What runs the stages of a super-network: the network itself, or one that micro-batches or branches."""
+    """Runs the stages of a super-network: the network itself, or a wrapper with micro-batches or branches."""
 
     @property
     def first_repeated(self) -> int: ...
@@ -47,6 +47,6 @@ class Subnet:
     def step(self, tokens: PyTree, carry: PyTree) -> tuple[PyTree, PyTree]:
         return self.run_stages((tokens, carry), start=self.network.first_repeated)
 
-    def run_stages(self, carry: PyTree, start: int = 0, stop: int | None = None) -> Any:
-        """What the last of the stages `start` to `stop` hands on."""
+    def run_stages(self, carry: PyTree, start: int = 0, stop: int | None = None) -> PyTree:
+        """Runs stages `start` to `stop`; returns the carry of the last one."""
         return self.network.forward(carry, self.arch, self.statistics, start, stop)[0]

@@ -1,9 +1,9 @@
-"""Stages, the pieces that a super-network is a sequence of.
+"""Stages: the parts that a super-network runs in sequence.
 
-A stage is `(carry, choice, statistics) -> (carry, statistics)`, where `choice` holds one option index for each gene that the
-stage reads: a tuple of ints (*static*, the stage is the sub-network's) or an int32 array (*traced*, it is masked, and can be
-vmapped). `statistics` are the batch-norm statistics to use; with None, or while re-calibrating with RECALIBRATE, the stage
-uses the batch's own. It returns those used.
+A stage is a function `(carry, choice, statistics) -> (carry, statistics)`. `choice` has one option index for each gene that
+the stage reads: a tuple of ints (*static*: weights are sliced) or an int32 array (*traced*: weights are masked, so that the
+stage can be vmapped). `statistics` are the batch-norm statistics to use, or None or RECALIBRATE for the batch's own. The
+stage returns those that it used.
 """
 
 from typing import Any
@@ -18,19 +18,18 @@ from nasjax.supernets.elastic import BatchNorm, Branching, Moments, Recalibrate,
 
 Choice = tuple[int, ...] | Int[Array, " _genes"]
 Mixed = Choice | tuple[int | Branching, ...]
-"""What `switch` gives to `forward`: a static choice but for kernel sizes, which it branches over."""
+"""A choice as `forward` gets it: in evaluation by `switch`, static but for kernel sizes, which it branches over."""
 Statistics = dict[str, Moments]
 UsedStatistics = Statistics | Recalibrate
-"""What batch norms use: the statistics given (the batch's own where there are none), or RECALIBRATE."""
+"""Statistics by name (a batch norm that is not among them uses the batch's own), or RECALIBRATE."""
 
 
 class Stage(nnx.Module):
-    """A piece of a super-network with the genes it reads. Sub-classes write `forward`, everything else is
-    derived from it.
+    """A part of a super-network and the genes that it reads. A sub-class defines `forward`; everything else is derived.
 
-    A stage with a `gate=(gene, value)` is left out (its carry passes unchanged) where that gene's value is below `value`.
-    A choice has one index for each gene that the stage reads: the gate's first, then `genes`, which are all `forward` sees.
-    A `repeated` stage runs once for each token that is decoded, the others once for each example.
+    A stage with `gate=(gene, value)` is skipped (its carry passes unchanged) if that gene's option is below `value`. A
+    choice has one index for each gene that the stage reads: the gate's, then those of `genes`; `forward` gets these only. A
+    `repeated` stage runs once for each decoded token, others once for each example.
     """
 
     genes: tuple[Gene, ...] = ()
@@ -38,26 +37,26 @@ class Stage(nnx.Module):
     repeated: bool = False
 
     sizes_only: tuple[int, ...] = ()
-    """Which of `genes` are kernel sizes, read by one convolution and nothing else: evaluation by `switch` then branches
-    over them round that convolution alone, which compiles far less."""
+    """Indices of those `genes` that are the kernel size of one convolution and nothing else: evaluation by `switch` then
+    branches over them within that convolution only, so that far less is compiled."""
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
-        """The stage's arithmetic; each batch norm is called with `statistics.get(name)`, see `BatchNorm`."""
-        raise TypeError(f"{type(self).__name__} has no forward")
+        """Runs the stage; each batch norm is called with `statistics.get(name)`, see `BatchNorm`."""
+        raise TypeError(f"{type(self).__name__} does not define forward")
 
     def option(self, choice: Mixed, gene: int) -> Any:
-        """The value, static or traced, of the `gene`-th of `genes` (whose options are whole numbers)."""
+        """The option, static or traced, of `genes[gene]`, whose options are integers."""
         if isinstance(choice[gene], Branching):
             return choice[gene]
         return pick(self.genes[gene].options, choice[gene])  # type: ignore[arg-type]
 
     @property
     def reads(self) -> tuple[Gene, ...]:
-        """All genes of a choice: the gate's, then `genes`."""
+        """The genes of a choice: the gate's, then `genes`."""
         return self.genes if self.gate is None else (self.gate[0], *self.genes)
 
     def norms(self) -> dict[str, BatchNorm]:
-        """The stage's batch norms by name: that of the attribute, or of the `ConvNorm` around."""
+        """The stage's batch norms by name: the path of their attribute, or of their `ConvNorm`'s."""
         return {
             ".".join(map(str, path[:-1] if len(path) > 1 and path[-1] == "norm" else path)): module
             for path, module in nnx.iter_modules(self)
@@ -65,16 +64,16 @@ class Stage(nnx.Module):
         }
 
     def stored(self) -> Statistics:
-        """The statistics kept with the weights."""
+        """The stored batch-norm statistics by name."""
         return {name: norm.stored() for name, norm in self.norms().items()}
 
     def keep(self, statistics: Statistics) -> None:
-        """Stores statistics with the weights; in place."""
+        """Stores batch-norm statistics; in place."""
         for name, norm in self.norms().items():
             norm.mean[...], norm.variance[...] = statistics[name]
 
     def settings(self) -> str:
-        """All that an answer depends on beside weights and genes: classes, strides, activations, epsilons, in words."""
+        """Text of all that outputs depend on besides weights and genes: classes, strides, activations, epsilons."""
         plain = (bool, int, float, str, tuple)
         return repr(
             [
@@ -84,14 +83,14 @@ class Stage(nnx.Module):
         )
 
     def bare(self) -> "Stage":
-        """The stage without gate and names of genes: those that do the same with other weights are then of one structure."""
+        """A copy without gate and names of genes: stages that differ only in these and in weights have equal structure."""
         bare = nnx.merge(*nnx.split(self))
         bare.gate = None
         bare.genes = tuple(Gene("", gene.options) for gene in self.genes)
         return bare
 
     def skipped(self, choice: Choice) -> bool | Bool[Array, ""]:
-        """Whether the gate leaves the stage out."""
+        """Whether the gate skips the stage."""
         return self.gate is not None and choice[0] < self.gate[0].level(self.gate[1])
 
     def __call__(
@@ -102,11 +101,11 @@ class Stage(nnx.Module):
         passed = (carry, statistics if isinstance(statistics, dict) and statistics else self.stored())
         if skipped is True:
             return passed
-        known: Any = {} if statistics is None else statistics
-        run = self.forward(carry, choice if self.gate is None else choice[1:], known)
+        given: UsedStatistics = {} if statistics is None else statistics
+        result = self.forward(carry, choice if self.gate is None else choice[1:], given)
         if skipped is False:
-            return run
-        return jax.tree.map(lambda new, old: jnp.where(skipped, old, new), run, passed)
+            return result
+        return jax.tree.map(lambda new, old: jnp.where(skipped, old, new), result, passed)
 
 
 def check_choice(choice: Any, genes: int) -> None:
@@ -116,5 +115,5 @@ def check_choice(choice: Any, genes: int) -> None:
     if isinstance(choice, jax.Array) and choice.dtype == jnp.int32 and choice.shape == (genes,):
         return
     raise TypeError(
-        f"a choice is a tuple of {genes} ints (static) or an int32 array of shape ({genes},) (traced), not {choice!r}"
+        f"a choice must be a tuple of {genes} ints (static) or an int32 array of shape ({genes},) (traced), not {choice!r}"
     )

@@ -1,4 +1,4 @@
-"""A network as text: a line a stage, with its options and the sizes of its layers."""
+"""Summaries of networks as text: one line for each stage, with its options and the sizes of its layers."""
 
 from collections.abc import Iterator, Mapping
 from math import prod
@@ -11,10 +11,10 @@ from nasjax.supernets.elastic import Conv, ConvNorm, Dense, recording
 
 
 def summary(net: Any) -> str:
-    """A super-network, or an extracted network, as text: a line a stage.
+    """A super-network or an extracted network as text, one line for each stage.
 
-    A layer is its name, kernel, widths in → out (one where they are the same by design), stride and activation. An extracted
-    network has one option a gene.
+    Layers have a name, kernel, widths in → out (one for depthwise convolutions), stride and activation. In an extracted
+    network every gene has one option.
     """
     weights = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(net, nnx.Param)))
     sizes = " x ".join(map(str, net.input_shape))
@@ -24,16 +24,16 @@ def summary(net: Any) -> str:
     rows: list[tuple[str, ...]] = []
 
     def run(state, inputs):
-        """Fills `rows` while an abstract network runs: layers are sorted by the order of their calls."""
+        """Fills `rows` while the abstract network runs; layers are sorted by the order of their calls."""
         called = nnx.merge(graph, state)
         with recording() as calls:
-            answer, _ = called.forward(inputs, largest, None)
-        turn = {layer: number for number, layer in enumerate(calls)}
+            outputs, _ = called.forward(inputs, largest, None)
+        order = {layer: position for position, layer in enumerate(calls)}
         for i, stage in enumerate(called.stages):
             genes = " ".join(f"{gene.name}={'|'.join(map(str, gene.options))}" for gene in stage.reads)
-            layers = sorted(_layers(stage, turn), key=lambda layer: layer[0])
-            rows.append((str(i), type(stage).__name__, genes, ", ".join(words for _, words in layers)))
-        return answer
+            layers = sorted(_layers(stage, order), key=lambda layer: layer[0])
+            rows.append((str(i), type(stage).__name__, genes, ", ".join(text for _, text in layers)))
+        return outputs
 
     jax.eval_shape(run, state, net.example(net.host(largest)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -41,21 +41,21 @@ def summary(net: Any) -> str:
     return "\n".join([head, *lines])
 
 
-def _layers(module: Any, turn: Mapping[int, int], place: str = "") -> Iterator[tuple[int, str]]:
-    """Every layer with its turn; weights outside our layers by their shapes, last."""
+def _layers(module: nnx.Module, order: Mapping[int, int], prefix: str = "") -> Iterator[tuple[int, str]]:
+    """Every layer with its position in `order`; other weights by their shapes, last."""
     for name, part in vars(module).items():
-        here = f"{place}{name}"
+        path = f"{prefix}{name}"
         if isinstance(part, ConvNorm):
             activation = f" {part.activation}" if part.activation != "none" else ""
-            yield turn.get(id(part.conv), len(turn)), f"{here} {_convolution(part.conv)}{activation}"
+            yield order.get(id(part.conv), len(order)), f"{path} {_convolution(part.conv)}{activation}"
         elif isinstance(part, Conv):
-            yield turn.get(id(part), len(turn)), f"{here} {_convolution(part)}"
+            yield order.get(id(part), len(order)), f"{path} {_convolution(part)}"
         elif isinstance(part, Dense):
-            yield turn.get(id(part), len(turn)), f"{here} {part.kernel.shape[0]}→{part.kernel.shape[1]}"
+            yield order.get(id(part), len(order)), f"{path} {part.kernel.shape[0]}→{part.kernel.shape[1]}"
         elif isinstance(part, nnx.Param):
-            yield len(turn), f"{here} {'x'.join(map(str, part.shape)) or 'scalar'}"
+            yield len(order), f"{path} {'x'.join(map(str, part.shape)) or 'scalar'}"
         elif isinstance(part, nnx.Module):
-            yield from _layers(part, turn, f"{here}.")
+            yield from _layers(part, order, f"{path}.")
 
 
 def _convolution(conv: Conv) -> str:

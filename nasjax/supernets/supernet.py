@@ -1,4 +1,4 @@
-"""The super-network: a sequence of stages, its search space made of the genes that they read."""
+"""Super-networks: sequences of stages, whose genes make the search space."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -23,22 +23,22 @@ HostOptions = tuple[Option, ...]
 
 
 def check_inputs(inputs: PyTree, wanted: PyTree) -> None:
-    """Raises ConfigError unless `inputs` are arrays as `wanted` (for one example), of any number, height and width."""
+    """Raises ConfigError unless `inputs` have structure, types and axes of `wanted`; batch, height, width are free."""
     given_tree, wanted_tree = str(jax.tree.structure(inputs)), str(jax.tree.structure(wanted))
     if given_tree != wanted_tree:
-        raise ConfigError(f"the network takes a {wanted_tree}, not a {given_tree}")
+        raise ConfigError(f"the network reads inputs of structure {wanted_tree}, not {given_tree}")
     for given, one in zip(jax.tree.leaves(inputs), jax.tree.leaves(wanted), strict=True):
         words = f"{one.dtype} (batch, height, width, {one.shape[-1]})" if one.ndim == 4 else f"{one.dtype}, {one.ndim} axes"
         if given.ndim != one.ndim or given.dtype != one.dtype or (one.ndim == 4 and given.shape[-1] != one.shape[-1]):
-            raise ConfigError(f"the network takes an array {words}; this one is {given.dtype} {given.shape}")
+            raise ConfigError(f"the network reads an array {words}, not {given.dtype} {given.shape}")
         if 0 in given.shape:
-            raise ConfigError(f"an array of shape {given.shape} holds nothing: the network takes one example or more")
+            raise ConfigError(f"an input of shape {given.shape} is empty: the network reads at least one example")
 
 
 def check_arch(arch: Any, space: SearchSpace) -> None:
-    """Raises ConfigError unless `arch` is one architecture, or an array of many, whose indices have an option.
+    """Raises ConfigError unless `arch` is one architecture, or an array of several, and every index has an option.
 
-    What is traced has no values to check: only its type and shape.
+    Of traced arrays only type and shape are checked.
     """
     genes = len(space.genes)
     static = isinstance(arch, tuple)
@@ -50,8 +50,8 @@ def check_arch(arch: Any, space: SearchSpace) -> None:
     if not kind or shape[-1:] != (genes,) or len(shape) > 2:
         given = f"{arch.dtype} {shape}" if array else f"a {type(arch).__name__}" + (f" of {shape[0]}" if static else "")
         raise ConfigError(
-            f"an architecture is a tuple of {genes} ints or an int32 array ({genes},), a population int32 (pop, {genes}), "
-            f"not {given}; net.space.encode makes one"
+            f"an architecture must be a tuple of {genes} ints or an int32 array ({genes},), a population an int32 array "
+            f"(pop, {genes}), not {given}; net.space.encode makes one"
         )
     if isinstance(arch, jax.core.Tracer):
         return
@@ -66,21 +66,21 @@ def check_arch(arch: Any, space: SearchSpace) -> None:
 
 
 class SuperNet(nnx.Module):
-    """A sequence of stages; its search space is made of the genes that they read.
+    """A sequence of stages; the genes that they read make its search space.
 
-    `net(inputs, arch)` are the last stage's outputs with the stored batch-norm statistics: (batch, classes) logits of images
-    for one architecture, a tuple of ints (static: sliced weights) or an int32 vector (traced: masked); with the population
-    in front for an int32 matrix. An extracted network needs no architecture: it has one.
+    `net(inputs, arch)` returns the last stage's outputs with the stored batch-norm statistics, (batch, classes) logits for
+    images. `arch` is a tuple of ints (static: weights are sliced), an int32 vector (traced: weights are masked), or an int32
+    matrix for a population, whose axis then comes first. An extracted network needs no `arch`.
 
-    It reads float32 images of `input_shape` (height, width, channels), scaled to one of `resolutions` where there are any. A
-    network that reads something else overrides `inputs`, and one with other host genes `host_genes` and `prepare`.
+    The inputs are float32 images of `input_shape` (height, width, channels), scaled to one of `resolutions` if there are
+    any. A network with other inputs overrides `inputs`; one with other host genes overrides `host_genes` and `prepare`.
     """
 
     origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
-    """How it was made: `name` and settings."""
+    """The `name` and settings that it was created with."""
 
     steps: int = 1
-    """How many times the repeated stages run for one example: a task says it, costs and latencies are multiplied by it."""
+    """The number of times that repeated stages run for one example, given by the task; it multiplies costs and latencies."""
 
     def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...] = (), resolutions: tuple[int, ...] = ()):
         self.stages = nnx.List(stages)
@@ -101,7 +101,7 @@ class SuperNet(nnx.Module):
         gates = [stage.gate[0] for stage in self.stages if stage.gate is not None]
         for gene in gates + [gene for stage in self.stages for gene in stage.genes]:
             if genes.setdefault(gene.name, gene) != gene:
-                raise ConfigError(f"two stages disagree about gene {gene.name!r}: {genes[gene.name]} and {gene}")
+                raise ConfigError(f"two stages define gene {gene.name!r} differently: {genes[gene.name]} and {gene}")
         return SearchSpace(tuple(genes.values()))
 
     def columns(self) -> tuple[tuple[int, ...], ...]:
@@ -114,17 +114,17 @@ class SuperNet(nnx.Module):
         return self.space.columns(tuple(gene.name for gene in self.host_genes))
 
     def host(self, arch: Sequence[int] | np.ndarray) -> HostOptions:
-        """The options of an architecture's host genes; empty where there are none."""
+        """The options of an architecture's host genes; empty if there are none."""
         return tuple(
             gene.options[int(arch[column])] for gene, column in zip(self.host_genes, self.host_columns(), strict=True)
         )
 
     def all_hosts(self) -> list[HostOptions]:
-        """Every combination of the host genes' options; one empty combination where there are none."""
+        """Every combination of the host genes' options; one empty combination if there are none."""
         return list(product(*(gene.options for gene in self.host_genes)))
 
     def fix_host(self, host: HostOptions) -> None:
-        """Keeps one option of every host gene: what extraction does with them; in place."""
+        """Reduces every host gene to one option, as extraction does; in place."""
         if host:
             (resolution,) = host
             self.resolutions = (int(resolution),)
@@ -132,9 +132,9 @@ class SuperNet(nnx.Module):
 
     @property
     def first_repeated(self) -> int:
-        """The number of stages that run once for each example; those behind them run once for each decoded token.
+        """The index of the first repeated stage, or the number of stages if none is repeated.
 
-        Raises ConfigError where a stage that runs once stands behind a repeated one.
+        Raises ConfigError if a stage that is not repeated follows.
         """
         repeated = [stage.repeated for stage in self.stages]
         first = repeated.index(True) if any(repeated) else len(repeated)
@@ -149,7 +149,7 @@ class SuperNet(nnx.Module):
         return jax.ShapeDtypeStruct((batch, *self.input_shape), jnp.float32)
 
     def prepare(self, inputs: PyTree, host: HostOptions) -> PyTree:
-        """Inputs, batch first, as an architecture with these host options reads them: images at its resolution."""
+        """The inputs that the first stage reads with these host options: images scaled to the resolution. Batch first."""
         return resized(inputs, int(host[0])) if host else inputs
 
     def example(self, host: HostOptions | None = None, batch: int = 1) -> PyTree[jax.ShapeDtypeStruct]:
@@ -167,14 +167,16 @@ class SuperNet(nnx.Module):
         return jax.ShapeDtypeStruct((batch,), jnp.int32)
 
     def step_carry(self, stage: int, carry: PyTree[jax.ShapeDtypeStruct]) -> PyTree[jax.ShapeDtypeStruct]:
-        """Shapes that a stage is called with where `carry` is what the one before has left: the first repeated one gets
-        a step's (tokens, carry)."""
+        """Shapes that stage number `stage` is called with, if the one before it returns `carry`.
+
+        The first repeated stage gets (tokens, carry).
+        """
         if stage != self.first_repeated:
             return carry
         return self.tokens(jax.tree.leaves(carry)[0].shape[0]), carry
 
     def shapes(self, steps: int = 1) -> "SuperNet":
-        """The network without values, its repeated stages running `steps` times for one example."""
+        """An abstract copy, shapes without values, whose repeated stages run `steps` times for one example."""
         abstract = nnx.eval_shape(lambda: self)
         if self.first_repeated < len(self.stages):
             abstract.steps = steps
@@ -188,13 +190,13 @@ class SuperNet(nnx.Module):
         return any(stage.norms() for stage in self.stages)
 
     def stored(self) -> tuple[Statistics, ...]:
-        """The batch-norm statistics kept with the weights, stage by stage."""
+        """The stored batch-norm statistics, stage by stage."""
         return tuple(stage.stored() for stage in self.stages)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
     def choices(self, arch: Choice) -> tuple[Choice, ...]:
-        """The choice of each stage in an architecture (tuple of ints or int32 vector)."""
+        """Each stage's choice in an architecture (a tuple of ints or an int32 vector)."""
         check_choice(arch, len(self.space.genes))
         if isinstance(arch, tuple):
             return tuple(tuple(arch[column] for column in stage) for stage in self.columns())
@@ -208,28 +210,28 @@ class SuperNet(nnx.Module):
         start: int = 0,
         stop: int | None = None,
     ) -> tuple[PyTree, tuple[Statistics, ...]]:
-        """Stages `start` to `stop` in turn (all), and the statistics that all their batch norms used.
+        """Runs stages `start` to `stop` (by default all); returns the carry and the batch-norm statistics used.
 
         Without statistics (None or RECALIBRATE) every batch norm uses the batch's own.
         """
         used = []
         choices = self.choices(arch)
         for i in range(len(self.stages))[start:stop]:
-            known = statistics[i] if isinstance(statistics, tuple) else statistics
-            carry, moments = self.stages[i](carry, choices[i], known)
+            given = statistics[i] if isinstance(statistics, tuple) else statistics
+            carry, moments = self.stages[i](carry, choices[i], given)
             used.append(moments)
         return carry, tuple(used)
 
     def __call__(self, inputs: PyTree, arch: Choice | Int[Array | np.ndarray, "*pop genes"] | None = None) -> PyTree:
         """The last stage's outputs, with the stored batch-norm statistics: (batch, classes) logits of images.
 
-        `inputs`: (batch, height, width, channels) float32 images, normalised as those that the weights were trained on
-        (`nasjax.supernets.create` says how Once-for-All's were). `arch`: a tuple of ints, an int32 vector, or an int32
-        matrix for a population, whose axis then comes first; left out, it is the only one. Raises ConfigError for other
+        `inputs`: (batch, height, width, channels) float32 images, normalised like those that the weights were trained on
+        (for Once-for-All, see `nasjax.supernets.create`). `arch`: a tuple of ints, an int32 vector, or an int32 matrix for
+        a population, whose axis then comes first; may be omitted for an extracted network. Raises ConfigError for other
         types and shapes, and for indices without an option.
         """
         if arch is None:
-            arch = self._only()
+            arch = self._only_arch()
         inputs = jax.tree.map(jnp.asarray, inputs)
         check_inputs(inputs, self.inputs(1))
         check_arch(arch, self.space)
@@ -242,8 +244,9 @@ class SuperNet(nnx.Module):
     def __str__(self) -> str:
         return summary(self)
 
-    def _only(self) -> tuple[int, ...]:
+    def _only_arch(self) -> tuple[int, ...]:
+        """The architecture of an extracted network. Raises TypeError for a network with several."""
         space = self.space
         if space.size != 1:
-            raise TypeError(f"which of {space.size} sub-networks? give an architecture (net.space.encode makes one)")
+            raise TypeError(f"the network has {space.size} sub-networks: pass an architecture (net.space.encode makes one)")
         return (0,) * len(space.genes)

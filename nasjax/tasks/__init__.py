@@ -1,4 +1,4 @@
-"""Data, loss and metrics of what super-networks are used for."""
+"""Tasks: the data, loss and metrics that super-networks are trained and measured with."""
 
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,13 @@ OBJECTIVES: dict[str, Objective] = {
         ),
     )
 }
-"""The metrics of tasks by name: what a table's column of that name means."""
+"""The metrics of tasks by name; a table's columns of these names have their meaning."""
 
 
 def create(name: str, **changes: Any) -> Task:
-    """The named task: `create("digits")`, `create("arrays", path="own.npz")`, or your own, `create("module:name")`.
+    """Creates a task by name: `create("digits")`, `create("arrays", path="own.npz")`, or your own, `create("module:name")`.
 
-    Raises ConfigError in one line.
+    `changes`: settings of the task. Raises ConfigError for an unknown name or invalid settings.
     """
     if ":" in name:
         name, changes = "own", {"target": name, **changes}
@@ -47,7 +47,7 @@ def create(name: str, **changes: Any) -> Task:
 
 
 def image_classification(path: str | Path, **changes: Any) -> Task:
-    """Your own images: a folder with one folder a class, or an .npz file; `changes` as for `create`."""
+    """A task of your own images: a folder with a folder for each class, or an .npz file; `changes` as for `create`."""
     return create("arrays" if str(path).endswith(".npz") else "image_folder", path=str(path), **changes)
 
 

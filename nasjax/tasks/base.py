@@ -1,7 +1,7 @@
-"""Tasks: examples in three splits, what a network's outputs are worth on them, and the loss that trains it.
+"""Protocol of tasks: examples in three splits, metrics of a network's outputs, and a loss for training.
 
-Metrics are functions of statistics that add up over examples, so that any number of batches, devices and processes can share
-the work: accuracy is correct / examples, perplexity exp(nll / tokens), corpus BLEU a function of summed n-gram counts.
+Metrics are functions of statistics that are summed over examples, so that batches, devices and processes can share the work:
+accuracy is correct / examples, perplexity exp(nll / tokens), corpus BLEU a function of summed n-gram counts.
 """
 
 from abc import ABC, abstractmethod
@@ -27,10 +27,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples: `inputs` and `targets` are arrays, or trees of arrays, with the examples in front.
+    """Examples: `inputs` and `targets` are arrays, or trees of arrays, batch first.
 
-    Sequences of different length are padded to the longest; `bucket` then says, for each example, the padded length that it
-    needs: one of a few, since each compiles once. Arrays whose second axis is as long as the longest bucket are cut to it.
+    Sequences of different lengths are padded to the longest; `bucket` then gives the padded length that each example needs,
+    one of a few, since each is compiled once. Arrays whose second axis has the greatest of these lengths are cut to it.
     """
 
     inputs: PyTree[Array | np.ndarray]
@@ -47,25 +47,25 @@ class Split:
 
 
 class Runner(Protocol):
-    """One sub-network, made by each way of evaluation."""
+    """One sub-network as evaluation passes it to a task."""
 
     def __call__(self, inputs: PyTree) -> PyTree:
         """The outputs of the last stage, batch first."""
 
     def encode(self, inputs: PyTree) -> PyTree:
-        """The carry behind the stages that run once for each example."""
+        """The carry of the last stage that runs once for each example."""
 
     def step(self, tokens: PyTree, carry: PyTree) -> tuple[PyTree, PyTree]:
-        """One run of the repeated stages on `(tokens, carry)`: the last one's (outputs, carry)."""
+        """Runs the repeated stages once on `(tokens, carry)`; returns (outputs, carry)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task(ABC):
-    """Examples and metrics: trained on `train`, searched on `validation`, reported on `test`.
+    """Examples and metrics: training on `train`, search on `validation`, final metrics on `test`.
 
-    `origin` records how it was made: its name and settings. A sub-class gives `objectives`, `statistics`, `metrics` and, to
-    be trained on, `loss`. With `on_host`, statistics are computed by NumPy from outputs brought to the host; else inside
-    jit. `steps` is how many times the repeated stages of a network run for one example, where it has such.
+    `origin` records the name and settings that the task was created with. A sub-class defines `objectives`, `statistics`,
+    `metrics` and, for training, `loss`. With `on_host`, statistics are computed by NumPy on the host, else within jit.
+    `steps` is the number of times that a network's repeated stages run for one example.
     """
 
     train: Split
@@ -79,41 +79,40 @@ class Task(ABC):
     @property
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:
-        """The metrics, with direction, unit and range; the first is the one that networks are compared by."""
+        """The metrics, with direction, unit and range; networks are compared by the first."""
 
     def outputs(self, run: Runner, inputs: PyTree) -> PyTree:
-        """What is scored, batch first: the network's outputs, or what is decoded from them."""
+        """The outputs to be scored, batch first: the network's, or those decoded from them."""
         return run(inputs)
 
     @abstractmethod
     def statistics(self, outputs: PyTree, targets: PyTree) -> Float[Array | np.ndarray, "batch stats"]:
-        """Statistics of every example, to be added up."""
+        """Additive statistics of every example."""
 
     @abstractmethod
     def metrics(self, totals: Float[Array | np.ndarray, " stats"]) -> Mapping[str, Float[Array, ""] | float]:
         """Every metric, from the sums of the statistics over examples; differentiable by JAX, for standard errors."""
 
     def loss(self, outputs: PyTree, targets: PyTree, teacher: PyTree | None = None) -> Float[Array, " batch"]:
-        """The loss of every example; with a `teacher`, whose outputs these are, the loss against them
-        instead of `targets`."""
-        raise ConfigError(f"the task {self.origin['name']} has no loss: nothing can be trained on it")
+        """The loss of every example: against `targets`, or against the outputs of a `teacher`."""
+        raise ConfigError(f"the task {self.origin['name']} defines no loss: training needs one")
 
     def augment(self, key: PRNGKey, inputs: PyTree, shift: int) -> PyTree:
-        """Training inputs as a step sees them; images are moved by up to `shift` pixels."""
+        """Augmented training inputs; images are shifted by up to `shift` pixels."""
         return inputs
 
     def changed(self, **fields: Any) -> Self:
-        """A copy with other splits or another origin; its constructor, which may be a sub-class's own, is not called."""
+        """A copy with other splits or another origin; does not call the constructor, which a sub-class may have changed."""
         other = copy(self)
         for name, value in fields.items():
             object.__setattr__(other, name, value)
         return other
 
     def check(self, net: SuperNet) -> None:
-        """Raises ConfigError where inputs, outputs or targets do not fit the network."""
-        given, wanted = (jax.tree.map(_described, tree) for tree in (self.train.inputs, net.inputs(1)))
+        """Raises ConfigError if inputs, outputs or targets do not fit the network."""
+        given, wanted = (jax.tree.map(_type_and_axes, tree) for tree in (self.train.inputs, net.inputs(1)))
         if given != wanted:
-            raise ConfigError(f"the task's inputs are {given}, the super-network reads {wanted} (type and axes)")
+            raise ConfigError(f"the task's inputs are {given}, but the super-network reads {wanted}")
         one = self.train.take(slice(1))
         run = Subnet(net, tuple(map(int, net.space.largest())), net.stored(), net.all_hosts()[-1])
         outputs = jax.eval_shape(lambda inputs: self.outputs(run, inputs), one.inputs)
@@ -129,7 +128,7 @@ class Task(ABC):
                 raise ConfigError(f"statistics must be (batch, stats), not {stats.shape} for a batch of one")
 
     def digest(self) -> str:
-        """Names the task and its data: equal for equal examples and metrics."""
+        """A digest of the examples and the names of the metrics."""
         hashed = sha256(str([objective.name for objective in self.objectives]).encode())
         for name in SPLITS:
             split = getattr(self, name)
@@ -139,5 +138,5 @@ class Task(ABC):
         return hashed.hexdigest()
 
 
-def _described(leaf: Any) -> str:
+def _type_and_axes(leaf: Any) -> str:
     return f"{leaf.dtype} of {leaf.ndim} axes"

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as a task."""
+"""Image classification of scikit-learn's handwritten digits."""
 
 from dataclasses import asdict, dataclass, replace
 

@@ -1,4 +1,4 @@
-"""Image classification: accuracy and cross-entropy of images in classes."""
+"""Image classification: accuracy and cross-entropy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,8 +33,7 @@ LOSS = Objective("loss", "min", "nats", about="cross-entropy, nats (image classi
 class ImageClassification(Task):
     """Images (n, height, width, channels) float32, already normalised, and their classes (n,) int32, from 0.
 
-    Metrics: `accuracy_top1` (%, 0-100) and `loss` (cross-entropy, nats). No useful network has a loss above that of
-    guessing.
+    Metrics: `accuracy_top1` (%, 0-100) and `loss` (cross-entropy, nats), whose range ends at that of random guessing.
     """
 
     classes: int
@@ -45,7 +44,7 @@ class ImageClassification(Task):
         return (ACCURACY, Objective("loss", "min", "nats", range=(0.0, guessing), about=LOSS.about))
 
     def statistics(self, outputs: Logits, targets: Labels) -> Float[Array, "batch 3"]:
-        """One, whether the class with the largest logit is the right one, and the cross-entropy."""
+        """For every example: 1, whether the largest logit is the target's, and the cross-entropy."""
         correct = (outputs.argmax(-1) == targets).astype(outputs.dtype)
         return jnp.stack([jnp.ones_like(correct), correct, self.loss(outputs, targets)], axis=-1)
 
@@ -63,32 +62,32 @@ class ImageClassification(Task):
         return shift_images(key, inputs, shift)
 
     def check(self, net: SuperNet) -> None:
-        """Raises ConfigError where the images or classes are not those that a super-network takes."""
+        """Raises ConfigError if the images or classes do not fit a super-network."""
         wanted = net.inputs(1)
         shape = self.train.inputs.shape[1:]
         if not isinstance(wanted, jax.ShapeDtypeStruct) or shape != wanted.shape[1:]:
             sizes = [" x ".join(map(str, one)) for one in (shape, net.input_shape)]
             raise ConfigError(
-                f"the task's images are {sizes[0]}, the super-network takes {sizes[1] or 'something else than images'}: "
+                f"the task's images are {sizes[0]}, but the super-network reads {sizes[1] or 'other inputs'}: "
                 "change supernet.image_size or supernet.channels, or the data"
             )
         classes = net.output().shape[-1]
         if classes < self.classes:
             raise ConfigError(
-                f"the task has {self.classes} classes, the super-network {classes}: change supernet.classes, or the labels"
+                f"the task has {self.classes} classes, but the super-network {classes}: change supernet.classes or labels"
             )
         for name in SPLITS:
             labels = getattr(self, name).targets
             outside = labels[(labels < 0) | (labels >= self.classes)]
             if len(outside):
-                raise ConfigError(f"the task has {self.classes} classes, from 0, and an image of class {outside[0]}")
+                raise ConfigError(f"labels must be 0 to {self.classes - 1}, but one is {outside[0]}")
 
 
-def shift_images(key: PRNGKey, images: Images, most: int) -> Images:
-    """Every image moved by up to `most` pixels either way, edges repeated."""
+def shift_images(key: PRNGKey, images: Images, shift: int) -> Images:
+    """Every image shifted by up to `shift` pixels along each axis; edges are repeated."""
     _, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
-    corners = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1)
+    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    corners = jax.random.randint(key, (len(images), 2), 0, 2 * shift + 1)
 
     def crop(image: Float[Array, "h w c"], corner: Int[Array, "2"]) -> Float[Array, "h w c"]:
         return lax.dynamic_slice(image, (corner[0], corner[1], jnp.int32(0)), (height, width, channels))
@@ -103,10 +102,10 @@ def split_images(
     test: int,
     seed: int,
 ) -> ImageClassification:
-    """Draws the test and validation images at random (NumPy's PCG64 with `seed`); the rest is for training."""
+    """A task with random test and validation images (NumPy's PCG64 with `seed`); the rest is for training."""
     order = np.random.default_rng(seed).permutation(len(labels))
     parts = np.split(order, [len(labels) - validation - test, len(labels) - test])
-    train, held_out, unseen = (
+    train_split, validation_split, test_split = (
         Split(np.ascontiguousarray(images[part], np.float32), labels[part].astype(np.int32)) for part in parts
     )
-    return ImageClassification(train, held_out, unseen, classes=int(labels.max()) + 1)
+    return ImageClassification(train_split, validation_split, test_split, classes=int(labels.max()) + 1)

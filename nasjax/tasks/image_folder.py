@@ -15,7 +15,7 @@ from nasjax.tasks.base import Split
 from nasjax.tasks.image_classification import ImageClassification
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Suffixes of the files that are read, in small letters; other files are ignored."""
+"""Suffixes of image files, in lower case; other files are ignored."""
 
 LabelledPaths = list[tuple[Path, int]]
 """Image files with the index of their class."""
@@ -31,8 +31,8 @@ class ImageFolderConfig:
         `image_size` is cut out.
       classes: names of the class folders, in the order of the labels; empty: all class folders, sorted.
       validation, test: shares of the images in `val/`, or of all images if there is no `val/`. Without a `train/`, the
-        images that are left over are for training and re-calibration; if none are, as with the defaults, the validation
-        images serve for these too. With a `train/` those left over are not used.
+        remaining images are for training and re-calibration; if there are none, as with the defaults, the validation images
+        are. With a `train/` the remaining images are not used.
       limit: the greatest number of images a split; 0: no limit.
       mean, deviation: of each channel of images scaled to 0-1, for normalisation; the defaults are ImageNet's.
       skip_broken: skips images that cannot be read, which otherwise raise ConfigError.
@@ -52,7 +52,7 @@ class ImageFolderConfig:
     seed: int = 0
 
     def create(self) -> ImageClassification:
-        """Reads all images. Raises ConfigError if the folder is missing or empty, or holds an image that cannot be read."""
+        """Reads all images. Raises ConfigError if the folder is missing or empty, or has an image that cannot be read."""
         if self.path is None:
             raise ConfigError("task=image_folder needs task.path=FOLDER, with one folder of images for each class")
         root = Path(self.path)
@@ -88,7 +88,7 @@ class ImageFolderConfig:
             limit = max(1, int(0.2 * memory / needed * images))
             raise ConfigError(
                 f"task.path={self.path}: {images} images of {self.image_size} x {self.image_size} take {needed:.0f} GB, "
-                f"this machine has {memory:.0f}; task.limit={limit} reads at most so many for each split"
+                f"this machine has {memory:.0f}; task.limit={limit} limits the images of each split"
             )
 
     def _read(self, paths: LabelledPaths) -> Split:
@@ -137,7 +137,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     """Returns the names of the class folders, sorted. Raises ConfigError if there are none."""
     names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     if not names:
-        raise ConfigError(f"{folder} has no folders: one for each class is needed")
+        raise ConfigError(f"{folder} has no folders; it must have one for each class")
     return names
 
 
@@ -153,7 +153,7 @@ def _labelled_paths(folder: Path, classes: Sequence[str]) -> LabelledPaths:
         if path.suffix.lower() in SUFFIXES
     ]
     if not paths:
-        raise ConfigError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+        raise ConfigError(f"{folder} has no images ({', '.join(SUFFIXES)})")
     return paths
 
 

@@ -1,4 +1,4 @@
-"""Methods that train super-networks."""
+"""Training methods for super-networks."""
 
 from nasjax.training.sandwich import SandwichConfig
 

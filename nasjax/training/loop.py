@@ -1,4 +1,4 @@
-"""The training loop that all methods share: a method decides which sub-networks a step takes, their weights and teachers."""
+"""The training loop of all methods; a method chooses the sub-networks of each step, their weights and teachers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from nasjax.tasks import Task
 from nasjax.types import PRNGKey
 
 Progress = Callable[[int, int, float], None]
-"""Called after every epoch with its number, the number of epochs and the mean loss."""
+"""Called after every epoch with its number (from 1), the number of epochs and the mean loss."""
 
 
 class Subnets(NamedTuple):
-    """The sub-networks of one step: those in `static` are fixed architectures, those in `traced` are drawn.
+    """The sub-networks of one step: fixed architectures (`static`) and random ones (`traced`).
 
-    A sub-network learns from the targets, or from the outputs of its teacher, the index of one in `static`. `weights` has
-    its share in the loss, `static` first; only their proportions count.
+    A sub-network learns from the targets (teacher None), or from the outputs of its teacher, an index of `static`. `weights`
+    are the weights of their losses, those of `static` first; they need not sum to 1.
     """
 
     static: tuple[tuple[int, ...], ...]
@@ -40,9 +40,9 @@ class Subnets(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainerConfig(ABC):
-    """Settings of all methods: AdamW under a cosine schedule with warm-up; images are moved by up to `shift` pixels.
+    """Settings of all methods: AdamW, a cosine schedule with warm-up, and images shifted by up to `shift` pixels.
 
-    Where there are host genes (an elastic resolution), every step draws their options for all its sub-networks.
+    Every step draws one option of each host gene (such as an elastic resolution) for all its sub-networks.
     """
 
     epochs: int = 60
@@ -58,12 +58,12 @@ class TrainerConfig(ABC):
 
     @abstractmethod
     def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
-        """The sub-networks of a step; inside jit."""
+        """The sub-networks of a step; called within jit."""
 
     def train(self, net: SuperNet, task: Task, key: PRNGKey, progress: Progress) -> SuperNet:
-        """A trained copy of `net`, its stored statistics those of the largest sub-network.
+        """A trained copy of `net`, with the batch-norm statistics of the largest sub-network.
 
-        Raises FloatingPointError where the loss is not finite.
+        Raises FloatingPointError if the loss is not finite.
         """
         return _train(self, net, task, key, progress)
 
@@ -109,7 +109,7 @@ def _train(config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, progr
     for i in range(config.epochs):
         weights, moments, value = epoch(weights, moments, jax.random.fold_in(key, i))
         if not np.isfinite(value):
-            raise FloatingPointError(f"the loss became {value} in epoch {i + 1}; a smaller trainer.learning_rate helps")
+            raise FloatingPointError(f"the loss is {value} in epoch {i + 1}: reduce trainer.learning_rate")
         progress(i + 1, config.epochs, float(value))
     trained = nnx.merge(graph, weights, rest)
     store_statistics(trained, task, batch)
@@ -117,27 +117,27 @@ def _train(config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, progr
 
 
 def step_loss(net: SuperNet, task: Task, inputs: PyTree, targets: PyTree, subnets: Subnets) -> Float[Array, ""]:
-    """The weighted mean of the sub-networks' losses on a batch; every batch norm uses the batch's own statistics."""
+    """The weighted mean of the sub-networks' losses on a batch; batch norms use the batch's statistics."""
     static = [net.forward(inputs, arch, None)[0] for arch in subnets.static]
     traced = jax.vmap(lambda arch: net.forward(inputs, arch, None)[0])(subnets.traced) if len(subnets.traced) else None
     total: Any = 0.0
     for teacher in dict.fromkeys((*subnets.static_teachers, *([] if traced is None else [subnets.traced_teacher]))):
-        # Students of one teacher are scored together.
-        rows = [i for i, own in enumerate(subnets.static_teachers) if own == teacher]
+        # The losses of one teacher's students are computed at once.
+        rows = [i for i, other in enumerate(subnets.static_teachers) if other == teacher]
         students = [jax.tree.map(lambda leaf: leaf[None], static[i]) for i in rows]
         weights = [subnets.weights[i] for i in rows]
         if traced is not None and subnets.traced_teacher == teacher:
             students.append(traced)
             weights += subnets.weights[len(static) :]
         outputs = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *students)
-        lesson = None if teacher is None else lax.stop_gradient(static[teacher])
-        losses = jax.vmap(lambda one, lesson=lesson: task.loss(one, targets, lesson).mean())(outputs)
+        teacher_outputs = None if teacher is None else lax.stop_gradient(static[teacher])
+        losses = jax.vmap(lambda one, taught=teacher_outputs: task.loss(one, targets, taught).mean())(outputs)
         total += (losses * np.array(weights, np.float32)).sum()
     return total / sum(subnets.weights)
 
 
 def store_statistics(net: SuperNet, task: Task, batch: int) -> None:
-    """Keeps with the weights the batch-norm statistics of the largest sub-network on the training examples; in place."""
+    """Stores the batch-norm statistics of the largest sub-network on the training examples; in place."""
     if not net.has_norms:
         return
     number = len(task.train) // batch
@@ -146,6 +146,6 @@ def store_statistics(net: SuperNet, task: Task, batch: int) -> None:
         return jnp.asarray(leaf[: number * batch]).reshape(number, batch, *leaf.shape[1:])
 
     largest = np.asarray(net.space.largest())
-    found = calibrate(net, jnp.asarray(largest), jax.tree.map(batches, task.train.inputs), net.host(largest))
-    for stage, statistics in zip(net.stages, found, strict=True):
+    calibrated = calibrate(net, jnp.asarray(largest), jax.tree.map(batches, task.train.inputs), net.host(largest))
+    for stage, statistics in zip(net.stages, calibrated, strict=True):
         stage.keep(statistics)

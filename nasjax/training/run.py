@@ -1,4 +1,4 @@
-"""Trains a super-network, or a network that was extracted, in a folder: weights beside a record of what was done."""
+"""Trains a super-network or an extracted network; writes a folder of weights and a record of settings and scores."""
 
 import json
 import os
@@ -27,8 +27,8 @@ def train_run(
 ) -> dict[str, Any]:
     """Trains as configured and writes weights and `record.json` into `path`; returns the record.
 
-    The weights are `supernet.safetensors`; of an extracted network, in the folder `subnet`, a folder for `nasjax.load`.
-    Raises ConfigError for a folder that is there already, and for settings that do not fit; nothing is then written.
+    A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
+    folder for `nasjax.load`. Raises ConfigError, without writing anything, if the folder exists or settings are invalid.
     """
     if path.exists():
         raise ConfigError(f"run={path} exists already; name another folder, or remove it")
@@ -62,11 +62,11 @@ def train_run(
 
 
 def _network(config: Mapping[str, Any]) -> SuperNet:
-    """What is trained: the super-network, or the extracted network in the folder `subnet`."""
+    """The network to be trained: the super-network, or the extracted network in the folder `subnet`."""
     if config["subnet"] is not None:
         return load(config["subnet"])
     supernet = dict(config["supernet"])
-    if supernet.get("checkpoint") == "shipped":  # Training makes what is shipped: it starts from nothing.
+    if supernet.get("checkpoint") == "shipped":  # Training starts from random weights.
         supernet["checkpoint"] = None
     net = supernets.create(seed=config["seed"], **supernet)
     if not isinstance(net, SuperNet):
@@ -75,7 +75,7 @@ def _network(config: Mapping[str, Any]) -> SuperNet:
 
 
 def _scores(evaluator: EvaluatorConfig, net: SuperNet, task: Task, arch: Arch) -> dict[str, float]:
-    """The task's first metric of an architecture, re-calibrated, by split."""
+    """The task's first metric of a re-calibrated architecture, by split."""
     bound = evaluator.bind(net, task)
     metric, splits = task.objectives[0].name, ("validation", "test")
     return {split: round(measure(bound.on(split), arch[None])[metric].item(), 4) for split in splits}

@@ -1,7 +1,7 @@
 """The sandwich rule with in-place distillation (Universally Slimmable Networks, arXiv:1903.05134).
 
-Every step trains the largest sub-network on the targets, and the smallest and some random ones on the largest's outputs. A
-network that was extracted is its only sub-network, and is trained on the targets.
+Every step trains the largest sub-network on the targets, and the smallest and some random ones on the largest's outputs. An
+extracted network has one sub-network only, which is trained on the targets.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from nasjax.types import PRNGKey
 
 @dataclass(frozen=True)
 class SandwichConfig(TrainerConfig):
-    """`random_subnets` are drawn in every step, beside the largest and the smallest."""
+    """Settings; `random_subnets` is the number of random sub-networks in every step."""
 
     random_subnets: int = 2
 
     def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
         largest = tuple(map(int, space.largest()))
-        if space.size == 1:  # A network that was extracted has nobody to teach.
+        if space.size == 1:  # An extracted network has no other sub-network to teach.
             return Subnets((largest,), (None,), jnp.zeros((0, len(space.genes)), jnp.int32), None, (1.0,))
         smallest = tuple(map(int, space.smallest()))
         drawn = jnp.asarray(space.sample_raw(key, self.random_subnets))

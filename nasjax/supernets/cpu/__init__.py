@@ -1,1 +1,1 @@
-"""Layers in the forms that a CPU runs fast: micro-batches that stay in its caches, convolutions by shape."""
+"""Layers in forms that are fast on a CPU: micro-batches that stay in its caches, convolutions chosen by shape."""

@@ -1,7 +1,7 @@
-"""Convolutions with symmetric padding (kernel // 2), each in the form that the platform runs fastest.
+"""Convolutions with symmetric padding (kernel // 2), each in the form that is fastest on the platform.
 
 XLA's CPU backend runs grouped convolutions, and those with few input channels, tens of times slower than sums of shifted
-products; accelerators run the library's convolution.
+products. Accelerators run XLA's own convolution.
 """
 
 from collections.abc import Iterator
@@ -13,37 +13,37 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from nasjax.supernets.cpu.micro_batches import in_parts, joined, largest_part
+from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, largest_divisor, map_micro_batches
 
 Maps = Float[Array, "batch _height _width _channels"]
-"""NHWC; a layer may change all but the batch."""
+"""Feature maps, NHWC."""
 
 
 def pointwise(x: Maps, weight: Float[Array, "1 1 inputs outputs"]) -> Maps:
-    """1 x 1 convolution of stride 1: one matrix product."""
+    """1 x 1 convolution of stride 1, as one matrix product."""
     return x @ weight[0, 0]
 
 
-OWN, SHARED = 1024, 72
-"""How many numbers each result of a convolution may depend on for a product of patches to be the quicker form on a CPU:
-where each network of a population has a kernel of its own, which XLA's convolution is slow with, and where all share one."""
+MAX_INPUTS_OWN_KERNELS, MAX_INPUTS_SHARED_KERNEL = 1024, 72
+"""The most inputs of one output (kernel size x size x channels) with which im2col is faster on a CPU than XLA's convolution:
+if each network of a population has its own kernel, with which XLA's is slow, and if all share one."""
 
 
 def convolve(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int, own: bool = False) -> Maps:
-    """Dense convolution, NHWC and HWIO; `own` says that each network of a population may have a kernel of its own."""
-    numbers = weight.size // weight.shape[3]
+    """Dense convolution, NHWC and HWIO; `own`: each network of a population may have its own kernel."""
+    inputs = weight.size // weight.shape[3]
     pixels = ((x.shape[1] - 1) // stride + 1) * ((x.shape[2] - 1) // stride + 1)
-    product = numbers <= (OWN if own else SHARED) or pixels < weight.shape[0] ** 2
+    im2col = inputs <= (MAX_INPUTS_OWN_KERNELS if own else MAX_INPUTS_SHARED_KERNEL) or pixels < weight.shape[0] ** 2
     return lax.platform_dependent(
         x,
         weight,
-        cpu=lambda x, w: _patches_product(x, w, stride) if product else library_convolution(x, w, stride),
+        cpu=lambda x, w: _im2col_product(x, w, stride) if im2col else library_convolution(x, w, stride),
         default=lambda x, w: library_convolution(x, w, stride),
     )
 
 
 def depthwise(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
-    """One filter a channel."""
+    """Depthwise convolution: one filter for each channel."""
     return lax.platform_dependent(
         x,
         weight,
@@ -53,7 +53,7 @@ def depthwise(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int
 
 
 def library_convolution(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int, groups: int = 1) -> Maps:
-    """XLA's own convolution."""
+    """XLA's own convolution, NHWC and HWIO."""
     pad = weight.shape[0] // 2
     return lax.conv_general_dilated(
         x,
@@ -65,8 +65,8 @@ def library_convolution(x: Maps, weight: Float[Array, "size size inputs outputs"
     )
 
 
-def _shifted(x: Maps, size: int, stride: int) -> Iterator[Maps]:
-    """The image as each of the kernel's size x size taps sees it, row by row."""
+def _shifted_views(x: Maps, size: int, stride: int) -> Iterator[Maps]:
+    """What each of the kernel's size x size taps reads of the maps, row by row."""
     pad = size // 2
     height, width = ((n - 1) // stride + 1 for n in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -77,45 +77,46 @@ def _shifted(x: Maps, size: int, stride: int) -> Iterator[Maps]:
 
 
 def _depthwise_on_cpu(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
-    """Whichever form has fewest products, over few pictures at a time where all together leave the caches."""
+    """The form with fewest products; in micro-batches if the whole batch does not fit the caches."""
     if x.shape[1] * x.shape[2] < weight.shape[0] ** 2:
-        return _pixels_product(x, weight, stride)
-    few = _fit(x)
-    if few == x.shape[0]:
+        return _toeplitz_product(x, weight, stride)
+    size = _micro_batch_size(x)
+    if size == x.shape[0]:
         return _shift_and_add(x, weight, stride)
-    return joined(in_parts(lambda x: _shift_and_add(x, weight, stride), few, x))
+    return concatenate_micro_batches(map_micro_batches(lambda x: _shift_and_add(x, weight, stride), size, x))
 
 
 CACHED_BYTES = 2**20
-"""What a convolution's pictures may take together on a CPU; above it, fewer at a time are up to 5 times as quick."""
+"""Bytes of a convolution's input on a CPU above which micro-batches are up to 5 times as fast."""
 
 
-def _fit(x: Maps) -> Any:
-    """How many pictures CACHED_BYTES holds, out of those numbers that part the batch evenly; two at least.
+def _micro_batch_size(x: Maps) -> Any:
+    """The largest divisor of the batch size whose examples fit CACHED_BYTES; at least two.
 
-    One alone is slow in a loop: what XLA makes of it then runs over the loop's result as a whole.
+    One example is slow in a loop: XLA then runs parts of each step over the loop's whole result.
     """
     batch = x.shape[0]
-    # An exported network may leave the number of pictures open.
+    # The batch size of an exported network may be symbolic.
     if not isinstance(batch, int) or x.size * x.dtype.itemsize <= 2 * CACHED_BYTES:
         return batch
-    return largest_part(batch, x.size * x.dtype.itemsize // batch, CACHED_BYTES, least=2)
+    return largest_divisor(batch, x.size * x.dtype.itemsize // batch, CACHED_BYTES, minimum=2)
 
 
 def _shift_and_add(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
+    """Depthwise convolution as a sum over the kernel's taps."""
     size = weight.shape[0]
     taps = weight.reshape(size * size, 1, 1, 1, -1)
     total = None
-    for tap, shifted in zip(taps, _shifted(x, size, stride), strict=True):
+    for tap, shifted in zip(taps, _shifted_views(x, size, stride), strict=True):
         total = shifted * tap if total is None else total + shifted * tap
     assert total is not None
     return total
 
 
-def _pixels_product(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
-    """Every pixel times its taps in all results, a Toeplitz matrix: for fewer pixels than taps."""
+def _toeplitz_product(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
+    """Depthwise convolution by a Toeplitz matrix, every pixel times its tap for each output: for fewer pixels than taps."""
     size, channels = weight.shape[0], x.shape[3]
-    rows, columns = (_taps(n, size, stride) for n in x.shape[1:3])
+    rows, columns = (_tap_indices(n, size, stride) for n in x.shape[1:3])
     beyond = size * size
     tap = np.where((rows < 0)[:, None, :, None] | (columns < 0)[None, :, None, :], beyond,
                    rows[:, None, :, None] * size + columns[None, :, None, :])  # fmt: skip
@@ -129,30 +130,31 @@ def _pixels_product(x: Maps, weight: Float[Array, "size size 1 channels"], strid
     return total.reshape(shape)
 
 
-def _taps(pixels: int, size: int, stride: int) -> Int[np.ndarray, "pixels results"]:
-    """Along one axis, which tap a pixel meets in which result; -1: none."""
-    results = (pixels - 1) // stride + 1
-    tap = np.arange(pixels)[:, None] - stride * np.arange(results)[None] + size // 2
+def _tap_indices(pixels: int, size: int, stride: int) -> Int[np.ndarray, "pixels outputs"]:
+    """Along one axis, the kernel's tap that multiplies a pixel for an output; -1: none."""
+    outputs = (pixels - 1) // stride + 1
+    tap = np.arange(pixels)[:, None] - stride * np.arange(outputs)[None] + size // 2
     return np.where(tap < size, tap, -1)
 
 
 PATCHES_BYTES = 2**23
-"""What the patches of all pictures may take together, or as much as the kernel; above it, one picture's at a time are 3
-times as quick on a CPU."""
+"""Bytes of all images' patches (or the kernel's bytes, if more) above which im2col of one image at a time is 3 times as fast
+on a CPU."""
 
 
-def _patches_product(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
+def _im2col_product(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
+    """Dense convolution by im2col: patches times the kernel as a matrix."""
     size, _, inputs, outputs = weight.shape
     matrix = weight.reshape(size * size * inputs, outputs)
 
     def product(x: Maps) -> Maps:
-        return jnp.concatenate(list(_shifted(x, size, stride)), axis=-1) @ matrix
+        return jnp.concatenate(list(_shifted_views(x, size, stride)), axis=-1) @ matrix
 
-    most = max(PATCHES_BYTES, matrix.size * matrix.dtype.itemsize)
-    # An exported network may leave the number of pictures open.
-    if not isinstance(x.shape[0], int) or x.size // stride**2 * size**2 * x.dtype.itemsize <= most:
+    max_bytes = max(PATCHES_BYTES, matrix.size * matrix.dtype.itemsize)
+    # The batch size of an exported network may be symbolic.
+    if not isinstance(x.shape[0], int) or x.size // stride**2 * size**2 * x.dtype.itemsize <= max_bytes:
         return product(x)
-    return lax.map(lambda picture: product(picture[None])[0], x)
+    return lax.map(lambda image: product(image[None])[0], x)
 
 
 ACTIVATIONS = {

@@ -1,4 +1,4 @@
-"""Maps whose normalisation and activation are still to be taken."""
+"""Feature maps with deferred batch norm and activation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,23 +6,27 @@ from typing import Any, NamedTuple
 from jaxtyping import Array, Float
 
 from nasjax.supernets.cpu.convolution import Maps
-from nasjax.supernets.cpu.micro_batches import in_parts
+from nasjax.supernets.cpu.micro_batches import map_micro_batches
 
 
-class Pending(NamedTuple):
-    """Maps of which `finish` is still to be taken: where they are read, `few` pictures at a time, they are in a cache."""
+class DeferredNorm(NamedTuple):
+    """Feature maps with deferred batch norm and activation.
+
+    `normalise(raw, *gains)` applies both. The layer that reads the maps does so in micro-batches of `size` examples, while
+    they are in a cache, so that they go through memory once.
+    """
 
     raw: Maps
-    finish: Callable[..., Maps]
-    few: int
+    normalise: Callable[..., Maps]
+    size: int
     gains: tuple[Float[Array, "batch 1 1 channels"], ...] = ()
-    """What `finish` takes beside, by picture."""
+    """Further arguments of `normalise`, batch first: the gains of a squeeze-and-excitation."""
 
-    def over(self, function: Callable[[Maps], Any], few: int) -> Any:
-        """`function` of `few` pictures after the other; results with the number of parts in front."""
-        return in_parts(lambda raw, *gains: function(self.finish(raw, *gains)), few, self.raw, *self.gains)
+    def map_micro_batches(self, function: Callable[[Maps], Any], size: int) -> Any:
+        """`function` of the normalised maps, `size` examples at a time; results are stacked along a new first axis."""
+        return map_micro_batches(lambda raw, *gains: function(self.normalise(raw, *gains)), size, self.raw, *self.gains)
 
 
-def finished(x: Maps | Pending) -> Maps:
-    """The maps themselves."""
-    return x.finish(x.raw, *x.gains) if isinstance(x, Pending) else x
+def normalised(x: Maps | DeferredNorm) -> Maps:
+    """The feature maps, batch norm and activation applied."""
+    return x.normalise(x.raw, *x.gains) if isinstance(x, DeferredNorm) else x

@@ -1,4 +1,4 @@
-"""Pictures few at a time: on a CPU what stays in its caches is up to 5 times as quick as what all pictures take together."""
+"""Micro-batches: on a CPU, layers are up to 5 times as fast if their activations stay in its caches."""
 
 from collections.abc import Callable
 from math import prod
@@ -7,51 +7,54 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
 from nasjax.host import processors
 
 
-def together(tree: PyTree, most: float) -> int:
-    """How many pictures of `tree`, batch first, to take at a time: those of which each processor gets `most` bytes.
+def micro_batch_size(tree: PyTree, cache_bytes: float) -> int:
+    """The number of examples of `tree` (arrays or shapes, batch first) in a micro-batch: `cache_bytes` for each processor.
 
-    One at least, out of those numbers that part the batch evenly; all where this is not a CPU.
+    At least one, and a divisor of the batch size; the whole batch if JAX does not run on a CPU.
     """
     leaves = jax.tree.leaves(tree)
     batch = leaves[0].shape[0]
     if jax.default_backend() != "cpu":
         return batch
-    each = sum(prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in leaves)
-    return largest_part(batch, each, most * processors())
+    example_bytes = sum(prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in leaves)
+    return largest_divisor(batch, example_bytes, cache_bytes * processors())
 
 
-def largest_part(batch: int, each: int, most: float, least: int = 1) -> int:
-    """The largest divisor of `batch` that `most` bytes hold so many of, `each` bytes apiece, among `least` and more."""
-    fit = max(least, int(most // max(each, 1)))
-    return max((part for part in range(least, min(fit, batch) + 1) if batch % part == 0), default=batch)
+def largest_divisor(batch: int, example_bytes: int, max_bytes: float, minimum: int = 1) -> int:
+    """The largest divisor of `batch`, from `minimum` on, so many of whose examples take at most `max_bytes`.
+
+    `batch` itself if there is none.
+    """
+    fit = max(minimum, int(max_bytes // max(example_bytes, 1)))
+    return max((size for size in range(minimum, min(fit, batch) + 1) if batch % size == 0), default=batch)
 
 
-def in_parts(function: Callable[..., Any], few: int, *trees: PyTree) -> Any:
-    """`function` of `few` pictures after the other; results with the number of parts in front."""
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, few, *leaf.shape[1:]), trees)
-    first = jax.tree.leaves(parts)[0]
+def map_micro_batches(function: Callable[..., Any], size: int, *trees: PyTree) -> Any:
+    """`function` of one micro-batch of `size` examples after the other; results are stacked along a new first axis."""
+    micro_batches = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), trees)
+    first = jax.tree.leaves(micro_batches)[0]
     run = jax.jit(function)  # Traced once, for its shapes too.
 
-    def part(i: Any) -> Any:
-        return run(*jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), parts))
+    def result(i: int | Int[Array, ""]) -> Any:
+        return run(*jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), micro_batches))
 
-    # Overwritten, all of it. Zeros, as `lax.map` begins with, XLA makes once for all such loops, and copies for each.
-    anything = first.reshape(-1)[0]
-    nothing = jax.tree.map(
-        lambda shape: jnp.full((len(first), *shape.shape), anything.astype(shape.dtype)), jax.eval_shape(part, 0)
+    # The loop overwrites these. Zeros, as in `lax.map`, XLA would make once for all such loops, and copy for each.
+    filler = first.reshape(-1)[0]
+    initial = jax.tree.map(
+        lambda shape: jnp.full((len(first), *shape.shape), filler.astype(shape.dtype)), jax.eval_shape(result, 0)
     )
 
-    def add(i: Any, found: Any) -> Any:
-        return jax.tree.map(lambda whole, new: lax.dynamic_update_index_in_dim(whole, new, i, 0), found, part(i))
+    def store(i: Int[Array, ""], results: Any) -> Any:
+        return jax.tree.map(lambda stack, new: lax.dynamic_update_index_in_dim(stack, new, i, 0), results, result(i))
 
-    return lax.fori_loop(0, len(first), add, nothing)
+    return lax.fori_loop(0, len(first), store, initial)
 
 
-def joined(tree: PyTree) -> Any:
-    """Parts put together again, batch first."""
+def concatenate_micro_batches(tree: PyTree) -> Any:
+    """Results of `map_micro_batches`, (micro-batches, size, …), as one batch: (batch, …)."""
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)

@@ -120,7 +120,7 @@ class SeparableBlock(Stage):
 
     def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         used: Statistics = {}
-        x, used["depthwise"] = self.depthwise.pending(carry, statistics.get("depthwise"))
+        x, used["depthwise"] = self.depthwise.deferred(carry, statistics.get("depthwise"))
         x, used["project"] = self.project(x, statistics.get("project"))
         return (carry + x if self.identity else x), used
 
@@ -167,8 +167,8 @@ class InvertedBottleneck(Stage):
     def forward(self, carry: Maps, choice: Mixed, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         hidden = pick(self.hidden_widths(), choice[1])  # type: ignore[arg-type]
         used: Statistics = {}
-        x, used["expand"] = self.expand.pending(carry, statistics.get("expand"), hidden)
-        x, used["depthwise"] = self.depthwise.pending(x, statistics.get("depthwise"), hidden, self.option(choice, 0))
+        x, used["expand"] = self.expand.deferred(carry, statistics.get("expand"), hidden)
+        x, used["depthwise"] = self.depthwise.deferred(x, statistics.get("depthwise"), hidden, self.option(choice, 0))
         if self.excite is not None:
             x = self.excite(x, hidden)
         x, used["project"] = self.project(x, statistics.get("project"))

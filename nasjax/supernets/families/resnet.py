@@ -199,8 +199,8 @@ class Bottleneck(Stage):
         if self.shortcut is not None:
             pooled = average_pool(carry, self.stride)
             residual, used["shortcut"] = self.shortcut(pooled, statistics.get("shortcut"), width)
-        x, used["reduce"] = self.reduce.pending(carry, statistics.get("reduce"), hidden)
-        x, used["spatial"] = self.spatial.pending(x, statistics.get("spatial"), hidden)
+        x, used["reduce"] = self.reduce.deferred(carry, statistics.get("reduce"), hidden)
+        x, used["spatial"] = self.spatial.deferred(x, statistics.get("spatial"), hidden)
         x, used["expand"] = self.expand(x, statistics.get("expand"), width)
         return jnp.maximum(x + residual, 0), used
 
