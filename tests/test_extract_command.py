@@ -215,7 +215,7 @@ def test_a_network_extracted_before_is_named_with_what_to_say(run, capsys):
         (["arch=depth_1=9", "out=x"], "gene 'depth_1' cannot be '9'"),
         (["archs=nowhere.csv", "out=x"], "is not a file"),
         (["export=tflite"], ".tflite is no known export format; allowed: .stablehlo"),
-        (["export=onnx", "batch=0"], "batch=0 is not a number of images"),
+        (["export=onnx", "batch=0"], "batch=0 is not a number of examples"),
         (["task=digits"], "has all settings: leave task=digits out"),
     ],
 )
