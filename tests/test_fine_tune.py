@@ -125,7 +125,7 @@ def test_a_network_s_pictures_are_those_that_it_was_trained_with(subnet, capsys)
         (["subnet=subnet", "select=knee", "export=onnx"], "says which network: leave select= out"),
         (["subnet=subnet", "supernet=digits", "export=onnx"], "says which network: leave supernet= out"),
         (["subnet=subnet", "export=onnx", "out=subnet/config.json"], "exists already"),
-        (["subnet=subnet", "export=onnx", "batch=few"], "batch=few is not a number of images"),
+        (["subnet=subnet", "export=onnx", "batch=few"], "batch=few is not a number of examples"),
         (["run=subnet", "export=onnx"], "run=subnet is a network, not a search: say subnet=subnet"),
     ],
 )
