@@ -187,7 +187,7 @@ def test_a_checkpoint_that_cannot_be_read(saved, tmp_path):
     whole = (tmp_path / "network.safetensors").read_bytes()
     for data in (b"", b"not safetensors at all", whole[:-10]):
         (tmp_path / "network.safetensors").write_bytes(data)
-        with pytest.raises(ValueError, match=r"network\.safetensors cannot be read as safetensors"):
+        with pytest.raises(ValueError, match=r"network\.safetensors (is empty|cannot be read as safetensors)"):
             load(tmp_path)
     (tmp_path / "network.safetensors").unlink()
     with pytest.raises(ValueError, match="there is no checkpoint"):
