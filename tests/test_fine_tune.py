@@ -97,7 +97,7 @@ def test_a_network_in_a_folder_is_given_other_forms_beside_its_own(subnet, capsy
     logits = jax.jit(nasjax.load(subnet).__call__)(task.validation.inputs)
     np.testing.assert_allclose(run_stablehlo(subnet / "network.stablehlo", pictures), logits[:20], atol=1e-4)
     accuracy = 100 * (np.asarray(logits).argmax(1) == task.validation.targets).mean()
-    assert float(re.search(r"accuracy ([\d.]+)", printed).group(1)) == pytest.approx(accuracy, abs=100 / 600 + 0.006)
+    assert float(re.search(r"accuracy_top1 ([\d.]+)", printed).group(1)) == pytest.approx(accuracy, abs=100 / 600 + 0.006)
     # All or none: the second is there already.
     (subnet / "network.stablehlo").unlink()
     assert main(["extract", f"subnet={subnet}", "export=stablehlo,safetensors"]) == 2
@@ -145,7 +145,7 @@ def test_a_network_is_printed_as_it_is(tiny_net, index):
     small = extract(tiny_net, architectures(tiny_net.space, 1)[index])
     head, *lines = str(small).splitlines()
     weights = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(small, nnx.Param)))
-    assert head == f"MobileNetV3: {len(small.stages)} stages, {weights:,} weights, pictures 7 x 7 x 3"
+    assert head == f"MobileNetV3: {len(small.stages)} stages, {weights:,} weights, images 7 x 7 x 3"
     assert len(lines) == len(small.stages)
     for line, stage in zip(lines, small.stages, strict=True):
         assert [f"{gene.name}={gene.options[0]}" for gene in stage.reads] == re.findall(r"\w+=\d+", line)

@@ -179,12 +179,13 @@ def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str]
     if out != folder and out.exists():
         raise ConfigError(f"out={out} exists already; name another folder, or remove it")
     prepare_jax()
-    network, value = load_subnet(folder, config)
+    network, metrics = load_subnet(folder, config)
     if out == folder:
         written = add_exports(network, folder, exports, batch)
     else:
         written = sorted(network.save(out, exports, batch).iterdir())
-    print(f"Network {folder}: {_choices(network.choices)}; validation metric {value:.4g}")
+    name, value = next(iter(metrics.items()))
+    print(f"Network {folder}: {_choices(network.choices)}; {name} {value:.4g} on the validation examples")
     files = ", ".join(file.name for file in written)
     print(f"Written to {out} ({files}), each file loaded again and compared on {network.examples} examples.")
     return 0

@@ -231,8 +231,8 @@ def _extract_and_write(
     return WrittenSubnet(wanted, extracted, target, metric, before[metric], after[metric], weights)
 
 
-def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, float]:
-    """The network in a folder of `nasjax extract` or `nasjax train`, and its task's first metric on the validation examples.
+def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, dict[str, float]]:
+    """The network in a folder of `nasjax extract` or `nasjax train`, and its metrics on the validation examples.
 
     Raises ConfigError if the folder has no network, or if the examples of `config` do not fit it.
     """
@@ -244,9 +244,9 @@ def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, flo
     if not host:  # With a host option, inputs are scaled.
         task.check(network)
     inputs = jax.tree.map(np.asarray, network.prepare(task.validation.take(slice(batch)).inputs, host))
-    value = validation_metrics([network], task, batch)[0][task.objectives[0].name]
+    metrics = validation_metrics([network], task, batch)[0]
     outputs = network_outputs(network, inputs)
-    return Extracted(network, network.origin, tuple(facts["arch"]), facts["choices"], 0.0, inputs, outputs), value
+    return Extracted(network, network.origin, tuple(facts["arch"]), facts["choices"], 0.0, inputs, outputs), metrics
 
 
 def add_exports(extracted: Extracted, folder: Path, suffixes: Sequence[str], batch: int | None = None) -> list[Path]:
