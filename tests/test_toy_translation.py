@@ -14,11 +14,13 @@ from toy_translation import LENGTH, OnHost, translation, translator
 import nasjax
 from nasjax.cli import main
 from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
+from nasjax.evaluation.blocks import blocks_by_step
 from nasjax.hardware.costs import cost_tables
 from nasjax.hardware.latency_table import branches
 from nasjax.searches.problem import search_problem
 from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
+from nasjax.tasks import Split
 from nasjax.training import SandwichConfig
 
 NAMES = ("source", "target")
@@ -142,7 +144,6 @@ def test_a_search_from_python_extracts_and_exports(net, task, tmp_path):
     np.testing.assert_allclose(again, jax.jit(lambda inputs: small(inputs))(inputs), atol=1e-5)
 
 
-@pytest.mark.slow
 def test_the_same_by_command_with_latencies(tmp_path, monkeypatch):
     shutil.copy(Path(__file__).with_name("toy_translation.py"), tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -169,3 +170,20 @@ def test_a_problem_times_whole_translations(net, task, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         search_problem(net, task, {"name": "masked", **SETTINGS}, "cpu")
     assert shapes[0].steps == LENGTH
+
+
+def test_buckets_compute_less_than_padding_and_each_has_one_shape(task):
+    """Also in steps and for several devices."""
+    for step, devices in ((None, 1), (16, 1), (16, 2)):
+        steps = blocks_by_step(task.validation, 4, 4 * devices, step, devices=devices)
+        blocks = [block for one in steps for block in one]
+        shapes = {block.inputs["source"].shape for block in blocks}
+        assert len(shapes) == 2 and {shape[2] for shape in shapes} == {3, LENGTH}
+        assert all(shape[0] % devices == 0 for shape in shapes)
+        assert sum(block.weights.sum() for block in blocks) == len(task.validation)
+    whole = Split(task.validation.inputs, task.validation.targets)
+    positions = [
+        sum(block.inputs["source"].size for one in blocks_by_step(split, 4, 10) for block in one)
+        for split in (task.validation, whole)
+    ]
+    assert positions[0] < positions[1]

@@ -26,7 +26,7 @@ SETTINGS = {"batch": 4, "calibration_examples": 8, "chunk": 2}
 PICTURES, CLASSES = 6, 3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Logits(ImageClassification):
     """A task whose metrics are the logits themselves, of every picture; a picture's label is its number."""
 

@@ -147,6 +147,7 @@ COMMANDS: Mapping[str, Command] = {
             options=(
                 Option("out", "FILE.csv", "a table of the latencies to write, which hardware=csv reads"),
                 Option("samples", "NUMBER", "random networks whose estimated latencies are added to the table"),
+                Option("steps", "NUMBER", "how often repeated stages run for one example; by default once"),
             ),
             words_required=True,
         ),

@@ -150,7 +150,14 @@ def restore(config: Mapping[str, Any], run: Path | None = None) -> RestoredSetti
         raise ConfigError(f"{what}, which has no networks to extract")
     task = tasks.create(**config["task"])
     task.check(net)
-    evaluator = settings("evaluator", EVALUATORS, config["evaluator"]).bind(net, task)
+    try:
+        evaluator = settings("evaluator", EVALUATORS, config["evaluator"]).bind(net, task)
+    except ConfigError as error:
+        if run is None:
+            raise
+        raise ConfigError(
+            f"run={run} has settings that cannot be used ({error}); another version of nasjax wrote it"
+        ) from error
     if run is not None and digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
         raise ConfigError(f"run={run} was measured with other weights or data than the present ones: restore those")
     return RestoredSettings(net, task, evaluator)

@@ -1,5 +1,8 @@
 """Evaluators, which measure the metrics of sub-networks, a population at a time."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from nasjax.evaluation.auto import STRATEGIES, AutoConfig
 from nasjax.evaluation.base import Evaluator, measure
 from nasjax.evaluation.halving import Halving
@@ -11,12 +14,16 @@ from nasjax.evaluation.switch import SwitchConfig
 EVALUATORS = {**STRATEGIES, "auto": AutoConfig}
 """Every evaluator by name."""
 
+EvaluatorSetting = str | Mapping[str, Any] | EvaluatorConfig
+"""An evaluator as a setting: a name, a mapping with `name` and settings, or settings."""
+
 __all__ = [
     "EVALUATORS",
     "STRATEGIES",
     "AutoConfig",
     "Evaluator",
     "EvaluatorConfig",
+    "EvaluatorSetting",
     "Halving",
     "MaskedConfig",
     "PopulationEvaluator",

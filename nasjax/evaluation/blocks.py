@@ -1,6 +1,5 @@
 """Blocks of examples to be scored: each fits memory, and holds examples of one bucket."""
 
-from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -37,39 +36,48 @@ def batches_per_block(inputs: PyTree, number: int, size: int, room: float) -> in
 
 
 def blocks_by_step(
-    split: Split, size: int, each: int, step: int | None = None, order: np.ndarray | None = None
+    split: Split, size: int, each: int, step: int | None = None, order: np.ndarray | None = None, devices: int = 1
 ) -> list[list[Block]]:
     """The blocks of every `step` examples (None: all), taken in `order`: each of `each` batches of `size`, of one bucket.
 
-    Incomplete blocks are padded with zeros of weight 0.
+    Incomplete blocks are padded with zeros of weight 0. A bucket of few examples has fewer batches a block, the same in
+    every step, and a multiple of `devices`.
     """
     order = np.arange(len(split)) if order is None else order
     step = step or len(split)
-    steps = []
-    for start in range(0, len(split), step):
-        rows = order[start : start + step]
-        buckets = [rows] if split.bucket is None else _by_bucket(rows, split.bucket)
-        steps.append([
-            _block(split, part[first : first + each * size], size, each)
-            for part in buckets
-            for first in range(0, len(part), each * size)
-        ])  # fmt: skip
-    return steps
+    by_step = [_by_bucket(order[start : start + step], split.bucket) for start in range(0, len(split), step)]
+    longest = {length: max(len(rows.get(length, ())) for rows in by_step) for rows in by_step for length in rows}
+    batches = {
+        length: each if length is None else devices * even(-(-number // (size * devices)), each // devices)
+        for length, number in longest.items()
+    }
+    return [
+        [
+            _block(split, rows[first : first + batches[length] * size], size, batches[length], length)
+            for length, rows in buckets.items()
+            for first in range(0, len(rows), batches[length] * size)
+        ]
+        for buckets in by_step
+    ]
 
 
-def _by_bucket(rows: Int[np.ndarray, " rows"], bucket: Int[np.ndarray, " n"]) -> Sequence[Int[np.ndarray, " part"]]:
-    return [rows[bucket[rows] == length] for length in np.unique(bucket[rows])]
+def _by_bucket(
+    rows: Int[np.ndarray, " rows"], bucket: Int[np.ndarray, " n"] | None
+) -> dict[int | None, Int[np.ndarray, " part"]]:
+    """The rows of each padded length, ascending; all of them under None where there are no buckets."""
+    if bucket is None:
+        return {None: rows}
+    return {int(length): rows[bucket[rows] == length] for length in np.unique(bucket[rows])}
 
 
-def _block(split: Split, rows: Int[np.ndarray, " rows"], size: int, each: int) -> Block:
-    """The block of these examples, cut to the padded length of their bucket."""
+def _block(split: Split, rows: Int[np.ndarray, " rows"], size: int, each: int, length: int | None) -> Block:
+    """The block of these examples, cut to the padded `length` of their bucket."""
     missing = each * size - len(rows)
-    longest = None if split.bucket is None else int(split.bucket.max())
-    length = None if split.bucket is None else int(split.bucket[rows[0]])
+    longest = max((leaf.shape[1] for leaf in jax.tree.leaves(split.inputs) if leaf.ndim > 1), default=0)
 
     def batched(leaf: np.ndarray) -> np.ndarray:
         part = np.asarray(leaf)[rows]
-        if longest is not None and part.ndim > 1 and part.shape[1] == longest:
+        if length is not None and part.ndim > 1 and part.shape[1] == longest:
             part = part[:, :length]
         padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
         return padded.reshape(each, size, *part.shape[1:])

@@ -45,11 +45,11 @@ class MicroBatched:
         carry: PyTree,
         arch: Choice,
         statistics: tuple[Statistics, ...] | Recalibrate | None,
-        start: int = 0,
+        start: int | None = None,
         stop: int | None = None,
     ) -> tuple[PyTree, tuple[Statistics, ...]]:
         """As `SuperNet.forward`."""
-        if not isinstance(statistics, tuple) or start:
+        if not isinstance(statistics, tuple) or start is not None:
             return self.net.forward(carry, arch, statistics, start, stop)
         choices = self.net.choices(arch)
         for i in range(len(choices))[:stop]:

@@ -138,11 +138,12 @@ class PopulationEvaluator:
         """All blocks, and the number of blocks before each step; on the devices if all of them fit."""
         split = self._examples
         order = np.random.default_rng(self.config.seed).permutation(len(split)) if self.config.first_examples else None
-        by_step = blocks_by_step(split, self.batch, self._batches_per_block * self._devices, self._step, order)
+        each = self._batches_per_block * self._devices
+        by_step = blocks_by_step(split, self.batch, each, self._step, order, self._devices)
         blocks = [block for step in by_step for block in step]
         before = [0, *accumulate(map(len, by_step))]
         total_bytes = sum(leaf.nbytes for block in blocks for leaf in jax.tree.leaves(block.inputs))
-        if len(blocks) > 1 and total_bytes > self._room * self._devices:
+        if self.task.on_host or (len(blocks) > 1 and total_bytes > self._room * self._devices):
             return blocks, before
         return [divide(self._mesh, block) for block in blocks], before
 
@@ -259,6 +260,10 @@ class EvaluatorConfig(ABC):
         if self.calibration_examples == 0:
             raise ConfigError("evaluator.calibration_examples must be above 0 for a super-network with batch norms")
         inputs, number = task.train.inputs, len(task.train)
+        if self.augmentation != "none" and not (isinstance(inputs, np.ndarray) and inputs.ndim == 4):
+            raise ConfigError(
+                f"evaluator.augmentation={self.augmentation} is for images; this task has other inputs: say none"
+            )
         size = min(self.batch, number)
         batches = max(1, min(self.calibration_examples, number) // size)
         if batches * size != self.calibration_examples:

@@ -166,7 +166,9 @@ class Prefix:
 
         parts: dict[Path, list[Totals]] = {path: [] for path in by_path}
         for i, block in list(enumerate(blocks))[part]:
-            for j in range(len(block.weights)):
+            for j, weights in enumerate(np.asarray(block.weights)):
+                if not weights.any():  # The batch only fills the block up.
+                    continue
                 batch = jax.tree.map(lambda leaf, j=j: leaf[j], block)
                 cache = self._scoring_caches.setdefault((host, i, j), self._batch_cache(batches))
                 for shared, carry in _walk(list(sharing), partial(self._prepare, batch.inputs, host), step, cache, len):

@@ -75,10 +75,12 @@ class Programs:
         score = partial(self.score, self._weights, rows, number, statistics, host=host)
         parts = []
         for block in blocks[part]:
-            scored = score(divide(self._mesh, block))
             if self._task.on_host:
-                scored = host_totals(self._task, jax.tree.map(np.asarray, scored), block)
-            parts.append(in_float64(scored))
+                outputs = score(divide(self._mesh, Block(block.inputs, (), ())))  # type: ignore[arg-type]
+                own = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(archs)], outputs)
+                parts.append(in_float64(host_totals(self._task, own, block)))
+            else:
+                parts.append(in_float64(score(divide(self._mesh, block))))
         totals = merged(Totals(*(np.stack(leaves) for leaves in zip(*parts, strict=True))))
         return Totals(*(leaf[: len(archs)] for leaf in totals))
 

@@ -71,7 +71,7 @@ class Switched(MicroBatched):
         carry: PyTree,
         arch: Choice,
         statistics: tuple[Statistics, ...] | Recalibrate | None,
-        start: int = 0,
+        start: int | None = None,
         stop: int | None = None,
     ) -> tuple[PyTree, tuple[Statistics, ...]]:
         choices = self.net.choices(arch)
@@ -87,7 +87,7 @@ class Switched(MicroBatched):
             known = _stacked([statistics[i] for i in group]) if isinstance(statistics, tuple) else statistics
             rows = (weights, branches, known)
             first = jax.tree.map(lambda leaf: leaf[0], rows)
-            in_micro_batches = isinstance(statistics, tuple) and not start
+            in_micro_batches = isinstance(statistics, tuple) and start is None
 
             def step(
                 carry: PyTree, row: Any, run: Any = run, in_micro_batches: bool = in_micro_batches
@@ -173,4 +173,6 @@ def _branch_index(stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Arr
 
 def _padded(narrow: Array, full: jax.ShapeDtypeStruct) -> Array:
     """The array padded with zeros to the full shape."""
+    if narrow.shape == full.shape:  # A scalar too, which cannot be padded.
+        return narrow
     return jnp.pad(narrow, [(0, to - size) for size, to in zip(narrow.shape, full.shape, strict=True)])

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Int
 
 from nasjax.algorithms import Algorithm
-from nasjax.hardware.profile import check_energy
+from nasjax.evaluation import EvaluatorSetting
+from nasjax.hardware.profile import Hardware, Profile, check_energy
 from nasjax.objectives import parse_goals
 from nasjax.predictors import Predictor
 from nasjax.runs.archive import Archive, digest
@@ -49,8 +50,8 @@ def searching(
     tactic: str | Mapping[str, Any] | Tactic = "ehvi",
     algorithm: str | Mapping[str, Any] | Algorithm = "nsga2",
     predictor: str | Mapping[str, Any] | Predictor = "gaussian_process",
-    evaluator: Any = "masked",
-    hardware: Any = None,
+    evaluator: EvaluatorSetting = "masked",
+    hardware: Hardware | Profile | None = None,
     evaluations: int = 128,
     seed: int = 0,
     references: Mapping[str, float] | None = None,

@@ -11,12 +11,12 @@ import numpy as np
 from nasjax import tasks
 from nasjax.deploy.subnet import Extracted, extract_subnet
 from nasjax.errors import ConfigError
-from nasjax.evaluation import EVALUATORS, Evaluator, Halving, processes
+from nasjax.evaluation import EVALUATORS, Evaluator, EvaluatorSetting, Halving, processes
 from nasjax.evaluation.halving import Values
 from nasjax.evaluation.processes import LeadingEvaluator, leading
 from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
-from nasjax.hardware.profile import Profile, Timed
+from nasjax.hardware.profile import Hardware, Profile, Timed
 from nasjax.hardware.profiling import profile
 from nasjax.objectives import Objective, measurable
 from nasjax.outline import OutlineBlock
@@ -82,7 +82,10 @@ class SelfMeasuring(Evaluator, Protocol):
 
 
 def search_problem(
-    net: SuperNet | SelfMeasuring, task: Task | None, evaluator: Any = "masked", hardware: Any = None
+    net: SuperNet | SelfMeasuring,
+    task: Task | None,
+    evaluator: EvaluatorSetting = "masked",
+    hardware: Hardware | Profile | None = None,
 ) -> SearchProblem:
     """Joins a super-network, its task and an evaluator (a name, a mapping or settings).
 
@@ -110,7 +113,9 @@ def search_problem(
     )
 
 
-def _of_network(net: SuperNet, task: Task, evaluator: Any, hardware: Any) -> SearchProblem:
+def _of_network(
+    net: SuperNet, task: Task, evaluator: EvaluatorSetting, hardware: Hardware | Profile | None
+) -> SearchProblem:
     task.check(net)
     config = settings("evaluator", EVALUATORS, evaluator)
     shapes = net.shapes(task.steps)
@@ -144,7 +149,7 @@ def _of_network(net: SuperNet, task: Task, evaluator: Any, hardware: Any) -> Sea
     )
 
 
-def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: Any = "masked") -> None:
+def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: EvaluatorSetting = "masked") -> None:
     """Does this process's part of a search that the first of several processes makes; until that search is over.
 
     The processes are joined by `jax.distributed.initialize`, and have the same super-network, task and evaluator. Raises

@@ -36,7 +36,7 @@ class OwnConfig:
         net_class = import_object(self.target, "supernet")
         try:
             net = net_class(**self.arguments, rngs=nnx.Rngs(seed))
-        except (TypeError, ValueError) as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"supernet={self.target} cannot be made ({_one_line(error)})") from error
         if not isinstance(net, SuperNet):
             raise ConfigError(f"supernet={self.target} makes a {type(net).__name__}, not a nasjax.supernets.SuperNet")
@@ -60,10 +60,10 @@ def import_object(path: str, setting: str) -> Any:
         raise ConfigError(f"{setting}={path}: there is no module {error.name!r} here or on Python's path") from None
     except AttributeError:
         raise ConfigError(f"{setting}={path}: module {module!r} has no {name!r}") from None
-    except Exception as error:  # The module is the user's: importing it may raise anything.
+    except (Exception, SystemExit) as error:  # The module is the user's: importing it may raise anything.
         raise ConfigError(f"{setting}={path}: importing {module!r} failed ({_one_line(error)})") from error
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """The type and message of an exception, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

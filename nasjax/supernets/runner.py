@@ -24,7 +24,7 @@ class Network(Protocol):
         carry: PyTree,
         arch: Choice,
         statistics: tuple[Statistics, ...] | Recalibrate | None,
-        start: int = 0,
+        start: int | None = None,
         stop: int | None = None,
     ) -> tuple[PyTree, tuple[Statistics, ...]]: ...
 
@@ -47,6 +47,6 @@ class Subnet:
     def step(self, tokens: PyTree, carry: PyTree) -> tuple[PyTree, PyTree]:
         return self.run_stages((tokens, carry), start=self.network.first_repeated)
 
-    def run_stages(self, carry: PyTree, start: int = 0, stop: int | None = None) -> PyTree:
+    def run_stages(self, carry: PyTree, start: int | None = None, stop: int | None = None) -> PyTree:
         """Runs stages `start` to `stop`; returns the carry of the last one."""
         return self.network.forward(carry, self.arch, self.statistics, start, stop)[0]

@@ -126,6 +126,8 @@ class SuperNet(nnx.Module):
     def fix_host(self, host: HostOptions) -> None:
         """Reduces every host gene to one option, as extraction does; in place."""
         if host:
+            if type(self).host_genes is not SuperNet.host_genes:
+                raise ConfigError(f"{type(self).__name__} has host genes of its own: it must override fix_host too")
             (resolution,) = host
             self.resolutions = (int(resolution),)
             self.input_shape = (int(resolution), int(resolution), *self.input_shape[2:])
@@ -207,7 +209,7 @@ class SuperNet(nnx.Module):
         carry: PyTree,
         arch: Choice,
         statistics: tuple[Statistics, ...] | Recalibrate | None,
-        start: int = 0,
+        start: int | None = None,
         stop: int | None = None,
     ) -> tuple[PyTree, tuple[Statistics, ...]]:
         """Runs stages `start` to `stop` (by default all); returns the carry and the batch-norm statistics used.

@@ -4,8 +4,9 @@ Metrics are functions of statistics that are summed over examples, so that batch
 accuracy is correct / examples, perplexity exp(nll / tokens), corpus BLEU a function of summed n-gram counts.
 """
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -59,7 +60,7 @@ class Runner(Protocol):
         """Runs the repeated stages once on `(tokens, carry)`; returns (outputs, carry)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Task(ABC):
     """Examples and metrics: training on `train`, search on `validation`, final metrics on `test`.
 
@@ -109,34 +110,106 @@ class Task(ABC):
         return other
 
     def check(self, net: SuperNet) -> None:
-        """Raises ConfigError if inputs, outputs or targets do not fit the network."""
-        given, wanted = (jax.tree.map(_type_and_axes, tree) for tree in (self.train.inputs, net.inputs(1)))
+        """Raises ConfigError, in one line, where examples, outputs, statistics, metrics or losses do not fit each other."""
+        for name in SPLITS:
+            self._check_split(name, net)
+        stats = [self._check_functions(net, number) for number in (2, 3)]
+        if stats[0] != stats[1]:
+            raise ConfigError(f"{self._named}: statistics has {stats[0]} columns for two examples, {stats[1]} for three")
+
+    @property
+    def _named(self) -> str:
+        """What messages call the task."""
+        return f"task {self.origin.get('target') or self.origin['name']}"
+
+    def _check_split(self, name: str, net: SuperNet) -> None:
+        """Raises ConfigError for examples that are no arrays, of different number, none, or of other shapes than inputs."""
+        split: Split = getattr(self, name)
+        leaves = jax.tree.leaves((split.inputs, split.targets))
+        if not leaves or not all(isinstance(leaf, np.ndarray | jax.Array) and leaf.ndim for leaf in leaves):
+            raise ConfigError(
+                f"{self._named}: inputs and targets of {name} must be arrays, or trees of arrays, examples first"
+            )
+        if len({len(leaf) for leaf in leaves}) > 1 or not len(leaves[0]):
+            numbers = ", ".join(str(len(leaf)) for leaf in leaves)
+            raise ConfigError(
+                f"{self._named}: the arrays of {name} must have one number of examples, above 0, not {numbers}"
+            )
+        rank_only = split.bucket is not None
+        given, wanted = (
+            jax.tree.map(lambda leaf: _type_and_axes(leaf, rank_only), tree) for tree in (split.inputs, net.inputs(1))
+        )
         if given != wanted:
-            raise ConfigError(f"the task's inputs are {given}, but the super-network reads {wanted}")
-        one = self.train.take(slice(1))
+            raise ConfigError(f"{self._named}: its inputs are {given}, the super-network reads {wanted}")
+
+    def _check_functions(self, net: SuperNet, number: int) -> int:
+        """The number of statistics, from shapes alone. Raises ConfigError for a function that fails, or returns others."""
+        examples = self.train.take(np.resize(np.arange(len(self.train)), number))
         run = Subnet(net, tuple(map(int, net.space.largest())), net.stored(), net.all_hosts()[-1])
-        outputs = jax.eval_shape(lambda inputs: self.outputs(run, inputs), one.inputs)
-        if not self.on_host:
-            try:
-                stats = jax.eval_shape(self.statistics, outputs, one.targets)
-            except (TypeError, ValueError, IndexError) as error:
-                reason = " ".join(str(error).split())[:200]
-                raise ConfigError(
-                    f"the task's statistics do not fit the super-network's outputs {outputs}: {reason}"
-                ) from error
-            if stats.ndim != 2 or stats.shape[0] != 1:
-                raise ConfigError(f"statistics must be (batch, stats), not {stats.shape} for a batch of one")
+        outputs = self._shapes("outputs", lambda inputs: self.outputs(run, inputs), examples.inputs)
+        if self.on_host:  # NumPy's: it needs values.
+            zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), outputs)
+            stats: Any = self._tried("statistics", self.statistics, zeros, examples.targets)
+        else:
+            stats = self._shapes("statistics", self.statistics, outputs, examples.targets)
+        if np.ndim(stats) != 2 or len(stats) != number:
+            raise ConfigError(
+                f"{self._named}: statistics must be (examples, stats), not {stats.shape} for {number} examples"
+            )
+        metrics = self._shapes("metrics", self.metrics, jax.ShapeDtypeStruct(stats.shape[1:], np.float32))
+        missing = [objective.name for objective in self.objectives if np.shape(metrics.get(objective.name, [0])) != ()]
+        if missing:
+            raise ConfigError(f"{self._named}: metrics returns no number {missing[0]!r}, which is among its objectives")
+        if type(self).loss is not Task.loss:
+            raw = self._shapes("outputs", run, examples.inputs)
+            for teacher in (None, raw):
+                losses = self._shapes("loss", self.loss, raw, examples.targets, teacher)
+                if losses.shape != (number,):
+                    raise ConfigError(f"{self._named}: loss must be (examples,), not {losses.shape} for {number} examples")
+        return stats.shape[1]
+
+    def _shapes(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._tried(name, jax.eval_shape, function, *arguments)
+
+    def _tried(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """`function(*arguments)`. Raises ConfigError, with the first line of the reason, where it fails."""
+        try:
+            return function(*arguments)
+        except Exception as error:  # It may be a user's function, which raises whatever it likes.
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise ConfigError(f"{self._named}: {name} failed ({type(error).__name__}: {reason})") from error
 
     def digest(self) -> str:
-        """A digest of the examples and the names of the metrics."""
-        hashed = sha256(str([objective.name for objective in self.objectives]).encode())
+        """Names the task and its data: equal for equal examples, classes, settings and metrics."""
+        own = {name: value for name, value in vars(self).items() if name not in (*SPLITS, "origin")}
+        facts = (type(self).__module__, type(self).__qualname__, _source(type(self)), sorted(own.items()), self.steps,
+                 self.on_host, [(objective.name, objective.direction) for objective in self.objectives],
+                 self.origin.get("target"), self.origin.get("arguments"))  # fmt: skip
+        hashed = sha256(repr(facts).encode())
         for name in SPLITS:
             split = getattr(self, name)
-            for leaf in jax.tree.leaves((split.inputs, split.targets, split.bucket)):
+            leaves, structure = jax.tree.flatten((split.inputs, split.targets, split.bucket))
+            hashed.update(str(structure).encode())
+            for leaf in leaves:
                 hashed.update(str((name, leaf.shape, str(leaf.dtype))).encode())
                 hashed.update(np.ascontiguousarray(leaf).data)
         return hashed.hexdigest()
 
 
-def _type_and_axes(leaf: Any) -> str:
-    return f"{leaf.dtype} of {leaf.ndim} axes"
+# Of a sub-class whose constructor does not say it.
+Task.origin = MappingProxyType({"name": "in memory"})
+
+
+def _type_and_axes(leaf: Any, rank_only: bool) -> str:
+    axes = f"{leaf.ndim} axes" if rank_only else f"(examples, {', '.join(map(str, leaf.shape[1:]))})"
+    return f"{leaf.dtype} of {axes}"
+
+
+def _source(task: type) -> str:
+    """The code of a user's class, which its metrics depend on; empty for our own."""
+    if task.__module__.partition(".")[0] == "nasjax":
+        return ""
+    try:
+        return inspect.getsource(task)
+    except (OSError, TypeError):
+        return ""

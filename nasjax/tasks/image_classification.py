@@ -29,7 +29,7 @@ ACCURACY = Objective(
 LOSS = Objective("loss", "min", "nats", about="cross-entropy, nats (image classification)")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ImageClassification(Task):
     """Images (n, height, width, channels) float32, already normalised, and their classes (n,) int32, from 0.
 
@@ -81,6 +81,7 @@ class ImageClassification(Task):
             outside = labels[(labels < 0) | (labels >= self.classes)]
             if len(outside):
                 raise ConfigError(f"labels must be 0 to {self.classes - 1}, but one is {outside[0]}")
+        super().check(net)
 
 
 def shift_images(key: PRNGKey, images: Images, shift: int) -> Images:

@@ -26,7 +26,7 @@ class OwnTaskConfig:
         maker = import_object(self.target, "task")
         try:
             task = maker(**self.arguments)
-        except (TypeError, ValueError, OSError) as error:
+        except (Exception, SystemExit) as error:  # The function is the user's: it may raise anything.
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise ConfigError(f"task={self.target} cannot be created ({reason})") from error
         if not isinstance(task, Task):
