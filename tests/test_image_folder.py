@@ -128,7 +128,7 @@ def test_shares_that_leave_a_split_empty_are_refused(folder):
 
 def test_more_pictures_than_memory_are_refused_before_they_are_read(folder, monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 8000)
-    with pytest.raises(ValueError, match=r"20 images of 8 x 8 take 0 GB, this machine has 0; task\.limit=2 reads"):
+    with pytest.raises(ValueError, match=r"20 images of 8 x 8 take 0 GB, this machine has 0; task\.limit=2 limits"):
         create(folder, validation=0.3, test=0.2)
     monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 20000)
     assert len(create(folder, validation=0.3, test=0.2).train) == 10

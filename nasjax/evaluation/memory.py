@@ -80,7 +80,7 @@ def plan(
     if batch < 1:
         fits = int((free - example) // each)
         advice = (
-            f"set evaluator.batch={fits}, or more memory" if fits > 0 else "nor does one example fit: more memory is needed"
+            f"set evaluator.batch={fits}, or allow more memory" if fits > 0 else "nor does one example fit: more memory is needed"
         )
         raise TooLarge(
             f"evaluator.memory_gb={config.memory_gb} is too small to re-calibrate one network on a batch of "
