@@ -106,7 +106,7 @@ class Layer(Stage):
             key, value = cut(keys, -1, heads), cut(values, -1, heads)
             visible = (steps[None] <= cache["place"][:, None])[:, None]
         else:
-            visible = jnp.broadcast_to((steps[:, None] >= steps[None])[None], (len(x), LENGTH, LENGTH))
+            visible = jnp.broadcast_to((steps[:, None] >= steps[None])[None], (x.shape[0], LENGTH, LENGTH))
             visible = visible[:, : x.shape[1], : x.shape[1]]
         source = attend(query, self.source_key(memory, heads), self.source_value(memory, heads), carry["known"][:, None])
         x = x + self.output(jnp.tanh(attend(query, key, value, visible) + source))

@@ -79,9 +79,9 @@ def plan(
     batch = int(min(config.batch, number, free // (each + example), (free - together * each) // example))
     if batch < 1:
         fits = int((free - example) // each)
-        advice = (
-            f"set evaluator.batch={fits}, or allow more memory" if fits > 0 else "nor does one example fit: more memory is needed"
-        )
+        advice = "nor does one example fit: more memory is needed"
+        if fits > 0:
+            advice = f"set evaluator.batch={fits}, or allow more memory"
         raise TooLarge(
             f"evaluator.memory_gb={config.memory_gb} is too small to re-calibrate one network on a batch of "
             f"evaluator.batch={together}, which takes {(together * each + example + weights + taken) / 1e9:.2g} GB; {advice}"

@@ -126,7 +126,7 @@ class SuperNet(nnx.Module):
     def fix_host(self, host: HostOptions) -> None:
         """Reduces every host gene to one option, as extraction does; in place."""
         if host:
-            if type(self).host_genes is not SuperNet.host_genes:
+            if type(self).host_genes is not SuperNet.host_genes and type(self).fix_host is SuperNet.fix_host:
                 raise ConfigError(f"{type(self).__name__} has host genes of its own: it must override fix_host too")
             (resolution,) = host
             self.resolutions = (int(resolution),)
