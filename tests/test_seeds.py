@@ -84,9 +84,9 @@ def test_the_whole_space_is_measured_where_the_budget_allows(net, tactic):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tactic": "ehvi"}, "many seeds at once are for tactics random, full, concurrent, not ehvi"),
+        ({"tactic": "ehvi"}, "many seeds at once support the tactics random, full, concurrent, not ehvi"),
         ({"predictor": "svr"}, r"fitted inside jit \(ridge, gaussian_process, mlp\), not svr"),
-        ({"evaluations": 10_000}, "evaluations=10000 are more than the"),
+        ({"evaluations": 10_000}, "evaluations=10000 must not exceed the"),
         ({"seeds": []}, "seeds must name at least one seed"),
     ],
 )
