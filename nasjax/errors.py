@@ -7,3 +7,8 @@ class ConfigError(ValueError):
     The command line prints it and exits with code 2. Every other exception is a bug of nasjax, keeps its traceback and
     exits with code 1.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """The type of an exception of a user's code and the first 200 characters of its message, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

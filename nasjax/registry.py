@@ -6,11 +6,15 @@ Each package has one table of names (`PREDICTORS`, `TASKS`, `SUPERNETS`…), whi
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from nasjax.errors import ConfigError
+
+IN_MEMORY: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
+"""The record of what was made without a name and settings."""
 
 FIELD_TYPES = (
     (bool, (bool, np.bool_), "true or false"),

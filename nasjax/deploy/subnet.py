@@ -16,8 +16,8 @@ from jaxtyping import Array, PyTree
 from nasjax.errors import ConfigError
 from nasjax.evaluation import PopulationEvaluator
 from nasjax.evaluation.blocks import Block, blocks_by_step
-from nasjax.evaluation.programs import host_totals
-from nasjax.evaluation.totals import Totals, batch_totals, in_float64, merged, metric_function
+from nasjax.evaluation.scoring import finished_totals, program_arguments, score
+from nasjax.evaluation.totals import Totals, merged, metric_function, stacked
 from nasjax.export import kind, reloaded_outputs
 from nasjax.space import Option
 from nasjax.supernets import SUPERNETS, SuperNet, save_network
@@ -155,23 +155,17 @@ def validation_metrics(networks: Sequence[SuperNet], task: Task, batch: int) -> 
     def scored(weights: Any, batch: Block) -> Any:
         network = nnx.merge(graph, weights)
         arch = (0,) * len(network.space.genes)
-        outputs = task.outputs(Subnet(network, arch, network.stored(), host), batch.inputs)
-        return outputs if task.on_host else batch_totals(task.statistics(outputs, batch.targets), batch.weights)
+        return score(task, Subnet(network, arch, network.stored(), host), batch)
 
     def totals(weights: Any, block: Block) -> Totals:
-        result = scored(weights, jax.tree.map(lambda leaf: leaf[0], block))
-        if not task.on_host:
-            return in_float64(result)
-        one = host_totals(task, jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], result), block)
-        return Totals(*(part[0] for part in one))
+        batch = jax.tree.map(lambda leaf: leaf[0], block)
+        return finished_totals(task, scored(weights, program_arguments(batch, task.on_host)), batch)
 
     metrics_of = metric_function(task)
     metrics = []
     for network in networks:
         weights = nnx.split(network)[1]
-        parts = [totals(weights, block) for block in blocks]
-        whole = merged(Totals(*(np.stack(part) for part in zip(*parts, strict=True))))
-        values = metrics_of(Totals(*(part[None] for part in whole)))
+        values = metrics_of(stacked([merged(stacked([totals(weights, block) for block in blocks]))]))
         metrics.append({objective.name: values[objective.name].item() for objective in task.objectives})
     return metrics
 

@@ -23,7 +23,8 @@ from nasjax.evaluation.base import OUT_OF_MEMORY, Calibration, KnownStatistics, 
 from nasjax.evaluation.blocks import Block, batches_per_block, blocks_by_step, even
 from nasjax.evaluation.host_genes import by_host
 from nasjax.evaluation.memory import Needs, plan
-from nasjax.evaluation.mesh import divide, mesh, replicate
+from nasjax.evaluation.mesh import mesh, replicate
+from nasjax.evaluation.scoring import place
 from nasjax.evaluation.totals import Totals, metric_function
 from nasjax.supernets import SuperNet
 from nasjax.supernets.stage import Choice, Statistics
@@ -143,9 +144,9 @@ class PopulationEvaluator:
         blocks = [block for step in by_step for block in step]
         before = [0, *accumulate(map(len, by_step))]
         total_bytes = sum(leaf.nbytes for block in blocks for leaf in jax.tree.leaves(block.inputs))
-        if self.task.on_host or (len(blocks) > 1 and total_bytes > self._room * self._devices):
+        if len(blocks) > 1 and total_bytes > self._room * self._devices:
             return blocks, before
-        return [divide(self._mesh, block) for block in blocks], before
+        return [place(self._mesh, block, self.task.on_host) for block in blocks], before
 
     def statistics(self, arch: Choice) -> tuple[Statistics, ...]:
         """The re-calibrated batch-norm statistics of an architecture, full width, stage by stage."""

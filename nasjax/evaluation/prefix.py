@@ -26,8 +26,9 @@ from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.micro_batched import micro_batched
 from nasjax.evaluation.population import StrategyConfig
 from nasjax.evaluation.runner import FinishedRun, NeedsNetwork, ResumedRun
+from nasjax.evaluation.scoring import finished_totals, place, program_arguments, score
 from nasjax.evaluation.switch import Switched
-from nasjax.evaluation.totals import Totals, batch_totals, in_float64, merged
+from nasjax.evaluation.totals import Totals, in_float64, merged, stacked
 from nasjax.supernets import SuperNet
 from nasjax.supernets.elastic import RECALIBRATE
 from nasjax.supernets.runner import Subnet
@@ -169,32 +170,31 @@ class Prefix:
             for j, weights in enumerate(np.asarray(block.weights)):
                 if not weights.any():  # The batch only fills the block up.
                     continue
-                batch = jax.tree.map(lambda leaf, j=j: leaf[j], block)
+                # On the device once: each sub-network reads it.
+                batch = place(None, jax.tree.map(lambda leaf, j=j: leaf[j], block), self._task.on_host)
                 cache = self._scoring_caches.setdefault((host, i, j), self._batch_cache(batches))
                 for shared, carry in _walk(list(sharing), partial(self._prepare, batch.inputs, host), step, cache, len):
                     for path in sharing[shared]:
                         parts[path].append(
                             self._batch_totals(by_path[path], self._by_stage(path, statistics), carry, batch, host)
                         )
-        totals = {path: merged(_stacked_totals(list(map(in_float64, found)))) for path, found in parts.items()}
-        return _stacked_totals([totals[path] for path in paths])
+        totals = {path: merged(stacked(list(map(in_float64, found)))) for path, found in parts.items()}
+        return stacked([totals[path] for path in paths])
 
     def _batch_totals(
         self, arch: Any, statistics: tuple[Statistics, ...], carry: PyTree, batch: Block, host: HostOptions
     ) -> Totals:
         """A batch's totals, from the carry of the last shared stage."""
-        result: Any = None
+        arguments = program_arguments(batch, self._task.on_host)
+        scored: Any = None
         if not self._needs_network:  # One program serves all sub-networks.
             try:
-                result = self._score(None, None, (), carry, batch, host=host)
+                scored = self._score(None, None, (), carry, arguments, host=host)
             except NeedsNetwork:
                 self._needs_network = True
         if self._needs_network:
-            result = self._score(self._all_weights, jnp.asarray(arch, jnp.int32), statistics, carry, batch, host=host)
-        if not self._task.on_host:
-            return result
-        outputs, targets, weights = jax.tree.map(np.asarray, (result, batch.targets, batch.weights))
-        return batch_totals(np.asarray(self._task.statistics(outputs, targets), np.float64), weights)
+            scored = self._score(self._all_weights, jnp.asarray(arch, jnp.int32), statistics, carry, arguments, host=host)
+        return finished_totals(self._task, scored, batch) if self._task.on_host else scored
 
     def _path(self, arch: Choice | np.ndarray) -> Path:
         choices = self._choices(tuple(map(int, arch)))
@@ -261,10 +261,6 @@ class Prefix:
         return found
 
 
-def _stacked_totals(rows: Sequence[Totals]) -> Totals:
-    return Totals(*(np.stack(part) for part in zip(*rows, strict=True)))
-
-
 def _score_carry(
     graph: nnx.GraphDef,
     task: Task,
@@ -283,8 +279,7 @@ def _score_carry(
         run: Runner = FinishedRun(batch.inputs, carry)
     else:
         run = ResumedRun(Subnet(Switched(nnx.merge(graph, weights)), arch, statistics, host), batch.inputs, carry)
-    outputs = task.outputs(run, batch.inputs)
-    return outputs if task.on_host else batch_totals(task.statistics(outputs, batch.targets), batch.weights)
+    return score(task, run, batch)
 
 
 def _walk(

@@ -15,8 +15,9 @@ from jaxtyping import PyTree
 from nasjax.evaluation.base import ALL, Calibration, KnownStatistics
 from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.calibration import calibrate
-from nasjax.evaluation.mesh import by_examples, by_rows, divide, replicate
-from nasjax.evaluation.totals import Totals, batch_totals, both, in_float64, merged
+from nasjax.evaluation.mesh import by_examples, by_rows, replicate
+from nasjax.evaluation.scoring import finished_totals, place, program_arguments, score
+from nasjax.evaluation.totals import Totals, both, in_float64, merged, stacked
 from nasjax.supernets import SuperNet
 from nasjax.supernets.runner import Network, Subnet
 from nasjax.supernets.stage import Choice, Statistics
@@ -49,9 +50,8 @@ class Programs:
         self._no_norms: tuple[Statistics, ...] = () if net.has_norms else tuple({} for _ in net.stages)
         self.calibrate = jax.jit(by_rows(mesh, calibrations(graph, wrapped, each)), static_argnames="host")
         # Totals are summed over devices; outputs that the host scores are concatenated.
-        program = outputs_of_blocks if task.on_host else totals_of_blocks
         self.score = jax.jit(
-            by_examples(mesh, program(graph, task, wrapped, each), add=not task.on_host), static_argnames="host"
+            by_examples(mesh, scores(graph, task, wrapped, each), add=not task.on_host), static_argnames="host"
         )
 
     def statistics(self, arch: Choice, calibration: Calibration, host: HostOptions, together: int) -> tuple[Statistics, ...]:
@@ -72,16 +72,16 @@ class Programs:
         rows = np.concatenate([archs, np.repeat(archs[-1:], together - len(archs), axis=0)])
         number = np.int32(len(archs))
         statistics = self._no_norms or self._statistics(rows, number, calibration, host, known)
-        score = partial(self.score, self._weights, rows, number, statistics, host=host)
-        parts = []
+        on_host, parts = self._task.on_host, []
         for block in blocks[part]:
-            if self._task.on_host:
-                outputs = score(divide(self._mesh, Block(block.inputs, (), ())))  # type: ignore[arg-type]
-                own = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(archs)], outputs)
-                parts.append(in_float64(host_totals(self._task, own, block)))
+            placed = place(self._mesh, block, on_host)
+            scored = self.score(self._weights, rows, number, statistics, program_arguments(placed, on_host), host=host)
+            if on_host:
+                own = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(archs)], scored)
+                parts.append(_host_totals(self._task, own, block))
             else:
-                parts.append(in_float64(score(divide(self._mesh, block))))
-        totals = merged(Totals(*(np.stack(leaves) for leaves in zip(*parts, strict=True))))
+                parts.append(in_float64(scored))
+        totals = merged(stacked(parts))
         return Totals(*(leaf[: len(archs)] for leaf in totals))
 
     def _statistics(
@@ -115,58 +115,36 @@ def calibrations(graph: nnx.GraphDef, wrapped: Callable[[Any], Network], each: E
     return run
 
 
-def totals_of_blocks(
-    graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each
-) -> Callable[..., Totals]:
-    """(weights, archs, number, statistics, block, host) -> totals of the first `number` rows, population first."""
+def scores(graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each) -> Callable[..., Any]:
+    """(weights, archs, number, statistics, block, host) -> totals of the first `number` rows, population first.
 
-    def run(weights: Any, archs: Population, number: Any, statistics: Any, block: Block, host: HostOptions) -> Totals:
+    For a task on the host outputs (pop, batches, batch, …) instead, to be scored there.
+    """
+
+    def run(weights: Any, archs: Population, number: Any, statistics: Any, block: Block, host: HostOptions) -> Any:
         net = wrapped(nnx.merge(graph, weights))
 
-        def one(arch: Choice, statistics: tuple[Statistics, ...]) -> Totals:
-            def of_batch(batch: Block) -> Totals:
-                outputs = task.outputs(Subnet(net, arch, statistics, host), batch.inputs)
-                return batch_totals(task.statistics(outputs, batch.targets), batch.weights)
-
-            def add(totals: Totals, batch: Block) -> tuple[Totals, None]:
-                return both(totals, of_batch(batch)), None
-
+        def one(arch: Choice, statistics: tuple[Statistics, ...]) -> Any:
+            of_batch = partial(score, task, Subnet(net, arch, statistics, host))
+            if task.on_host:
+                return lax.map(of_batch, block)
             first = jax.tree.map(lambda leaf: leaf[0], block)
             zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_batch, first))
-            return lax.scan(add, zero, block)[0]
+            return lax.scan(lambda totals, batch: (both(totals, of_batch(batch)), None), zero, block)[0]
 
         return each(one, number, archs, statistics)
 
     return run
 
 
-def outputs_of_blocks(
-    graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each
-) -> Callable[..., PyTree]:
-    """(weights, archs, number, statistics, block, host) -> outputs (pop, batches, batch, …), to be scored on the host."""
-
-    def run(weights: Any, archs: Population, number: Any, statistics: Any, block: Block, host: HostOptions) -> PyTree:
-        net = wrapped(nnx.merge(graph, weights))
-
-        def one(arch: Choice, statistics: tuple[Statistics, ...]) -> PyTree:
-            return lax.map(lambda inputs: task.outputs(Subnet(net, arch, statistics, host), inputs), block.inputs)
-
-        return each(one, number, archs, statistics)
-
-    return run
-
-
-def host_totals(task: Task, outputs: PyTree[np.ndarray], block: Block) -> Totals:
+def _host_totals(task: Task, outputs: PyTree[np.ndarray], block: Block) -> Totals:
     """Totals of a population's outputs (pop, batches, batch, …) on a block, computed by NumPy."""
-    targets, weights = jax.tree.map(np.asarray, (block.targets, block.weights))
+    scored_against = block._replace(inputs=())  # type: ignore[arg-type]
+    batches = [jax.tree.map(lambda leaf, j=j: leaf[j], scored_against) for j in range(len(block.weights))]
 
-    def of_batch(row: int, batch: int) -> Totals:
-        own_outputs = jax.tree.map(lambda leaf: leaf[row, batch], outputs)
-        statistics = np.asarray(task.statistics(own_outputs, jax.tree.map(lambda leaf: leaf[batch], targets)), np.float64)
-        return batch_totals(statistics, weights[batch])
+    def of_row(row: int) -> Totals:
+        own = (jax.tree.map(lambda leaf, j=j: leaf[row, j], outputs) for j in range(len(batches)))
+        parts = [finished_totals(task, scored, batch) for scored, batch in zip(own, batches, strict=True)]
+        return merged(stacked(parts))
 
-    rows = []
-    for row in range(len(jax.tree.leaves(outputs)[0])):
-        parts = [of_batch(row, batch) for batch in range(len(weights))]
-        rows.append(merged(Totals(*(np.stack(part) for part in zip(*parts, strict=True)))))
-    return Totals(*(np.stack(part) for part in zip(*rows, strict=True)))
+    return stacked([of_row(row) for row in range(len(jax.tree.leaves(outputs)[0]))])

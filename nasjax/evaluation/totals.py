@@ -1,6 +1,6 @@
 """Totals: sums of additive statistics over examples and their second moments; metrics and standard errors from them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -54,6 +54,11 @@ def both(first: Totals, second: Totals) -> Totals:
     """The totals of two parts."""
     numpy = np if isinstance(first.sums, np.ndarray) else jnp
     return merged(Totals(*(numpy.stack(pair) for pair in zip(first, second, strict=True))))
+
+
+def stacked(parts: Sequence[Totals]) -> Totals:
+    """Totals on the host, stacked along a new first axis."""
+    return Totals(*(np.stack(leaves) for leaves in zip(*parts, strict=True)))
 
 
 def in_float64(totals: Totals) -> Totals:

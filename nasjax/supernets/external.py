@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nasjax.errors import ConfigError
+from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets.own import import_object
 from nasjax.supernets.tabular import BOOKKEEPING
@@ -73,7 +74,7 @@ class ExternalConfig:
 class ExternalNet:
     """A super-network measured by a function; failed architectures get NaN for every metric."""
 
-    origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
+    origin: Mapping[str, Any] = IN_MEMORY
     costs: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, config: ExternalConfig):

@@ -8,7 +8,7 @@ from typing import Any
 
 from flax import nnx
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, one_line
 from nasjax.supernets.supernet import SuperNet
 
 
@@ -37,7 +37,7 @@ class OwnConfig:
         try:
             net = net_class(**self.arguments, rngs=nnx.Rngs(seed))
         except (Exception, SystemExit) as error:
-            raise ConfigError(f"supernet={self.target} cannot be made ({_one_line(error)})") from error
+            raise ConfigError(f"supernet={self.target} cannot be made ({one_line(error)})") from error
         if not isinstance(net, SuperNet):
             raise ConfigError(f"supernet={self.target} makes a {type(net).__name__}, not a nasjax.supernets.SuperNet")
         return net
@@ -61,9 +61,4 @@ def import_object(path: str, setting: str) -> Any:
     except AttributeError:
         raise ConfigError(f"{setting}={path}: module {module!r} has no {name!r}") from None
     except (Exception, SystemExit) as error:  # The module is the user's: importing it may raise anything.
-        raise ConfigError(f"{setting}={path}: importing {module!r} failed ({_one_line(error)})") from error
-
-
-def _one_line(error: BaseException) -> str:
-    """The type and message of an exception, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ConfigError(f"{setting}={path}: importing {module!r} failed ({one_line(error)})") from error

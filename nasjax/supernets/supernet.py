@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Int, PyTree
 
 from nasjax.errors import ConfigError
+from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets.elastic import Recalibrate
 from nasjax.supernets.resolution import resized
@@ -76,7 +76,7 @@ class SuperNet(nnx.Module):
     any. A network with other inputs overrides `inputs`; one with other host genes overrides `host_genes` and `prepare`.
     """
 
-    origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
+    origin: Mapping[str, Any] = IN_MEMORY
     """The `name` and settings that it was created with."""
 
     steps: int = 1

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nasjax.errors import ConfigError
+from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.types import Population
 
@@ -52,7 +53,7 @@ class TabularConfig:
 class TabularNet:
     """A super-network whose metrics are looked up. Its search space has every combination of the options in the table."""
 
-    origin: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
+    origin: Mapping[str, Any] = IN_MEMORY
     costs: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, path: Path, genes: tuple[str, ...]):

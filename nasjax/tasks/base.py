@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, one_line
 from nasjax.objectives import Objective
+from nasjax.registry import IN_MEMORY
 from nasjax.supernets import SuperNet
 from nasjax.supernets.runner import Subnet
 from nasjax.types import PRNGKey
@@ -72,7 +72,7 @@ class Task(ABC):
     train: Split
     validation: Split
     test: Split
-    origin: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({"name": "in memory"}), kw_only=True)
+    origin: Mapping[str, Any] = field(default_factory=lambda: IN_MEMORY, kw_only=True)
 
     on_host: ClassVar[bool] = False
     steps: ClassVar[int] = 1
@@ -113,7 +113,9 @@ class Task(ABC):
         """Raises ConfigError, in one line, where examples, outputs, statistics, metrics or losses do not fit each other."""
         for name in SPLITS:
             self._check_split(name, net)
-        stats = [self._check_functions(net, number) for number in (2, 3)]
+        run = Subnet(net, tuple(map(int, net.space.largest())), net.stored(), net.all_hosts()[-1])
+        raw = self._shapes("outputs", run, self._first_examples(2).inputs)
+        stats = [self._check_functions(run, raw, number) for number in (2, 3)]
         if stats[0] != stats[1]:
             raise ConfigError(f"{self._named}: statistics has {stats[0]} columns for two examples, {stats[1]} for three")
 
@@ -142,11 +144,20 @@ class Task(ABC):
         if given != wanted:
             raise ConfigError(f"{self._named}: its inputs are {given}, the super-network reads {wanted}")
 
-    def _check_functions(self, net: SuperNet, number: int) -> int:
-        """The number of statistics, from shapes alone. Raises ConfigError for a function that fails, or returns others."""
-        examples = self.train.take(np.resize(np.arange(len(self.train)), number))
-        run = Subnet(net, tuple(map(int, net.space.largest())), net.stored(), net.all_hosts()[-1])
-        outputs = self._shapes("outputs", lambda inputs: self.outputs(run, inputs), examples.inputs)
+    def _first_examples(self, number: int) -> Split:
+        """Some training examples, repeated if there are fewer."""
+        return self.train.take(np.resize(np.arange(len(self.train)), number))
+
+    def _check_functions(self, run: Runner, raw: PyTree, number: int) -> int:
+        """The number of statistics, from shapes alone. Raises ConfigError for a function that fails, or returns others.
+
+        `raw`: shapes of the network's own outputs, for any number of examples: tracing a large network takes seconds.
+        """
+        examples = self._first_examples(number)
+        raw = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((number, *leaf.shape[1:]), leaf.dtype), raw)
+        outputs = raw
+        if type(self).outputs is not Task.outputs:
+            outputs = self._shapes("outputs", lambda inputs: self.outputs(run, inputs), examples.inputs)
         if self.on_host:  # NumPy's: it needs values.
             zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), outputs)
             stats: Any = self._tried("statistics", self.statistics, zeros, examples.targets)
@@ -161,7 +172,6 @@ class Task(ABC):
         if missing:
             raise ConfigError(f"{self._named}: metrics returns no number {missing[0]!r}, which is among its objectives")
         if type(self).loss is not Task.loss:
-            raw = self._shapes("outputs", run, examples.inputs)
             for teacher in (None, raw):
                 losses = self._shapes("loss", self.loss, raw, examples.targets, teacher)
                 if losses.shape != (number,):
@@ -172,12 +182,11 @@ class Task(ABC):
         return self._tried(name, jax.eval_shape, function, *arguments)
 
     def _tried(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """`function(*arguments)`. Raises ConfigError, with the first line of the reason, where it fails."""
+        """`function(*arguments)`. Raises ConfigError, with the reason on one line, where it fails."""
         try:
             return function(*arguments)
         except Exception as error:  # It may be a user's function, which raises whatever it likes.
-            reason = (str(error).splitlines() or [""])[0][:200]
-            raise ConfigError(f"{self._named}: {name} failed ({type(error).__name__}: {reason})") from error
+            raise ConfigError(f"{self._named}: {name} failed ({one_line(error)})") from error
 
     def digest(self) -> str:
         """Names the task and its data: equal for equal examples, classes, settings and metrics."""
@@ -197,7 +206,7 @@ class Task(ABC):
 
 
 # Of a sub-class whose constructor does not say it.
-Task.origin = MappingProxyType({"name": "in memory"})
+Task.origin = IN_MEMORY
 
 
 def _type_and_axes(leaf: Any, rank_only: bool) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, one_line
 from nasjax.supernets.own import import_object
 from nasjax.tasks.base import Task
 
@@ -27,8 +27,7 @@ class OwnTaskConfig:
         try:
             task = maker(**self.arguments)
         except (Exception, SystemExit) as error:  # The function is the user's: it may raise anything.
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise ConfigError(f"task={self.target} cannot be created ({reason})") from error
+            raise ConfigError(f"task={self.target} cannot be created ({one_line(error)})") from error
         if not isinstance(task, Task):
             raise ConfigError(f"task={self.target} returns a {type(task).__name__}, not a nasjax.tasks.Task")
         return task
