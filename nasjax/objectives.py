@@ -57,7 +57,7 @@ class Objective:
         return self.sign * value < self.sign * other
 
 
-COSTS = {
+COST_OBJECTIVES = {
     objective.name: objective
     for objective in (
         Objective("macs", "min", about="multiply-accumulates of one example, exact"),
@@ -89,7 +89,7 @@ def measurable(
     """
     objectives = {}
     for name, limits in ranges.items():
-        named = known.get(name) or COSTS.get(name) or TIMINGS.get(name) or Objective(name)
+        named = known.get(name) or COST_OBJECTIVES.get(name) or TIMINGS.get(name) or Objective(name)
         ends = [end if np.isfinite(end) else default for end, default in zip(limits, named.range, strict=True)]
         objectives[name] = replace(named, range=(ends[0], ends[1]))
     return objectives
@@ -108,7 +108,7 @@ def parse_objective(text: str, allowed: Mapping[str, Objective]) -> Objective:
         raise ConfigError(f"objective {text!r} is not of the form name, max:name or min:name")
     direction, name = match.groups()
     if name not in allowed:
-        elsewhere = COSTS.get(name) or TIMINGS.get(name)
+        elsewhere = COST_OBJECTIVES.get(name) or TIMINGS.get(name)
         hint = f" ({name}: {elsewhere.about})" if elsewhere else ""
         raise ConfigError(f"objective {name!r} cannot be measured here; allowed: {', '.join(allowed)}{hint}")
     objective = replace(allowed[name], direction=direction or allowed[name].direction)

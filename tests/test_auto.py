@@ -85,7 +85,7 @@ def test_the_quickest_is_taken_with_all_settings_and_told(figures, tiny_net, tin
 
 
 def test_times_are_stored_for_the_same_network_device_and_batch(figures, tiny_net, tiny_task, tmp_path, monkeypatch):
-    config = replace(SMALL, file=str(tmp_path / "deep" / "ways.jsonl"))
+    config = replace(SMALL, file=str(tmp_path / "deep" / "strategies.jsonl"))
     config.bind(tiny_net, tiny_task)
     replace(config, seed=1).bind(tiny_net, tiny_task)
     assert len(figures) == 1
@@ -94,12 +94,12 @@ def test_times_are_stored_for_the_same_network_device_and_batch(figures, tiny_ne
     monkeypatch.setattr(auto, "processor_name", lambda: "another")
     config.bind(tiny_net, tiny_task)
     assert len(figures) == 3
-    assert len((tmp_path / "deep" / "ways.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "deep" / "strategies.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("line", ['{"key": ', "[]", '{"key": "KEY"}', '{"key": "KEY", "seconds": {"masked": "x"}}'])
 def test_a_line_that_is_not_whole_is_passed_over(figures, tiny_net, tiny_task, tmp_path, line):
-    file = tmp_path / "ways.jsonl"
+    file = tmp_path / "strategies.jsonl"
     config = replace(SMALL, file=str(file))
     config.bind(tiny_net, tiny_task)
     key = json.loads(file.read_text())["key"]
@@ -110,7 +110,7 @@ def test_a_line_that_is_not_whole_is_passed_over(figures, tiny_net, tiny_task, t
 
 def test_a_file_that_cannot_be_written_costs_nothing_but_its_memory(figures, tiny_net, tiny_task, tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    found = replace(SMALL, file=str(tmp_path / "file" / "ways.jsonl")).bind(tiny_net, tiny_task)
+    found = replace(SMALL, file=str(tmp_path / "file" / "strategies.jsonl")).bind(tiny_net, tiny_task)
     assert found.config == SMALL.of_strategy("switch") and "cannot be written" in caplog.text
 
 

@@ -117,7 +117,7 @@ def test_scores_from_a_normal_distribution_choose_every_option_alike():
 def test_every_named_strategy_exists_in_evosax():
     from evosax.algorithms import algorithms
 
-    assert set(evosax.STRATEGIES) == set(algorithms) - {"RandomSearch", "SV_CMA_ES", "SV_Open_ES"}
+    assert set(evosax.EVOSAX_STRATEGIES) == set(algorithms) - {"RandomSearch", "SV_CMA_ES", "SV_Open_ES"}
 
 
 def missed(_, archs):
@@ -127,7 +127,7 @@ def missed(_, archs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", evosax.STRATEGIES)
+@pytest.mark.parametrize("name", evosax.EVOSAX_STRATEGIES)
 def test_every_strategy_finds_better_than_chance(name):
     """One objective, 24 genes of three options, 640 evaluations: better than the best of as many random architectures."""
     space, algorithm = plain((3,) * 24), evosax.Evosax(16, strategy=name)

@@ -20,7 +20,7 @@ from nasjax.hardware.latency_table import extracted
 from nasjax.hardware.measurement import Latency
 from nasjax.hardware.profiling import networks_to_measure, profile, profiling
 from nasjax.hardware.recorded import latency_rows
-from nasjax.hardware.targets import Command, Cpu, Csv, Gpu, Target
+from nasjax.hardware.targets import CommandTarget, Cpu, Csv, Gpu, Target
 from nasjax.report.formatting import format_number
 
 
@@ -336,7 +336,7 @@ def test_invalid_hardware_settings_are_refused_in_one_line(small_net, tiny_task,
     with pytest.raises(ValueError, match=r"hardware\.networks must be at least 6"):
         Cpu(networks=2)
     with pytest.raises(ValueError, match=r"hardware\.command=PROGRAM"):
-        Command().open()
+        CommandTarget().open()
     with pytest.raises(ValueError, match=r"hardware\.file=FILE"):
         profile(small_net, "csv")
     with pytest.raises(ValueError, match="unknown hardware 'abacus'; allowed: cpu, gpu, csv, command"):

@@ -16,7 +16,7 @@ from nasjax.cli import main
 from nasjax.hardware.devices import TimingError
 from nasjax.hardware.latency_table import branches, extracted
 from nasjax.hardware.profiling import networks_to_measure, profile
-from nasjax.hardware.targets import Command
+from nasjax.hardware.targets import CommandTarget
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_a_program_gets_the_file_of_the_exported_network(small_net, tmp_path):
     pytest.importorskip("flatbuffers")
     small, large = (extracted(small_net, tuple(map(int, arch))) for arch in
                     (small_net.space.smallest(), small_net.space.largest()))  # fmt: skip
-    device = Command(command=program(tmp_path, 'echo "it took"; wc -c < "$1"')).open()
+    device = CommandTarget(command=program(tmp_path, 'echo "it took"; wc -c < "$1"')).open()
     times = [device(network, network.inputs(2)) for network in (small, large)]
     assert 1000 < times[0].median < times[1].median and times[0].batch == 2
 
@@ -49,14 +49,14 @@ def test_a_program_gets_the_file_of_the_exported_network(small_net, tmp_path):
      ("echo -4", "must print milliseconds last")],
 )  # fmt: skip
 def test_the_error_of_a_failing_program_names_it_with_its_output(tmp_path, text, words):
-    command = Command(command=program(tmp_path, text), timeout=0.2 if "sleep" in text else 60).open()
+    command = CommandTarget(command=program(tmp_path, text), timeout=0.2 if "sleep" in text else 60).open()
     with pytest.raises(TimingError, match=words):
         command._run(tmp_path / "network.stablehlo")
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux says when another's process has ended")
 def test_a_program_that_takes_too_long_is_killed_with_its_children(tmp_path):
-    command = Command(command=program(tmp_path, f"sleep 99 & echo $! > {tmp_path}/child; wait"), timeout=0.5).open()
+    command = CommandTarget(command=program(tmp_path, f"sleep 99 & echo $! > {tmp_path}/child; wait"), timeout=0.5).open()
     with pytest.raises(TimingError, match="took more than"):
         command._run(tmp_path / "network.stablehlo")
     try:
@@ -72,29 +72,29 @@ def test_what_is_not_a_program_is_refused_in_one_line(tmp_path):
     script = Path(program(tmp_path, "echo 1"))
     script.write_text("echo 1\n")
     with pytest.raises(ValueError, match=r"timer cannot be run: a script must begin with #!/bin/sh"):
-        Command(command=str(script)).open()._run(tmp_path)
+        CommandTarget(command=str(script)).open()._run(tmp_path)
     with pytest.raises(ValueError, match=r"hardware\.command=time 'it: no closing quotation"):
-        Command(command="time 'it").open()
+        CommandTarget(command="time 'it").open()
 
 
 def test_another_program_with_the_same_name_is_another_device(tmp_path):
-    first = Command(command=f"{program(tmp_path, 'echo 5')} -v").open().context
-    assert Command(command=f"{program(tmp_path, 'echo 5')} -v").open().context == first
-    second = Command(command=f"{program(tmp_path, 'echo 77')} -v").open().context
+    first = CommandTarget(command=f"{program(tmp_path, 'echo 5')} -v").open().context
+    assert CommandTarget(command=f"{program(tmp_path, 'echo 5')} -v").open().context == first
+    second = CommandTarget(command=f"{program(tmp_path, 'echo 77')} -v").open().context
     assert second["device"] == first["device"] and second != first
 
 
 def test_the_output_of_a_program_need_not_be_text(tmp_path):
-    assert Command(command=program(tmp_path, "printf '\\377\\376 4.5'")).open()._run(tmp_path) == 4.5
+    assert CommandTarget(command=program(tmp_path, "printf '\\377\\376 4.5'")).open()._run(tmp_path) == 4.5
 
 
 def test_a_missing_program_ends_the_profile(small_net, tmp_path):
     pytest.importorskip("flatbuffers")
     with pytest.raises(ValueError, match="/nowhere/timer: there is no such program"):
-        profile(small_net, Command(command="/nowhere/timer", networks=6))
+        profile(small_net, CommandTarget(command="/nowhere/timer", networks=6))
     (tmp_path / "timer").touch()
     with pytest.raises(ValueError, match="cannot be run: make it executable"):
-        Command(command=str(tmp_path / "timer")).open()._run(tmp_path)
+        CommandTarget(command=str(tmp_path / "timer")).open()._run(tmp_path)
 
 
 def test_the_command_line_profiles_recorded_latencies(tmp_path, capsys):

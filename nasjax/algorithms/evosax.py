@@ -26,7 +26,7 @@ from nasjax.pareto import non_dominated, penalised
 from nasjax.space import SearchSpace
 from nasjax.types import Objectives, Population, PRNGKey, Violations
 
-STRATEGIES = (
+EVOSAX_STRATEGIES = (
     *("ARS", "ASEBO", "CMAAnchoredLES", "CMA_ES", "CR_FM_NES", "DES", "DifferentialEvolution"),
     *("DiffusionEvolution", "ESMC", "EvoTF_ES", "GESMR_GA", "GradientlessDescent", "GuidedES", "HillClimbing"),
     *("LES", "LGA", "LM_MA_ES", "MA_ES", "MR15_GA", "NoiseReuseES", "Open_ES"),
@@ -203,8 +203,8 @@ class Evosax(StrategyBank):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.strategy not in STRATEGIES:
-            raise ConfigError(f"algorithm.strategy {self.strategy!r} is unknown; allowed: {', '.join(STRATEGIES)}")
+        if self.strategy not in EVOSAX_STRATEGIES:
+            raise ConfigError(f"algorithm.strategy {self.strategy!r} is unknown; allowed: {', '.join(EVOSAX_STRATEGIES)}")
 
     def _strategy_name(self) -> str:
         return self.strategy

@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 from nasjax.cli.options import Arguments, group_names
-from nasjax.objectives import COSTS, TIMINGS
+from nasjax.objectives import COST_OBJECTIVES, TIMINGS
 from nasjax.tasks import OBJECTIVES
 
 
@@ -15,7 +15,7 @@ def list_names(arguments: Arguments) -> int:
             text = files("nasjax.conf").joinpath(group, f"{name}.yaml").read_text()
             comments = [line[2:] for line in text.splitlines() if line.startswith("# ") and not line.startswith("# @")]
             rows.append((f"{group}={name}", comments[0]))
-    objectives = (OBJECTIVES | COSTS | TIMINGS).values()
+    objectives = (OBJECTIVES | COST_OBJECTIVES | TIMINGS).values()
     rows += [(f"objectives=[{objective.direction}:{objective.name}]", objective.about) for objective in objectives]
     width = max(len(name) for name, _ in rows)
     # Plain lines: a name that is cut or wrapped cannot be copied.

@@ -13,7 +13,7 @@ from nasjax.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Option:
+class CommandOption:
     """A key of one command: `key=value`, where `value` says in capitals what is expected, and `help` what it is for."""
 
     key: str
@@ -44,8 +44,8 @@ class Command:
     summary: str
     handler: str
     settings: tuple[str, ...] = ()
-    options: tuple[Option, ...] = ()
-    flags: tuple[Option, ...] = ()
+    options: tuple[CommandOption, ...] = ()
+    flags: tuple[CommandOption, ...] = ()
     paths: Paths | None = None
     words_required: bool = False
     multirun_handler: str = ""
@@ -90,7 +90,9 @@ COMMANDS: Mapping[str, Command] = {
             summary="convert published weights to a safetensors file",
             handler="nasjax.cli.import_weights:import_weights",
             settings=("supernet",),
-            options=(Option("out", "FILE", "the file to write; by default NAME.safetensors, NAME the super-network's"),),
+            options=(
+                CommandOption("out", "FILE", "the file to write; by default NAME.safetensors, NAME the super-network's"),
+            ),
             paths=Paths(
                 "CHECKPOINT", "a PyTorch state dict (.pth), or safetensors, with the published names", several=False
             ),
@@ -100,7 +102,7 @@ COMMANDS: Mapping[str, Command] = {
             summary="convert result tables of DyNAS-T to a table that can be searched",
             handler="nasjax.cli.import_results:import_results",
             settings=("supernet",),
-            options=(Option("out", "FILE.csv", "the table to write; by default imported.csv"),),
+            options=(CommandOption("out", "FILE.csv", "the table to write; by default imported.csv"),),
             paths=Paths(
                 "FILE.csv",
                 "result tables, joined into one table; supernet=NAME where the architectures are Once-for-All's",
@@ -114,15 +116,19 @@ COMMANDS: Mapping[str, Command] = {
             handler="nasjax.cli.extract:extract",
             settings=("supernet", "task", "evaluator", "hardware", "seed", "experiment"),
             options=(
-                Option("run", "FOLDER", "the search whose networks are extracted; without it, settings and arch= or archs="),
-                Option("network", "INDEX", "the network with this index in evaluations.csv"),
-                Option("select", "RULE", "knee or all (of the front), or the best within constraints, as in macs<=2e5"),
-                Option("arch", "GENE=OPTION,…", "a network by its genes"),
-                Option("archs", "FILE.csv", "networks by their genes, a column for each"),
-                Option("out", "FOLDER", "where to write; by default subnets/INDEX in the folder of the search"),
-                Option("export", "FORMATS", "further files to write: some of stablehlo,onnx,pth,safetensors"),
-                Option("batch", "NUMBER", "the fixed batch size of StableHLO and ONNX files; by default any"),
-                Option("subnet", "FOLDER", "a network that was extracted before, or trained on, to export"),
+                CommandOption(
+                    "run", "FOLDER", "the search whose networks are extracted; without it, settings and arch= or archs="
+                ),
+                CommandOption("network", "INDEX", "the network with this index in evaluations.csv"),
+                CommandOption(
+                    "select", "RULE", "knee or all (of the front), or the best within constraints, as in macs<=2e5"
+                ),
+                CommandOption("arch", "GENE=OPTION,…", "a network by its genes"),
+                CommandOption("archs", "FILE.csv", "networks by their genes, a column for each"),
+                CommandOption("out", "FOLDER", "where to write; by default subnets/INDEX in the folder of the search"),
+                CommandOption("export", "FORMATS", "further files to write: some of stablehlo,onnx,pth,safetensors"),
+                CommandOption("batch", "NUMBER", "the fixed batch size of StableHLO and ONNX files; by default any"),
+                CommandOption("subnet", "FOLDER", "a network that was extracted before, or trained on, to export"),
             ),
             words_required=True,
         ),
@@ -132,10 +138,10 @@ COMMANDS: Mapping[str, Command] = {
             handler="nasjax.cli.evaluate:evaluate",
             settings=("supernet", "task", "evaluator", "seed", "experiment", "debug"),
             options=(
-                Option("archs", "FILE.csv", "architectures, a column for each gene; by default the front of run="),
-                Option("out", "FILE.csv", "the table to write; by default evaluated.csv"),
-                Option("run", "FOLDER", "a search whose settings are used; no other settings are then given"),
-                Option("split", "SPLIT", "the data to measure on: validation (by default) or test"),
+                CommandOption("archs", "FILE.csv", "architectures, a column for each gene; by default the front of run="),
+                CommandOption("out", "FILE.csv", "the table to write; by default evaluated.csv"),
+                CommandOption("run", "FOLDER", "a search whose settings are used; no other settings are then given"),
+                CommandOption("split", "SPLIT", "the data to measure on: validation (by default) or test"),
             ),
             words_required=True,
         ),
@@ -145,9 +151,9 @@ COMMANDS: Mapping[str, Command] = {
             handler="nasjax.cli.latency:latency",
             settings=("supernet", "hardware", "seed"),
             options=(
-                Option("out", "FILE.csv", "a table of the latencies to write, which hardware=csv reads"),
-                Option("samples", "NUMBER", "random networks whose estimated latencies are added to the table"),
-                Option("steps", "NUMBER", "how often repeated stages run for one example; by default once"),
+                CommandOption("out", "FILE.csv", "a table of the latencies to write, which hardware=csv reads"),
+                CommandOption("samples", "NUMBER", "random networks whose estimated latencies are added to the table"),
+                CommandOption("steps", "NUMBER", "how often repeated stages run for one example; by default once"),
             ),
             words_required=True,
         ),
@@ -155,7 +161,7 @@ COMMANDS: Mapping[str, Command] = {
             name="report",
             summary="write the page, plots and table of a run anew; compare several runs",
             handler="nasjax.cli.report:report",
-            flags=(Option("out", "FOLDER", "where a comparison is written; by default the first of the folders"),),
+            flags=(CommandOption("out", "FOLDER", "where a comparison is written; by default the first of the folders"),),
             paths=Paths("RUN", "a run folder; several, or a folder of them, are compared"),
         ),
         Command(

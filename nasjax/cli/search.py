@@ -16,7 +16,7 @@ from nasjax.cli.failures import INTERRUPTED
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import check_energy
-from nasjax.objectives import COSTS, TIMINGS, listed, measurable, parse_goals
+from nasjax.objectives import COST_OBJECTIVES, TIMINGS, listed, measurable, parse_goals
 from nasjax.report import read_run, write_report
 from nasjax.report.terminal import front_table
 from nasjax.runs.folder import new_path
@@ -81,7 +81,7 @@ def _check_metrics(task: Task | None, settings: dict[str, Any]) -> None:
     objectives, constraints = listed("objectives", settings["objectives"]), settings["constraints"]
     check_energy((*objectives, *constraints), settings["hardware"])
     if task is not None:
-        known = {objective.name: objective for objective in task.objectives} | COSTS | TIMINGS
+        known = {objective.name: objective for objective in task.objectives} | COST_OBJECTIVES | TIMINGS
         parse_goals(objectives, constraints, measurable(dict.fromkeys(known, (0.0, 1.0)), known))
 
 

@@ -34,7 +34,7 @@ STRATEGIES: Mapping[str, type[StrategyConfig]] = MappingProxyType(
 NETWORKS = 4
 """The least number of sub-networks that a strategy is timed on, in whole chunks."""
 
-BATCHES = 2
+TRIAL_BATCHES = 2
 """The number of batches that each of them is re-calibrated on, and scored on."""
 
 ROUNDS = 3
@@ -43,7 +43,7 @@ ROUNDS = 3
 MUTATED = 0.1
 """The share of genes that are mutated in half of the sub-networks: a search measures similar ones."""
 
-Run = Callable[[], None]
+TimedRun = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class AutoConfig(EvaluatorConfig):
         if jax.process_count() > 1:
             raise ConfigError(f"evaluator=auto works in one process only; set evaluator={' or '.join(STRATEGIES)}")
         LOG.info("evaluator=auto: timing %s", ", ".join(STRATEGIES))
-        runs: dict[str, tuple[Run, int]] = {}
+        runs: dict[str, tuple[TimedRun, int]] = {}
         refused: list[Exception] = []
         for name in STRATEGIES:
             try:
@@ -120,9 +120,9 @@ class AutoConfig(EvaluatorConfig):
                 times[name].append((clock() - began) / number)
         return {name: float(np.median(times[name])) if name in times else np.inf for name in STRATEGIES}
 
-    def _timed_run(self, strategy: StrategyConfig, net: SuperNet, task: Task) -> tuple[Run, int]:
+    def _timed_run(self, strategy: StrategyConfig, net: SuperNet, task: Task) -> tuple[TimedRun, int]:
         """A function that scores a few sub-networks with empty caches, and their number."""
-        number = BATCHES * self.batch
+        number = TRIAL_BATCHES * self.batch
         short = task.changed(validation=task.validation.take(slice(number)))
         examples = min(self.calibration_examples, number)
         evaluator = replace(strategy, calibration_examples=examples, first_examples=0).bind(net, short)

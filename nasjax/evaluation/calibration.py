@@ -7,13 +7,13 @@ from jaxtyping import Array, Float, PyTree
 
 from nasjax.supernets import SuperNet
 from nasjax.supernets.elastic import RECALIBRATE
-from nasjax.supernets.runner import Network
+from nasjax.supernets.runner import StagedNetwork
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 
 
 def calibrate(
-    net: SuperNet | Network, arch: Choice, batches: PyTree[Float[Array, "batches batch ..."]], host: HostOptions = ()
+    net: SuperNet | StagedNetwork, arch: Choice, batches: PyTree[Float[Array, "batches batch ..."]], host: HostOptions = ()
 ) -> tuple[Statistics, ...]:
     """Means over batches of each batch norm's batch mean and biased batch variance; every norm uses the batch's own.
 

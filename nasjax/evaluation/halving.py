@@ -17,7 +17,7 @@ from nasjax.evaluation.totals import Totals, both
 from nasjax.pareto import crowding_distance, non_dominated_sort
 from nasjax.types import Population
 
-Values = Callable[[Population, Mapping[str, Float[np.ndarray, " pop"]]], Float[np.ndarray, "pop obj"]]
+ComparedValues = Callable[[Population, Mapping[str, Float[np.ndarray, " pop"]]], Float[np.ndarray, "pop obj"]]
 """(architectures, metrics so far) -> objectives that they are compared by, minimised."""
 
 
@@ -28,7 +28,7 @@ class Halving:
     network is scored on an example twice, nor re-calibrated twice (by `prefix`: unless its cache drops the statistics).
     """
 
-    def __init__(self, evaluator: PopulationEvaluator, values: Values):
+    def __init__(self, evaluator: PopulationEvaluator, values: ComparedValues):
         self._evaluator, self._values = evaluator, values
         self.metrics = evaluator.metrics
         self.context: Mapping[str, Any] = evaluator.context

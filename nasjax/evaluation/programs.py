@@ -19,7 +19,7 @@ from nasjax.evaluation.mesh import by_examples, by_rows, replicate
 from nasjax.evaluation.scoring import finished_totals, place, program_arguments, score
 from nasjax.evaluation.totals import Totals, both, in_float64, merged, stacked
 from nasjax.supernets import SuperNet
-from nasjax.supernets.runner import Network, Subnet
+from nasjax.supernets.runner import StagedNetwork, Subnet
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 from nasjax.tasks import Task
@@ -40,7 +40,7 @@ class Programs:
         self,
         net: SuperNet,
         task: Task,
-        wrapped: Callable[[SuperNet], Network],
+        wrapped: Callable[[SuperNet], StagedNetwork],
         each: Each,
         mesh: Mesh | None = None,
     ):
@@ -105,7 +105,7 @@ class Programs:
         self.score.clear_cache()  # type: ignore[attr-defined]
 
 
-def calibrations(graph: nnx.GraphDef, wrapped: Callable[[Any], Network], each: Each) -> Callable[..., Any]:
+def calibrations(graph: nnx.GraphDef, wrapped: Callable[[Any], StagedNetwork], each: Each) -> Callable[..., Any]:
     """(weights, archs, number, calibration inputs, host) -> statistics of the first `number` rows, population first."""
 
     def run(weights: Any, archs: Population, number: Any, calibration: PyTree, host: HostOptions) -> Any:
@@ -115,7 +115,7 @@ def calibrations(graph: nnx.GraphDef, wrapped: Callable[[Any], Network], each: E
     return run
 
 
-def scores(graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], Network], each: Each) -> Callable[..., Any]:
+def scores(graph: nnx.GraphDef, task: Task, wrapped: Callable[[Any], StagedNetwork], each: Each) -> Callable[..., Any]:
     """(weights, archs, number, statistics, block, host) -> totals of the first `number` rows, population first.
 
     For a task on the host outputs (pop, batches, batch, …) instead, to be scored there.

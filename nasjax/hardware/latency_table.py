@@ -22,7 +22,7 @@ from nasjax.version import __version__
 NANOSECONDS = 1e6
 """Nanoseconds in a millisecond: tables have integers."""
 
-SKIPPED = ""
+SKIPPED_BRANCH = ""
 """The name in place of a branch where a stage is skipped."""
 
 MAX_RESOLUTIONS = 4
@@ -77,7 +77,7 @@ class Branches:
         return TableSums(table, self._filled(lambda name: 1))
 
     def _filled(self, value: Callable[[str], int]) -> CostTable:
-        fill = np.vectorize(lambda name: 0 if name == SKIPPED else value(name), otypes=[np.int64])
+        fill = np.vectorize(lambda name: 0 if name == SKIPPED_BRANCH else value(name), otypes=[np.int64])
         tables = [time * fill(names) for time, names in zip(self.times, self.names, strict=True)]
         if self.shares:
             shared = zip(self.shares, tables, strict=True)
@@ -128,7 +128,7 @@ def _names(net: SuperNet, carry: PyTree, distinct: dict[str, Branch]) -> list[np
     for i, stage in enumerate(net.stages):
         carry = net.step_carry(i, carry)
         gates = [()] if stage.gate is None else [(index,) for index in range(len(stage.gate[0].options))]
-        names = np.full([len(gene.options) for gene in stage.reads], SKIPPED, object)
+        names = np.full([len(gene.options) for gene in stage.reads], SKIPPED_BRANCH, object)
         for choice in product(*(range(len(gene.options)) for gene in stage.genes)):
             # Branches that differ only in the option of an open gate are the same.
             run = [gate for gate in gates if not stage.skipped((*gate, *choice))]

@@ -20,9 +20,6 @@ from nasjax.registry import record, settings
 from nasjax.supernets.supernet import SuperNet
 from nasjax.types import Population
 
-METRICS = ("latency", "throughput", "latency_measured", "energy")
-"""All metrics that hardware can have of a network."""
-
 MENTION_ABOVE = 10
 """Percentages above which a summary mentions disturbed repeats and a varying pace."""
 

@@ -96,7 +96,7 @@ class Gpu(LocalTarget):
 
 
 @dataclass(frozen=True)
-class Command(Target):
+class CommandTarget(Target):
     """An external program: `command` is called with an exported network's file (StableHLO) and prints milliseconds last.
 
     It may take `timeout` seconds for a network.
@@ -144,5 +144,5 @@ def _check_positive(**settings: float) -> None:
             raise ConfigError(f"hardware.{name} must be a finite number above 0, not {value}")
 
 
-HARDWARE: Mapping[str, type[Target] | type[Csv]] = {"cpu": Cpu, "gpu": Gpu, "csv": Csv, "command": Command}
+HARDWARE: Mapping[str, type[Target] | type[Csv]] = {"cpu": Cpu, "gpu": Gpu, "csv": Csv, "command": CommandTarget}
 """All targets by name."""

@@ -51,7 +51,7 @@ def scatter(run: Run, panel: Panel, count: int) -> str:
     return f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">\n{inside}\n</svg>'
 
 
-def hypervolume(run: Run) -> str:
+def hypervolume_chart(run: Run) -> str:
     """The hypervolume after each validation, as a curve."""
     width, height, count = 620, 330, len(run.hypervolume)
     x_range = padded(1, count)

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from nasjax.runs.reader import Network
 
-SUFFIXES = ("", "k", "M", "G", "T", "P")
+UNIT_PREFIXES = ("", "k", "M", "G", "T", "P")
 """Suffixes for powers of a thousand."""
 
 
@@ -30,8 +30,8 @@ def format_number(value: float, error: float | None = None) -> str:
 
 def scale_and_suffix(largest: float) -> tuple[float, str]:
     """What to divide values by that reach up to `largest`, and the suffix for it; below 10,000 they stay as they are."""
-    power = 0 if largest < 1e4 else min(len(SUFFIXES) - 1, int(math.log10(largest) // 3))
-    return 1000.0**power, SUFFIXES[power]
+    power = 0 if largest < 1e4 else min(len(UNIT_PREFIXES) - 1, int(math.log10(largest) // 3))
+    return 1000.0**power, UNIT_PREFIXES[power]
 
 
 def _decimals(value: float, digits: int) -> int:

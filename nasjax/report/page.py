@@ -9,7 +9,7 @@ from string import Template
 from nasjax.host import replace_file
 from nasjax.report.cards import cards
 from nasjax.report.drawings import DrawingStyle, draw_network, drawing_style
-from nasjax.report.figures import hypervolume, scatter
+from nasjax.report.figures import hypervolume_chart, scatter
 from nasjax.report.formatting import column_heading, format_count, format_duration, format_metric, format_number
 from nasjax.report.plots import panels
 from nasjax.runs.reader import Run
@@ -44,7 +44,7 @@ def page(run: Run) -> str:
         layout="one" if len(plots) == 1 else "several",
         panels="".join(scatter(run, panel, len(plots)) for panel in plots),
         legend=_legend(run),
-        hypervolume=hypervolume(run),
+        hypervolume=hypervolume_chart(run),
         reference=escape(
             "After each validation, measured from the reference point "
             + ", ".join(f"{o.name} = {format_number(o.reference)} {o.unit}".strip() for o in run.objectives)

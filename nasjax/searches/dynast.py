@@ -18,7 +18,7 @@ from nasjax.supernets.ofa.lists import from_ofa
 ARCHITECTURE = "Sub-network"
 """DyNAS-T's column of architectures: a Python dict of lists, such as `{'ks': [3, 5], 'd': [2]}`."""
 
-METRICS = {
+DYNAST_METRICS = {
     "Model Parameters": "params",
     "Latency (ms)": "latency",
     "MACs": "macs",
@@ -96,9 +96,9 @@ def _read_rows(file: Path, remarks: list[str]) -> list[tuple[str, dict[str, Any]
         raise ConfigError(f"{file} cannot be read as CSV ({error})") from None
     if not table or ARCHITECTURE not in table[0]:
         raise ConfigError(f"{file} is not a result table of DyNAS-T: it has no rows with a column {ARCHITECTURE!r}")
-    known = {column: name for column, name in METRICS.items() if column in table[0]}
+    known = {column: name for column, name in DYNAST_METRICS.items() if column in table[0]}
     if not known:
-        raise ConfigError(f"{file} has no metric; known columns are {', '.join(METRICS)}")
+        raise ConfigError(f"{file} has no metric; known columns are {', '.join(DYNAST_METRICS)}")
     found = []
     for line, row in enumerate(table, 2):
         place = f"{file}, row {line - 1}"

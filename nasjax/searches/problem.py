@@ -12,7 +12,7 @@ from nasjax import tasks
 from nasjax.deploy.subnet import Extracted, extract_subnet
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, Evaluator, EvaluatorSetting, Halving, processes
-from nasjax.evaluation.halving import Values
+from nasjax.evaluation.halving import ComparedValues
 from nasjax.evaluation.processes import LeadingEvaluator, leading
 from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
@@ -160,7 +160,7 @@ def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: E
         processes.follow(settings("evaluator", EVALUATORS, evaluator).bind(net, task))
 
 
-def _compared_by(task: Task, costs: Mapping[str, CostTable]) -> Values:
+def _compared_by(task: Task, costs: Mapping[str, CostTable]) -> ComparedValues:
     """Halving compares by the task's first metric and exact multiply-accumulates, whatever the objectives are: its values
     must not depend on a search's."""
     first = task.objectives[0]

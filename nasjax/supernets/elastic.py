@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from nasjax.errors import ConfigError
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
-from nasjax.supernets.cpu.deferred_norm import DeferredNorm, normalised
+from nasjax.supernets.cpu.deferred_norm import DeferredNorm, apply_deferred
 from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, map_micro_batches, micro_batch_size
 from nasjax.supernets.initial import full, identity, normal
 
@@ -319,7 +319,7 @@ class ConvNorm(nnx.Module):
         kernel: Size | Branching | None = None,
     ) -> tuple[Maps, Moments]:
         x, used = self.deferred(x, statistics, width, kernel)
-        return normalised(x), used
+        return apply_deferred(x), used
 
     def deferred(
         self,
@@ -333,7 +333,7 @@ class ConvNorm(nnx.Module):
         convolve = self.conv.convolution(given.shape[-1], width, kernel)
         size = self._micro_batch_size(given, width) if isinstance(statistics, Recalibrate) else given.shape[0]
         if size == given.shape[0]:
-            maps, used = self.norm(convolve(normalised(x)), statistics, width)
+            maps, used = self.norm(convolve(apply_deferred(x)), statistics, width)
             return ACTIVATIONS[self.activation](maps), used
 
         def with_moments(maps: Maps) -> tuple[Maps, Float[Array, " channels"], Float[Array, " channels"]]:

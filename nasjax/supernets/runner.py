@@ -11,7 +11,7 @@ from nasjax.supernets.supernet import HostOptions
 
 
 @runtime_checkable
-class Network(Protocol):
+class StagedNetwork(Protocol):
     """Runs the stages of a super-network: the network itself, or a wrapper with micro-batches or branches."""
 
     @property
@@ -33,7 +33,7 @@ class Network(Protocol):
 class Subnet:
     """A `nasjax.tasks.Runner`: one architecture of a network with its batch-norm statistics and host options."""
 
-    network: Network
+    network: StagedNetwork
     arch: Choice
     statistics: tuple[Statistics, ...]
     host: HostOptions = ()

@@ -14,7 +14,7 @@ from nasjax.host import memory_bytes
 from nasjax.tasks.base import Split
 from nasjax.tasks.image_classification import ImageClassification
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Suffixes of image files, in lower case; other files are ignored."""
 
 LabelledPaths = list[tuple[Path, int]]
@@ -150,10 +150,10 @@ def _labelled_paths(folder: Path, classes: Sequence[str]) -> LabelledPaths:
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((folder / name).glob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not paths:
-        raise ConfigError(f"{folder} has no images ({', '.join(SUFFIXES)})")
+        raise ConfigError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
     return paths
 
 

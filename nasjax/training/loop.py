@@ -20,7 +20,7 @@ from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.types import PRNGKey
 
-Progress = Callable[[int, int, float], None]
+TrainingProgress = Callable[[int, int, float], None]
 """Called after every epoch with its number (from 1), the number of epochs and the mean loss."""
 
 
@@ -60,7 +60,7 @@ class TrainerConfig(ABC):
     def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
         """The sub-networks of a step; called within jit."""
 
-    def train(self, net: SuperNet, task: Task, key: PRNGKey, progress: Progress) -> SuperNet:
+    def train(self, net: SuperNet, task: Task, key: PRNGKey, progress: TrainingProgress) -> SuperNet:
         """A trained copy of `net`, with the batch-norm statistics of the largest sub-network.
 
         Raises FloatingPointError if the loss is not finite.
@@ -68,7 +68,7 @@ class TrainerConfig(ABC):
         return _train(self, net, task, key, progress)
 
 
-def _train(config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, progress: Progress) -> SuperNet:
+def _train(config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, progress: TrainingProgress) -> SuperNet:
     number = len(task.train)
     batch = min(config.batch, number)
     steps = number // batch

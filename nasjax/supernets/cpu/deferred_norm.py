@@ -27,6 +27,6 @@ class DeferredNorm(NamedTuple):
         return map_micro_batches(lambda raw, *gains: function(self.normalise(raw, *gains)), size, self.raw, *self.gains)
 
 
-def normalised(x: Maps | DeferredNorm) -> Maps:
+def apply_deferred(x: Maps | DeferredNorm) -> Maps:
     """The feature maps, batch norm and activation applied."""
     return x.normalise(x.raw, *x.gains) if isinstance(x, DeferredNorm) else x
