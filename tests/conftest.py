@@ -60,7 +60,7 @@ def tiny_net():
 
 @pytest.fixture(scope="session")
 def tiny_task():
-    """Pictures of `tiny_net`'s shape in three classes that are easy to tell apart."""
+    """Images of `tiny_net`'s shape in three classes that are easy to tell apart."""
     from tiny import easy_task
 
     return easy_task()

@@ -49,7 +49,7 @@ def published(name):
 
 
 def network(name, size, **changes):
-    """The super-network for pictures of that size, with those weights."""
+    """The super-network for images of that size, with those weights."""
     return fill(replace(supernets.SUPERNETS[name], image_size=size, **changes).create, published(name), "seeded")
 
 
@@ -58,8 +58,8 @@ def archs(name, net):
     return np.stack([net.space.encode(from_ofa(net, lists(name, row))) for row in range(len(golden(name)["params"]))])
 
 
-def pictures(name, size):
-    """The original's pictures in the batches that re-calibrated it (batches, batch, size, size, 3)."""
+def images(name, size):
+    """The original's images in the batches that re-calibrated it (batches, batch, size, size, 3)."""
     number, batches = int(golden(name)["images"]), int(golden(name)["batches"])
     return seeded.images(number, size).reshape(batches, number // batches, size, size, 3)
 

@@ -1,4 +1,4 @@
-"""Pictures that re-calibrate batch norms, augmented: the same for a seed, and each what its name says."""
+"""Images that re-calibrate batch norms, augmented: the same for a seed, and each what its name says."""
 
 from dataclasses import replace
 
@@ -15,18 +15,18 @@ def augmented(name, seed=0):
     return AUGMENTATIONS[name](np.random.default_rng(seed), IMAGES)
 
 
-def test_a_flipped_picture_is_itself_or_its_mirror_image():
+def test_a_flipped_image_is_itself_or_its_mirror_image():
     found = augmented("flip")
     mirrored = (found == IMAGES[:, :, ::-1]).all((1, 2, 3))
     assert ((found == IMAGES).all((1, 2, 3)) ^ mirrored).all()
     assert 8 < mirrored.sum() < 32
 
 
-def test_a_cut_picture_holds_the_middle_of_its_picture():
+def test_a_cut_image_holds_the_middle_of_its_image():
     found = augmented("crop")
     assert found.shape == IMAGES.shape and found.dtype == IMAGES.dtype
-    for picture, moved in zip(IMAGES, found, strict=True):
-        middle = picture[4:12, 2:6]
+    for image, moved in zip(IMAGES, found, strict=True):
+        middle = image[4:12, 2:6]
         windows = [moved[y : y + 8, x : x + 4] for y in range(9) for x in range(5)]
         assert any((window == middle).all() or (window == middle[:, ::-1]).all() for window in windows)
 

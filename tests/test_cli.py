@@ -166,7 +166,7 @@ def test_train_refuses_what_it_cannot_do(here, capsys):
     assert [path.name for path in here.iterdir()] == ["taken"]
 
 
-def test_own_pictures(here, capsys):
+def test_own_images(here, capsys):
     digits = tasks.create("digits")
     np.savez("own.npz", x=(40 * digits.train.inputs[:200, :, :, 0] + 50).astype(np.uint8), y=digits.train.targets[:200])
     words = ["task=arrays", "task.path=own.npz", "supernet.checkpoint=null", "evaluations=2", "run=run", "tactic=random"]

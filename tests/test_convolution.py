@@ -62,7 +62,7 @@ def test_depthwise_of_fewer_pixels_than_taps(stride):
 
 
 @pytest.mark.parametrize("batch", [2, 7, 12])
-def test_depthwise_of_pictures_that_leave_the_caches(monkeypatch, batch):
+def test_depthwise_of_images_that_leave_the_caches(monkeypatch, batch):
     """Few at a time, as many as part the batch evenly: of 12, 3 fit; of 2 and 7 there is no such number."""
     x, weight = normal(batch, 5, 8, 4), normal(3, 3, 1, 4)
     monkeypatch.setattr(convolution, "CACHED_BYTES", 14 * 5 * 8 * 4)
@@ -100,7 +100,7 @@ def test_pointwise_is_the_convolution_of_size_one():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_population_of_weights_on_the_same_pictures(stride):
+def test_a_population_of_weights_on_the_same_images(stride):
     """`vmap` over weights alone, as masked evaluation does it, is a loop."""
     x, few = normal(2, 7, 7, 6), normal(2, 7, 7, 3)
     cases = [

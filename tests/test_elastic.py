@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import close, pictures, scrambled
+from tiny import close, images, scrambled
 
 from nasjax.supernets.elastic import (
     BatchNorm,
@@ -37,7 +37,7 @@ def moments(width):
 
 
 def maps(channels):
-    return jnp.asarray(pictures(3, 5, channels))
+    return jnp.asarray(images(3, 5, channels))
 
 
 def wide(layer, x, sizes):

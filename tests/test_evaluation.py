@@ -83,7 +83,7 @@ def test_the_networks_differ_and_calibration_matters(tiny_net, tiny_task, found,
 
 
 def test_calibration_is_an_average_over_batches(tiny_net, tiny_task, archs):
-    """Of the batch moments, not the moments of all pictures together."""
+    """Of the batch moments, not the moments of all images together."""
     batches = CONFIG.calibration(tiny_net, tiny_task)
     arch = tuple(map(int, archs[2]))
     graph, weights = nnx.split(tiny_net)
@@ -124,8 +124,8 @@ def test_what_comes_back(evaluator, found, archs):
     assert evaluator.metrics == ("accuracy_top1", "loss") and evaluator.chunk == 4
 
 
-def test_the_last_batch_counts_only_its_pictures(tiny_net, tiny_task, evaluator):
-    """Cut the pictures in two: 7 and 34, neither whole batches. The sums of both are that of all."""
+def test_the_last_batch_counts_only_its_images(tiny_net, tiny_task, evaluator):
+    """Cut the images in two: 7 and 34, neither whole batches. The sums of both are that of all."""
     number = 7
     validation = tiny_task.validation
     arch = tiny_net.space.smallest()[None]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
-from tiny import architectures, close, pictures, scrambled, tiny_network
+from tiny import architectures, close, images, scrambled, tiny_network
 
 from nasjax.evaluation.calibration import calibrate
 from nasjax.registry import record
@@ -18,7 +18,7 @@ from nasjax.supernets.elastic import Conv
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import load, save_network
 
-IMAGES = jnp.asarray(pictures(4))
+IMAGES = jnp.asarray(images(4))
 
 
 def archs(net):
@@ -58,7 +58,7 @@ def test_extracted_is_static_and_masked(tiny_net, index):
 def test_statistics_given_are_kept(tiny_net):
     """Those of calibration, full width, narrowed like the weights."""
     arch = archs(tiny_net)[2]
-    batches = jnp.asarray(pictures(12, seed=3)).reshape(3, 4, 7, 7, 3)
+    batches = jnp.asarray(images(12, seed=3)).reshape(3, 4, 7, 7, 3)
     graph, weights = nnx.split(tiny_net)
     calibrated = jax.jit(lambda weights: calibrate(nnx.merge(graph, weights), jnp.asarray(arch, jnp.int32), batches))(
         weights

@@ -103,7 +103,7 @@ def test_a_network_of_a_run_leaves_in_every_form(run, here, capsys):
     (wanted,) = select_networks(run, "knee")
     (line,) = re.findall(rf"^ *{wanted.index} +–  +–  +([\d.]+) +([\d.]+) +([\d.]+)", printed, re.MULTILINE)
     before, after, size = map(float, line)
-    # What the run measured by masks is what the network itself has, but for a picture that rounding turns.
+    # What the run measured by masks is what the network itself has, but for an image that rounding turns.
     assert after == pytest.approx(wanted.metrics["accuracy_top1"], abs=100 / 600 + 0.006)
     assert size == pytest.approx(Path("mine/network.safetensors").stat().st_size / 1e6, rel=0.01)
     task = tasks.create("digits")

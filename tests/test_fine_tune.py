@@ -47,7 +47,7 @@ def test_an_extracted_network_is_tuned_in_a_folder_that_loads(subnet, capsys):
     assert changed == list(tensors(before))
     record = json.loads(Path("tuned/record.json").read_text())
     assert record["settings"]["subnet"] == "subnet" and set(record["scores"]) == {"before", "after"}
-    # Its own batch-norm statistics, of all training pictures, are stored with it.
+    # Its own batch-norm statistics, of all training images, are stored with it.
     task = tasks.create("digits")
     logits = np.asarray(jax.jit(after.__call__)(task.test.inputs))
     accuracy = 100 * (logits.argmax(1) == task.test.targets).mean()
@@ -93,9 +93,9 @@ def test_a_network_in_a_folder_is_given_other_forms_beside_its_own(subnet, capsy
     names = ["config.json", "network.safetensors", "network.stablehlo", "ofa.safetensors"]
     assert sorted(path.name for path in subnet.iterdir()) == names
     task = tasks.create("digits")
-    pictures = task.validation.inputs[:20]
+    images = task.validation.inputs[:20]
     logits = jax.jit(nasjax.load(subnet).__call__)(task.validation.inputs)
-    np.testing.assert_allclose(run_stablehlo(subnet / "network.stablehlo", pictures), logits[:20], atol=1e-4)
+    np.testing.assert_allclose(run_stablehlo(subnet / "network.stablehlo", images), logits[:20], atol=1e-4)
     accuracy = 100 * (np.asarray(logits).argmax(1) == task.validation.targets).mean()
     assert float(re.search(r"accuracy_top1 ([\d.]+)", printed).group(1)) == pytest.approx(accuracy, abs=100 / 600 + 0.006)
     # All or none: the second is there already.
@@ -105,7 +105,7 @@ def test_a_network_in_a_folder_is_given_other_forms_beside_its_own(subnet, capsy
     assert not (subnet / "network.stablehlo").exists()
 
 
-def test_a_network_s_pictures_are_those_that_it_was_trained_with(subnet, capsys):
+def test_a_network_s_images_are_those_that_it_was_trained_with(subnet, capsys):
     settings = {"task": {"name": "image_folder", "path": "nowhere"}}
     (subnet / "record.json").write_text(json.dumps({"settings": settings}))
     assert main(["extract", f"subnet={subnet}", "export=safetensors", "out=other"]) == 2

@@ -1,4 +1,4 @@
-"""Successive halving against a brute-force replay of it on the scores of every network on every picture."""
+"""Successive halving against a brute-force replay of it on the scores of every network on every image."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def archs(net):
 
 @pytest.fixture(scope="module")
 def scores(net, task, archs):
-    """(networks, pictures, metrics), every network with its own statistics, in the pictures' own order."""
+    """(networks, images, metrics), every network with its own statistics, in the images' own order."""
     whole = EVALUATORS["masked"](**{**FIRST, "first_examples": 0}).bind(net, task)
     graph, weights = nnx.split(net)
     images = jnp.asarray(task.validation.inputs)
@@ -57,16 +57,16 @@ def fronts(values):
         left = [i for i in left if i not in front]
 
 
-def test_values_are_those_of_the_pictures_of_each_round(net, task, archs, scores):
-    """Rounds of 20, 40, 80 and 90 pictures, 7, 4, 2 and 1 networks; a picture is scored once."""
+def test_values_are_those_of_the_images_of_each_round(net, task, archs, scores):
+    """Rounds of 20, 40, 80 and 90 images, 7, 4, 2 and 1 networks; an image is scored once."""
     problem = search_problem(net, task, {"name": "masked", **FIRST})
     order = np.random.default_rng(0).permutation(90)
     found = problem.evaluator(archs)
     macs = problem.compute(archs)["macs"].astype(float)
     rows, number = np.arange(7), np.zeros(7, int)
-    for pictures, keep in ((20, 4), (40, 2), (80, 1), (90, 0)):
-        number[rows] = pictures
-        means = scores[rows][:, order[:pictures], 0].mean(1)
+    for images, keep in ((20, 4), (40, 2), (80, 1), (90, 0)):
+        number[rows] = images
+        means = scores[rows][:, order[:images], 0].mean(1)
         ranked = list(fronts(np.stack([-means, macs[rows]], axis=1)))
         # Which of a front that does not fit whole go on is crowding's choice; no earlier front may lose a network to it.
         if keep:
@@ -78,11 +78,11 @@ def test_values_are_those_of_the_pictures_of_each_round(net, task, archs, scores
             rows = rows[chosen]
     assert sorted(number) == [20, 20, 20, 40, 40, 80, 90]
     assert (problem.evaluator.scored, problem.evaluator.asked) == (number.sum(), 7 * 90)
-    for i, pictures in enumerate(number):
-        mine = scores[i, order[:pictures]]
+    for i, images in enumerate(number):
+        mine = scores[i, order[:images]]
         for j, name in enumerate(objective.name for objective in task.objectives):
             assert found[name][i] == pytest.approx(mine[:, j].mean(), rel=1e-5), (i, name)
-            assert found[f"{name}_se"][i] == pytest.approx(mine[:, j].std(ddof=1) / np.sqrt(pictures), rel=1e-4), (i, name)
+            assert found[f"{name}_se"][i] == pytest.approx(mine[:, j].std(ddof=1) / np.sqrt(images), rel=1e-4), (i, name)
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_every_way_halves_alike(net, task, archs, way):
         np.testing.assert_allclose(values, wanted[name], rtol=1e-4)
 
 
-def test_a_network_alone_and_pictures_fewer_than_the_first_round_are_scored_whole(net, task, archs, scores):
+def test_a_network_alone_and_images_fewer_than_the_first_round_are_scored_whole(net, task, archs, scores):
     config = EVALUATORS["masked"](**FIRST)
     for first, rows in ((20, [3]), (500, [0, 1, 2])):
         halving = Halving(

@@ -1,4 +1,4 @@
-"""Folders of pictures as a task."""
+"""Folders of images as a task."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def paint(path, colour, size=(20, 30)):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten red cats and ten blue dogs, in shades that name the picture."""
+    """Ten red cats and ten blue dogs, in shades that name the image."""
     for i in range(10):
         paint(tmp_path / "cat" / f"{i}.png", (100 + i, 0, 0))
         paint(tmp_path / "dog" / f"{i}.PNG", (0, 0, 100 + i), size=(40, 16))
@@ -27,12 +27,12 @@ def create(path, **changes):
 
 
 def colours(split):
-    """(red, blue) of the first pixel of every picture, 0-255."""
+    """(red, blue) of the first pixel of every image, 0-255."""
     values = split.inputs[:, 0, 0] * np.array([0.229, 0.224, 0.225]) + np.array([0.485, 0.456, 0.406])
     return [tuple(pixel) for pixel in np.round(values * 255).astype(int)[:, ::2].tolist()]
 
 
-def test_every_picture_is_in_one_split_with_its_class(folder):
+def test_every_image_is_in_one_split_with_its_class(folder):
     task = create(folder, validation=0.3, test=0.2)
     assert [len(split) for split in (task.train, task.validation, task.test)] == [10, 6, 4]
     seen = []
@@ -46,7 +46,7 @@ def test_every_picture_is_in_one_split_with_its_class(folder):
     assert task.classes == 2
 
 
-def test_validation_pictures_train_too_where_the_shares_leave_none(folder):
+def test_validation_images_train_too_where_the_shares_leave_none(folder):
     """As the docs say of the defaults; a share that is left over is apart."""
     task = create(folder)
     assert colours(task.train) == colours(task.validation) and len(task.train) == 10
@@ -97,21 +97,21 @@ def test_the_centre_is_cut_out_after_scaling(tmp_path):
         (lambda folder: (folder / "empty" / "a").mkdir(parents=True) or folder / "empty", "has no images"),
     ],
 )
-def test_a_folder_without_pictures_is_refused(folder, mistake, words):
+def test_a_folder_without_images_is_refused(folder, mistake, words):
     with pytest.raises(ValueError, match=words):
         create(mistake(folder))
 
 
-def test_a_broken_picture_is_named_or_passed_over(folder):
+def test_a_broken_image_is_named_or_passed_over(folder):
     (folder / "cat" / "3.png").write_bytes((folder / "cat" / "3.png").read_bytes()[:40])
-    (folder / "dog" / "text.jpg").write_text("not a picture")
+    (folder / "dog" / "text.jpg").write_text("not an image")
     with pytest.raises(ValueError, match=r"(3\.png|text\.jpg) cannot be read as an image.*skip_broken=true"):
         create(folder)
     task = create(folder, skip_broken=True, validation=0.3, test=0.3)
     assert sum(len(split) for split in (task.train, task.validation, task.test)) == 19
 
 
-def test_pictures_passed_over_are_counted_and_the_others_keep_their_classes(folder, capsys):
+def test_images_passed_over_are_counted_and_the_others_keep_their_classes(folder, capsys):
     for name in ("0.png", "4.png"):
         (folder / "cat" / name).write_bytes(b"")
     (folder / "dog" / "5.PNG").write_bytes((folder / "dog" / "5.PNG").read_bytes()[:60])
@@ -126,7 +126,7 @@ def test_shares_that_leave_a_split_empty_are_refused(folder):
         create(folder, validation=0.01)
 
 
-def test_more_pictures_than_memory_are_refused_before_they_are_read(folder, monkeypatch):
+def test_more_images_than_memory_are_refused_before_they_are_read(folder, monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 8000)
     with pytest.raises(ValueError, match=r"20 images of 8 x 8 take 0 GB, this machine has 0; task\.limit=2 limits"):
         create(folder, validation=0.3, test=0.2)

@@ -1,4 +1,4 @@
-"""A stated budget of memory is kept: fewer sub-networks at once, pictures block by block."""
+"""A stated budget of memory is kept: fewer sub-networks at once, images block by block."""
 
 import os
 import subprocess
@@ -47,8 +47,8 @@ def test_less_memory_means_smaller_chunks_and_blocks_and_the_same_scores(tiny_ne
         np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, rtol=1e-5)
 
 
-def test_fewer_pictures_are_scored_at_a_time_where_memory_holds_no_more(tiny_net):
-    """A small batch re-calibrates, as few training pictures do: the batch to be scored is cut, the scores are the same."""
+def test_fewer_images_are_scored_at_a_time_where_memory_holds_no_more(tiny_net):
+    """A small batch re-calibrates, as few training images do: the batch to be scored is cut, the scores are the same."""
     task = easy_task(sizes=(4, 90, 30))
     archs = np.array(architectures(tiny_net.space, 0), np.int32)
     whole = CONFIG.bind(tiny_net, task)
@@ -61,7 +61,7 @@ def test_fewer_pictures_are_scored_at_a_time_where_memory_holds_no_more(tiny_net
 
 
 def test_another_split_shares_programs_and_one_split_at_a_time_is_on_the_device(tiny_net):
-    """Of 90 pictures and of 30: no second program is compiled, the values are those of an evaluator of its own."""
+    """Of 90 images and of 30: no second program is compiled, the values are those of an evaluator of its own."""
     task = easy_task(sizes=(96, 90, 30))
     archs = np.array(architectures(tiny_net.space, 1), np.int32)
     validation = CONFIG.bind(tiny_net, task)
@@ -79,7 +79,7 @@ def test_another_split_shares_programs_and_one_split_at_a_time_is_on_the_device(
     assert validation._strategy.calibrate._cache_size() == validation._strategy.score._cache_size() == 1
 
 
-def test_blocks_hold_every_picture_once_in_order():
+def test_blocks_hold_every_image_once_in_order():
     images, labels = np.arange(70.0).reshape(70, 1, 1, 1).astype(np.float32), np.arange(70, dtype=np.int32)
     for room in (1, 40, 200, 10**6):
         (blocks,) = blocks_by_step(Split(images, labels), 10, batches_per_block(images, 70, 10, room))
@@ -104,7 +104,7 @@ def test_the_batch_that_fits_is_named_and_fits(tiny_net, tiny_task):
     assert replace(little, batch=fits).bind(tiny_net, tiny_task).chunk == 1
 
 
-def test_memory_too_small_for_one_picture_is_refused_in_one_line(tiny_net, tiny_task):
+def test_memory_too_small_for_one_image_is_refused_in_one_line(tiny_net, tiny_task):
     with pytest.raises(ValueError, match=r"is too small .* nor does one example fit: more memory is needed$"):
         replace(CONFIG, memory_gb=1e-5).bind(tiny_net, tiny_task)
 
@@ -212,5 +212,5 @@ def test_a_process_that_evaluates_full_size_networks_grows_by_no_more_than_the_b
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read from /proc")
 def test_a_process_that_searches_and_extracts_grows_by_no_more_than_the_budget():
-    """Validation, the front on the test pictures, extraction and its check."""
+    """Validation, the front on the test images, extraction and its check."""
     assert grown(SEARCHED, ofa.NAMES[0], 1.2) < 1.2

@@ -58,7 +58,7 @@ def test_the_resolution_is_said_where_it_is_a_gene(name, elastic):
         from_ofa(elastic, lists | {"r": [160, 192]})
 
 
-def test_without_the_gene_the_resolution_is_that_of_the_pictures(name, net):
+def test_without_the_gene_the_resolution_is_that_of_the_images(name, net):
     """As OFA's own dictionaries say it, with a `wid` that means nothing."""
     lists = ofa.lists(name, 2)
     assert from_ofa(net, lists | {"r": [224], "wid": None}) == from_ofa(net, lists)

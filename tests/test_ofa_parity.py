@@ -25,9 +25,9 @@ def _static(arch):
 
 
 def _check_static(net, name, size, row):
-    """The row's logits, as the sub-network itself; returns its architecture, pictures and re-calibrated statistics."""
+    """The row's logits, as the sub-network itself; returns its architecture, images and re-calibrated statistics."""
     arch = _static(ofa.archs(name, net)[row])
-    batches = jnp.asarray(ofa.pictures(name, size))
+    batches = jnp.asarray(ofa.images(name, size))
     found, statistics = ofa.static(net, arch, batches)
     for kind, logits in found.items():
         assert ofa.deviation(name, size, kind, slice(row, row + 1), logits[None]) < TOLERANCE, (row, kind)
@@ -46,7 +46,7 @@ def test_logits_equal_the_original_s_with_stored_and_recalibrated_statistics(nam
 def test_masked_logits_equal_the_original_s_with_stored_and_recalibrated_statistics(name, size):
     net = ofa.network(name, size)
     archs = ofa.archs(name, net)
-    for kind, logits in ofa.masked(net, archs, ofa.pictures(name, size)).items():
+    for kind, logits in ofa.masked(net, archs, ofa.images(name, size)).items():
         assert ofa.deviation(name, size, kind, slice(None), logits) < TOLERANCE, kind
 
 
@@ -181,7 +181,7 @@ def test_golden_values_see_a_mistake(monkeypatch, name, mistake):
     net = ofa.network(name, 80)
     archs = ofa.archs(name, net)[:6]
     mistake(monkeypatch, net)
-    for kind, logits in ofa.masked(net, archs, ofa.pictures(name, 80)).items():
+    for kind, logits in ofa.masked(net, archs, ofa.images(name, 80)).items():
         found = ofa.deviation(name, 80, kind, slice(0, 6), logits)
         print(f"{mistake.__name__} {kind}: {found:.1e}")
         assert found > 10 * TOLERANCE, kind
@@ -190,7 +190,7 @@ def test_golden_values_see_a_mistake(monkeypatch, name, mistake):
 @pytest.mark.slow
 def test_golden_values_see_moments_that_are_pooled_over_batches():
     net = ofa.network(MOBILENET, 80)
-    batches = jnp.asarray(ofa.pictures(MOBILENET, 80))
+    batches = jnp.asarray(ofa.images(MOBILENET, 80))
     pooled = batches.reshape(1, -1, *batches.shape[2:])
     arch = net.space.smallest()
     statistics = jax.jit(lambda arch: calibrate(net, arch, pooled))(arch)

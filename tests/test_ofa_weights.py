@@ -176,9 +176,9 @@ def test_class_counts_channels_and_input_sizes_are_free(name):
     net = nnx.eval_shape(replace(supernets.SUPERNETS[name], classes=7, image_size=45, channels=1).create)
     graph, weights = nnx.split(net)
     largest = tuple(map(int, net.space.largest()))
-    pictures = net.inputs(2)
-    assert pictures.shape == (2, 45, 45, 1)
-    logits = jax.eval_shape(lambda weights, pictures: nnx.merge(graph, weights)(pictures, largest), weights, pictures)
+    images = net.inputs(2)
+    assert images.shape == (2, 45, 45, 1)
+    logits = jax.eval_shape(lambda weights, images: nnx.merge(graph, weights)(images, largest), weights, images)
     assert logits.shape == (2, 7)
     assert net.space.size == nnx.eval_shape(supernets.SUPERNETS[name].create).space.size
 

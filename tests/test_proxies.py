@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import architectures, easy_task, pictures, tiny_network
+from tiny import architectures, easy_task, images, tiny_network
 
 import nasjax
 from nasjax.evaluation.memory import gradient_bytes
 from nasjax.evaluation.proxies import PROXIES, proxies
 
-IMAGES = pictures(8)
+IMAGES = images(8)
 
 
 @cache

@@ -115,15 +115,15 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for part, number in (("train", 8), ("val", 4)):
         for name in ("cat", "dog"):
-            (tmp_path / "pictures" / part / name).mkdir(parents=True)
+            (tmp_path / "images" / part / name).mkdir(parents=True)
             for i in range(number):
-                picture = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-                Image.fromarray(picture).save(tmp_path / "pictures" / part / name / f"{i}.png")
+                image = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(image).save(tmp_path / "images" / part / name / f"{i}.png")
     monkeypatch.chdir(tmp_path)
     name = "ofa_mbv3_d234_e346_k357_w1.0"
     nasjax.supernets.save_weights(nasjax.supernets.create(name), Path("ofa_mbv3.safetensors"), {})
     (lines,) = [block for block in python_of("README.md") if "evaluations=250" in block]
-    lines = lines.replace('"/data/imagenet", limit=5000', '"pictures", image_size=32').replace(
+    lines = lines.replace('"/data/imagenet", limit=5000', '"images", image_size=32').replace(
         "evaluations=250", "evaluations=6"
     )
     lines = lines.replace('.safetensors"', '.safetensors", image_size=32').replace("macs<=300e6", "macs<=1e9")

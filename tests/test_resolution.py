@@ -1,4 +1,4 @@
-"""Elastic resolution: a gene that no stage reads, by which a population is grouped and pictures are scaled."""
+"""Elastic resolution: a gene that no stage reads, by which a population is grouped and images are scaled."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def archs(net):
 
 
 def at(resolution, task):
-    """The task with its pictures scaled."""
+    """The task with its images scaled."""
     parts = {name: getattr(task, name) for name in ("train", "validation", "test")}
     return replace(task, **{n: Split(np.asarray(resized(s.inputs, resolution)), s.targets) for n, s in parts.items()})
 
@@ -63,7 +63,7 @@ def test_a_population_is_grouped_by_it(net, tiny_net, archs):
     assert [(host, len(rows)) for host, rows in by_host(tiny_net, archs[:, 1:])] == [((), 6)]
 
 
-def test_scores_are_those_of_a_network_on_pictures_of_that_size(net, tiny_net, archs, tiny_task):
+def test_scores_are_those_of_a_network_on_images_of_that_size(net, tiny_net, archs, tiny_task):
     evaluator = CONFIG.bind(net, tiny_task)
     rows = dict(by_host(net, archs))
     found = {name: np.zeros(len(archs)) for name in evaluator.metrics}
@@ -125,7 +125,7 @@ def test_the_resolution_may_be_switched_on(name):
     assert supernets.abstract(name, resolutions=(128, 192)).space.genes[0].options == (128, 192)
 
 
-def test_a_resolution_above_the_pictures_or_of_nothing_is_refused():
+def test_a_resolution_above_the_images_or_of_nothing_is_refused():
     for config in (NETWORK, ResNetConfig(image_size=7)):
         with pytest.raises(ValueError, match="resolutions has 9, which is above image_size=7"):
             replace(config, resolutions=(7, 9))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
-from tiny import CONFIG, architectures, close, pictures, scrambled
+from tiny import CONFIG, architectures, close, images, scrambled
 
 from nasjax.space import Gene
 from nasjax.supernets.families.mobilenet_v3 import Head, InvertedBottleneck, MobileNetV3Config, SeparableBlock, Stem
@@ -18,7 +18,7 @@ from nasjax.supernets.supernet import SuperNet, check_arch
 
 pytestmark = pytest.mark.usefixtures("strict")
 
-IMAGES = jnp.asarray(pictures(4))
+IMAGES = jnp.asarray(images(4))
 
 
 def answers(graph, weights, arch):
@@ -41,7 +41,7 @@ def test_static_is_traced(tiny_net, masked, index):
     graph, weights = nnx.split(tiny_net)
     stored, own = jax.jit(lambda weights: answers(graph, weights, arch))(weights)
     close(masked(arch), (stored, own))
-    assert np.std(own[0], axis=0).max() > 0.01  # the pictures matter
+    assert np.std(own[0], axis=0).max() > 0.01  # the images matter
     assert np.abs(stored[0] - own[0]).max() > 0.01  # and so do the statistics
     close(stored[1], tiny_net.stored(), 0)
 
@@ -61,7 +61,7 @@ def test_vmap_is_a_loop(tiny_net, masked):
 
 
 def test_calling_the_network(tiny_net, masked):
-    """A vector or a matrix, of NumPy or JAX, pictures too; None where there is a choice."""
+    """A vector or a matrix, of NumPy or JAX, images too; None where there is a choice."""
     archs = np.array(architectures(tiny_net.space, 1), np.int32)
     graph, weights = nnx.split(tiny_net)
 
@@ -155,7 +155,7 @@ def test_switch_over_static_branches(name, own):
     """Each branch of `lax.switch` is exactly the static stage, with the batch's own statistics or the stored ones."""
     make, channels = STAGES[name]
     stage = make()
-    carry = jnp.asarray(pictures(2, 5, channels))
+    carry = jnp.asarray(images(2, 5, channels))
     choices = list(product(*(range(len(gene.options)) for gene in stage.reads)))
     choices = choices[:: -(-len(choices) // 3)] + choices[-1:]
     graph, weights = nnx.split(stage)
@@ -177,7 +177,7 @@ def test_gradients_of_a_block(stride):
     """Static and traced agree; what the static stage does not read has a gradient of exactly zero in the traced one."""
     stage = block(8, 8 if stride == 1 else 12, stride, (DEPTH, 2) if stride == 1 else None)
     graph, weights, rest = nnx.split(stage, nnx.Param, ...)
-    carry = jnp.asarray(pictures(2, 5, 8))
+    carry = jnp.asarray(images(2, 5, 8))
     slope = jnp.sin(jnp.arange(1000, dtype=jnp.float32))
 
     def score(weights, choice):
@@ -197,7 +197,7 @@ def test_gradients_of_a_block(stride):
 
 def test_a_skipped_block_passes_carry_and_statistics():
     stage = block()
-    carry = jnp.asarray(pictures(2, 5, 8))
+    carry = jnp.asarray(images(2, 5, 8))
     traced = jax.jit(lambda choice, given: stage(carry, choice, given))
     given = jax.tree.map(lambda leaf: leaf + 1, stage.stored())
     for run in (stage.__call__, lambda x, choice, given: traced(jnp.asarray(choice, jnp.int32), given)):
@@ -245,7 +245,7 @@ def test_a_wrong_choice_is_refused(name):
     with pytest.raises(TypeError, match=r"a choice must be a tuple of 3 ints \(static\) or an int32 array of shape \(3,\)"):
         check_choice(WRONG[name], 3)
     with pytest.raises(TypeError):
-        block()(jnp.asarray(pictures(1, 5, 8)), WRONG[name], None)
+        block()(jnp.asarray(images(1, 5, 8)), WRONG[name], None)
 
 
 def test_a_choice_of_64_bits_is_refused():

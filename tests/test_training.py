@@ -156,8 +156,8 @@ def test_shifting_by_nothing_is_the_identity():
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_every_picture_is_one_of_its_shifts(most):
-    """And all shifts come about, each picture's own."""
+def test_every_image_is_one_of_its_shifts(most):
+    """And all shifts come about, each image's own."""
     number = 400
     images = np.random.default_rng(0).normal(size=(number, 4, 6, 1)).astype(np.float32)
     shifted = np.asarray(shift_images(jax.random.key(1), jnp.asarray(images), most))

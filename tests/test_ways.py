@@ -29,7 +29,7 @@ PICTURES, CLASSES = 6, 3
 
 @dataclass(eq=False)
 class Logits(ImageClassification):
-    """A task whose metrics are the logits themselves, of every picture; a picture's label is its number."""
+    """A task whose metrics are the logits themselves, of every image; an image's label is its number."""
 
     objectives = tuple(Objective(f"{i}_{j}", "min") for i, j in product(range(PICTURES), range(CLASSES)))
 
@@ -71,7 +71,7 @@ NETS = {"mobilenet": mobilenet, "resnet": resnet}
 
 
 def extracted_logits(net, archs, task, calibration):
-    """(pop, pictures, classes): extracted one by one, calibrated by hand."""
+    """(pop, images, classes): extracted one by one, calibrated by hand."""
     found = []
     for arch in archs:
         arch = tuple(map(int, arch))
@@ -83,7 +83,7 @@ def extracted_logits(net, archs, task, calibration):
 
 
 def logits(found):
-    """(pop, pictures, classes) out of what an evaluator of `Logits` found: a metric is the mean over all pictures."""
+    """(pop, images, classes) out of what an evaluator of `Logits` found: a metric is the mean over all images."""
     return (
         np.stack([found[objective.name] for objective in Logits.objectives], axis=1).reshape(-1, PICTURES, CLASSES)
         * PICTURES
@@ -140,7 +140,7 @@ def test_the_key_does_not_name_the_way(case, bound):
 
 
 def test_another_split_and_back(case, bound):
-    """Nothing kept of one split's pictures is taken for another's."""
+    """Nothing kept of one split's images is taken for another's."""
     _, archs, _, wanted = case
     atol = 1e-4 * np.abs(wanted).max()
     turned = wanted[:1, ::-1]
@@ -229,7 +229,7 @@ def test_equal_blocks_are_one_loop():
 
 
 @pytest.mark.slow
-def test_a_carry_that_is_no_picture_is_switched_too():
+def test_a_carry_that_is_no_image_is_switched_too():
     """The transformer's dict of tokens and two encoder outputs, with the width of neighbours."""
     net = scrambled(nnx.eval_shape(lambda: ToyTransformer(rngs=nnx.Rngs(0))), 1)
     rng = np.random.default_rng(0)
@@ -352,9 +352,9 @@ def test_a_negative_cache_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", *(name for name in supernets.SUPERNETS if name.startswith("ofa_"))])
 def test_all_ways_answer_as_the_extracted_networks(name):
-    """To 1e-4 of the logits' scale; the same class first, but for pictures whose margin is below 2e-4 of it, which are few.
+    """To 1e-4 of the logits' scale; the same class first, but for images whose margin is below 2e-4 of it, which are few.
 
-    Moments of few values amplify rounding: by 4 pictures of 32 pixels, 1e-6 of a picture is 1 % of ResNet50's logits.
+    Moments of few values amplify rounding: by 4 images of 32 pixels, 1e-6 of an image is 1 % of ResNet50's logits.
     """
     settings = {**SETTINGS, "batch": 32, "calibration_examples": 32}
     net = supernets.create(name) if name == "digits" else supernets.create(name, image_size=64)

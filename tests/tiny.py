@@ -59,7 +59,7 @@ def tiny_network(seed=1, **changes):
     return scrambled(nnx.eval_shape(replace(CONFIG, **changes).create), seed)
 
 
-def pictures(number, size=CONFIG.image_size, channels=CONFIG.channels, seed=0):
+def images(number, size=CONFIG.image_size, channels=CONFIG.channels, seed=0):
     """Random 4 x 4 grids with noise."""
     rng = np.random.default_rng(seed)
     grid = rng.normal(size=(number, 4, 4, channels)).repeat(2, 1).repeat(2, 2)[:, :size, :size]
@@ -67,9 +67,9 @@ def pictures(number, size=CONFIG.image_size, channels=CONFIG.channels, seed=0):
 
 
 def easy_task(sizes=(96, 41, 30), noise=0.6, seed=0):
-    """Three pictures, noisy, randomly brightened; training, validation and test of `sizes`."""
+    """Three images, noisy, randomly brightened; training, validation and test of `sizes`."""
     rng = np.random.default_rng(seed)
-    patterns = pictures(CONFIG.classes, seed=seed + 1)
+    patterns = images(CONFIG.classes, seed=seed + 1)
 
     def split(number):
         labels = rng.integers(0, CONFIG.classes, number).astype(np.int32)

@@ -43,7 +43,7 @@ def main(file: Path) -> None:
 
 
 def values(net, task, archs, first, seed):
-    """Accuracy and macs of every network, minimised, and the share of pictures that were scored."""
+    """Accuracy and macs of every network, minimised, and the share of images that were scored."""
     settings = {"name": "masked", "chunk": COMPANY, "seed": seed, "first_examples": first}
     problem = search_problem(net, task, settings)
     found = measure(problem.evaluator, archs)
@@ -52,7 +52,7 @@ def values(net, task, archs, first, seed):
 
 
 def compared(net, task, found, wanted, share):
-    """A row of the table: `wanted` are the values on all pictures."""
+    """A row of the table: `wanted` are the values on all images."""
     problem = search_problem(net, task, "masked")
     goals = parse_objectives(("accuracy_top1", "macs"), problem.measurable, {})
     reference = np.array([goal.sign * goal.reference for goal in goals])

@@ -6,13 +6,13 @@ In an environment of its own, from the repository's root (nine minutes on two bu
     pip install torch==2.13.0 numpy pillow tqdm pyyaml && pip install --no-deps ofa==0.1.0.post202307202001
     python tests/golden/make_ofa.py
 
-writes tests/golden/NAME.npz for the four super-networks. Weights and pictures come from seeded.py; the gain keeps what tells
-pictures apart alive through twenty blocks, and the damped last batch norm of identity branches keeps their sum from growing.
+writes tests/golden/NAME.npz for the four super-networks. Weights and images come from seeded.py; the gain keeps what tells
+images apart alive through twenty blocks, and the damped last batch norm of identity branches keeps their sum from growing.
 Each file holds, for largest, smallest and twelve random architectures: OFA's lists (`ks` and `e`, or `e` and `w`; `d`), and
-for each of two resolutions logits with the stored running statistics and after `set_running_statistics` on the same pictures
-(two batches; every eighth class only, of three pictures), and integer counts on the extracted sub-network. All classes of
-all pictures would be 16 times as large (over 1 MB a network) and see no more: the classifier is one matrix product, of which
-125 rows at an even distance show any mistake in layout or order, and every picture goes through every layer.
+for each of two resolutions logits with the stored running statistics and after `set_running_statistics` on the same images
+(two batches; every eighth class only, of three images), and integer counts on the extracted sub-network. All classes of
+all images would be 16 times as large (over 1 MB a network) and see no more: the classifier is one matrix product, of which
+125 rows at an even distance show any mistake in layout or order, and every image goes through every layer.
 """
 
 import copy
@@ -110,12 +110,12 @@ def golden(name: str) -> dict[str, np.ndarray]:
         net.set_active_subnet(**lists)
         subnet = net.get_active_subnet().eval()
         for size in RESOLUTIONS:
-            pictures = torch.from_numpy(seeded.images(IMAGES, size).transpose(0, 3, 1, 2).copy())
+            images = torch.from_numpy(seeded.images(IMAGES, size).transpose(0, 3, 1, 2).copy())
             calibrated = copy.deepcopy(net)
-            set_running_statistics(calibrated, [(batch, None) for batch in pictures.chunk(BATCHES)])
+            set_running_statistics(calibrated, [(batch, None) for batch in images.chunk(BATCHES)])
             with torch.no_grad():
                 for kind, model in (("stored", net), ("calibrated", calibrated)):
-                    found.setdefault(f"{kind}_{size}", []).append(model.eval()(pictures)[:KEPT_IMAGES].numpy())
+                    found.setdefault(f"{kind}_{size}", []).append(model.eval()(images)[:KEPT_IMAGES].numpy())
             macs, params = counts(subnet, size)
             found.setdefault(f"macs_{size}", []).append(macs)
         found["params"].append(params)
@@ -124,7 +124,7 @@ def golden(name: str) -> dict[str, np.ndarray]:
         if arrays[key].ndim == 3:
             logits = arrays[key]
             apart = (logits - logits.mean(1, keepdims=True)).std() / logits.std()
-            print(f"  {key}: scale {np.abs(logits).max():.3g}, share of pictures in the deviation {apart:.3f}")
+            print(f"  {key}: scale {np.abs(logits).max():.3g}, share of images in the deviation {apart:.3f}")
             arrays[key] = logits[..., ::CLASS_STEP]
     return rows | arrays | {"images": IMAGES, "batches": BATCHES, "class_step": CLASS_STEP, "resolutions": RESOLUTIONS}
 

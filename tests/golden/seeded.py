@@ -1,7 +1,7 @@
-"""Weights and pictures drawn from seeded NumPy generators, so that PyTorch and JAX make the same ones and none are stored.
+"""Weights and images drawn from seeded NumPy generators, so that PyTorch and JAX make the same ones and none are stored.
 
-Plain random weights give logits that hardly depend on the picture, and golden values that see no mistake; hence gains above
-1, damped identity branches and pictures with structure (make_ofa.py prints how much of the deviation is the pictures').
+Plain random weights give logits that hardly depend on the image, and golden values that see no mistake; hence gains above
+1, damped identity branches and images with structure (make_ofa.py prints how much of the deviation is the images').
 """
 
 import re
@@ -60,7 +60,7 @@ MAKERS = (
 
 
 def images(number: int, size: int) -> np.ndarray:
-    """Pictures (number, size, size, 3), float32: a random grid of 4 x 4 patches, plus noise."""
+    """Images (number, size, size, 3), float32: a random grid of 4 x 4 patches, plus noise."""
     rng = np.random.default_rng([SEED, size])
     grid = rng.standard_normal((number, 4, 4, 3))
     patches = np.repeat(np.repeat(grid, -(-size // 4), axis=1), -(-size // 4), axis=2)[:, :size, :size]
