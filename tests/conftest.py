@@ -1,5 +1,6 @@
 """Two CPU devices, shapes and types checked at run time, compiled programs kept between runs; a tiny network and task."""
 
+import fcntl
 import os
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,7 @@ install_import_hook(CHECKED, "typechecking.typechecked")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jaxtyping import config as jaxtyping_config  # noqa: E402
 
 from nasjax.host import cache_folder  # noqa: E402
 
@@ -25,6 +27,20 @@ def pytest_configure(config):
     # Outside the clone, so that a fresh one finds what another compiled; jaxlib's programs are its version's alone.
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "tests" / jax.lib.__version__))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+WHOLE_COMMANDS = (
+    "test_blocks", "test_cli", "test_constraints", "test_exit_codes", "test_export", "test_extract_command",
+    "test_fine_tune", "test_latency_profile", "test_memory", "test_own", "test_pages", "test_proxies", "test_python",
+    "test_reduction", "test_resolution", "test_search", "test_warm",
+)  # fmt: skip
+"""Files whose tests run whole searches and commands. Quick runs leave shapes unchecked there, a quarter of their time: other
+files check the same functions, and `scripts/test --slow` checks them everywhere."""
+
+
+def pytest_runtest_setup(item):
+    unchecked = item.config.option.markexpr == "not slow" and item.path.stem in WHOLE_COMMANDS
+    jaxtyping_config.update("jaxtyping_disable", unchecked)
 
 
 _finished = count(1)
@@ -66,14 +82,30 @@ def tiny_task():
     return easy_task()
 
 
+def made_once(tmp_path_factory, name, make):
+    """The folder `name` that `make` fills, once for all processes of this test run."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tiny_net, tiny_task, tmp_path_factory):
     """The folder of a finished search of `tiny_net`; not to be changed."""
     import nasjax
 
-    folder = tmp_path_factory.mktemp("tiny") / "run"
-    nasjax.search(tiny_net, tiny_task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=24, run=folder)
-    return folder
+    goals = ["accuracy_top1", "macs"]
+    return made_once(
+        tmp_path_factory,
+        "tiny-run",
+        lambda run: nasjax.search(tiny_net, tiny_task, objectives=goals, tactic="random", evaluations=24, run=run),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +113,9 @@ def digits_run(tmp_path_factory):
     """The folder of a finished search of the digits' super-network by command; not to be changed."""
     from nasjax.cli import main
 
-    folder = tmp_path_factory.mktemp("digits") / "run"
     concurrent = ["tactic=concurrent", "predictor=ridge", "tactic.population=10", "tactic.generations=20"]
-    assert main(["search", "evaluations=20", *concurrent, "evaluator.calibration_examples=100", f"run={folder}"]) == 0
-    return folder
+
+    def make(run):
+        assert main(["search", "evaluations=20", *concurrent, "evaluator.calibration_examples=100", f"run={run}"]) == 0
+
+    return made_once(tmp_path_factory, "digits-run", make)
