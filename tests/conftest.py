@@ -1,6 +1,5 @@
 """Two CPU devices, shapes and types checked at run time, compiled programs kept between runs; a tiny network and task."""
 
-import fcntl
 import os
 from itertools import count
 from pathlib import Path
@@ -82,30 +81,14 @@ def tiny_task():
     return easy_task()
 
 
-def made_once(tmp_path_factory, name, make):
-    """The folder `name` that `make` fills, once for all processes of this test run."""
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    folder, done = root / name, root / f"{name}.done"
-    with (root / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            make(folder)
-            done.touch()
-    return folder
-
-
 @pytest.fixture(scope="session")
 def tiny_run(tiny_net, tiny_task, tmp_path_factory):
     """The folder of a finished search of `tiny_net`; not to be changed."""
     import nasjax
 
-    goals = ["accuracy_top1", "macs"]
-    return made_once(
-        tmp_path_factory,
-        "tiny-run",
-        lambda run: nasjax.search(tiny_net, tiny_task, objectives=goals, tactic="random", evaluations=24, run=run),
-    )
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    nasjax.search(tiny_net, tiny_task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=24, run=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -113,9 +96,7 @@ def digits_run(tmp_path_factory):
     """The folder of a finished search of the digits' super-network by command; not to be changed."""
     from nasjax.cli import main
 
+    folder = tmp_path_factory.mktemp("digits") / "run"
     concurrent = ["tactic=concurrent", "predictor=ridge", "tactic.population=10", "tactic.generations=20"]
-
-    def make(run):
-        assert main(["search", "evaluations=20", *concurrent, "evaluator.calibration_examples=100", f"run={run}"]) == 0
-
-    return made_once(tmp_path_factory, "digits-run", make)
+    assert main(["search", "evaluations=20", *concurrent, "evaluator.calibration_examples=100", f"run={folder}"]) == 0
+    return folder
