@@ -60,8 +60,10 @@ def test_the_shell_is_offered_commands_keys_names_and_files(tmp_path):
 
 @pytest.mark.slow
 def test_the_wheel_works_without_the_checkout(tmp_path):
-    left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "runs", "multirun", "__pycache__")
-    shutil.copytree(ROOT, tmp_path / "source", ignore=left_out)
+    for folder in ("nasjax", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / "source" / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, tmp_path / "source")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", "wheels", "./source"], cwd=tmp_path,
                    check=True)  # fmt: skip
