@@ -1,5 +1,6 @@
 """Two CPU devices, shapes and types checked at run time, compiled programs kept between runs; a tiny network and task."""
 
+import gc
 import os
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,8 @@ from nasjax.host import cache_folder  # noqa: E402
 
 
 def pytest_configure(config):
+    # Tracing makes many small objects beside a large heap: walking it at Python's own thresholds takes a sixth of the time.
+    gc.set_threshold(200_000, 20, 100)
     if config.option.markexpr == "not slow":
         # Quick tests compile much and compute little: a third of their time is LLVM's optimisation.
         os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
