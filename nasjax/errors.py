@@ -1,4 +1,7 @@
-"""What is raised for invalid settings, files and data."""
+"""What is raised for invalid settings, files and data, and how an evaluator says why it could not measure."""
+
+FAILURE = "failure"
+"""The name under which evaluators say why architectures failed ("" for the others), beside their metrics."""
 
 
 class ConfigError(ValueError):

@@ -1,17 +1,19 @@
-"""Settings by name: a name, or a mapping with `name`, becomes a settings dataclass, and back.
+"""Settings by name: a name, or a mapping with `name`, becomes a settings dataclass, and back; objects as `module:name`.
 
 Each package has one table of names (`PREDICTORS`, `TASKS`, `SUPERNETS`…), which Python and the command line share.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from importlib import import_module
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, one_line
 
 IN_MEMORY: Mapping[str, Any] = MappingProxyType({"name": "in memory"})
 """The record of what was made without a name and settings."""
@@ -60,10 +62,43 @@ def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
 
 
 def record(table: Mapping[str, Any], config: Any, name: str | None = None) -> dict[str, Any]:
-    """Returns settings as plain data with `name` (looked up in `table` if None): `settings` restores them from it."""
+    """Returns settings as plain data with `name` (looked up in `table` if None): `settings` restores them from it.
+
+    A function is recorded as `module:name`.
+    """
     if name is None:
         name = next((key for key, entry in table.items() if type(config) in (entry, type(entry))), type(config).__name__)
-    return {"name": name, **asdict(config)}
+    values = ((field.name, getattr(config, field.name)) for field in fields(config))
+    functions = {field: object_name(value) for field, value in values if callable(value) and not is_dataclass(value)}
+    return {"name": name, **asdict(replace(config, **functions))}
+
+
+def object_name(value: Any) -> str:
+    """The name of a function as `module:name`; of another object, that of its class."""
+    named = getattr(value, "func", value)  # The function of a `functools.partial`.
+    named = named if hasattr(named, "__qualname__") else type(named)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def import_object(path: str, setting: str) -> Any:
+    """Imports and returns the object `path`, which is written `module:name`.
+
+    The working directory is put on Python's path. Raises ConfigError, naming the `setting`, for another form, for a module
+    or name that does not exist, and for a module that fails while it is imported.
+    """
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise ConfigError(f"{setting}={path} is not of the form module:name")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{setting}={path}: there is no module {error.name!r} here or on Python's path") from None
+    except AttributeError:
+        raise ConfigError(f"{setting}={path}: module {module!r} has no {name!r}") from None
+    except (Exception, SystemExit) as error:  # The module is the user's: importing it may raise anything.
+        raise ConfigError(f"{setting}={path}: importing {module!r} failed ({one_line(error)})") from error
 
 
 def tuples(value: Any) -> Any:

@@ -51,6 +51,7 @@ def test_an_archive_of_the_first_format_is_brought_up_to_date(tmp_path):
     old = Archive(tmp_path / "old.db", "a")
     old.add_measurements("c", ARCHS[:2], {"acc": np.ones(2)}, 0.0)
     old._db.execute("drop table claims")
+    old._db.execute("alter table measurements drop column failure")
     old._db.execute("pragma user_version = 1")
     old.close()
     new = Archive(tmp_path / "old.db", "b")

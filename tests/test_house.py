@@ -14,6 +14,7 @@ FLOORS = {
     "space": 1,
     "host": 1,
     "pareto": 1,
+    "function_worker": 2,
     "objectives": 2,
     "outline": 2,
     "runs": 3,
@@ -39,7 +40,8 @@ NETWORKS = {"supernets", "tasks", "export", "evaluation", "training", "hardware"
 """Two columns that do not import each other; hardware may use predictors."""
 
 HYDRA = {"cli"}
-DISK = {"host", "runs", "supernets", "tasks", "export", "training", "hardware", "deploy", "searches", "report", "cli"}
+DISK = {"host", "function_worker", "runs", "supernets", "tasks", "export", "training", "hardware", "deploy", "searches",
+        "report", "cli"}  # fmt: skip
 """Who may import Hydra, and who may touch the disk."""
 
 LONGEST = 400

@@ -25,6 +25,9 @@ from nasjax.searches.problem import SelfMeasuring, follow
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 
+SHOWN_FAILURES = 3
+"""Reasons of failed evaluations that are shown after a search, the most frequent ones."""
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error codes of a disk, a quota or a file that is full."""
 
@@ -115,7 +118,7 @@ def _print_results(settings: dict[str, Any], interrupted: bool, label: str, resu
     console = Console()
     console.print(front_table(run))
     for remark in _remarks(run.summary, settings, interrupted, resume):
-        console.print(remark)
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {page}", soft_wrap=True)
     if run.summary["failed"] == done and not interrupted:
         raise ConfigError("every evaluation failed; what is wrong is above, or in evaluations.csv")
@@ -130,8 +133,15 @@ def _remarks(summary: dict[str, Any], settings: dict[str, Any], interrupted: boo
         remarks.append(f"{done} of {planned} evaluations; {resume} goes on.")
     elif done < planned:
         remarks.append(f"The space holds no more than these {done} networks.")
-    if failed := summary["failed"]:
-        remarks.append(f"{failed} evaluation{'s' * (failed > 1)} failed: a metric was not finite.")
+    explained = 0
+    for failure in summary["failures"][:SHOWN_FAILURES]:
+        number, first = failure["evaluations"], ", ".join(f"{gene}={option}" for gene, option in failure["first"].items())
+        explained += number
+        why = f"the function {failure['reason']} (first at {first})"
+        remarks.append(f"{number} evaluation{'s' * (number > 1)} failed: {why}.")
+    if other := summary["failed"] - explained:
+        why = "see their column failure in evaluations.csv" if explained else "a metric was not finite"
+        remarks.append(f"{other} {'other ' * bool(explained)}evaluation{'s' * (other > 1)} failed: {why}.")
     if limits := summary.get("constraints"):
         remarks.append(f"{summary['infeasible']} of {done} evaluations broke a constraint ({', '.join(limits)}).")
     return remarks

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree, Shaped
 
 from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.totals import Totals
@@ -28,16 +28,19 @@ Calibration: TypeAlias = PyTree | None
 
 
 class Evaluator(Protocol):
-    """Measures at most `chunk` architectures at once; `context` holds everything that the values depend on."""
+    """Measures at most `chunk` architectures at once; `context` holds everything that the values depend on.
+
+    A metric that could not be measured is NaN. Beside the metrics, `nasjax.errors.FAILURE` may say why, as text.
+    """
 
     chunk: int
     metrics: tuple[str, ...]
     context: Mapping[str, Any]
 
-    def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]: ...
+    def __call__(self, archs: Population) -> dict[str, Shaped[np.ndarray, " pop"]]: ...
 
 
-def measure(evaluator: Evaluator, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
+def measure(evaluator: Evaluator, archs: Population) -> dict[str, Shaped[np.ndarray, " pop"]]:
     """Every metric of a population of any size, chunk by chunk."""
     parts = [evaluator(archs[i : i + evaluator.chunk]) for i in range(0, len(archs), evaluator.chunk)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
-from nasjax.errors import ConfigError
+from nasjax.errors import FAILURE, ConfigError
 from nasjax.runs.claims import Claimant
 from nasjax.types import Population
 
-VERSION = 4
-"""The version of the format: 2 added claims, 3 predictors' errors and reductions, 4 which predictor was chosen."""
+VERSION = 5
+"""The version of the format: 2 added claims, 3 predictors' errors and reductions, 4 which predictor was chosen, 5 why
+measurements failed."""
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for the transaction of another process."""
@@ -31,7 +32,8 @@ LOCK_TIMEOUT = 60.0
 TABLES = """
 create table if not exists contexts (digest text primary key, description text not null);
 create table if not exists measurements (
-    key text primary key, context text not null, arch text not null, metrics text not null, seconds real not null);
+    key text primary key, context text not null, arch text not null, metrics text not null, seconds real not null,
+    failure text not null default '');
 create table if not exists evaluations (
     run text not null, position integer not null, step integer not null, key text not null, source text not null,
     primary key (run, position));
@@ -50,7 +52,8 @@ class Evaluation:
     """One evaluation of a run.
 
     `position` counts the run's evaluations from 0, `step` the steps of its tactic. `source` says where the values came from:
-    `measured` or `archive`. `seconds` is this network's share of the time that its measurement took.
+    `measured` or `archive`. `seconds` is this network's share of the time that its measurement took. `failure` says why it
+    failed, where the evaluator did ("" otherwise).
     """
 
     position: int
@@ -59,6 +62,7 @@ class Evaluation:
     arch: tuple[int, ...]
     metrics: Mapping[str, float]
     seconds: float
+    failure: str = ""
 
 
 def check_archive(path: Path) -> None:
@@ -104,6 +108,8 @@ class Archive:
             _check_version(path, version)
             if version < VERSION:
                 with self._transaction():
+                    if version >= 1:
+                        self._db.execute("alter table measurements add column failure text not null default ''")
                     if version == 3:
                         self._db.execute("alter table fits add column chosen text not null default ''")
                     for table in TABLES.split(";"):
@@ -185,17 +191,22 @@ class Archive:
         self,
         context: str,
         archs: Population,
-        metrics: Mapping[str, Float[np.ndarray, " pop"]],
+        metrics: Mapping[str, Shaped[np.ndarray, " pop"]],
         seconds: float,
         positions: Sequence[int] = (),
         step: int = 0,
     ) -> None:
-        """Stores measurements that took `seconds` in all, as the run's evaluations at `positions`; deletes their claims."""
+        """Stores measurements that took `seconds` in all, as the run's evaluations at `positions`; deletes their claims.
+
+        Beside the metrics, `FAILURE` may say why networks failed.
+        """
+        failures = metrics.get(FAILURE, np.full(len(archs), ""))
         with self._transaction():
             for i, arch in enumerate(np.asarray(archs)):
-                values = {name: float(column[i]) for name, column in metrics.items()}
-                row = (_key(context, arch), context, json.dumps(arch.tolist()), json.dumps(values), seconds / len(archs))
-                self._db.execute("insert or ignore into measurements values (?, ?, ?, ?, ?)", row)
+                values = {name: float(column[i]) for name, column in metrics.items() if name != FAILURE}
+                row = (_key(context, arch), context, json.dumps(arch.tolist()), json.dumps(values), seconds / len(archs),
+                       str(failures[i]))  # fmt: skip
+                self._db.execute("insert or ignore into measurements values (?, ?, ?, ?, ?, ?)", row)
                 self._db.execute("delete from claims where key = ?", row[:1])
             self._add_evaluations(context, archs, positions, step, "measured")
 
@@ -214,13 +225,13 @@ class Archive:
     def evaluations(self, first: int = 0) -> list[Evaluation]:
         """The run's evaluations in order, from position `first` on."""
         rows = self._db.execute(
-            "select position, step, source, arch, metrics, seconds from evaluations join measurements using (key) "
+            "select position, step, source, arch, metrics, seconds, failure from evaluations join measurements using (key) "
             "where run = ? and position >= ? order by position",
             (self._run, first),
         )
         return [
-            Evaluation(position, step, source, tuple(json.loads(arch)), json.loads(metrics), seconds)
-            for position, step, source, arch, metrics, seconds in rows
+            Evaluation(position, step, source, tuple(json.loads(arch)), json.loads(metrics), seconds, failure)
+            for position, step, source, arch, metrics, seconds, failure in rows
         ]
 
     def discard_interrupted_step(self, first: int, context: str, archs: Population) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nasjax import supernets, tasks
-from nasjax.errors import ConfigError
+from nasjax.errors import FAILURE, ConfigError
 from nasjax.evaluation import measure
 from nasjax.runs.csv_io import read_architectures
 from nasjax.searches.problem import search_problem
@@ -29,6 +29,7 @@ def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[
     evaluator = problem.test() if split == "test" and problem.test is not None else problem.evaluator
     population = population if problem.repair is None else np.asarray(problem.repair(population))
     metrics = measure(evaluator, population) | problem.compute(population)
+    metrics.pop(FAILURE, None)  # Evaluators that know it have printed it.
     choices = [problem.space.decode(arch) for arch in population]
     rows = [
         [*(chosen.get(name, "") for name in problem.space.names), *(column[i].item() for column in metrics.values())]

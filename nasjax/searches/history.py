@@ -63,6 +63,14 @@ class History:
         """The objectives, minimised; a row is NaN where the evaluation failed or breaks a constraint."""
         return self.goals.feasible(self.values)
 
+    def failures(self) -> dict[str, list[int]]:
+        """The evaluations that failed, by what their evaluator said of them; the most frequent reason first."""
+        rows: dict[str, list[int]] = {}
+        for i in np.flatnonzero(self.failed).tolist():
+            if reason := self.rows[i].failure:
+                rows.setdefault(reason, []).append(i)
+        return dict(sorted(rows.items(), key=lambda item: -len(item[1])))
+
     @property
     def failed(self) -> Bool[np.ndarray, " evaluations"]:
         """Which evaluations failed."""

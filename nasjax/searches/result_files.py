@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nasjax.errors import FAILURE
 from nasjax.host import write_text
 from nasjax.pareto import hypervolumes
 from nasjax.runs.archive import Archive
@@ -55,18 +56,23 @@ def write_results(
 
 
 def _evaluations(history: History) -> Table:
-    """evaluations.csv: one row an evaluation, with the options of its genes, every metric and its standard error."""
+    """evaluations.csv: one row an evaluation, with the options of its genes, every metric and its standard error.
+
+    A column says why evaluations failed, where their evaluator did.
+    """
     metrics = history.metrics | history.predicted_latency
     errors = history.standard_errors
     space = history.problem.space
     status = np.where(history.failed, "failed", np.where(history.infeasible, "infeasible", "ok")).tolist()
     options = _options(space, history.archs)
     values = [[column[i].item() for column in (*metrics.values(), *errors.values())] for i in range(len(history.rows))]
+    reasons = [[row.failure] for row in history.rows] if history.failures() else [[]] * len(history.rows)
     rows = [
-        [row.position, row.step, status[i], row.source, *options[i], *values[i], row.seconds]
+        [row.position, row.step, status[i], row.source, *options[i], *values[i], *reasons[i], row.seconds]
         for i, row in enumerate(history.rows)
     ]
-    return ["index", "step", "status", "source", *space.names, *metrics, *errors, "seconds"], rows
+    reason = [FAILURE] if history.failures() else []
+    return ["index", "step", "status", "source", *space.names, *metrics, *errors, *reason, "seconds"], rows
 
 
 def _pareto(history: History, front: Front) -> Table:
@@ -94,6 +100,10 @@ def _counts(history: History, complete: bool) -> dict[str, Any]:
         "evaluations": len(history.rows),
         "complete": complete,
         "failed": int(history.failed.sum()),
+        "failures": [
+            {"reason": reason, "evaluations": len(rows), "first": history.problem.space.decode(history.archs[rows[0]])}
+            for reason, rows in history.failures().items()
+        ],
         "infeasible": int(history.infeasible.sum()),
         "constraints": [f"{c.name}{'>=' if c.least else '<='}{c.bound:.10g}" for c in history.goals.constraints],
         "from_archive": sum(row.source == "archive" for row in history.rows),

@@ -1,32 +1,39 @@
 """Any Python function as the super-network: it gets architectures as named choices and returns their metrics.
 
-The function runs in worker processes, so that it may use another framework, take too long, or crash.
+A function that is named runs in worker processes, so that it may use another framework, take too long, or crash.
 """
 
-import contextlib
-import multiprocessing
+import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
-from inspect import getsourcefile
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from pathlib import Path
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
-from nasjax.errors import ConfigError
-from nasjax.registry import IN_MEMORY
+from nasjax.errors import FAILURE, ConfigError
+from nasjax.function_worker import answers, source_digest
+from nasjax.registry import IN_MEMORY, object_name
 from nasjax.space import Gene, Option, SearchSpace
-from nasjax.supernets.own import import_object
 from nasjax.supernets.tabular import BOOKKEEPING
 from nasjax.types import Population
+
+WATCH = 0.5
+"""Seconds between checks whether a worker is alive: its connection may outlive it, in processes that it started."""
+
+Batch = Sequence[Mapping[str, Option]]
+"""The architectures of one call, as named choices."""
+
+Answers = list[dict[str, Any]]
+"""What `nasjax.function_worker.answers` returns for a batch."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,17 @@ class ExternalConfig:
 
     Attributes:
       evaluate: the function, as `module:function`; it gets a list of dicts (gene name to option) and returns a list of dicts
-        (metric name to number), one an architecture.
+        (metric name to number), one an architecture. In Python also the function itself, which runs in this process.
       genes: the options of each gene, by name.
       needs: genes that exist only where another gene is large enough, such as `kernel_2: depth>=2`.
       metrics: the names of the metrics that the function returns.
       batch: architectures a call.
       workers: number of processes that call the function at once.
       timeout: seconds after which a call is stopped. It has failed then, as it has when it raises or crashes, and all of its
-        architectures count as failed.
+        architectures count as failed. Importing the function may take as long, too.
     """
 
-    evaluate: str | None = None
+    evaluate: Any = None
     genes: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
@@ -63,6 +70,13 @@ class ExternalConfig:
         for name in ("batch", "workers", "timeout"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"supernet.{name} must be above 0, not {getattr(self, name)}")
+        if not callable(self.evaluate) and not isinstance(self.evaluate, str):
+            raise ConfigError(f"supernet.evaluate must be module:function or a function, not {self.evaluate!r}")
+        if callable(self.evaluate) and (self.workers, self.timeout) != (ExternalConfig.workers, ExternalConfig.timeout):
+            raise ConfigError(
+                "supernet.workers and supernet.timeout are for a function in a module, evaluate=module:function; "
+                f"{object_name(self.evaluate)} was given itself, and runs in this process"
+            )
         taken = sorted(set(self.metrics) & {*self.genes, *BOOKKEEPING})
         if taken:
             raise ConfigError(
@@ -79,18 +93,19 @@ class ExternalNet:
 
     def __init__(self, config: ExternalConfig):
         self._config = config
-        self._evaluate = config.evaluate or ""
-        function = import_object(self._evaluate, "supernet.evaluate")
         self.space = SearchSpace(tuple(_make_gene(name, options, config.needs) for name, options in config.genes.items()))
         self.metrics = config.metrics
         self.chunk = config.batch * config.workers
-        source = getsourcefile(function)
+        self._named = not callable(config.evaluate)
+        self._name = config.evaluate if self._named else object_name(config.evaluate)
+        # A worker imports the function, not this process: importing it may crash, too.
+        self._workers = [_Worker(self._name, self.metrics)] if self._named else []
         self.context: Mapping[str, Any] = {
-            "evaluate": config.evaluate,
-            "source": source and sha256(Path(source).read_bytes()).hexdigest(),
+            "evaluate": self._name,
+            "source": self._workers[0].loaded(config.timeout) if self._named else source_digest(config.evaluate),
             "genes": {gene.name: list(gene.options) for gene in self.space.genes},
         }
-        self._workers: list[_Worker] = []
+        self._said: set[str] = set()
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """The least and greatest value of every metric: unknown (NaN), so a search needs `references` to be given."""
@@ -103,87 +118,120 @@ class ExternalNet:
         """Returns the architectures unchanged: each can be measured itself."""
         return archs
 
-    def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
-        """Measures at most `batch` x `workers` architectures: every metric by name, NaN where it is missing or failed."""
+    def __call__(self, archs: Population) -> dict[str, Shaped[np.ndarray, " pop"]]:
+        """Measures at most `batch` x `workers` architectures: every metric, NaN where it is missing; as `FAILURE` why.
+
+        Each reason is printed once. Raises ConfigError where a worker process cannot import the function.
+        """
         choices = [self.space.decode(arch) for arch in np.asarray(archs)]
         size = self._config.batch
         batches = [choices[start : start + size] for start in range(0, len(choices), size)]
-        while len(self._workers) < len(batches):
-            self._workers.append(_Worker(self._evaluate))
-        for worker, batch in zip(self._workers, batches, strict=False):
-            worker.send(batch)
-        deadline = time.monotonic() + self._config.timeout
-        results = [
-            result
-            for worker, batch in zip(self._workers, batches, strict=False)
-            for result in worker.receive(len(batch), deadline)
-        ]
-        for result in results:
-            missing = [name for name in self.metrics if isinstance(result, Mapping) and result and name not in result]
-            if missing:
-                print(f"nasjax: {self._evaluate} returned {', '.join(map(str, result))}, not {missing[0]}", file=sys.stderr)
-                break
-        return {name: np.array([_metric_value(result, name) for result in results]) for name in self.metrics}
+        if self._named:
+            found = self._in_workers(batches)
+        else:
+            found = [answer for batch in batches for answer in answers(self._config.evaluate, batch, self.metrics)]
+        for chosen, answer in zip(choices, found, strict=True):
+            reason = answer.get(FAILURE, "")
+            if reason and reason not in self._said:
+                self._said.add(reason)
+                place = ", ".join(f"{name}={option}" for name, option in chosen.items())
+                print(f"nasjax: {self._name} {reason} (first at {place})", file=sys.stderr, flush=True)
+        columns = {name: np.array([answer.get(name, np.nan) for answer in found]) for name in self.metrics}
+        return columns | {FAILURE: np.array([answer.get(FAILURE, "") for answer in found], str)}
+
+    def _in_workers(self, batches: Sequence[Batch]) -> Answers:
+        """The answers to all batches, one a worker; workers that have ended are started again."""
+        alive = [worker for worker in self._workers if worker.is_alive()]
+        new = [_Worker(self._name, self.metrics) for _ in batches[len(alive) :]]
+        self._workers = workers = alive + new
+        timeout = self._config.timeout
+        try:
+            for worker in new:
+                worker.loaded(timeout)
+            for worker, batch in zip(workers, batches, strict=False):
+                worker.send(batch)
+            deadline = time.monotonic() + timeout
+            found = [worker.receive(batch, deadline, timeout) for worker, batch in zip(workers, batches, strict=False)]
+        except BaseException:  # Also for Ctrl-C: else the next call would read the answers to this one.
+            for worker in workers:
+                worker.end()
+            raise
+        return [answer for part in found for answer in part]
+
+
+class _Ended(Exception):
+    """Why a worker process has ended, or was ended."""
 
 
 class _Worker:
-    """A process that evaluates one batch of architectures after another; it is started again after a failure."""
+    """A process that imports a function and evaluates one batch of architectures after another.
 
-    def __init__(self, evaluate: str):
+    It does not import the script that this process runs, may start processes of its own, and ends when this process does.
+    """
+
+    def __init__(self, evaluate: str, metrics: Sequence[str]):
         self._evaluate = evaluate
-        self._process, self._pipe = _start(evaluate)
+        self._connection, theirs = Pipe()
+        call = f"main({theirs.fileno()}, {evaluate!r}, {tuple(map(str, metrics))!r})"
+        path = f"import sys; sys.path[:] = {list(map(str, sys.path))!r}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"{path}; from nasjax.function_worker import main; {call}"],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            process_group=0,  # So that all it started can be ended with it.
+        )
+        theirs.close()
 
-    def send(self, batch: Sequence[Mapping[str, Option]]) -> None:
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def loaded(self, timeout: float) -> str | None:
+        """Waits until the function is imported; returns the digest of its source. Raises ConfigError where that fails."""
+        try:
+            reply = self._receive(time.monotonic() + timeout, timeout)
+        except _Ended as end:
+            raise ConfigError(f"supernet.evaluate={self._evaluate}: the process that imports it {end}") from None
+        if isinstance(reply, ConfigError):
+            raise reply
+        return reply
+
+    def send(self, batch: Batch) -> None:
         """Begins the evaluation of a batch."""
-        if not self._process.is_alive():
-            self._process, self._pipe = _start(self._evaluate)
-        self._pipe.send([dict(choices) for choices in batch])
+        with suppress(OSError):  # It has ended this very moment: `receive` says why.
+            self._connection.send([dict(choices) for choices in batch])
 
-    def receive(self, size: int, deadline: float) -> list[Any]:
-        """Returns the results of a batch of that size, empty ones where it failed.
+    def receive(self, batch: Batch, deadline: float, timeout: float) -> Answers:
+        """The answers to the batch. It has failed where the process ended, or has not answered by `deadline`."""
+        try:
+            return self._receive(deadline, timeout)
+        except _Ended as end:
+            return [{FAILURE: str(end)} for _ in batch]
 
-        The process is killed if it has not returned them by `deadline` (in seconds of `time.monotonic`).
-        """
-        if wait([self._pipe], max(0.0, deadline - time.monotonic())):
-            try:
-                results = self._pipe.recv()
-                if isinstance(results, list) and len(results) == size:
-                    return results
-                reason = " ".join(str(results).split())[:200]
-                print(f"nasjax: {self._evaluate} failed ({reason})", file=sys.stderr, flush=True)
-                return [{}] * size
-            except EOFError:
-                print(f"nasjax: the process of {self._evaluate} ended", file=sys.stderr, flush=True)
+    def _receive(self, deadline: float, timeout: float) -> Any:
+        """The next reply. Raises `_Ended` where the process has ended, or was ended at `deadline` (of `time.monotonic`)."""
+        while not wait([self._connection], min(WATCH, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                self.end()
+                raise _Ended(f"took longer than supernet.timeout={timeout:g} s")
+            if not self.is_alive() and not self._connection.poll():
+                break
         else:
-            print(f"nasjax: {self._evaluate} took longer than supernet.timeout", file=sys.stderr, flush=True)
-        self._process.kill()
-        self._process.join()
-        return [{}] * size
+            with suppress(EOFError, OSError):
+                return self._connection.recv()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(WATCH)
+        self.end()
+        code = self._process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        raise _Ended(f"crashed: its process {how}")
 
-
-def _start(evaluate: str) -> tuple[SpawnProcess, Connection]:
-    """Starts a worker process; returns it and this side of its pipe."""
-    context = multiprocessing.get_context("spawn")
-    pipe, their_pipe = context.Pipe()
-    process = context.Process(target=_serve, args=(evaluate, their_pipe), daemon=True)
-    process.start()
-    their_pipe.close()
-    return process, pipe
-
-
-def _serve(evaluate: str, pipe: Connection) -> None:
-    """Runs in a worker process: evaluates batches until the parent is gone; an exception is sent as its message."""
-    # Ctrl-C reaches every process of a terminal; the parent decides what happens to this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    function = import_object(evaluate, "supernet.evaluate")
-    with contextlib.suppress(EOFError, ConnectionError):
-        while True:
-            batch = pipe.recv()
-            try:
-                results: Any = list(function(batch))
-            except Exception as error:
-                results = f"{type(error).__name__}: {error}"
-            pipe.send(results)
+    def end(self) -> None:
+        """Ends the process, and all that it started."""
+        with suppress(ProcessLookupError, PermissionError):  # The latter on macOS, for a process that has ended.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._connection.close()
 
 
 def _make_gene(name: str, options: Any, needs: Mapping[str, str]) -> Gene:
@@ -198,11 +246,3 @@ def _make_gene(name: str, options: Any, needs: Mapping[str, str]) -> Gene:
         return Gene(name, tuple(options), (parent.strip(), float(value)))
     except ValueError:
         raise ConfigError(f"supernet.needs.{name}={condition!r} is not of the form gene>=number") from None
-
-
-def _metric_value(result: Any, name: str) -> float:
-    """Returns a metric of one architecture's result, NaN where it is missing or not a number."""
-    try:
-        return float(result.get(name, np.nan))
-    except (AttributeError, TypeError, ValueError):
-        return float("nan")

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from nasjax.errors import ConfigError
+from nasjax.errors import FAILURE, ConfigError
 from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.types import Population
 
-BOOKKEEPING = ("index", "step", "status", "source", "count", "seconds")
+BOOKKEEPING = ("index", "step", "status", "source", "count", "seconds", FAILURE)
 """Columns of evaluations.csv and of imported results that are neither genes nor metrics; nor is any `<metric>_se`."""
 
 LOOKUP_CHUNK = 1024

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nasjax.errors import ConfigError, one_line
-from nasjax.supernets.own import import_object
+from nasjax.registry import import_object
 from nasjax.tasks.base import Task
 
 
