@@ -1,7 +1,9 @@
 """Several runs that share an archive: no network is measured twice, and claims of ended processes are void."""
 
 import csv
+import sqlite3
 from collections import Counter
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -57,6 +59,39 @@ def test_an_archive_of_the_first_format_is_brought_up_to_date(tmp_path):
     new = Archive(tmp_path / "old.db", "b")
     assert new.claim("c", ARCHS, 9)[0] == [2, 3, 4, 5]
     new.close()
+
+
+FORM_4 = """
+create table contexts (digest text primary key, description text not null);
+create table measurements (
+    key text primary key, context text not null, arch text not null, metrics text not null, seconds real not null);
+create table evaluations (
+    run text not null, position integer not null, step integer not null, key text not null, source text not null,
+    primary key (run, position));
+create table states (
+    run text primary key, step integer not null, told integer not null, state blob not null);
+create table fits (
+    run text not null, step integer not null, objective text not null, rows integer not null,
+    mape real, rmse real, tau real, chosen text not null default '', primary key (run, step, objective));
+create table reductions (run text primary key, options text not null);
+create table claims (key text primary key, holder text not null);
+insert into measurements values ('c:0,0', 'c', '[0, 0]', '{"acc": NaN}', 0.5);
+insert into evaluations values ('a', 0, 0, 'c:0,0', 'measured');
+pragma user_version = 4;
+"""
+
+
+def test_an_archive_without_reasons_of_failures_still_opens(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "old.db")) as base:
+        base.executescript(FORM_4)
+    for _ in range(2):
+        with closing(Archive(tmp_path / "old.db", "a")) as archive:
+            (row,) = archive.evaluations()
+            assert (row.arch, row.failure) == ((0, 0), "")
+    with closing(Archive(tmp_path / "old.db", "a")) as archive:
+        found = {"acc": np.array([np.nan]), "failure": np.array(["raised OSError: full"])}
+        archive.add_measurements("c", np.array([[0, 1]]), found, 0.0, [1])
+        assert [row.failure for row in archive.evaluations()] == ["", "raised OSError: full"]
 
 
 def networks(log):

@@ -1,11 +1,20 @@
 """Super-networks from outside the package: a class of stages, and a function, as a user would write them."""
 
 import csv
+import fcntl
 import json
+import os
+import signal
+import sqlite3
 import sys
 import textwrap
+import time
+from contextlib import closing
 from dataclasses import replace
+from decimal import Decimal
+from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -110,6 +119,14 @@ def test_a_function_measures_and_its_failures_are_nan(here):
         if (k, w) not in failed:
             assert (float(row["acc"]), float(row["ms"])) == (k + w, w)
     assert {tuple(network.values()) for network in front.networks()} == {(7, 1), (7, 4)}
+    reasons = {key: row["failure"] for key, row in rows.items() if row["failure"]}
+    assert reasons == {
+        (5, 2): "raised RuntimeError: as if",
+        (7, 2): "crashed: its process ended with exit code 3",
+        (3, 4): "returned acc, not ms",
+    }
+    with closing(sqlite3.connect("run/archive.db")) as base:
+        assert {reason for (reason,) in base.execute("select failure from measurements")} == {"", *reasons.values()}
 
 
 SLEEPING = """
@@ -174,6 +191,9 @@ def test_the_worst_value_of_an_unknown_metric_must_be_said(here):
         ({"genes": {"k": 3}}, "must be a list of options"),
         ({"evaluate": "nowhere:f"}, "there is no module 'nowhere'"),
         ({"evaluate": "json"}, "is not of the form module:name"),
+        ({"evaluate": "__main__:mine"}, "is in the script that runs: pass the function itself"),
+        ({"evaluate": 3}, "must be module:function or a function, not 3"),
+        ({"evaluate": len, "workers": 2}, "builtins:len was given itself, and runs in this process"),
     ],
 )
 def test_mistakes_in_an_external_network_are_one_line(here, changes, words):
@@ -184,11 +204,162 @@ def test_mistakes_in_an_external_network_are_one_line(here, changes, words):
     assert "\n" not in str(caught.value)
 
 
-TAKEN = """
-class Net:
-    def __init__(self, classes=2, *, rngs):
-        self.classes = int(classes)
+def of_function(function, **changes):
+    """A network of one gene that is measured by a function object."""
+    settings = {"genes": {"k": [1, 3, 5]}, "metrics": ("acc",)}
+    return supernets.create("external", evaluate=function, **(settings | changes))
+
+
+GOALS = {"objectives": ["max:acc"], "references": {"acc": 0}, "tactic": "random", "evaluations": 3}
+
+
+def test_a_function_object_is_searched_in_this_process(here, capfd):
+    def measure(archs, best=0):
+        if archs[0]["k"] == 3:
+            raise KeyError("no such\nwidth")
+        return [{"acc": best or arch["k"]} for arch in archs]
+
+    assert nasjax.search(of_function(measure), **GOALS, run="run").metrics["acc"].tolist() == [5]
+    assert nasjax.search(of_function(partial(measure, best=7)), **GOALS).metrics["acc"].tolist() == [7, 7]
+    assert nasjax.search(of_function(lambda archs: [{"acc": 9}]), **GOALS).metrics["acc"].tolist() == [9, 9, 9]
+    name = f"{__name__}:test_a_function_object_is_searched_in_this_process.<locals>.measure"
+    assert f"nasjax: {name} raised KeyError: 'no such\\nwidth' (first at k=3)" in capfd.readouterr().err
+    assert f"evaluate: {name}" in (here / "run/config.yaml").read_text()
+    # The same file, the same function: the run is known again.
+    assert nasjax.search(of_function(measure), **GOALS, run="run").metrics["acc"].tolist() == [5]
+
+
+def test_a_function_whose_text_is_not_known_is_never_taken_for_another():
+    made = {}
+    exec("def typed(archs):\n    return [{'acc': 1}]", made)
+    assert dict(of_function(made["typed"]).context) != dict(of_function(made["typed"]).context)
+
+
+@pytest.mark.parametrize("value", [np.float32(2.5), np.array(2.5), Decimal("2.5"), jnp.asarray(2.5)])
+def test_numbers_of_any_library_are_metrics(value):
+    assert of_function(lambda archs: [{"acc": value}])(np.array([[0]]))["acc"].tolist() == [2.5]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ([{"acc": "68%"}], "returned acc='68%', not a finite number"),
+        ([{"acc": np.array([1.0, 2.0])}], "returned acc=array([1., 2.]), not a finite number"),
+        ([{"acc": (68.0, 0.1)}], "returned acc=(68.0, 0.1), not a finite number"),
+        ([{"acc": None}], "returned acc=None, not a finite number"),
+        ([{"acc": float("inf")}], "returned acc=inf, not a finite number"),
+        ([{"acc": 1j}], "returned acc=1j, not a finite number"),
+        ([{"accuracy": 1.0}], "returned accuracy, not acc"),
+        ([{}], "returned no metric, not acc"),
+        ([68.0], "returned 68.0, not a dict of metrics"),
+        ({"acc": 1.0}, "returned {'acc': 1.0}, not a list with one dict of metrics for each of 1 architectures"),
+        ([{"acc": 1.0}] * 2, "not a list with one dict of metrics for each of 1 architectures"),
+        (68.0, "returned 68.0, not a list with one dict of metrics for each of 1 architectures"),
+    ],
+)
+def test_an_answer_that_is_no_number_is_shown_with_what_is_expected(capsys, answer, words):
+    net = of_function(lambda archs: answer)
+    assert not np.isfinite(net(np.array([[1]]))["acc"]).any() and words in net(np.array([[1]]))["failure"][0]
+    assert capsys.readouterr().err.count(f"{words} (first at k=3)") == 1
+
+
+WORKERS = """
+import multiprocessing, os, signal
+from concurrent.futures import ProcessPoolExecutor
+
+def double(k):
+    return 2 * k
+
+def pooled(archs):
+    with multiprocessing.Pool(1) as pool, ProcessPoolExecutor(1) as other:
+        return [{"acc": a + b} for a, b in zip(pool.map(double, [5]), other.map(double, [archs[0]["k"]]))]
+
+def crashing(archs):
+    if archs[0]["k"] == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return [{"acc": archs[0]["k"]}]
 """
+
+
+def test_a_script_without_a_main_guard_searches_and_its_function_may_open_process_pools(here, monkeypatch):
+    (here / "workers.py").write_text(WORKERS)
+    (here / "script.py").write_text("open('imported', 'w')\n")
+    script = sys.modules["__main__"]
+    monkeypatch.setattr(script, "__spec__", None)
+    monkeypatch.setattr(script, "__file__", str(here / "script.py"))
+    assert of_function("workers:pooled")(np.array([[2]]))["acc"].tolist() == [20]
+    assert not (here / "imported").exists()
+
+
+def test_a_crash_is_a_failed_evaluation_and_the_search_goes_on(here, capfd):
+    (here / "workers.py").write_text(WORKERS)
+    settings = ["supernet=external", "supernet.evaluate=workers:crashing", "supernet.genes.k=[1,3,5]"]
+    goals = ["supernet.metrics=[acc]", "objectives=[max:acc]", "references.acc=0", "tactic=random", "evaluations=3"]
+    assert main(["search", *settings, *goals, "run=run"]) == 0
+    said = capfd.readouterr()
+    reason = "crashed: its process was killed by SIGSEGV (first at k=3)"
+    assert said.err.count(f"nasjax: workers:crashing {reason}") == 1
+    assert f"1 evaluation failed: the function {reason}." in said.out
+    with open("run/evaluations.csv") as file:
+        assert {row["k"]: row["acc"] for row in csv.DictReader(file)} == {"1": "1.0", "3": "nan", "5": "5.0"}
+    # The table of a run with failures is read as a table: the reasons are no metric.
+    again = ["search", "supernet=tabular", "supernet.table=run/evaluations.csv", "supernet.genes=[k]"]
+    assert main([*again, "objectives=[max:acc]", "tactic=random", "evaluations=2", "run=again"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import os; os._exit(3)", "the process that imports it crashed: its process ended with exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", "the process that imports it crashed: its process was killed by SIGKILL"),
+        ("evaluate = 68", "supernet.evaluate=dying:evaluate is 68, not a function"),
+        ("raise OSError(104, 'Connection reset by peer')", "importing 'dying' failed (ConnectionResetError"),
+    ],
+)
+def test_a_function_that_cannot_be_loaded_is_one_line_and_no_run_folder(here, capfd, text, words):
+    (here / "dying.py").write_text(text)
+    settings = ["supernet=external", "supernet.evaluate=dying:evaluate", "supernet.genes.k=[3,5]", "supernet.metrics=[acc]"]
+    assert main(["search", *settings, "objectives=[max:acc]", "references.acc=0", "run=run"]) == 2
+    error = capfd.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (here / "run").exists()
+
+
+ENDLESS = """
+import fcntl, subprocess, time
+
+def evaluate(archs):
+    held = open("held", "w")
+    fcntl.flock(held, fcntl.LOCK_EX)  # Released when this process and the one that it starts have both ended.
+    subprocess.Popen(["sleep", "1000"], pass_fds=[held.fileno()])
+    open("started", "w").close()
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")
+def test_a_worker_of_a_killed_search_ends_with_it_and_all_that_it_started(here):
+    (here / "endless.py").write_text(ENDLESS)
+    search = os.fork()
+    if not search:
+        try:
+            of_function("endless:evaluate")(np.array([[0]]))
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + 60
+    while not (here / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(search, signal.SIGKILL)
+    os.waitpid(search, 0)
+    with open("held") as held:
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
 
 def test_arguments_that_a_class_does_not_take_are_one_line(here, capsys):

@@ -72,6 +72,8 @@ class ExternalConfig:
                 raise ConfigError(f"supernet.{name} must be above 0, not {getattr(self, name)}")
         if not callable(self.evaluate) and not isinstance(self.evaluate, str):
             raise ConfigError(f"supernet.evaluate must be module:function or a function, not {self.evaluate!r}")
+        if str(self.evaluate).startswith("__main__:"):
+            raise ConfigError(f"supernet.evaluate={self.evaluate} is in the script that runs: pass the function itself")
         if callable(self.evaluate) and (self.workers, self.timeout) != (ExternalConfig.workers, ExternalConfig.timeout):
             raise ConfigError(
                 "supernet.workers and supernet.timeout are for a function in a module, evaluate=module:function; "
