@@ -8,6 +8,7 @@ from nasjax.cli.compose import configuration
 from nasjax.cli.console import prepare_jax
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
+from nasjax.host import new_place
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings, write_table
 from nasjax.searches.evaluate import evaluate_table
@@ -26,9 +27,10 @@ def evaluate(arguments: Arguments) -> int:
         config = configuration("evaluate", settings)
     if archs is None:
         raise ConfigError("nasjax evaluate needs archs=FILE.csv, with a column for each gene, or run=FOLDER")
+    name = options.get("out", "evaluated.csv")
+    out = new_place(f"out={name}", name)  # Refused before anything is measured.
     prepare_jax()
     header, rows = evaluate_table(config, Path(archs), options.get("split", "validation"))
-    out = Path(options.get("out", "evaluated.csv"))
     write_table(out, header, rows)
     shown = [i for i, name in enumerate(header) if isinstance(rows[0][i], float) and not name.endswith("_se")]
     table = [[str(number), *(f"{row[i]:.5g}" for i in shown)] for number, row in enumerate(rows)]

@@ -24,6 +24,7 @@ from nasjax.deploy.from_run import (
 )
 from nasjax.errors import ConfigError
 from nasjax.export import kind
+from nasjax.host import new_place
 from nasjax.report.formatting import format_number
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings
@@ -106,10 +107,9 @@ def _new_folders(options: Mapping[str, str], networks: Sequence[Candidate]) -> l
     one_folder = "out" in options and "archs" not in options and options.get("select") != "all"
     folders = [out] if one_folder else [out / str(network.index) for network in networks]
     for folder in folders:
-        if folder.exists() and "out" in options:
-            raise ConfigError(f"out={out}: {folder} exists already; name another folder, or remove it")
-        if folder.exists():
+        if "out" not in options and folder.exists():
             raise ConfigError(f"{folder} exists already, extracted before: say out=FOLDER, or remove it")
+        new_place(f"out={out}: {folder}" if folder != out else f"out={out}", folder, "folder")
     return folders
 
 
@@ -176,8 +176,8 @@ def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str]
     if record.is_file() and not any(word.startswith("task") for word in arguments.settings):
         config["task"] = json.loads(record.read_text())["settings"]["task"]
     out = Path(arguments.options.get("out", folder))
-    if out != folder and out.exists():
-        raise ConfigError(f"out={out} exists already; name another folder, or remove it")
+    if out != folder:
+        new_place(f"out={out}", out, "folder")
     prepare_jax()
     network, metrics = load_subnet(folder, config)
     if out == folder:

@@ -217,13 +217,3 @@ def whole_number(options: Mapping[str, str], key: str, least: int, meaning: str)
     if not options[key].isdecimal() or int(options[key]) < least:
         raise ConfigError(f"{key}={options[key]} is not {meaning}")
     return int(options[key])
-
-
-def new_file(path: str | Path) -> Path:
-    """The file that `out=` names. Raises ConfigError where it exists, or its folder does not."""
-    out = Path(path)
-    if out.exists():
-        raise ConfigError(f"out={out} exists already; name another file, or remove it")
-    if not out.parent.is_dir():
-        raise ConfigError(f"out={out}: there is no folder {out.parent}")
-    return out

@@ -17,6 +17,7 @@ from nasjax.deploy.subnet import Extracted, extract_subnet, network_outputs, val
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, PopulationEvaluator
 from nasjax.export import kind
+from nasjax.host import new_place, regular_file
 from nasjax.objectives import parse_constraint
 from nasjax.pareto import knee
 from nasjax.registry import settings
@@ -112,8 +113,7 @@ def _selected(run: Run, select: str) -> list[Network]:
 def _architectures(run: Path) -> dict[int, tuple[int, ...]]:
     """The architectures of a run's evaluations, by index."""
     place = Path(read_settings(run)["archive"] or run / "archive.db")
-    if not place.is_file():
-        raise ConfigError(f"run={run} has its measurements in {place}, which does not exist")
+    regular_file(f"run={run}: its archive {place}", place)
     store = Archive(place, json.loads((run / "run.json").read_text())["id"])
     try:
         return {row.position: row.arch for row in store.evaluations()}
@@ -177,8 +177,7 @@ def extract_and_write(
     each network. Raises ConfigError for a folder that exists, and for an export that is impossible.
     """
     for target in folders:
-        if target.exists():
-            raise ConfigError(f"out={target} exists already; name another folder, or remove it")
+        new_place(f"out={target}", target, "folder")
     for suffix in exports:
         kind(suffix)
     parent = next(place for place in folders[0].absolute().parents if place.exists())
@@ -263,8 +262,7 @@ def add_exports(extracted: Extracted, folder: Path, suffixes: Sequence[str], bat
     """
     files = [folder / f"{kind(suffix).stem}{suffix}" for suffix in suffixes]
     for file in files:
-        if file.exists():
-            raise ConfigError(f"{file} exists already; name another folder, out=FOLDER, or remove it")
+        new_place(str(file), file)
     written = []
     try:
         for file in files:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from nasjax.errors import ConfigError
+from nasjax.host import regular_file
 from nasjax.space import SearchSpace
 
 
@@ -18,8 +19,7 @@ def read_architectures(
     `setting` is the setting that the path comes from, for messages. Raises ConfigError for a missing or malformed file, a
     missing gene or an unknown option.
     """
-    if not path.is_file():
-        raise ConfigError(f"{setting}={path} is not a file")
+    regular_file(f"{setting}={path}", path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))

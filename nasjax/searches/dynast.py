@@ -11,6 +11,7 @@ import numpy as np
 
 from nasjax.errors import ConfigError
 from nasjax.hardware.costs import cost_tables
+from nasjax.host import regular_file
 from nasjax.space import Option
 from nasjax.supernets import SuperNet
 from nasjax.supernets.ofa.lists import from_ofa
@@ -87,8 +88,7 @@ def import_results(files: Sequence[Path], net: SuperNet | None = None) -> Import
 
 def _read_rows(file: Path, remarks: list[str]) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
     """Each row's place for error messages, its architecture's lists, and its metrics; adds to `remarks`."""
-    if not file.is_file():
-        raise ConfigError(f"{file} is not a file")
+    regular_file(str(file), file)
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             table = list(csv.DictReader(text))

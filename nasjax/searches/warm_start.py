@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nasjax.errors import ConfigError
+from nasjax.host import regular_file
 from nasjax.objectives import Goals
 from nasjax.pareto import violations
 from nasjax.searches.dynast import ARCHITECTURE, import_results
@@ -50,12 +51,15 @@ def _read(place: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None)
     if not place.exists():
         raise ConfigError(f"warm_start={place}: there is no such file or folder")
     if place.is_dir():
-        table = place / "evaluations.csv"
+        table, front = place / "evaluations.csv", place / "pareto.csv"
         if not table.is_file():
             raise ConfigError(f"warm_start={place} is not a finished run: it has no evaluations.csv")
+        regular_file(f"warm_start={front}", front)
         rows = _read_table(table, space, net)
-        return rows, [bytes(arch) for arch, _ in _read_table(place / "pareto.csv", space, net)]
-    if place.open("rb").read(15) == b"SQLite format 3":
+        return rows, [bytes(arch) for arch, _ in _read_table(front, space, net)]
+    with regular_file(f"warm_start={place}", place).open("rb") as file:
+        is_archive = file.read(15) == b"SQLite format 3"
+    if is_archive:
         return _read_archive(place, space), []
     return _read_table(place, space, net), []
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nasjax.errors import ConfigError
+from nasjax.host import regular_file
 from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.types import Population
@@ -135,8 +136,7 @@ def _read_table(
     path: Path, genes: tuple[str, ...]
 ) -> tuple[dict[str, Column], tuple[str, ...], Float[np.ndarray, "rows metrics"], Int[np.ndarray, " rows"]]:
     """Returns gene columns, names and values of metrics, and the line that each row ends on, without failed rows."""
-    if not path.is_file():
-        raise ConfigError(f"supernet.table={path} is not a file")
+    regular_file(f"supernet.table={path}", path)
     parts: list[tuple[list[np.ndarray], np.ndarray, np.ndarray]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

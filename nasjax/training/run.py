@@ -11,7 +11,7 @@ import jax
 from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, EvaluatorConfig, measure
-from nasjax.host import write_text
+from nasjax.host import new_place, write_text
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed, plain_data
 from nasjax.supernets import SuperNet
@@ -30,8 +30,7 @@ def train_run(
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
     folder for `nasjax.load`. Raises ConfigError, without writing anything, if the folder exists or settings are invalid.
     """
-    if path.exists():
-        raise ConfigError(f"run={path} exists already; name another folder, or remove it")
+    new_place(f"run={path}", path, "folder")
     check_seed(config["seed"])
     net = _network(config)
     task = tasks.create(**config["task"])
