@@ -14,6 +14,7 @@ FLOORS = {
     "space": 1,
     "host": 1,
     "pareto": 1,
+    "csv_reader": 2,
     "objectives": 2,
     "outline": 2,
     "runs": 3,
@@ -39,7 +40,7 @@ NETWORKS = {"supernets", "tasks", "export", "evaluation", "training", "hardware"
 """Two columns that do not import each other; hardware may use predictors."""
 
 HYDRA = {"cli"}
-DISK = {"host", "runs", "supernets", "tasks", "export", "training", "hardware", "deploy", "searches", "report", "cli"}
+DISK = {"host", "csv_reader", "runs", "searches", "report", "cli"} | NETWORKS - {"evaluation"}
 """Who may import Hydra, and who may touch the disk."""
 
 LONGEST = 400
