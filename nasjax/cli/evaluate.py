@@ -11,6 +11,7 @@ from nasjax.errors import ConfigError
 from nasjax.host import new_place
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings, write_table
+from nasjax.runs.inputs import override_inputs
 from nasjax.searches.evaluate import evaluate_table
 
 
@@ -19,10 +20,9 @@ def evaluate(arguments: Arguments) -> int:
     options, settings = arguments.options, arguments.settings
     archs = options.get("archs")
     if "run" in options:
-        if settings:
-            raise ConfigError(f"run={options['run']} says what is evaluated: {settings[0]} cannot be given with it")
-        config = read_settings(Path(options["run"]))
-        archs = archs or str(Path(options["run"]) / "pareto.csv")
+        run = Path(options["run"])
+        config = override_inputs(run, read_settings(run), settings)
+        archs = archs or str(run / "pareto.csv")
     else:
         config = configuration("evaluate", settings)
     if archs is None:

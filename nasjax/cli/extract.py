@@ -28,6 +28,7 @@ from nasjax.host import new_place
 from nasjax.report.formatting import format_number
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings
+from nasjax.runs.inputs import override_inputs
 from nasjax.supernets import SuperNet
 
 
@@ -63,8 +64,6 @@ def _check_options(options: Mapping[str, str], settings: Sequence[str]) -> None:
         raise ConfigError(f"run={run} is a network, not a search: say subnet={run}")
     if len(selections) > 1:
         raise ConfigError(f"{selections[0]}= and {selections[1]}= both say which network: leave one out")
-    if run and settings:
-        raise ConfigError(f"run={run} has all settings: leave {settings[0]} out")
     if not run and not given:
         raise ConfigError("nasjax extract takes run=FOLDER, or settings and arch=GENE=OPTION,… or archs=FILE.csv")
     if given and "out" not in options:
@@ -77,8 +76,12 @@ def _extract_networks(arguments: Arguments, index: int | None, exports: Sequence
     options = arguments.options
     run = Path(options["run"]) if options.get("run") else None
     given = "arch" in options or "archs" in options
-    networks = [] if given or run is None else select_networks(run, options.get("select"), index)
-    config = configuration("extract", arguments.settings) if run is None else read_settings(run)
+    if run is None:
+        config = configuration("extract", arguments.settings)
+    else:
+        moved = [f"archive={options['archive']}"] if "archive" in options else []
+        config = override_inputs(run, read_settings(run), [*moved, *arguments.settings])
+    networks = [] if given or run is None else select_networks(run, options.get("select"), index, config.get("archive"))
     folders = _new_folders(options, networks)
     prepare_jax()
     restored = restore(config, run)

@@ -128,6 +128,7 @@ COMMANDS: Mapping[str, Command] = {
                 CommandOption("out", "FOLDER", "where to write; by default subnets/INDEX in the folder of the search"),
                 CommandOption("export", "FORMATS", "further files to write: some of stablehlo,onnx,pth,safetensors"),
                 CommandOption("batch", "NUMBER", "the fixed batch size of StableHLO and ONNX files; by default any"),
+                CommandOption("archive", "FILE", "where the archive of the search is, if it is its own no more"),
                 CommandOption("subnet", "FOLDER", "a network that was extracted before, or trained on, to export"),
             ),
             words_required=True,

@@ -64,8 +64,10 @@ class WrittenSubnet:
     size: int
 
 
-def select_networks(run: Path, select: str | None = None, network: int | None = None) -> list[Candidate]:
-    """Networks of a finished run, by index (`network`) or by `select`.
+def select_networks(
+    run: Path, select: str | None = None, network: int | None = None, archive: str | None = None
+) -> list[Candidate]:
+    """Networks of a finished run, by index (`network`) or by `select`; `archive`: where its archive is now.
 
     `select`: `all` networks of the front, its `knee`, or constraints separated by commas, for the network that is best in
     the first objective within them (None: without constraints). Raises ConfigError for invalid settings.
@@ -80,7 +82,7 @@ def select_networks(run: Path, select: str | None = None, network: int | None = 
     if not chosen:
         last = len(finished.evaluations) - 1
         raise ConfigError(f"network={network} is not in run={run}, which has evaluations 0 to {last}")
-    archs = _architectures(run)
+    archs = _architectures(run, Path(archive or read_settings(run).get("archive") or run / "archive.db"))
     return [Candidate(row.index, archs[row.index], row.metrics) for row in chosen]
 
 
@@ -110,10 +112,9 @@ def _selected(run: Run, select: str) -> list[Network]:
     return [best]
 
 
-def _architectures(run: Path) -> dict[int, tuple[int, ...]]:
-    """The architectures of a run's evaluations, by index."""
-    place = Path(read_settings(run)["archive"] or run / "archive.db")
-    regular_file(f"run={run}: its archive {place}", place)
+def _architectures(run: Path, place: Path) -> dict[int, tuple[int, ...]]:
+    """The architectures of a run's evaluations, by index, from its archive."""
+    regular_file(f"run={run}: its archive (archive={place})", place)
     store = Archive(place, json.loads((run / "run.json").read_text())["id"])
     try:
         return {row.position: row.arch for row in store.evaluations()}

@@ -14,6 +14,7 @@ from nasjax.evaluation import EVALUATORS, EvaluatorConfig, measure
 from nasjax.host import new_place, write_text
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed, plain_data
+from nasjax.runs.inputs import absolute_inputs
 from nasjax.supernets import SuperNet
 from nasjax.supernets.folders import load, save_network
 from nasjax.tasks import Task
@@ -47,7 +48,8 @@ def train_run(
         ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
     scores = {name: _scores(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
     record = {"command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
-              "metric": task.objectives[0].name, "scores": scores, "settings": plain_data(dict(config))}  # fmt: skip
+              "metric": task.objectives[0].name, "scores": scores,
+              "settings": plain_data(absolute_inputs(config))}  # fmt: skip
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     if config["subnet"] is None:
