@@ -1,7 +1,19 @@
-"""The host machine: its processors, memory and cache folder; and atomic file writes."""
+"""The host machine: its processors, memory and cache folder; files that may be read, and atomic writes."""
 
 import os
+import stat
 from pathlib import Path
+
+from nasjax.errors import ConfigError
+
+KINDS_OF_FILE = {
+    stat.S_IFDIR: "it is a folder",
+    stat.S_IFIFO: "it is a pipe",
+    stat.S_IFCHR: "it is a device",
+    stat.S_IFBLK: "it is a device",
+    stat.S_IFSOCK: "it is a socket",
+}
+"""What a path may be that is no regular file, for messages."""
 
 
 def processors() -> int:
@@ -27,6 +39,39 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nasjax"
 
 
+def regular_file(said: str, path: str | Path) -> Path:
+    """Returns the path of a regular file (or a link to one), which can be read to its end: no folder, pipe or device.
+
+    Raises ConfigError, which begins with `said` (the setting and its value), for anything else.
+    """
+    file = Path(path)
+    try:
+        mode = file.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte.
+        missing = not isinstance(error, PermissionError)
+        raise ConfigError(f"{said} is not a file: {'it does not exist' if missing else 'it may not be read'}") from None
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f"{said} is not a file: {KINDS_OF_FILE.get(stat.S_IFMT(mode), 'it is something else')}")
+    return file
+
+
+def new_place(said: str, path: str | Path, kind: str = "file") -> Path:
+    """Returns a path that is still free: nasjax never writes over what a person has, be it a file, a folder or a device.
+
+    Raises ConfigError, which begins with `said`, where it exists, or its folder does not. Folders above a new folder
+    (`kind`) need not exist, but must be folders where they do.
+    """
+    place = Path(path)
+    if os.path.lexists(place):
+        raise ConfigError(f"{said} exists already; name another {kind}, or remove it")
+    above = place.parent
+    while kind == "folder" and not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        raise ConfigError(f"{said}: there is no folder {above}")
+    return place
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file (UTF-8) atomically: it appears complete, or not at all. Raises OSError with the file's name."""
     replace_file(path, text.encode())
@@ -48,13 +93,19 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Returns the lines of a text file; none if it does not exist."""
+    """Returns the lines of a text file; none if it does not exist. Raises ConfigError for a pipe or device."""
     file = Path(path)
-    return file.read_text(errors="replace").splitlines() if file.is_file() else []
+    return regular_file(str(file), file).read_text(errors="replace").splitlines() if file.exists() else []
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Appends a line to a text file, which is created if missing. Raises OSError if it cannot be written."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("a") as file:
-        file.write(line + "\n")
+    """Appends a line to a text file, which is created if missing.
+
+    Raises OSError if it cannot be written, ConfigError if it is no regular file.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        regular_file(str(file), file)
+    with file.open("a") as opened:
+        opened.write(line + "\n")

@@ -54,7 +54,7 @@ def test_repeats_become_their_mean_and_count_whatever_the_entries_of_switched_of
 
 def test_contradictory_exact_costs_are_refused(tmp_path, mbv3):
     file = write(tmp_path / "a.csv", [row(SMALLEST, 70.0, macs=100), row(SMALLEST, 70.0, macs=101)])
-    with pytest.raises(ValueError, match=r"row 1 and .*row 2 are one network, but its macs are 100 and 101"):
+    with pytest.raises(ValueError, match=r"line 2 and .*line 3 are one network, but its macs are 100 and 101"):
         import_results([file], mbv3)
 
 
@@ -81,11 +81,23 @@ def test_layers_beyond_the_depth_do_not_exist_and_shifted_columns_are_corrected(
     [
         ([row(SMALLEST, 70)], ["Network", *HEADER[1:]], "is not a result table of DyNAS-T: it has no rows with a column"),
         ([], HEADER, "is not a result table of DyNAS-T"),
-        ([row("__import__('os').getcwd()", 70)], HEADER, "row 1: its architecture or one of its numbers cannot be read"),
-        ([row(SMALLEST, 70), row(SMALLEST, "good")], HEADER, "row 2: its architecture or one of its numbers"),
-        ([row([1, 2], 70)], HEADER, "row 1: its architecture is not a dict of lists"),
-        ([row({**SMALLEST, "ks": [4] * 20}, 70)], HEADER, "row 1: list 'ks' cannot hold 4; allowed: 3, 5, 7"),
-        ([row({**SMALLEST, "e": [3] * 19}, 70)], HEADER, "row 1: list 'e' has 19 entries, 20 are needed"),
+        (
+            [row("__import__('os').getcwd()", 70)],
+            HEADER,
+            r"line 2: column 'Sub-network' holds .*getcwd.*, which is not an architecture",
+        ),
+        ([row("[" * 100_000, 70)], HEADER, "line 2: column 'Sub-network' holds .*, which is not an architecture"),
+        ([row({"ks": [[3]]}, 70)], HEADER, "line 2: column 'Sub-network' holds .*, which is not a dict of lists"),
+        ([row({"ks": []}, 70)], HEADER, "line 2: column 'Sub-network' holds .*, which is not a dict of lists"),
+        (
+            [row(SMALLEST, 70), row(SMALLEST, "good")],
+            HEADER,
+            r"line 3: column 'Top-1 .*' holds 'good', which is not a finite",
+        ),
+        ([row(SMALLEST, 70, macs="inf")], HEADER, "line 2: column 'MACs' holds 'inf', which is not a finite"),
+        ([row([1, 2], 70)], HEADER, "line 2: .*, which is not a dict of lists"),
+        ([row({**SMALLEST, "ks": [4] * 20}, 70)], HEADER, "line 2: list 'ks' cannot hold 4; allowed: 3, 5, 7"),
+        ([row({**SMALLEST, "e": [3] * 19}, 70)], HEADER, "line 2: list 'e' has 19 entries, 20 are needed"),
         ([[str(SMALLEST), "now"]], HEADER[:2], "has no metric; known columns are Model Parameters"),
     ],
 )
@@ -122,7 +134,7 @@ def test_the_command_writes_a_table_that_can_be_searched(tmp_path, monkeypatch, 
     for wrong, line in (
         (["results.csv", "supernet=digits", "out=t.csv"], "out=t.csv exists already"),
         (["supernet=digits"], "needs at least one result table"),
-        (["results.csv", f"supernet={MBV3}", "out=u.csv"], "row 1: list 'ks' has 6 entries"),
+        (["results.csv", f"supernet={MBV3}", "out=u.csv"], "line 2: list 'ks' has 6 entries"),
         (["results.csv", "supernet=tabular", "out=u.csv"], "supernet=tabular is not one of Once-for-All's"),
         (["nothing.csv"], "nothing.csv is not a file"),
     ):

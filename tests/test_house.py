@@ -15,6 +15,7 @@ FLOORS = {
     "host": 1,
     "pareto": 1,
     "function_worker": 2,
+    "csv_reader": 2,
     "objectives": 2,
     "outline": 2,
     "runs": 3,
@@ -40,8 +41,7 @@ NETWORKS = {"supernets", "tasks", "export", "evaluation", "training", "hardware"
 """Two columns that do not import each other; hardware may use predictors."""
 
 HYDRA = {"cli"}
-DISK = {"host", "function_worker", "runs", "supernets", "tasks", "export", "training", "hardware", "deploy", "searches",
-        "report", "cli"}  # fmt: skip
+DISK = {"host", "csv_reader", "function_worker", "runs", "searches", "report", "cli"} | NETWORKS - {"evaluation"}
 """Who may import Hydra, and who may touch the disk."""
 
 LONGEST = 400

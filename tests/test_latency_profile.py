@@ -352,11 +352,11 @@ def test_invalid_hardware_settings_are_refused_in_one_line(small_net, tiny_task,
     with pytest.raises(ValueError, match="line 2: ms='fast' is not a latency"):
         profile(small_net, Csv(file=str(table), column="ms"))
     table.write_text(table.read_text().removesuffix(",fast\n"))  # Truncated.
-    with pytest.raises(ValueError, match="line 2: ms='' is not a latency"):
+    with pytest.raises(ValueError, match=r"line 2 has \d+ cells where the header has"):
         profile(small_net, Csv(file=str(table), column="ms"))
     for content in ("a" * 200_000 + ",ms\n1,2\n", "\ufeffms\n"):
         table.write_bytes(content.encode("utf-16"))
-        with pytest.raises(ValueError, match=r"hardware\.file=.*t\.csv is not a CSV in UTF-8"):
+        with pytest.raises(ValueError, match=r"hardware\.file=.*t\.csv (cannot be read as CSV|has no rows)"):
             profile(small_net, Csv(file=str(table)))
 
 

@@ -6,7 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
+import nasjax
 from nasjax import supernets
+from nasjax.errors import ConfigError
 
 
 def write(path, header, rows):
@@ -63,7 +65,6 @@ ROWS = [[1, 1, 5], [2, 1, 6]]
     [
         (HEADER, ROWS, "ax", "has no column 'x'; it has a, b, acc"),
         (HEADER, [[1, 1, 5], [2, 1, "high"]], "ab", "line 3: column 'acc' holds 'high', which is not a number"),
-        (HEADER, [[1, 1, 5], [2, 1, ""]], "ab", "line 3: column 'acc' holds '', which is not a number"),
         (HEADER, [[1, 1, 5], [2, 2, 6], [1, 1, 7]], "ab", "lines 2 and 4 are the same network"),
         (HEADER, [], "ab", "has no rows"),
         (HEADER, [[1, 1, 5], [2, 1]], "ab", "line 3 has 2 cells where the header has 3"),
@@ -91,6 +92,74 @@ def test_lines_are_counted_as_an_editor_does(tmp_path):
     (tmp_path / "t.csv").write_text('a,acc\n1,5\n\n"2\n",6\n3,high\n')
     with pytest.raises(ValueError, match="line 6: column 'acc' holds 'high'"):
         tabular(str(tmp_path / "t.csv"), "a")
+
+
+def search(path, genes, *objectives, **arguments):
+    """The metrics of every architecture of a table, measured by a search that ends."""
+    return nasjax.search(tabular(path, *genes), objectives=objectives, tactic="random", evaluations=64, **arguments).metrics
+
+
+def test_columns_that_are_no_numbers_are_left_out_unless_they_are_asked_for(tmp_path, capsys):
+    header = ["", "a", "b", "date", "arch", "acc", "mixed", "Unnamed: 7"]
+    rows = [[i, i % 2, i // 2, "2024-01-01", f"|nor_conv~{i}|", 90 + i, "7" if i else "n/a", i] for i in range(4)]
+    table = write(tmp_path / "t.csv", header, rows)
+    net = tabular(table, "a", "b")
+    assert net.metrics == ("acc",)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "left out what is no metric: date, arch, mixed" in error
+    assert sorted(search(table, "ab", "max:acc")["acc"]) == [93.0]
+    for goals in ({"objectives": ["max:acc", "min:mixed"]}, {"objectives": ["max:acc"], "constraints": ["mixed<=2"]}):
+        with pytest.raises(ConfigError, match="line 2: column 'mixed' holds 'n/a', which is not a number"):
+            nasjax.search(net, tactic="random", evaluations=4, **goals)
+
+
+def test_metrics_about_which_equal_rows_disagree_are_left_out_unless_they_are_asked_for(tmp_path):
+    net = tabular(write(tmp_path / "t.csv", ["a", "acc", "row"], [[1, 5, 0], [2, 6, 1], [1, 5, 2]]), "a")
+    assert net.metrics == ("acc",)
+    with pytest.raises(ConfigError, match=r"lines 2 and 4 are the same network .* but disagree about 'row'"):
+        nasjax.search(net, objectives=["max:row"], tactic="random", evaluations=2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_encodings_separators_and_decimal_commas_are_recognised(tmp_path, encoding, separator):
+    lines = ["größe|acc, top|ms", "0.5|71.25|1e3", "1.5|72.5|20.75"]
+    text = "\n".join('"' + line.replace("|", f'"{separator}"') + '"' for line in lines)
+    (tmp_path / "t.csv").write_text(text.replace(".", "," if separator == ";" else "."), encoding=encoding)
+    net = tabular(str(tmp_path / "t.csv"), "größe")
+    assert net.metrics == ("acc, top", "ms") and net.space.genes[0].options == (0.5, 1.5)
+    assert net.values.tolist() == [[71.25, 1000], [72.5, 20.75]]
+
+
+def test_decimal_commas_beside_decimal_points_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("k;acc;macs\n3;71,5;1.234\n5;72,5;2.345\n")
+    with pytest.raises(ConfigError, match=r"decimal commas \(column 'acc'\) and decimal points \(column 'macs'\)"):
+        tabular(str(tmp_path / "t.csv"), "k")
+
+
+def test_cells_as_pandas_writes_them_again_are_the_same_table(tmp_path):
+    rows = [[1, 3, "", 50, 1], [2, 3, 3, "", 2], [2, 3, 5, 53, ""], [2, 5, 3, 54, 4]]
+    net = tabular(write(tmp_path / "t.csv", ["depth", "k1", "k2", "acc", "ms"], rows), "depth", "k1", "k2")
+    again = [[i, *(cell if cell == "" else f"{cell}.0" for cell in row)] for i, row in enumerate(rows)]
+    other = tabular(write(tmp_path / "u.csv", ["", "depth", "k1", "k2", "acc", "ms"], again), "depth", "k1", "k2")
+    assert other.space == net.space and other.space.genes[2].options == (3, 5)
+    np.testing.assert_array_equal(other.archs, net.archs)
+    np.testing.assert_array_equal(other.values, net.values)
+    assert np.isnan(net(net.space.encode({"depth": 2, "k1": 3, "k2": 3})[None])["acc"]).all()
+
+
+def test_a_table_of_a_hundred_thousand_columns_is_refused_and_one_of_a_thousand_is_read(tmp_path):
+    names = [f"m{i}" for i in range(100_000)]
+    with pytest.raises(ConfigError, match=r"t\.csv has 100001 columns, 5000 at most are read"):
+        tabular(write(tmp_path / "t.csv", ["k", *names], [[3, *names]]), "k")
+    assert tabular(write(tmp_path / "t.csv", ["k", *names[:1000]], [[3, *range(1000)]]), "k").values.sum() == 499_500
+
+
+def test_a_file_that_is_no_text_is_refused_without_being_read_whole(tmp_path):
+    with (tmp_path / "t.csv").open("wb") as file:
+        file.truncate(20 * 2**30)  # A sparse file of 20 GB.
+    with pytest.raises(ConfigError, match=r"t\.csv cannot be read as CSV"):
+        tabular(str(tmp_path / "t.csv"), "k")
 
 
 @pytest.mark.slow

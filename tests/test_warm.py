@@ -1,6 +1,7 @@
 """Warm starts: every kind of file, their ranking by the new goals, and one-line errors for unsuitable files."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,3 +145,33 @@ def test_dynast_results_warm_start_a_search_of_their_imported_table(tmp_path):
     net = nasjax.supernets.create("tabular", table=str(tmp_path / "table.csv"), genes=tuple(table.genes))
     warm = begin(tmp_path / "dynast.csv", net, ["accuracy_top1"])
     np.testing.assert_allclose(warm.values[:, 0], [-72.5, -71.5, -70.5])
+
+
+def rewritten(text):
+    """A CSV as pandas writes it again: an index without a name, floats for integers, empty cells for nan."""
+    header, *lines = text.splitlines()
+    cells = [[f"{cell}.0" if cell.isdecimal() else cell.replace("nan", "") for cell in line.split(",")] for line in lines]
+    return "\n".join([f",{header}", *(",".join([str(i), *row]) for i, row in enumerate(cells))]) + "\n"
+
+
+def test_what_pandas_wrote_again_is_read_as_before(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = ["supernet=tabular", f"supernet.table={write_table(tmp_path / 't.csv', bad=(3, 4))}"]
+    table.append(f"supernet.genes=[{','.join(GENES)}]")
+    words = ["objectives=[max:acc,min:cost]", "tactic=random", "evaluations=20"]
+    assert main(["search", *table, *words, "run=first"]) == 0
+    before = Path("first/evaluations.csv").read_text()
+    Path("again.csv").write_text(rewritten(before))
+    assert Path("again.csv").read_text().count(".0,") > 40 and ",," in Path("again.csv").read_text()
+    net = nasjax.supernets.create("tabular", table="t.csv", genes=GENES)
+    for file in ("first/evaluations.csv", "again.csv"):
+        assert main(["evaluate", *table, f"archs={file}", f"out={Path(file).stem}-out.csv"]) == 0
+    assert Path("again-out.csv").read_text() == Path("evaluations-out.csv").read_text()
+    old, new = (begin(Path(file), net, ["max:acc", "min:cost"]) for file in ("first/evaluations.csv", "again.csv"))
+    np.testing.assert_array_equal(new.archs, old.archs)
+    np.testing.assert_array_equal(new.values, old.values)
+    old, new = (
+        nasjax.supernets.create("tabular", table=file, genes=GENES) for file in ("first/evaluations.csv", "again.csv")
+    )
+    assert new.space == old.space and new.metrics == old.metrics == ("acc", "cost", "width")
+    np.testing.assert_array_equal(new.values, old.values)

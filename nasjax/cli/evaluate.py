@@ -8,8 +8,10 @@ from nasjax.cli.compose import configuration
 from nasjax.cli.console import prepare_jax
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
+from nasjax.host import new_place
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings, write_table
+from nasjax.runs.inputs import override_inputs
 from nasjax.searches.evaluate import evaluate_table
 
 
@@ -18,17 +20,17 @@ def evaluate(arguments: Arguments) -> int:
     options, settings = arguments.options, arguments.settings
     archs = options.get("archs")
     if "run" in options:
-        if settings:
-            raise ConfigError(f"run={options['run']} says what is evaluated: {settings[0]} cannot be given with it")
-        config = read_settings(Path(options["run"]))
-        archs = archs or str(Path(options["run"]) / "pareto.csv")
+        run = Path(options["run"])
+        config = override_inputs(run, read_settings(run), settings)
+        archs = archs or str(run / "pareto.csv")
     else:
         config = configuration("evaluate", settings)
     if archs is None:
         raise ConfigError("nasjax evaluate needs archs=FILE.csv, with a column for each gene, or run=FOLDER")
+    name = options.get("out", "evaluated.csv")
+    out = new_place(f"out={name}", name)  # Refused before anything is measured.
     prepare_jax()
     header, rows = evaluate_table(config, Path(archs), options.get("split", "validation"))
-    out = Path(options.get("out", "evaluated.csv"))
     write_table(out, header, rows)
     shown = [i for i, name in enumerate(header) if isinstance(rows[0][i], float) and not name.endswith("_se")]
     table = [[str(number), *(f"{row[i]:.5g}" for i in shown)] for number, row in enumerate(rows)]

@@ -24,9 +24,11 @@ from nasjax.deploy.from_run import (
 )
 from nasjax.errors import ConfigError
 from nasjax.export import kind
+from nasjax.host import new_place
 from nasjax.report.formatting import format_number
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings
+from nasjax.runs.inputs import override_inputs
 from nasjax.supernets import SuperNet
 
 
@@ -62,8 +64,6 @@ def _check_options(options: Mapping[str, str], settings: Sequence[str]) -> None:
         raise ConfigError(f"run={run} is a network, not a search: say subnet={run}")
     if len(selections) > 1:
         raise ConfigError(f"{selections[0]}= and {selections[1]}= both say which network: leave one out")
-    if run and settings:
-        raise ConfigError(f"run={run} has all settings: leave {settings[0]} out")
     if not run and not given:
         raise ConfigError("nasjax extract takes run=FOLDER, or settings and arch=GENE=OPTION,… or archs=FILE.csv")
     if given and "out" not in options:
@@ -76,8 +76,12 @@ def _extract_networks(arguments: Arguments, index: int | None, exports: Sequence
     options = arguments.options
     run = Path(options["run"]) if options.get("run") else None
     given = "arch" in options or "archs" in options
-    networks = [] if given or run is None else select_networks(run, options.get("select"), index)
-    config = configuration("extract", arguments.settings) if run is None else read_settings(run)
+    if run is None:
+        config = configuration("extract", arguments.settings)
+    else:
+        moved = [f"archive={options['archive']}"] if "archive" in options else []
+        config = override_inputs(run, read_settings(run), [*moved, *arguments.settings])
+    networks = [] if given or run is None else select_networks(run, options.get("select"), index, config.get("archive"))
     folders = _new_folders(options, networks)
     prepare_jax()
     restored = restore(config, run)
@@ -106,10 +110,9 @@ def _new_folders(options: Mapping[str, str], networks: Sequence[Candidate]) -> l
     one_folder = "out" in options and "archs" not in options and options.get("select") != "all"
     folders = [out] if one_folder else [out / str(network.index) for network in networks]
     for folder in folders:
-        if folder.exists() and "out" in options:
-            raise ConfigError(f"out={out}: {folder} exists already; name another folder, or remove it")
-        if folder.exists():
+        if "out" not in options and folder.exists():
             raise ConfigError(f"{folder} exists already, extracted before: say out=FOLDER, or remove it")
+        new_place(f"out={out}: {folder}" if folder != out else f"out={out}", folder, "folder")
     return folders
 
 
@@ -176,8 +179,8 @@ def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str]
     if record.is_file() and not any(word.startswith("task") for word in arguments.settings):
         config["task"] = json.loads(record.read_text())["settings"]["task"]
     out = Path(arguments.options.get("out", folder))
-    if out != folder and out.exists():
-        raise ConfigError(f"out={out} exists already; name another folder, or remove it")
+    if out != folder:
+        new_place(f"out={out}", out, "folder")
     prepare_jax()
     network, metrics = load_subnet(folder, config)
     if out == folder:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from nasjax import supernets
 from nasjax.cli.compose import configuration
-from nasjax.cli.options import Arguments, new_file
+from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
+from nasjax.host import new_place
 from nasjax.runs.folder import write_table
 from nasjax.searches import dynast
 
@@ -15,7 +16,8 @@ def import_results(arguments: Arguments) -> int:
     """Runs `nasjax import-results`."""
     if not arguments.paths:
         raise ConfigError("nasjax import-results needs at least one result table of DyNAS-T")
-    out = new_file(arguments.options.get("out", "imported.csv"))
+    name = arguments.options.get("out", "imported.csv")
+    out = new_place(f"out={name}", name)
     net = None
     if arguments.settings:
         net = supernets.abstract(**configuration("import-results", arguments.settings)["supernet"])

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from nasjax import supernets
 from nasjax.cli.compose import configuration
-from nasjax.cli.options import Arguments, new_file
+from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
+from nasjax.host import new_place, regular_file
 
 
 def import_weights(arguments: Arguments) -> int:
@@ -19,7 +20,9 @@ def import_weights(arguments: Arguments) -> int:
         raise ConfigError(f"the checkpoint to import is {checkpoint}: leave supernet.checkpoint out")
     if "checkpoint" not in config:
         raise ConfigError(f"supernet={config['name']} has no weights to import")
-    out = new_file(arguments.options.get("out", f"{config['name']}.safetensors"))
+    regular_file(checkpoint, checkpoint)
+    name = arguments.options.get("out", f"{config['name']}.safetensors")
+    out = new_place(f"out={name}", name)
     net = supernets.create(**{**config, "checkpoint": checkpoint})
     supernets.save_weights(net, out, {"supernet": config["name"], "source": Path(checkpoint).name})
     print(f"Weights: {out}. To use them: supernet={config['name']} supernet.checkpoint={out}")

@@ -3,9 +3,10 @@
 from nasjax import supernets
 from nasjax.cli.compose import configuration
 from nasjax.cli.console import prepare_jax, profile_with_progress
-from nasjax.cli.options import Arguments, new_file, whole_number
+from nasjax.cli.options import Arguments, whole_number
 from nasjax.errors import ConfigError
 from nasjax.hardware.recorded import latency_rows
+from nasjax.host import new_place
 from nasjax.runs.folder import write_table
 
 
@@ -19,7 +20,9 @@ def latency(arguments: Arguments) -> int:
     if samples is not None and "out" not in options:
         raise ConfigError(f"samples={samples} estimates are for a file: say out=FILE.csv too")
     steps = whole_number(options, "steps", 1, "a number of steps")
-    out = new_file(options["out"]) if "out" in options else None  # Refused before anything is timed.
+    out = (
+        new_place(f"out={options['out']}", options["out"]) if "out" in options else None
+    )  # Refused before anything is timed.
     prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
     if not isinstance(net, supernets.SuperNet):

@@ -128,6 +128,7 @@ COMMANDS: Mapping[str, Command] = {
                 CommandOption("out", "FOLDER", "where to write; by default subnets/INDEX in the folder of the search"),
                 CommandOption("export", "FORMATS", "further files to write: some of stablehlo,onnx,pth,safetensors"),
                 CommandOption("batch", "NUMBER", "the fixed batch size of StableHLO and ONNX files; by default any"),
+                CommandOption("archive", "FILE", "where the archive of the search is, if it is its own no more"),
                 CommandOption("subnet", "FOLDER", "a network that was extracted before, or trained on, to export"),
             ),
             words_required=True,
@@ -217,13 +218,3 @@ def whole_number(options: Mapping[str, str], key: str, least: int, meaning: str)
     if not options[key].isdecimal() or int(options[key]) < least:
         raise ConfigError(f"{key}={options[key]} is not {meaning}")
     return int(options[key])
-
-
-def new_file(path: str | Path) -> Path:
-    """The file that `out=` names. Raises ConfigError where it exists, or its folder does not."""
-    out = Path(path)
-    if out.exists():
-        raise ConfigError(f"out={out} exists already; name another file, or remove it")
-    if not out.parent.is_dir():
-        raise ConfigError(f"out={out}: there is no folder {out.parent}")
-    return out

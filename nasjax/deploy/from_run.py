@@ -17,6 +17,7 @@ from nasjax.deploy.subnet import Extracted, extract_subnet, network_outputs, val
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, PopulationEvaluator
 from nasjax.export import kind
+from nasjax.host import new_place, regular_file
 from nasjax.objectives import parse_constraint
 from nasjax.pareto import knee
 from nasjax.registry import settings
@@ -63,8 +64,10 @@ class WrittenSubnet:
     size: int
 
 
-def select_networks(run: Path, select: str | None = None, network: int | None = None) -> list[Candidate]:
-    """Networks of a finished run, by index (`network`) or by `select`.
+def select_networks(
+    run: Path, select: str | None = None, network: int | None = None, archive: str | None = None
+) -> list[Candidate]:
+    """Networks of a finished run, by index (`network`) or by `select`; `archive`: where its archive is now.
 
     `select`: `all` networks of the front, its `knee`, or constraints separated by commas, for the network that is best in
     the first objective within them (None: without constraints). Raises ConfigError for invalid settings.
@@ -79,7 +82,7 @@ def select_networks(run: Path, select: str | None = None, network: int | None = 
     if not chosen:
         last = len(finished.evaluations) - 1
         raise ConfigError(f"network={network} is not in run={run}, which has evaluations 0 to {last}")
-    archs = _architectures(run)
+    archs = _architectures(run, Path(archive or read_settings(run).get("archive") or run / "archive.db"))
     return [Candidate(row.index, archs[row.index], row.metrics) for row in chosen]
 
 
@@ -109,11 +112,9 @@ def _selected(run: Run, select: str) -> list[Network]:
     return [best]
 
 
-def _architectures(run: Path) -> dict[int, tuple[int, ...]]:
-    """The architectures of a run's evaluations, by index."""
-    place = Path(read_settings(run)["archive"] or run / "archive.db")
-    if not place.is_file():
-        raise ConfigError(f"run={run} has its measurements in {place}, which does not exist")
+def _architectures(run: Path, place: Path) -> dict[int, tuple[int, ...]]:
+    """The architectures of a run's evaluations, by index, from its archive."""
+    regular_file(f"run={run}: its archive (archive={place})", place)
     store = Archive(place, json.loads((run / "run.json").read_text())["id"])
     try:
         return {row.position: row.arch for row in store.evaluations()}
@@ -177,8 +178,7 @@ def extract_and_write(
     each network. Raises ConfigError for a folder that exists, and for an export that is impossible.
     """
     for target in folders:
-        if target.exists():
-            raise ConfigError(f"out={target} exists already; name another folder, or remove it")
+        new_place(f"out={target}", target, "folder")
     for suffix in exports:
         kind(suffix)
     parent = next(place for place in folders[0].absolute().parents if place.exists())
@@ -263,8 +263,7 @@ def add_exports(extracted: Extracted, folder: Path, suffixes: Sequence[str], bat
     """
     files = [folder / f"{kind(suffix).stem}{suffix}" for suffix in suffixes]
     for file in files:
-        if file.exists():
-            raise ConfigError(f"{file} exists already; name another folder, out=FOLDER, or remove it")
+        new_place(str(file), file)
     written = []
     try:
         for file in files:

@@ -19,6 +19,7 @@ from nasjax.evaluation.blocks import Block, blocks_by_step
 from nasjax.evaluation.scoring import finished_totals, program_arguments, score
 from nasjax.evaluation.totals import Totals, merged, metric_function, stacked
 from nasjax.export import kind, reloaded_outputs
+from nasjax.host import new_place
 from nasjax.space import Option
 from nasjax.supernets import SUPERNETS, SuperNet, save_network
 from nasjax.supernets.extract import extract
@@ -66,8 +67,7 @@ class Extracted:
         that exists, an unknown suffix, a missing package, or a network that the format does not support.
         """
         target = Path(folder)
-        if target.exists():
-            raise ConfigError(f"out={target} exists already; name another folder, or remove it")
+        new_place(f"out={target}", target, "folder")
         kinds = {suffix: kind(suffix) for suffix in exports}
         facts = self._facts()
         partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -93,10 +93,7 @@ class Extracted:
         """
         target = Path(file)
         made = kind(target.suffix)
-        if target.exists():
-            raise ConfigError(f"{target} exists already; name another file, or remove it")
-        if not target.parent.is_dir():
-            raise ConfigError(f"{target}: there is no folder {target.parent}")
+        new_place(str(target), target)
         partial = target.with_name(f".{os.getpid()}.{target.name}")
         try:
             partial.write_bytes(made.make(self.network, self._facts() if made.stem == "ofa" else {}, batch))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from nasjax.csv_reader import CsvFile, listing
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import Profile
 from nasjax.runs.csv_io import read_architectures
@@ -24,28 +25,28 @@ def read_latencies(setting: str, file: Path, column: str, space: SearchSpace) ->
     is measured. `setting` is the one that named the file. Raises ConfigError if a row has no latency above 0, or none is
     measured.
     """
-    archs, rows = read_architectures(setting, file, space)
-    if column not in rows[0]:
-        raise ConfigError(f"{file} has no column {column!r} of milliseconds; it has {', '.join(filter(None, rows[0]))}")
+    archs, rows, table = read_architectures(setting, file, space)
+    if column not in table.columns:
+        raise ConfigError(f"{file} has no column {column!r} of milliseconds; it has {listing(table.columns)}")
     measured: dict[bytes, list[float]] = {}
     estimated: dict[bytes, list[float]] = {}
-    for line, (arch, row) in enumerate(zip(archs, rows, strict=True), 2):
+    for arch, (line, row) in zip(archs, rows, strict=True):
         found = estimated if row.get("obtained") == "estimated" else measured
-        found.setdefault(arch.tobytes(), []).append(_milliseconds(row[column], f"{file}, line {line}: {column}"))
+        found.setdefault(arch.tobytes(), []).append(_milliseconds(table, row[column], f"{file}, line {line}: {column}"))
     if not measured:
         raise ConfigError(f"{setting}={file} has only estimated latencies; at least one must be measured")
     only_estimated = {arch: values for arch, values in estimated.items() if arch not in measured}
     return _medians(measured, space), _medians(only_estimated, space)
 
 
-def _milliseconds(text: str | None, where: str) -> float:
+def _milliseconds(table: CsvFile, cell: str, where: str) -> float:
     """A latency in a file. Raises ConfigError for anything but a finite number above 0."""
     try:
-        value = float(text or "")
+        value = table.number(cell)
     except ValueError:
         value = np.nan
     if not 0 < value < np.inf:
-        raise ConfigError(f"{where}={text or ''!r} is not a latency above 0")
+        raise ConfigError(f"{where}={cell!r:.60} is not a latency above 0")
     return value
 
 

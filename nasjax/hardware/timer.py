@@ -16,6 +16,7 @@ from nasjax.errors import ConfigError
 from nasjax.hardware.devices import Device, TimingError
 from nasjax.hardware.latency_table import extracted, network_name
 from nasjax.hardware.measurement import Latency
+from nasjax.host import regular_file
 from nasjax.supernets.supernet import SuperNet
 
 LOG = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class Timer:
 def _check_file(file: Path) -> None:
     """Raises ConfigError for a file that cannot store measurements, before any is made."""
     setting = f"hardware.file={file}"
+    if file.exists():
+        regular_file(setting, file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a+") as opened:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from nasjax.errors import FAILURE, ConfigError
+from nasjax.host import regular_file
 from nasjax.runs.claims import Claimant
 from nasjax.types import Population
 
@@ -69,11 +70,9 @@ def check_archive(path: Path) -> None:
     """Raises ConfigError for a path that cannot be an archive; writes nothing."""
     if not path.parent.is_dir():
         raise ConfigError(f"archive={path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise ConfigError(f"archive={path} is a folder; name a file")
-    if not path.is_file():
+    if not path.exists():
         return
-    with path.open("rb") as file:
+    with regular_file(f"archive={path}", path).open("rb") as file:
         header = file.read(100)
     if header and not header.startswith(b"SQLite format 3"):
         raise ConfigError(f"{path} cannot be used as an archive (it is not a database)")

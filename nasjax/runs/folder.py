@@ -17,6 +17,14 @@ import yaml
 
 from nasjax.errors import ConfigError
 from nasjax.host import write_text
+from nasjax.runs.inputs import (
+    absolute_inputs,
+    changed_input,
+    describe_inputs,
+    find_inputs,
+    read_described,
+    same_input,
+)
 
 BUDGET = "evaluations"
 """The one setting that may be larger when a run is resumed."""
@@ -40,13 +48,19 @@ def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterato
     """
     if path.exists() and not (path / "run.json").is_file() and not _is_unstarted(path):
         raise ConfigError(f"run={path} exists and is not a run folder; name another")
+    settings = absolute_inputs(settings)
+    files = describe_inputs(settings, path)
     path.mkdir(parents=True, exist_ok=True)
     with _lock(path):
         _remove_partial_files(path)
         if (path / "run.json").is_file():
             identity = _read_identity(path)
             if (path / "config.yaml").is_file():  # Missing where the run was killed before it measured anything.
-                _check_same_settings(path, settings)
+                _check_same_settings(path, settings, files)
+            if identity["context"] != context and (key := changed_input(read_described(path), files)):
+                raise ConfigError(
+                    f"run={path} was started with another content of {key}; restore that file, or name another folder"
+                )
             if identity["context"] != context:
                 raise ConfigError(
                     f"run={path} was measured with other weights, data or settings, or by another version of nasjax; "
@@ -54,7 +68,7 @@ def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterato
                 )
         else:
             identity = {"id": uuid.uuid4().hex, "context": context}
-        write_text(path / "run.json", json.dumps(identity))
+        write_text(path / "run.json", json.dumps(identity | {"files": files}))
         write_text(path / "config.yaml", yaml.safe_dump(plain_data(settings), sort_keys=False))
         yield RunFolder(path, identity["id"])
 
@@ -73,7 +87,15 @@ def new_path(name: str) -> Path:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The content of `config.yaml` in a run folder. Raises ConfigError where it is missing or damaged."""
+    """The settings of a run, with the present paths of its files where it was moved together with these.
+
+    Raises ConfigError where `config.yaml` is missing or damaged.
+    """
+    return find_inputs(_read_config(path), read_described(path), path)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The content of `config.yaml`. Raises ConfigError where it is missing or damaged."""
     file = path / "config.yaml"
     if not file.is_file():
         raise ConfigError(f"{path} is not a run folder: it has no config.yaml")
@@ -119,9 +141,22 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _check_same_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Raises ConfigError, which names the first setting that differs from those that the run was started with."""
-    before, now = flatten_settings(read_settings(path)), flatten_settings(plain_data(settings))
+def _check_same_settings(path: Path, settings: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ConfigError, which names the first setting that differs from those that the run was started with.
+
+    Files are compared by content; `files` describes the present ones.
+    """
+    before, now = flatten_settings(_read_config(path)), flatten_settings(plain_data(settings))
+    described = read_described(path)
+    for key in files:
+        if isinstance(before.get(key), str):
+            old, new = {"path": before[key], **described.get(key, {})}, {"path": now[key], **files[key]}
+            if same_input(key, path, old, new):
+                before[key] = now[key]
+            elif before[key] == now[key]:
+                raise ConfigError(
+                    f"run={path} was started with another content of {key}={now[key]}; restore it, or name another folder"
+                )
     if isinstance(before.get(BUDGET), int) and now[BUDGET] < before[BUDGET]:
         raise ConfigError(f"run={path} was started with {BUDGET}={before[BUDGET]}; {now[BUDGET]} is less")
     for key in [*before, *now]:

@@ -1,7 +1,6 @@
 """Imports result tables of DyNAS-T (PyTorch), so that its measurements can be searched or serve as a warm start."""
 
 import ast
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nasjax.csv_reader import CsvFile, read_csv
 from nasjax.errors import ConfigError
 from nasjax.hardware.costs import cost_tables
 from nasjax.space import Option
@@ -71,7 +71,7 @@ def import_results(files: Sequence[Path], net: SuperNet | None = None) -> Import
             networks.setdefault(_named_choices(place, lists, to_choices), []).append((place, values))
     metrics = list(dict.fromkeys(name for found in networks.values() for _, values in found for name in values))
     means = {arch: {name: _mean(name, found) for name in metrics} for arch, found in networks.items()}
-    for name in [name for name in metrics if not any(values[name] for values in means.values())]:
+    for name in [name for name in metrics if not any(np.nan_to_num(values[name]) for values in means.values())]:
         metrics.remove(name)
         remarks.append(f"{name} is 0 in every row: it was not measured, and is left out")
     genes = list(net.space.names) if net is not None else _sorted_genes([gene for arch in networks for gene, _ in arch])
@@ -87,33 +87,52 @@ def import_results(files: Sequence[Path], net: SuperNet | None = None) -> Import
 
 def _read_rows(file: Path, remarks: list[str]) -> list[tuple[str, dict[str, Any], dict[str, float]]]:
     """Each row's place for error messages, its architecture's lists, and its metrics; adds to `remarks`."""
-    if not file.is_file():
-        raise ConfigError(f"{file} is not a file")
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            table = list(csv.DictReader(text))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{file} cannot be read as CSV ({error})") from None
-    if not table or ARCHITECTURE not in table[0]:
+    table = read_csv(str(file), file)
+    rows = list(table.rows()) if ARCHITECTURE in table.columns else []
+    if not rows:
         raise ConfigError(f"{file} is not a result table of DyNAS-T: it has no rows with a column {ARCHITECTURE!r}")
-    known = {column: name for column, name in DYNAST_METRICS.items() if column in table[0]}
+    known = {column: name for column, name in DYNAST_METRICS.items() if column in table.columns}
     if not known:
         raise ConfigError(f"{file} has no metric; known columns are {', '.join(DYNAST_METRICS)}")
     found = []
-    for line, row in enumerate(table, 2):
-        place = f"{file}, row {line - 1}"
-        try:
-            lists = ast.literal_eval(row[ARCHITECTURE])
-            values = {name: float(row[column]) for column, name in known.items()}
-        except (ValueError, SyntaxError, TypeError):
-            raise ConfigError(f"{place}: its architecture or one of its numbers cannot be read") from None
-        if not isinstance(lists, dict):
-            raise ConfigError(f"{place}: its architecture is not a dict of lists")
+    for line, row in rows:
+        place = f"{file}, line {line}"
+        lists = _read_lists(f"{place}: column {ARCHITECTURE!r}", row[table.columns[ARCHITECTURE]])
+        numbers = {name: _read_number(table, place, column, row[table.columns[column]]) for column, name in known.items()}
+        values = {name: number for name, number in numbers.items() if not np.isnan(number)}
         found.append((place, {name: value for name, value in lists.items() if value is not None}, values))
-    if set(SHIFTED) <= set(known.values()) and min(values["latency"] for _, _, values in found) > LATENCY_LIMIT:
+    if set(SHIFTED) <= set(known.values()) and all(values.get("latency", np.inf) > LATENCY_LIMIT for _, _, values in found):
         remarks.append(f"{file}: the columns of params, latency and macs were mixed up; corrected")
         found = [(p, a, {SHIFTED.get(name, name): value for name, value in values.items()}) for p, a, values in found]
     return found
+
+
+def _read_lists(place: str, cell: str) -> dict[str, Any]:
+    """An architecture as DyNAS-T writes it. Raises ConfigError, with its place, for anything but a dict of lists."""
+    try:
+        lists = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise ConfigError(f"{place} holds {cell!r:.60}, which is not an architecture: a dict of lists") from None
+    options = (int, float, str)
+    if not isinstance(lists, dict) or not all(
+        isinstance(name, str)
+        and (entries is None or isinstance(entries, options) or (isinstance(entries, list) and len(entries) > 0))
+        and all(isinstance(entry, options) for entry in (entries if isinstance(entries, list) else []))
+        for name, entries in lists.items()
+    ):
+        raise ConfigError(f"{place} holds {cell!r:.60}, which is not a dict of lists of numbers or words")
+    return lists
+
+
+def _read_number(table: CsvFile, place: str, column: str, cell: str) -> float:
+    """A metric, NaN where it is missing. Raises ConfigError, with its place, for a cell that is no finite number."""
+    try:
+        value = table.number(cell)
+    except ValueError:
+        value = np.inf
+    if np.isinf(value):
+        raise ConfigError(f"{place}: column {column!r} holds {cell!r:.60}, which is not a finite number")
+    return value
 
 
 def _named_choices(
@@ -132,10 +151,13 @@ def _choices_by_layer(lists: Mapping[str, Any]) -> dict[str, Option]:
         raise ConfigError(
             "an architecture of Once-for-All: name its super-network, as in supernet=ofa_mbv3_d234_e346_k357_w1.0"
         )
-    depth = {start: lists[name][0] for name, start in DEPTHS.items() if name in lists}
+    listed = {name: entries if isinstance(entries, list) else [entries] for name, entries in lists.items()}
+    depth = {start: listed[name][0] for name, start in DEPTHS.items() if name in listed}
+    for name in DEPTHS:
+        if name in listed and not isinstance(listed[name][0], int):
+            raise ConfigError(f"list {name!r} holds {listed[name][0]!r:.60}, which is not a number of layers")
     choices: dict[str, Option] = {}
-    for name, entries in lists.items():
-        entries = entries if isinstance(entries, list) else [entries]
+    for name, entries in listed.items():
         if len(entries) == 1:
             choices[name] = entries[0]
             continue

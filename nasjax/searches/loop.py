@@ -87,6 +87,7 @@ def searching(
     )  # fmt: skip
     check_energy((*settings.objectives, *settings.constraints), hardware)
     problem = search_problem(net, task, evaluator, hardware)
+    problem.check_named((*settings.objectives, *settings.constraints))
     with problem.leading():
         goals = parse_goals(settings.objectives, settings.constraints, problem.measurable, settings.references)
         warm = None if settings.warm_start is None else read_warm_start(settings.warm_start, problem, goals, net)

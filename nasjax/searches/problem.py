@@ -1,6 +1,7 @@
 """Search problem: evaluator, exact costs, metric ranges of a super-network's sub-networks on a task."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -40,7 +41,7 @@ class SearchProblem:
     all can. `blocks` are what a network is drawn as; none where only its genes are known. `proxies` are cheap scores of
     architectures, more is better. `estimates` are jittable models of measured metrics, such as a latency model. `leading`
     holds while other processes, where there are any, do their part of what is measured. `identity` is what a run's
-    measurements depend on, the timing aside, which is in its settings.
+    measurements depend on, the timing aside, which is in its settings. `left_out` says of what cannot be a metric why.
     """
 
     space: SearchSpace
@@ -57,6 +58,14 @@ class SearchProblem:
     estimates: Mapping[str, Any] = field(default_factory=dict)
     leading: Callable[[], AbstractContextManager[None]] = nullcontext
     identity: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def check_named(self, goals: Sequence[str]) -> None:
+        """Raises ConfigError, which says why, where objectives or constraints name a column that a table left out."""
+        for goal in goals:
+            name = re.split("[<>]=", goal.strip().removeprefix("max:").removeprefix("min:"))[0].strip()
+            if name in self.left_out:
+                raise ConfigError(self.left_out[name])
 
     def compute(self, archs: Population) -> dict[str, np.ndarray]:
         """Every exact cost, as int64."""
@@ -110,6 +119,7 @@ def search_problem(
         repair=None if rows is None else net.nearest,
         proxies=_costs_as_scores(net.costs),
         identity=net.context,
+        left_out=getattr(net, "left_out", {}),
     )
 
 

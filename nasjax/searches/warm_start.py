@@ -1,6 +1,5 @@
 """Warm starts: the architectures that an earlier search measured, best first by the goals of a new search."""
 
-import csv
 import json
 import re
 import sqlite3
@@ -12,12 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nasjax.csv_reader import CsvFile, read_csv
 from nasjax.errors import ConfigError
+from nasjax.host import regular_file
 from nasjax.objectives import Goals
 from nasjax.pareto import violations
 from nasjax.searches.dynast import ARCHITECTURE, import_results
 from nasjax.searches.problem import SearchProblem, SelfMeasuring
-from nasjax.space import Gene, Option, SearchSpace
+from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tactics import Warm
 from nasjax.tactics.predicting import sort_by_rank
@@ -50,12 +51,14 @@ def _read(place: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None)
     if not place.exists():
         raise ConfigError(f"warm_start={place}: there is no such file or folder")
     if place.is_dir():
-        table = place / "evaluations.csv"
+        table, front = place / "evaluations.csv", place / "pareto.csv"
         if not table.is_file():
             raise ConfigError(f"warm_start={place} is not a finished run: it has no evaluations.csv")
         rows = _read_table(table, space, net)
-        return rows, [bytes(arch) for arch, _ in _read_table(place / "pareto.csv", space, net)]
-    if place.open("rb").read(15) == b"SQLite format 3":
+        return rows, [bytes(arch) for arch, _ in _read_table(front, space, net)]
+    with regular_file(f"warm_start={place}", place).open("rb") as file:
+        is_archive = file.read(15) == b"SQLite format 3"
+    if is_archive:
         return _read_archive(place, space), []
     return _read_table(place, space, net), []
 
@@ -95,51 +98,35 @@ def _minimised(
 
 def _read_table(file: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None) -> list[Row]:
     """The rows of a CSV that belong to the space, without failed ones."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.reader(opened)
-            lines = [(reader.line_num, row) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"warm_start={file} cannot be read as CSV ({error})") from error
-    if not lines:
-        raise ConfigError(f"warm_start={file} is empty")
-    (_, names), *rest = lines
-    for line, row in rest:
-        if len(row) != len(names):
-            raise ConfigError(f"warm_start={file}, line {line} has {len(row)} cells where the header has {len(names)}")
-    cells = [row for _, row in rest]
-    if ARCHITECTURE in names:
-        table = import_results([file], net if isinstance(net, SuperNet) else None)
-        names, cells = list(table.header), [list(map(str, row)) for row in table.rows]
+    table = read_csv(f"warm_start={file}", file)
+    if ARCHITECTURE in table.columns:
+        imported = import_results([file], net if isinstance(net, SuperNet) else None)
+        cells = [dict(zip(imported.header, map(str, row), strict=True)) for row in imported.rows]
+        names = set(imported.header)
+    else:
+        cells = [{name: row[i] for name, i in table.columns.items()} for _, row in table.rows()]
+        names = set(table.columns)
     if missing := [name for name in space.names if name not in names]:
         raise ConfigError(f"warm_start={file} has no column {missing[0]!r}: it is of another search space")
     rows: list[Row] = []
-    for words in cells:
-        cell = dict(zip(names, words, strict=True))
+    for cell in cells:
         if cell.get("status") == "failed":
             continue
         try:
-            choices = {gene.name: _parse_option(gene, cell[gene.name]) for gene in space.genes if cell[gene.name] != ""}
+            choices = {gene.name: table.option(gene, cell[gene.name]) for gene in space.genes if cell[gene.name].strip()}
             arch = np.asarray(space.encode(choices))
         except ConfigError:  # Another option, or another part of the network than this space has.
             continue
-        rows.append((arch, {name: number for name, text in cell.items() if (number := _parse_number(text)) is not None}))
+        rows.append((arch, {name: number for name, text in cell.items() if np.isfinite(number := _number(table, text))}))
     return rows
 
 
-def _parse_option(gene: Gene, text: str) -> Option:
-    """The gene's option that a cell holds. Raises ConfigError where the gene has no such option."""
-    for option in gene.options:
-        if str(option) == text or (not isinstance(option, str) and _parse_number(text) == option):
-            return option
-    raise ConfigError(f"{text!r} is not an option of {gene.name}")
-
-
-def _parse_number(text: str) -> float | None:
+def _number(table: CsvFile, cell: str) -> float:
+    """The number in a cell, NaN where there is none."""
     try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None
+        return table.number(cell)
+    except ValueError:
+        return np.nan
 
 
 def _read_archive(file: Path, space: SearchSpace) -> list[Row]:

@@ -1,10 +1,12 @@
 """A CSV table of measured networks as the super-network: metrics are looked up, so searches run without any network."""
 
-import csv
 import fnmatch
 import hashlib
+import math
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nasjax.csv_reader import CsvFile, listing, read_csv
 from nasjax.errors import FAILURE, ConfigError
 from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
@@ -34,10 +37,11 @@ class TabularConfig:
     """A table of measured networks, such as the `evaluations.csv` of a run.
 
     Attributes:
-      table: a CSV file with one network a row, and a header.
+      table: a CSV file with one network a row, and a header. Cells are separated by commas, or by semicolons or tabs
+        (numbers may then have decimal commas).
       genes: the columns that describe the architecture, numbers or strings; `kernel_*` means all columns of that form. All
-        other columns are metrics, which must be numbers. An empty cell means that the gene does not exist in that row, which
-        another gene must explain (a depth below some value).
+        other columns that are numbers are metrics, NaN where a cell is empty; what else there is is left out. An empty cell
+        of a gene means that it does not exist in that row, which another gene must explain (a depth below some value).
     """
 
     table: str | None = None
@@ -55,18 +59,30 @@ class TabularNet:
 
     origin: Mapping[str, Any] = IN_MEMORY
     costs: Mapping[str, Any] = MappingProxyType({})
+    left_out: Mapping[str, str]
+    """Columns that are neither genes nor metrics, and why."""
 
     def __init__(self, path: Path, genes: tuple[str, ...]):
-        columns, self.metrics, values, lines = _read_table(path, genes)
-        self.space, archs = _infer_space(path, {gene: _parse_options(column) for gene, column in columns.items()})
+        table = read_csv(f"supernet.table={path}", path)
+        rows = _read_rows(table, genes)
+        options = {gene: _parse_options(table, column) for gene, column in rows.genes.items()}
+        self.space, archs = _infer_space(table.said, options)
         self.chunk = LOOKUP_CHUNK
-        self.archs, self.values = _without_duplicates(path, self.space, self.metrics, archs, values, lines)
+        self.archs, values, disagreeing = _without_duplicates(table.said, self.space, archs, rows)
+        self.left_out = {**rows.left_out, **disagreeing}
+        kept = [i for i, name in enumerate(rows.metrics) if name not in disagreeing]
+        self.metrics = tuple(rows.metrics[i] for i in kept)
+        self.values = values[:, kept]
+        if not kept:
+            raise ConfigError(next(iter(self.left_out.values()), f"{table.said} has no metric: every column is a gene"))
+        if self.left_out:
+            print(f"nasjax: {path}: left out what is no metric: {listing(self.left_out)}", file=sys.stderr)
         self._keys = _sortable_keys(self.archs)
         # Contiguous by gene: `nearest` compares all rows gene by gene.
         self._columns = np.ascontiguousarray(self.archs.T)
         with path.open("rb") as file:
-            table = hashlib.file_digest(file, "sha256").hexdigest()
-        self.context: Mapping[str, Any] = {"table": table, "genes": list(columns)}
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        self.context: Mapping[str, Any] = {"table": content, "genes": list(rows.genes)}
         self.name = path.stem
 
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -107,13 +123,13 @@ class TabularNet:
         return rows, self._keys[rows] == keys
 
 
-def _matching_columns(path: Path, header: list[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
+def _matching_columns(table: CsvFile, patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the columns that the names and patterns match, each once."""
     columns = []
-    for pattern in patterns if header else ():
-        matches = [pattern] if pattern in header else fnmatch.filter(header, pattern)
+    for pattern in patterns:
+        matches = [pattern] if pattern in table.columns else fnmatch.filter(table.columns, pattern)
         if not matches:
-            raise ConfigError(f"{path} has no column {pattern!r}; it has {', '.join(header)}")
+            table.position(pattern)  # Raises ConfigError.
         columns += matches
     return tuple(dict.fromkeys(columns))
 
@@ -131,54 +147,60 @@ Options = tuple[tuple[Option, ...], Int[np.ndarray, " rows"]]
 """A gene's options, ascending, and the index of each row's; -1 where the cell is empty."""
 
 
-def _read_table(
-    path: Path, genes: tuple[str, ...]
-) -> tuple[dict[str, Column], tuple[str, ...], Float[np.ndarray, "rows metrics"], Int[np.ndarray, " rows"]]:
-    """Returns gene columns, names and values of metrics, and the line that each row ends on, without failed rows."""
-    if not path.is_file():
-        raise ConfigError(f"supernet.table={path} is not a file")
-    parts: list[tuple[list[np.ndarray], np.ndarray, np.ndarray]] = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = next((row for row in reader if row), [])
-            genes = _matching_columns(path, header, genes)
-            vocabulary: dict[str, dict[str, int]] = {gene: {} for gene in genes}
-            metrics = _metric_columns(path, header, genes)
-            rows = ((reader.line_num, row) for row in reader if row)
-            for lines, columns in _read_blocks(path, rows, header):
-                indices = [_indices(vocabulary[gene], columns[header.index(gene)]) for gene in genes]
-                numbers = [_parse_numbers(path, lines, name, columns[header.index(name)]) for name in metrics]
-                parts.append((indices, np.stack(numbers, axis=1), lines))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read as CSV ({error})") from error
-    if not parts:
-        raise ConfigError(f"{path} has no rows below its header")
-    strings = {
-        gene: (list(vocabulary[gene]), np.concatenate([part[0][i] for part in parts])) for i, gene in enumerate(genes)
-    }
-    return strings, metrics, np.concatenate([part[1] for part in parts]), np.concatenate([part[2] for part in parts])
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a table without failed ones: columns of genes, metrics and their values, the line that each row ends on.
+
+    `left_out` has the columns that are neither, and says for each why it is no metric.
+    """
+
+    genes: Mapping[str, Column]
+    metrics: tuple[str, ...]
+    values: Float[np.ndarray, "rows metrics"]
+    lines: Int[np.ndarray, " rows"]
+    left_out: Mapping[str, str]
 
 
-def _metric_columns(path: Path, header: list[str], genes: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the columns that are neither genes nor bookkeeping."""
-    if len(set(header)) != len(header):
-        raise ConfigError(f"{path} names column {max(header, key=header.count)!r} twice")
-    metrics = tuple(name for name in header if name not in genes and not _is_bookkeeping(header, name))
-    if header and not metrics:
-        raise ConfigError(f"{path} has no metric: every column is a gene")
-    return metrics
+def _read_rows(table: CsvFile, patterns: tuple[str, ...]) -> _Rows:
+    """Reads the columns of genes that `patterns` match, and all other columns that are numbers."""
+    genes = _matching_columns(table, patterns)
+    of_a_run = {"status", "source"} <= table.columns.keys()
+    metrics = [name for name in table.columns if name not in genes and not (of_a_run and _is_bookkeeping(table, name))]
+    vocabulary: dict[str, dict[str, int]] = {gene: {} for gene in genes}
+    indices: dict[str, list[np.ndarray]] = {gene: [] for gene in genes}
+    values: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    lines: list[np.ndarray] = []
+    left_out: dict[str, str] = {}
+    marks: dict[str, str] = {}
+    for block_lines, columns in _read_blocks(table):
+        lines.append(block_lines)
+        for gene in genes:
+            indices[gene].append(_indices(vocabulary[gene], columns[table.columns[gene]]))
+        for name in [name for name in metrics if name not in left_out]:
+            try:
+                values[name].append(_parse_numbers(table, block_lines, name, columns[table.columns[name]], marks))
+            except ConfigError as error:
+                left_out[name] = str(error)
+    if not lines:
+        raise ConfigError(f"{table.said} has no rows below its header")
+    if len(marks) > 1:
+        raise ConfigError(f"{table.said} has decimal commas (column {marks[',']!r}) and decimal points (column "
+                          f"{marks['.']!r}): write all numbers in one way")  # fmt: skip
+    kept = tuple(name for name in metrics if name not in left_out)
+    return _Rows(
+        {gene: (list(vocabulary[gene]), np.concatenate(indices[gene])) for gene in genes},
+        kept,
+        np.stack([np.concatenate(values[name]) for name in kept], axis=1) if kept else np.empty((sum(map(len, lines)), 0)),
+        np.concatenate(lines),
+        left_out,
+    )
 
 
-def _read_blocks(
-    path: Path, rows: Iterator[tuple[int, list[str]]], header: list[str]
-) -> Iterator[tuple[Int[np.ndarray, " rows"], list[Sequence[str]]]]:
-    """Yields lines and columns of at most ROWS_AS_TEXT rows at a time; `rows` are line numbers with cells."""
-    status = header.index("status") if "status" in header else None
+def _read_blocks(table: CsvFile) -> Iterator[tuple[Int[np.ndarray, " rows"], list[Sequence[str]]]]:
+    """Yields lines and columns of at most ROWS_AS_TEXT rows at a time, without failed rows."""
+    status = table.columns.get("status")
+    rows = table.rows()
     while block := list(islice(rows, ROWS_AS_TEXT)):
-        for line, row in block:
-            if len(row) != len(header):
-                raise ConfigError(f"{path}, line {line} has {len(row)} cells where the header has {len(header)}")
         if status is not None:
             block = [(line, row) for line, row in block if row[status] != "failed"]
         if block:
@@ -193,52 +215,59 @@ def _indices(vocabulary: dict[str, int], cells: Sequence[str]) -> Int[np.ndarray
 
 
 def _parse_numbers(
-    path: Path, lines: Int[np.ndarray, " rows"], metric: str, cells: Sequence[str]
+    table: CsvFile, lines: Int[np.ndarray, " rows"], metric: str, cells: Sequence[str], marks: dict[str, str]
 ) -> Float[np.ndarray, " rows"]:
-    """Returns a metric's values. Raises ConfigError naming the first line that holds no number."""
+    """Returns a metric's values; an empty cell is NaN. Raises ConfigError naming the first line that holds no number.
+
+    `marks` gets a column for each decimal mark, `,` and `.`, where cells are not separated by commas.
+    """
     try:
-        return np.fromiter(map(float, cells), np.float64, len(cells))
-    except ValueError:
-        for line, cell in zip(lines, cells, strict=True):
-            if not _is_number(cell):
-                raise ConfigError(f"{path}, line {line}: column {metric!r} holds {cell!r}, which is not a number; name it "
-                                 f"among supernet.genes or remove it") from None  # fmt: skip
-        raise
+        values = np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:  # Empty cells, decimal commas, or no numbers.
+        values = np.full(len(cells), np.nan)
+        for i, cell in enumerate(cells):
+            try:
+                values[i] = table.number(cell)
+            except ValueError:
+                raise ConfigError(f"{table.said}, line {lines[i]}: column {metric!r} holds {cell!r:.60}, which is not a "
+                                  f"number; name it among supernet.genes or remove it") from None  # fmt: skip
+    if table.separator != ",":
+        marks |= {mark: metric for mark in ",." if any(mark in cell for cell in cells)}
+    return values
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+def _is_bookkeeping(table: CsvFile, name: str) -> bool:
+    """Whether a column of a table with the columns `status` and `source`, as runs write them, is bookkeeping."""
+    return name in BOOKKEEPING or (name.endswith("_se") and name.removesuffix("_se") in table.columns)
 
 
-def _is_bookkeeping(header: list[str], name: str) -> bool:
-    """Whether a column is bookkeeping; only tables with the columns `status` and `source`, as runs write them, have any."""
-    of_a_run = {"status", "source"} <= set(header)
-    return of_a_run and (name in BOOKKEEPING or (name.endswith("_se") and name.removesuffix("_se") in header))
-
-
-def _parse_options(column: Column) -> Options:
-    """Returns a gene's options, as integers if all are, else as numbers if all are, else as strings."""
+def _parse_options(table: CsvFile, column: Column) -> Options:
+    """Returns a gene's options, as integers if all are (`3.0` is), else as numbers if all are, else as strings."""
     strings, rows = column
     filled = [string for string in strings if string.strip()]
+    parsed: dict[str, Option] = {string: string for string in filled}
     # `01` and `1` are two strings, not one number.
-    types = (str,) if any(re.fullmatch(r"-?0\d+", string.strip()) for string in filled) else (int, float, str)
-    for option_type in types:
-        try:
-            parsed = {string: option_type(string) for string in filled}
-            break
-        except ValueError:
-            continue
+    if not any(re.fullmatch(r"-?0\d+", string.strip()) for string in filled):
+        with suppress(ValueError):
+            numbers = {string: table.number(string) for string in filled}
+            if all(map(math.isfinite, numbers.values())):
+                whole = all(number.is_integer() for number in numbers.values())
+                parsed = {string: _whole(string, number) if whole else number for string, number in numbers.items()}
     options = tuple(sorted(set(parsed.values())))
     index = {option: i for i, option in enumerate(options)}
     indices = np.array([index[parsed[string]] if string in parsed else -1 for string in strings], np.int32)
     return options, indices[rows]
 
 
-def _infer_space(path: Path, columns: dict[str, Options]) -> tuple[SearchSpace, Int[np.ndarray, "rows genes"]]:
+def _whole(string: str, number: float) -> int:
+    """The whole number that a string holds; floating point would round those of more than 15 digits."""
+    try:
+        return int(string)
+    except ValueError:
+        return int(number)
+
+
+def _infer_space(said: str, columns: dict[str, Options]) -> tuple[SearchSpace, Int[np.ndarray, "rows genes"]]:
     """Returns the search space and every row's architecture.
 
     Genes without empty cells come first, since the other genes depend on them.
@@ -247,12 +276,12 @@ def _infer_space(path: Path, columns: dict[str, Options]) -> tuple[SearchSpace, 
     genes = [Gene(gene, options) for gene, (options, _) in full.items()]
     for gene, (options, indices) in columns.items():
         if gene not in full:
-            genes.append(Gene(gene, options, _find_condition(path, gene, indices < 0, full)))
+            genes.append(Gene(gene, options, _find_condition(said, gene, indices < 0, full)))
     archs = np.stack([np.maximum(columns[gene.name][1], 0) for gene in genes], axis=1)
     return SearchSpace(tuple(genes)), archs
 
 
-def _find_condition(path: Path, gene: str, empty: Bool[np.ndarray, " rows"], full: dict[str, Options]) -> tuple[str, float]:
+def _find_condition(said: str, gene: str, empty: Bool[np.ndarray, " rows"], full: dict[str, Options]) -> tuple[str, float]:
     """Returns which other gene must have at least which value for `gene` to exist. Raises ConfigError if there is none."""
     for other, (options, indices) in full.items():
         if isinstance(options[0], str) or empty.all():
@@ -260,21 +289,23 @@ def _find_condition(path: Path, gene: str, empty: Bool[np.ndarray, " rows"], ful
         needed = indices[~empty].min()
         if indices[empty].max() < needed:
             return other, options[needed]
-    raise ConfigError(f"{path}: gene column {gene!r} has empty cells that no other gene column explains")
+    raise ConfigError(f"{said}: gene column {gene!r} has empty cells that no other gene column explains")
 
 
 def _without_duplicates(
-    path: Path, space: SearchSpace, metrics: tuple[str, ...], archs: np.ndarray, values: np.ndarray, lines: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns distinct architectures, sorted, and their values. Raises ConfigError if rows of one architecture differ."""
+    said: str, space: SearchSpace, archs: Int[np.ndarray, "rows genes"], rows: _Rows
+) -> tuple[Int[np.ndarray, "pop genes"], Float[np.ndarray, "pop metrics"], dict[str, str]]:
+    """Returns distinct architectures, sorted, their values, and why metrics are none for which equal rows disagree."""
     _, first, which = np.unique(_sortable_keys(archs), return_index=True, return_inverse=True)
     repeated = np.flatnonzero(first[which] != np.arange(len(archs)))
     earlier = first[which[repeated]]
-    differs = (values[repeated] != values[earlier]) & ~(np.isnan(values[repeated]) & np.isnan(values[earlier]))
-    if differs.any():
-        row, column = map(int, np.argwhere(differs)[0])
-        raise ConfigError(
-            f"{path}: lines {lines[earlier[row]]} and {lines[repeated[row]]} are the same network "
-            f"{space.decode(archs[repeated[row]])} but disagree about {metrics[column]!r}; keep one, or average them"
+    values, before = rows.values[repeated], rows.values[earlier]
+    differs = (values != before) & ~(np.isnan(values) & np.isnan(before))
+    disagreeing = {}
+    for column in np.flatnonzero(differs.any(0)).tolist():
+        row = int(differs[:, column].argmax())
+        disagreeing[rows.metrics[column]] = (
+            f"{said}: lines {rows.lines[earlier[row]]} and {rows.lines[repeated[row]]} are the same network "
+            f"{space.decode(archs[repeated[row]])} but disagree about {rows.metrics[column]!r}; keep one, or average them"
         )
-    return archs[first], values[first]
+    return archs[first], rows.values[first], disagreeing

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nasjax.errors import ConfigError
+from nasjax.host import regular_file
 from nasjax.tasks.base import Split
 from nasjax.tasks.image_classification import ImageClassification, split_images
 
@@ -57,8 +58,7 @@ class ArraysConfig:
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, height, width, channels) float32, and their labels. Raises ConfigError for an invalid file."""
-    if not path.is_file():
-        raise ConfigError(f"task.path={path} is not a file")
+    regular_file(f"task.path={path}", path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

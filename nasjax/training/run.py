@@ -11,9 +11,10 @@ import jax
 from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, EvaluatorConfig, measure
-from nasjax.host import write_text
+from nasjax.host import new_place, write_text
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed, plain_data
+from nasjax.runs.inputs import absolute_inputs
 from nasjax.supernets import SuperNet
 from nasjax.supernets.folders import load, save_network
 from nasjax.tasks import Task
@@ -30,8 +31,7 @@ def train_run(
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
     folder for `nasjax.load`. Raises ConfigError, without writing anything, if the folder exists or settings are invalid.
     """
-    if path.exists():
-        raise ConfigError(f"run={path} exists already; name another folder, or remove it")
+    new_place(f"run={path}", path, "folder")
     check_seed(config["seed"])
     net = _network(config)
     task = tasks.create(**config["task"])
@@ -48,7 +48,8 @@ def train_run(
         ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
     scores = {name: _scores(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
     record = {"command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
-              "metric": task.objectives[0].name, "scores": scores, "settings": plain_data(dict(config))}  # fmt: skip
+              "metric": task.objectives[0].name, "scores": scores,
+              "settings": plain_data(absolute_inputs(config))}  # fmt: skip
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     if config["subnet"] is None:
