@@ -130,6 +130,15 @@ def test_what_cannot_be_exported_is_refused_in_one_line_and_leaves_no_files(digi
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("failure", ["OSError('libtorch.so: cannot open')", "ImportError('libtorch.so: cannot open')"])
+def test_a_package_that_is_installed_but_cannot_be_loaded_is_told_as_such(tmp_path, monkeypatch, failure):
+    (tmp_path / "torch.py").write_text(f"raise {failure}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with pytest.raises(ValueError, match=r"installed but cannot be loaded \(.*Error: libtorch\.so: cannot open"):
+        kind(".pth")
+
+
 # -- ONNX -------------------------------------------------------------------------------------------------------------------
 
 

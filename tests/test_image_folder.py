@@ -1,5 +1,7 @@
 """Folders of images as a task."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -132,3 +134,110 @@ def test_more_images_than_memory_are_refused_before_they_are_read(folder, monkey
         create(folder, validation=0.3, test=0.2)
     monkeypatch.setattr("os.sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else 20000)
     assert len(create(folder, validation=0.3, test=0.2).train) == 10
+
+
+def rounded(values, white):
+    """Values of a ramp at 8 bits, as NumPy computes them."""
+    return np.round(np.asarray(values, np.float64) / white * 255)
+
+
+RAMP = np.linspace(0, 65535, 256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype", "mode", "white"),
+    [
+        ("png", "<u2", "I;16", 65535),
+        ("tif", "<u2", "I;16", 65535),
+        ("tif", ">u2", "I;16B", 65535),
+        ("pgm", "<u2", "I", 65535),
+        ("tif", "<i4", "I", 65535),
+        ("TIFF", "<f4", "F", 1),
+        ("tif", "u1", "L", 255),
+    ],
+)
+def test_images_of_more_than_8_bits_are_scaled(tmp_path, suffix, dtype, mode, white):
+    values = (RAMP * (white / 65535)).astype(dtype)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    assert Image.open(tmp_path / f"a.{suffix}").mode == mode
+    read = read_image(tmp_path / f"a.{suffix}", 16, 1.0)
+    np.testing.assert_array_equal(read, np.repeat(rounded(values, white)[..., None], 3, axis=-1))
+    assert len(np.unique(read)) == 256
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.array([[-1, 5]], "<i4"), "its values are -1 to 5, not 0 to 65535: save it with 8 or 16 bits"),
+        (np.array([[0, 10**6]], "<i4"), "its values are 0 to 1e[+]06, not 0 to 65535"),
+        (np.array([[0, 255]], "<f4"), "its values are 0 to 255, not 0 to 1"),
+        (np.array([[0, np.nan]], "<f4"), "its values are nan to nan, not 0 to 1"),
+    ],
+)
+def test_values_without_a_known_white_are_refused(tmp_path, values, words):
+    (tmp_path / "cat").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(values).save(tmp_path / "cat" / f"{name}.tif")
+    with pytest.raises(ValueError, match=rf"[ab]\.tif cannot be read as an image \({words}"):
+        create(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_images_are_turned_as_their_exif_orientation_says(tmp_path, suffix, orientation):
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16], upright[8:, 16:] = 255, 100
+    half = upright[::-1, ::-1]
+    stored = (upright, upright[:, ::-1], half, upright[::-1], upright.swapaxes(0, 1), np.rot90(upright),
+              half.swapaxes(0, 1), np.rot90(upright, -1))[orientation - 1]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    how = {"quality": 100} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"a.{suffix}", exif=exif, **how)
+    read = read_image(tmp_path / f"a.{suffix}", 16, 1.0)
+    np.testing.assert_allclose(read, upright[:, 8:24], atol=2)
+
+
+def test_every_usual_suffix_is_read_in_any_case(tmp_path, capsys):
+    suffixes = ("jpg", "JPEG", "png", "PNG", "bmp", "webp", "tif", "TIFF", "Tif", "gif", "ppm", "pgm", "jp2")
+    for number, suffix in enumerate(suffixes):
+        paint(tmp_path / "cat" / f"{number}.{suffix}", (9, 9, 9))
+    task = create(tmp_path, validation=0.4, test=0.4)
+    assert sum(len(split) for split in (task.train, task.validation, task.test)) == len(suffixes)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_left_out_is_said_in_one_line_a_folder(folder, tmp_path, capsys):
+    root = tmp_path / "set"
+    for name in ("cat", "dog"):
+        paint(root / "val" / name / "v.png", (1, 2, 3))
+        (root / "train").mkdir(exist_ok=True)
+        (folder / name).rename(root / "train" / name)
+    (root / "train" / "fox").mkdir()
+    for name in ("v", "w"):
+        paint(root / "val" / "fox" / f"{name}.png", (1, 2, 3))
+    paint(root / "train" / "cat" / "more" / "1.png", (1, 2, 3))
+    paint(root / "train" / "cat" / "most" / "1.png", (1, 2, 3))
+    (root / "train" / "dog" / "names.txt").write_text("")
+    (root / "train" / "dog" / ".DS_Store").write_text("")
+    (root / "train" / "dog" / "._1.jpg").write_text("")
+    (root / "train" / "dog" / "gone.jpg").symlink_to("nothing.jpg")
+    os.mkfifo(root / "train" / "dog" / "pipe.png")
+    (root / "test").mkdir()
+    paint(root / "train" / "plain.png", (1, 2, 3))
+    task = create(root)
+    assert len(task.train) == 20 and task.classes == 3
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"nasjax: {root}: left out folders beside train and val (1: test)",
+        f"nasjax: {root / 'train'}: left out images outside class folders (1: plain.png); "
+        "folders within class folders (2: cat/more, …); hidden files (1: dog/._1.jpg); "
+        "links to nothing, devices and pipes (2: dog/gone.jpg, …); files without the suffix of an image (1: dog/names.txt); "
+        "classes without images (1: fox)",
+    ]
+
+
+def test_images_a_folder_too_deep_are_named_where_there_are_no_others(tmp_path):
+    paint(tmp_path / "train" / "cat" / "1.png", (1, 2, 3))
+    with pytest.raises(ValueError, match=r"has no images \(.*images must lie in .*/CLASS, not .* deeper as in train/cat$"):
+        create(tmp_path)

@@ -1,15 +1,20 @@
 """Published weights load under every name and form that they come in, and what does not fit is named."""
 
 import json
+import os
 import re
 import sys
+from argparse import Namespace
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import save_file
+from torch_format import torch_bytes
 
 from nasjax import supernets
 from nasjax.cli import main
@@ -138,13 +143,6 @@ def test_the_tensor_that_does_not_fit_is_named(tmp_path, change, words):
         supernets.create(name, checkpoint=str(tmp_path / "weights.safetensors"), **SMALL[name])
 
 
-def test_the_prefix_of_parallel_training_is_taken_off(tmp_path):
-    name = "ofa_resnet50"
-    net = drawn(name)
-    save_file({f"module.{key}": value for key, value in published(net).items()}, tmp_path / "weights.safetensors")
-    same(net, supernets.create(name, checkpoint=str(tmp_path / "weights.safetensors"), **SMALL[name]))
-
-
 @pytest.mark.parametrize("own", [False, True])
 def test_a_new_classifier_for_other_classes(tmp_path, own):
     """Drawn from the seed, all else the checkpoint's; only on demand, and only where the classes differ."""
@@ -232,11 +230,137 @@ def test_import_names_a_wrong_tensor_in_one_line(tmp_path, capsys):
     assert not (tmp_path / "ours.safetensors").exists()
 
 
-def test_a_pytorch_file_without_pytorch_says_what_to_install(tmp_path, monkeypatch):
+@pytest.fixture
+def resnet():
+    """A small network with its published state dict, and whether a file of any content gives this network."""
+    net = drawn("ofa_resnet50")
+
+    def reads(path, content=None, **how):
+        if content is not None:
+            path.write_bytes(torch_bytes(content, **how))
+        same(net, supernets.create("ofa_resnet50", checkpoint=str(path), **SMALL["ofa_resnet50"]))
+
+    return published(net), reads
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("wrapped", ["", "state_dict", "model", "net", "model_state_dict", "state_dict_ema", "generator"])
+def test_pytorch_files_are_read_without_pytorch(tmp_path, monkeypatch, resnet, legacy, wrapped):
     monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "weights.pth").write_bytes(b"PK\x03\x04 and so on")
-    with pytest.raises(ValueError, match=r"needs torch \(pip install torch\)$"):
-        supernets.create("ofa_resnet50", checkpoint=str(tmp_path / "weights.pth"))
+    state, reads = resnet
+    optimiser = {"state": {0: {"step": np.zeros(1), "exp_avg": np.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
+    reads(tmp_path / "a", {wrapped: state, "epoch": 3, "optimizer": optimiser} if wrapped else state, legacy=legacy)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "model.", "net.", "_orig_mod.", "model._orig_mod.", "module.model.net.", "_orig_mod.module."]
+)
+def test_names_of_wrapping_modules_are_taken_off(tmp_path, resnet, prefix):
+    state, reads = resnet
+    reads(tmp_path / "a", {f"{prefix}{name}": tensor for name, tensor in state.items()})
+    save_file({f"{prefix}{name}": tensor for name, tensor in state.items()}, tmp_path / "b")
+    reads(tmp_path / "b")
+
+
+def test_parts_compiled_by_pytorch_have_their_own_names(tmp_path, resnet):
+    state, reads = resnet
+    reads(tmp_path / "a", {name.replace("blocks.0.", "blocks.0._orig_mod."): tensor for name, tensor in state.items()})
+
+
+@pytest.mark.parametrize("outer", ["", "module.", "_orig_mod."])
+def test_the_counter_of_an_averaged_model_is_no_weight(tmp_path, resnet, outer):
+    state, reads = resnet
+    averaged = {f"{outer}module.{name}": tensor for name, tensor in state.items()}
+    reads(tmp_path / "a", {f"{outer}n_averaged": np.zeros((), np.int64), **averaged})
+
+
+@pytest.mark.parametrize(
+    ("averaged", "said"),
+    [
+        (lambda state: {"swa": state}, "'swa'"),
+        (lambda state: {"state_dict_ema": state}, "'state_dict_ema'"),
+        (lambda state: {"ema": {"decay": 0.999, "module": state}}, "'ema.module'"),
+    ],
+)
+def test_averaged_weights_come_first_and_a_line_says_so(tmp_path, capsys, resnet, averaged, said):
+    state, reads = resnet
+    raw = {name: tensor + 1 for name, tensor in state.items()}
+    reads(tmp_path / "a", {"state_dict": raw, **averaged(state), "epoch": 3})
+    assert f"takes the weights of {said}, not of state_dict\n" in capsys.readouterr().err
+    reads(tmp_path / "a", averaged(state))
+    assert capsys.readouterr().err == ""
+
+
+class Trap:
+    """What pickle would call where a file is loaded without care."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_objects_beside_the_weights_are_passed_over_and_nothing_is_executed(tmp_path, resnet, legacy):
+    state, reads = resnet
+    beside = {"args": Namespace(lr=0.1), "best": np.float64(71.3), "trap": Trap(tmp_path / "trap"), "seen": {1, 2},
+              "curve": np.arange(3, dtype=np.int8), "log": defaultdict(list, {"loss": [Namespace(a=1)]})}  # fmt: skip
+    reads(tmp_path / "a", {"state_dict": state, **beside}, legacy=legacy)
+    reads(tmp_path / "a", {**state, **beside}, legacy=legacy)
+    assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (Namespace(model=1), r"holds no state dict, but an object of argparse\.Namespace: .*torch\.save\(model\.state_dict"),
+        ({"model": Namespace(), "epoch": 3}, r"but the keys 'model' \(argparse\.Namespace\), 'epoch': save one alone"),
+        ({"a.b": np.zeros(3, np.int8)}, r"but the keys 'a\.b' \(numpy\..*_reconstruct\)"),
+        ([1, 2], "but a list"),
+        ({}, "but the keys none"),
+        ({0: np.zeros(3)}, "holds no state dict, but the keys 0"),
+        ({"one": {"a.b": np.zeros(3)}, "two": {"a.b": np.zeros(3)}}, "several state dicts, one, two: save one alone"),
+        ({"stem.weight": np.broadcast_to(np.float32(0), (10**12,))}, "it has no tensor 'input_stem.0.conv.weight'"),
+        (
+            {"input_stem.0.conv.weight": np.broadcast_to(np.float32(0), (10**6, 10**6))},
+            r"has shape \(1000000, 1000000\), .* is expected",
+        ),
+    ],
+)
+def test_what_holds_no_weights_says_what_it_holds(tmp_path, content, words):
+    (tmp_path / "weights.pth").write_bytes(torch_bytes(content))
+    refused(tmp_path / "weights.pth", words)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_damaged_pytorch_file_is_named_wherever_it_is_damaged(tmp_path, resnet, legacy):
+    state, _ = resnet
+    whole = torch_bytes(state, legacy=legacy)
+    rng = np.random.default_rng(0)
+    for end in rng.integers(4, len(whole) - 1, 20):
+        (tmp_path / "weights.pth").write_bytes(whole[:end])
+        refused(tmp_path / "weights.pth", "cannot be read")
+
+
+def sparse(path, start, size=20 * 10**9):
+    """A file of 20 GB of which the disk has the start only."""
+    path.write_bytes(start)
+    os.truncate(path, size)
+
+
+def test_files_of_20_gb_of_nothing_are_refused_at_once(tmp_path):
+    header = json.dumps({"first": {"dtype": "U8", "shape": [2 * 10**10], "data_offsets": [0, 2 * 10**10]}}).encode()
+    begin = len(header).to_bytes(8, "little") + header
+    for start, size, words in (
+        (b"", 20 * 10**9, "cannot be read as safetensors"),
+        (b"PK\x03\x04", 20 * 10**9, "cannot be read as a PyTorch state dict"),
+        (b"\x80\x02", 20 * 10**9, "cannot be read as a PyTorch state dict"),
+        (b"\x80\x04\x8e" + (10**10).to_bytes(8, "little"), 20 * 10**9, "one of its objects is too long"),
+        (begin, 2 * 10**10 + len(begin), "it has no tensor"),
+    ):
+        sparse(tmp_path / "weights.pth", start, size)
+        refused(tmp_path / "weights.pth", words)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -251,12 +375,39 @@ def test_pytorch_state_dicts_load(tmp_path, legacy, wrapped):
     same(net, supernets.create(name, checkpoint=str(path), **SMALL[name]))
 
 
-def test_a_pickle_with_code_is_refused(tmp_path):
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_are_those_that_pytorch_saved(tmp_path, legacy):
+    """Every type, transposed, sliced, shared, expanded, empty and scalar ones."""
     torch = pytest.importorskip("torch")
+    base = torch.arange(-6, 18).reshape(2, 3, 4)
+    kinds = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
+             torch.uint8, torch.bool)  # fmt: skip
+    state = {f"of.{kind}": base.to(kind) for kind in kinds}
+    state |= {"a.transposed": base.permute(2, 0, 1), "a.slice": base[1:, ::2, 1], "a.whole": base,
+              "a.one": torch.tensor(3.5), "a.expanded": torch.ones(1).expand(5, 4), "a.empty": torch.zeros(0, 3),
+              "a.parameter": torch.nn.Parameter(torch.ones(2))}  # fmt: skip
+    torch.save(state, tmp_path / "a", _use_new_zipfile_serialization=not legacy)
+    read = read_tensors(tmp_path / "a")
+    assert read.keys() == state.keys()
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(read[name].astype(np.float64), tensor.detach().double().numpy(), err_msg=name)
 
-    torch.save({"state_dict": {"weight": pytest.approx}}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="cannot be read as a PyTorch state dict"):
-        supernets.create("ofa_resnet50", checkpoint=str(tmp_path / "weights.pth"))
+
+def test_averaged_and_compiled_modules_of_pytorch_load(tmp_path):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.Linear(3, 1)))
+    averaged = torch.optim.swa_utils.AveragedModel(module)
+    for wrapper in (averaged, torch.nn.DataParallel(averaged), torch.compile(averaged)):
+        torch.save({"epoch": 3, "swa": wrapper.state_dict(), "args": Namespace(lr=1)}, tmp_path / "a")
+        read = read_tensors(tmp_path / "a")
+        assert set(read) == set(module.state_dict())
+        np.testing.assert_array_equal(read["1.0.weight"], module[1][0].weight.detach().numpy())
+    torch.save(module, tmp_path / "a")
+    with pytest.raises(ValueError, match=r"an object of torch\.nn\.modules\.container\.Sequential: save one alone"):
+        read_tensors(tmp_path / "a")
+    torch.jit.script(module).save(tmp_path / "a")
+    with pytest.raises(ValueError, match="it is a TorchScript program"):
+        read_tensors(tmp_path / "a")
 
 
 def refused(path, words):
@@ -312,18 +463,8 @@ def test_what_pytorch_keeps_beside_plain_tensors_is_named(tmp_path):
         ("bias", zeros.to_sparse(), "tensor 'bias' is sparse"),
         ("bias", zeros.to(torch.complex64), "tensor 'bias' is complex"),
         ("bias", zeros.to("meta"), r"tensor 'bias' is without values \(device meta\)"),
-        ("bias", zeros / 0, "tensor 'bias' holds values that are not finite"),
-        (0, zeros, "holds no state dict: the key 0 of a tensor is not a string"),
+        ("bias", torch.quantize_per_tensor(zeros, 1, 0, torch.qint8), "tensor 'bias' is quantized"),
+        ("bias", zeros.to(torch.float8_e5m2), "tensor 'bias' is of a type that NumPy does not have"),
     ):
         torch.save({key: value}, tmp_path / "weights.pth")
         refused(tmp_path / "weights.pth", words)
-
-
-def test_parameters_load_as_tensors_do(tmp_path):
-    torch = pytest.importorskip("torch")
-    name = "ofa_resnet50"
-    net = drawn(name)
-    state = {key: torch.from_numpy(value.copy()) for key, value in published(net).items()}
-    state = {key: torch.nn.Parameter(value) if value.is_floating_point() else value for key, value in state.items()}
-    torch.save(state, tmp_path / "weights.pth")
-    same(net, supernets.create(name, checkpoint=str(tmp_path / "weights.pth"), **SMALL[name]))

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, one_line
 from nasjax.export.published import run_published, to_pth, to_safetensors
 from nasjax.export.stablehlo import run_stablehlo, stablehlo
 from nasjax.export.to_onnx import run_onnx, to_onnx
@@ -56,14 +56,19 @@ KINDS = {
 
 
 def kind(suffix: str) -> Kind:
-    """The file format of a suffix. Raises ConfigError for an unknown suffix or a missing package."""
+    """The file format of a suffix. Raises ConfigError for an unknown suffix and a package that is missing or broken."""
     if suffix not in KINDS:
         raise ConfigError(f"{suffix or 'no suffix'} is no known export format; allowed: {', '.join(KINDS)}")
     for package in KINDS[suffix].needs:
         try:
             import_module(package)
-        except ImportError:
-            raise ConfigError(f"{suffix} needs the package {package}: {KINDS[suffix].get}") from None
+        except (ImportError, OSError) as error:  # OSError: a library of the package's cannot be loaded.
+            if isinstance(error, ModuleNotFoundError) and error.name == package:
+                raise ConfigError(f"{suffix} needs the package {package}: {KINDS[suffix].get}") from None
+            raise ConfigError(
+                f"{suffix} needs the package {package}, which is installed but cannot be loaded ({one_line(error)}): "
+                "install it again"
+            ) from error
     return KINDS[suffix]
 
 

@@ -25,6 +25,7 @@ from nasjax.supernets.elastic import Conv, ConvNorm
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families import mobilenet_v3, resnet
 from nasjax.supernets.ofa.weights import published_names
+from nasjax.supernets.torch_files import read_torch
 
 OTHER_FAMILY = (
     "only Once-for-All's families (MobileNetV3, ProxylessNAS, ResNet) can be written in its format; export it as .onnx"
@@ -56,9 +57,7 @@ def to_safetensors(net: SuperNet, origin: Mapping[str, Any], batch: int | None =
 def run_published(file: Path, images: Float[np.ndarray, "batch height width channels"]) -> Float[Array, "batch classes"]:
     """Logits of the network in a file of `to_pth` or `to_safetensors`; its weights are read as published ones are."""
     if file.suffix == ".pth":
-        import torch
-
-        text = torch.load(file, weights_only=True)["nasjax"]
+        text = read_torch(file).objects["nasjax"]
     else:
         with safe_open(file, framework="numpy") as content:
             text = content.metadata()["nasjax"]

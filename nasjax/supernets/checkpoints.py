@@ -1,21 +1,25 @@
 """Weights on disk: nasjax's safetensors, named by place in the network, and state dicts published for PyTorch."""
 
 import json
+import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, one_line
 from nasjax.host import replace_file
 from nasjax.supernets.elastic import Dense
 from nasjax.supernets.ofa.weights import PublishedTensor, by_canonical_name, published_names, spelled_like
 from nasjax.supernets.supernet import SuperNet
+from nasjax.supernets.torch_files import Foreign, StoredTensor, TorchFileError, read_torch
 
 TORCH_PREFIXES = (b"PK\x03\x04", b"\x80")
 """First bytes of files of torch.save (zip, and the older pickle); published checkpoints often have no suffix."""
@@ -23,11 +27,24 @@ TORCH_PREFIXES = (b"PK\x03\x04", b"\x80")
 LFS_PREFIX = b"version https://git-lfs.github.com/spec/"
 """First bytes of the pointer that stands for a file which Git LFS has not fetched."""
 
-SAFETENSORS_TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
-"""The element types that are read, as safetensors names them: real numbers that NumPy has."""
+SAFETENSORS_TYPES = {
+    "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16),
+    "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"), "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}  # fmt: skip
+"""The element types that are read, as safetensors names them."""
 
-STATE_DICT_KEYS = ("state_dict", "model", "net")
-"""Keys under which training scripts keep the state dict, beside the optimiser's state and the like."""
+STATE_DICT_KEYS = (
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "swa_state_dict", "swa_model", "swa",
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "weights",
+)  # fmt: skip
+"""Keys under which training scripts keep state dicts, beside the optimiser's state and the like: averaged ones first."""
+
+WRAPPERS = {"module", "model", "net", "network"}
+"""The first part of all names, where a module was trained within another (DataParallel, AveragedModel, Lightning)."""
+
+INNER_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What `torch.compile` and others put into names, at any place."""
 
 CLASSIFIER = "classify"
 """The attribute name of the last layer in the heads of our families."""
@@ -97,6 +114,7 @@ def fill(
             if path[-2] == CLASSIFIER and _differs_in_classes(stored.to_ours(tensor), variable):
                 misshapen += "; for classes of your own train a classifier: supernet.new_classifier=true initialises one"
             raise ConfigError(misshapen)
+        _check_finite(name, tensor, source)
         if own_name in new_classifier:
             raise ConfigError(
                 f"{source} has a classifier of {variable.shape[-1]} classes: leave supernet.new_classifier out, or change "
@@ -108,11 +126,19 @@ def fill(
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a safetensors file or of a PyTorch state dict, by the names in the file.
+def _check_finite(name: str, tensor: np.ndarray, source: str) -> None:
+    """Raises ConfigError for a tensor with values that float32 does not hold."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(tensor.astype(np.float32)).all()
+    if not finite:
+        raise ConfigError(f"{source}: tensor {name!r} holds values that are not finite: its training may have diverged")
 
-    The prefix `module.` that DataParallel puts before all names is removed. Raises ConfigError for a file that is missing,
-    that cannot be read, or that holds anything but finite real numbers by name.
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file or of a PyTorch state dict, by their names without those of wrapping modules.
+
+    They are views of the mapped file, read when they are used. Of several state dicts the averaged one is taken, and the
+    choice printed. Raises ConfigError for a file that is missing, that cannot be read, or that holds no tensors by name.
     """
     if not path.is_file():
         raise ConfigError(f"supernet.checkpoint={path}: there is no checkpoint {path}")
@@ -124,64 +150,100 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         raise ConfigError(f"{path} is a pointer of Git LFS, not the checkpoint itself: fetch it by `git lfs pull`")
     # A safetensors file begins with eight bytes of length, which may equal a prefix of PyTorch's, then with JSON.
     is_torch = start.startswith(TORCH_PREFIXES) and start[8:9] != b"{"
-    content = _read_torch(path) if is_torch else _read_safetensors(path)
-    for name, tensor in content.items():
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(tensor.astype(np.float32)).all()
-        if not finite:
-            raise ConfigError(f"{path}: tensor {name!r} holds values that are not finite: its training may have diverged")
-    return _without_parallel_prefix(content)
+    return _unwrapped(_read_state_dict(path) if is_torch else _read_safetensors(path), path)
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a safetensors file, whatever their names."""
+    """The tensors of a safetensors file, whatever their names."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            for name in names:
-                dtype = file.get_slice(name).get_dtype()
-                if dtype not in SAFETENSORS_TYPES:
-                    raise ConfigError(f"{path}: tensor {name!r} has type {dtype}; allowed: {', '.join(SAFETENSORS_TYPES)}")
-            return {name: file.get_tensor(name) for name in names}
+        with safe_open(path, framework="numpy"):  # Raises unless header and length of the file agree.
+            content = np.asarray(np.memmap(path, np.uint8, "r"))
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path} cannot be read as safetensors ({error}), and is no PyTorch state dict either") from error
+    first = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:first].tobytes())
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, about in header.items():
+        if about["dtype"] not in SAFETENSORS_TYPES:
+            raise ConfigError(f"{path}: tensor {name!r} has type {about['dtype']}; allowed: {', '.join(SAFETENSORS_TYPES)}")
+        begin, end = about["data_offsets"]
+        numbers = content[first + begin : first + end].view(SAFETENSORS_TYPES[about["dtype"]])
+        tensors[name] = numbers.reshape(about["shape"])
+    return tensors
 
 
-def _without_parallel_prefix(content: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Removes the `module.` of PyTorch's DataParallel, if all names have it."""
-    if not all(name.startswith("module.") for name in content):
-        return content
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+def _unwrapped(content: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Removes from all names what wrapping modules put before them, and the counter of an AveragedModel."""
+    names = {name: INNER_WRAPPERS.sub("", name) for name in content}
+    while True:
+        names = {name: short for name, short in names.items() if short != "n_averaged"}
+        first = {short.partition(".")[0] for short in names.values()}
+        if len(first) != 1 or not first <= WRAPPERS:
+            break
+        names = {name: short.partition(".")[2] for name, short in names.items()}
+    if len(set(names.values())) < len(names):
+        raise ConfigError(f"{path} holds weights both with and without the names of wrapping modules: remove one of both")
+    return {short: content[name] for name, short in names.items()}
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Reads a state dict, alone or under one of STATE_DICT_KEYS; only plain tensors, and no code of the file is run."""
+def _read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a state dict, alone or under keys; nothing else of the file is built, no code of it is run."""
     try:
-        import torch
-    except ImportError:
-        raise ConfigError(f"{path} was written by PyTorch: reading it needs torch (pip install torch)") from None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # A damaged or hostile file may raise anything in torch.
+        file = read_torch(path)
+    except Exception as error:  # A damaged or hostile file may raise anything in pickle and zipfile.
+        reason = str(error) if isinstance(error, TorchFileError) else f"it is damaged: {one_line(error)}"
         raise ConfigError(
-            f"{path} cannot be read as a PyTorch state dict of plain tensors ({type(error).__name__}): "
-            f"nothing else is loaded; save its state_dict alone"
+            f"{path} cannot be read as a PyTorch state dict ({reason}): write one by torch.save(model.state_dict(), FILE)"
         ) from error
-    keys = [key for key in STATE_DICT_KEYS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
-    if len(keys) > 1:
-        raise ConfigError(f"{path} holds {' and '.join(map(repr, keys))}: which is meant? save one of them alone")
-    content = content[keys[0]] if keys else content
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ConfigError(f"{path} holds no state dict, alone or under {', '.join(map(repr, STATE_DICT_KEYS))}")
-    for name, value in content.items():
-        if not isinstance(name, str):
-            raise ConfigError(f"{path} holds no state dict: the key {name!r} of a tensor is not a string")
-        unsupported = {"sparse": value.layout is not torch.strided, "quantized": value.is_quantized,
-                       "complex": value.is_complex(), "without values (device meta)": value.is_meta}  # fmt: skip
-        reason = next((reason for reason, holds in unsupported.items() if holds), None)
-        if reason:
-            raise ConfigError(f"{path}: tensor {name!r} is {reason}; only dense tensors of real numbers are read")
-    return {name: value.detach().float().numpy() for name, value in content.items()}
+    tensors = {}
+    for name, tensor in _chosen_state_dict(file.objects, path).items():
+        if tensor.unread:
+            raise ConfigError(f"{path}: tensor {name!r} is {tensor.unread}; only dense tensors of real numbers are read")
+        try:
+            tensors[name] = file.array(tensor)
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"{path}: tensor {name!r} cannot be read ({error}): is the file complete?") from error
+    return tensors
+
+
+def _chosen_state_dict(objects: Any, path: Path) -> dict[str, StoredTensor]:
+    """The state dict of a file; of several the first in the order of STATE_DICT_KEYS, as a line then says."""
+    found = _state_dicts(objects)
+    known = [keys for keys in found if set(keys) <= set(STATE_DICT_KEYS)] or list(found)
+    known.sort(key=lambda keys: [STATE_DICT_KEYS.index(key) for key in keys if key in STATE_DICT_KEYS])
+    names = [".".join(keys) for keys in known]
+    save_alone = "save one alone: torch.save(model.state_dict(), FILE)"
+    if not known:
+        raise ConfigError(f"{path} holds no state dict, but {_content(objects)}: {save_alone}")
+    if len(known) > 1 and known[0][0] not in STATE_DICT_KEYS:
+        raise ConfigError(f"{path} holds several state dicts, {', '.join(names[:5])}: {save_alone}")
+    if len(known) > 1:
+        print(f"nasjax: {path}: takes the weights of {names[0]!r}, not of {', '.join(names[1:])}", file=sys.stderr)
+    return found[known[0]]
+
+
+def _state_dicts(objects: Any, keys: tuple[str, ...] = ()) -> dict[tuple[str, ...], dict[str, StoredTensor]]:
+    """Every state dict in the objects of a file, by the keys that lead to it."""
+    if not isinstance(objects, Mapping) or len(keys) > 3:
+        return {}
+    named = {name: value for name, value in objects.items() if isinstance(name, str)}
+    tensors = {name: value for name, value in named.items() if isinstance(value, StoredTensor)}
+    inner: dict[tuple[str, ...], dict[str, StoredTensor]] = {}
+    if not any("." in name for name in tensors):  # Else these are a network's, whatever lies beside them.
+        for name, value in named.items():
+            inner |= _state_dicts(value, (*keys, name))
+    return inner or ({keys: tensors} if tensors else {})
+
+
+def _content(objects: Any) -> str:
+    """What a file holds, in words."""
+    if isinstance(objects, Foreign):
+        return f"an object of {objects.kind}"
+    if isinstance(objects, Mapping):
+        keys = [repr(key) + (f" ({value.kind})" if isinstance(value, Foreign) else "") for key, value in objects.items()]
+        return f"the keys {', '.join(keys[:5]) or 'none'}"[:200]
+    return f"a {type(objects).__name__}"
 
 
 def _dotted(path: tuple[Any, ...]) -> str:

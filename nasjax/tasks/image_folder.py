@@ -1,21 +1,25 @@
 """Image classification from folders of images, in ImageNet's layout."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nasjax.errors import ConfigError
 from nasjax.host import memory_bytes
 from nasjax.tasks.base import Split
 from nasjax.tasks.image_classification import ImageClassification
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Suffixes of image files, in lower case; other files are ignored."""
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
+"""The formats that are read, as Pillow names them: those that it decodes itself, by running no other program."""
+
+FULL_SCALE = {"I": 65535, "I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I;16N": 65535, "F": 1}
+"""The value of white in Pillow's modes of more than 8 bits."""
 
 LabelledPaths = list[tuple[Path, int]]
 """Image files with the index of their class."""
@@ -24,6 +28,8 @@ LabelledPaths = list[tuple[Path, int]]
 @dataclass(frozen=True)
 class ImageFolderConfig:
     """Your own images in folders: `path/CLASS/*.jpg`, or `path/train/CLASS/*.jpg` and `path/val/CLASS/*.jpg`.
+
+    What is left out (other files, folders within class folders, classes without images) is printed, in a line a folder.
 
     Attributes:
       path: the folder.
@@ -60,6 +66,8 @@ class ImageFolderConfig:
             raise ConfigError(f"task.path={root} is not a folder")
         rng = np.random.default_rng(self.seed)
         if (root / "val").is_dir():
+            beside = [name for name in _class_names(root) if name not in ("train", "val")]
+            _print_left_out(root, {"folders beside train and val": beside} if beside else {})
             classes = self.classes or _class_names(root / "train" if (root / "train").is_dir() else root / "val")
             held = _shuffled(rng, _labelled_paths(root / "val", classes))
             train = _shuffled(rng, _labelled_paths(root / "train", classes)) if (root / "train").is_dir() else held
@@ -121,16 +129,43 @@ class ImageFolderConfig:
 def read_image(path: Path, size: int, crop: float) -> Float[np.ndarray, "size size 3"]:
     """Reads an image as RGB, values 0-255: the shorter side is scaled to `size` / `crop` (bilinear), the centre cut out.
 
+    It is turned as its EXIF orientation says. Raises OSError or ValueError for a file that cannot be read, but decoders may
+    raise anything.
+
     Source: the evaluation transform of torchvision and Once-for-All, `ceil(size / 0.875)` then a centre crop.
     """
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    with Image.open(path, formats=_formats()) as opened:
+        image = _with_8_bits(ImageOps.exif_transpose(opened)).convert("RGB")
     shorter = int(np.ceil(size / crop))
     scale = shorter / min(image.size)
     width, height = (max(shorter, int(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return np.asarray(image.crop((left, top, left + size, top + size)), np.float32)
+
+
+def _with_8_bits(image: Image.Image) -> Image.Image:
+    """An image of 16 bits, 32-bit integers (0-65535) or floats (0-1), scaled to 0-255; others as they are.
+
+    Raises ValueError for values outside: the value of white is then unknown.
+    """
+    white = FULL_SCALE.get(image.mode)
+    if white is None:
+        return image
+    values = np.asarray(image, np.float64)
+    if not (values.min() >= 0 and values.max() <= white):
+        raise ValueError(f"its values are {values.min():g} to {values.max():g}, not 0 to {white}: save it with 8 or 16 bits")
+    return Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
+
+
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow has."""
+    return [name for name in FORMATS if name in set(Image.registered_extensions().values())]
+
+
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of image files, in lower case."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -142,19 +177,55 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 def _labelled_paths(folder: Path, classes: Sequence[str]) -> LabelledPaths:
-    """Returns all image files, sorted by class and name. Raises ConfigError for a folder that is not one of `classes`."""
+    """All image files of the class folders, sorted by class and name; prints what is left out.
+
+    Raises ConfigError for a folder that is not one of `classes`, and where there are no images.
+    """
     extra = sorted(set(_class_names(folder)) - set(classes))
     if extra:
         raise ConfigError(f"{folder / extra[0]} is not one of the {len(classes)} classes {', '.join(classes[:5])}…")
-    paths = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).glob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    suffixes = image_suffixes()
+    paths: LabelledPaths = []
+    left_out: dict[str, list[str]] = {}
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if Path(entry.name).suffix.lower() in suffixes and not entry.is_dir():
+            left_out.setdefault("images outside class folders", []).append(entry.name)
+    for label, name in enumerate(classes):
+        before = len(paths)
+        entries = os.scandir(folder / name) if (folder / name).is_dir() else ()
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            reason = _reason_to_leave_out(entry, suffixes)
+            if reason is None:
+                paths.append((folder / name / entry.name, label))
+            elif reason:
+                left_out.setdefault(reason, []).append(f"{name}/{entry.name}")
+        if len(paths) == before:
+            left_out.setdefault("classes without images", []).append(name)
     if not paths:
-        raise ConfigError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
+        deeper = left_out.get("folders within class folders")
+        hint = f": images must lie in {folder}/CLASS, not a folder deeper as in {deeper[0]}" if deeper else ""
+        raise ConfigError(f"{folder} has no images ({', '.join(sorted(suffixes))}){hint}")
+    _print_left_out(folder, left_out)
     return paths
+
+
+def _reason_to_leave_out(entry: os.DirEntry[str], suffixes: Collection[str]) -> str | None:
+    """Why an entry of a class folder is left out; "" for hidden files that are no images, None for images."""
+    has_suffix = Path(entry.name).suffix.lower() in suffixes
+    if entry.name.startswith("."):
+        return "hidden files" if has_suffix else ""
+    if entry.is_dir():
+        return "folders within class folders"
+    if not has_suffix:
+        return "files without the suffix of an image"
+    return None if entry.is_file() else "links to nothing, devices and pipes"
+
+
+def _print_left_out(folder: Path, left_out: Mapping[str, Sequence[str]]) -> None:
+    """Prints what of a folder is not read, in one line: why, how many, and the first."""
+    if left_out:
+        parts = (f"{reason} ({len(names)}: {names[0]}{', …' * (len(names) > 1)})" for reason, names in left_out.items())
+        print(f"nasjax: {folder}: left out {'; '.join(parts)}", file=sys.stderr)
 
 
 def _shuffled(rng: np.random.Generator, paths: LabelledPaths) -> LabelledPaths:
