@@ -1,6 +1,7 @@
 """Extracts and exports sub-networks: of a finished run, or given architectures."""
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -30,6 +31,8 @@ from nasjax.supernets import SuperNet
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import load
 from nasjax.tasks import Task
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,8 @@ def restore(config: Mapping[str, Any], run: Path | None = None) -> RestoredSetti
         raise ConfigError(f"{what}, which has no networks to extract")
     task = tasks.create(**config["task"])
     task.check(net)
+    if warning := supernets.untrained_warning(net):
+        LOG.warning(warning)
     try:
         evaluator = settings("evaluator", EVALUATORS, config["evaluator"]).bind(net, task)
     except ConfigError as error:

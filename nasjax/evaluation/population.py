@@ -8,7 +8,6 @@ from copy import copy
 from ctypes import CDLL
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -27,6 +26,7 @@ from nasjax.evaluation.mesh import mesh, replicate
 from nasjax.evaluation.scoring import place
 from nasjax.evaluation.totals import Totals, metric_function
 from nasjax.supernets import SuperNet
+from nasjax.supernets.checkpoints import weights_digest
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 from nasjax.tasks import Split, Task
@@ -70,7 +70,7 @@ class PopulationEvaluator:
         self._strategy = config.strategy(net, task, planned.spare, self._mesh)
         self._metrics = metric_function(task)
         self.context: Mapping[str, Any] = {
-            "weights": _digest(nnx.to_flat_state(nnx.state(net))),
+            "weights": weights_digest(net),
             "network": [repr(net.space), *(stage.settings() for stage in net.stages)],
             "task": task.digest(),
             "split": split,
@@ -206,15 +206,6 @@ def check_chunk(archs: Population, chunk: int) -> None:
     """Raises ValueError for more than `chunk` architectures."""
     if len(archs) > chunk:
         raise ValueError(f"at most {chunk} architectures at once, not {len(archs)}; nasjax.evaluation.measure takes more")
-
-
-def _digest(weights: Any) -> str:
-    """A digest of weights, given as pairs of path and variable."""
-    hashed = sha256()
-    for path, leaf in weights:
-        hashed.update(str((path, leaf[...].shape)).encode())
-        hashed.update(np.ascontiguousarray(leaf[...]).data)
-    return hashed.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def page(run: Run) -> str:
         title=escape(f"{summary['supernet']}{task}"),
         searched=escape(f"Searched for {objectives}{within}; tactic {summary['tactic']}, seed {summary['seed']}."),
         facts=_facts(run),
+        warning=f'<p class="warning">{escape(warning)}</p>' if (warning := summary.get("warning")) else "",
         front_title="Best so far" if len(run.objectives) == 1 else "Front",
         layout="one" if len(plots) == 1 else "several",
         panels="".join(scatter(run, panel, len(plots)) for panel in plots),

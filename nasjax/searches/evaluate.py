@@ -1,5 +1,6 @@
 """Measures the architectures of a CSV file, without a search: `nasjax evaluate`."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from nasjax.errors import FAILURE, ConfigError
 from nasjax.evaluation import measure
 from nasjax.runs.csv_io import read_architectures
 from nasjax.searches.problem import search_problem
+
+LOG = logging.getLogger(__name__)
 
 
 def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[list[str], list[list[Any]]]:
@@ -28,6 +31,8 @@ def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[
         raise ConfigError(f"split={split} cannot be measured here; allowed: validation{', test' if problem.test else ''}")
     evaluator = problem.test() if split == "test" and problem.test is not None else problem.evaluator
     population = population if problem.repair is None else np.asarray(problem.repair(population))
+    if warning := problem.warning(problem.measurable):
+        LOG.warning(warning)
     metrics = measure(evaluator, population) | problem.compute(population)
     metrics.pop(FAILURE, None)  # Evaluators that know it have printed it.
     choices = [problem.space.decode(arch) for arch in population]

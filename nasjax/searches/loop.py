@@ -1,5 +1,6 @@
 """A search from its arguments to its Pareto front: settings, run folder and archive, steps, results."""
 
+import logging
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from nasjax.searches.warm_start import read_warm_start
 from nasjax.supernets import SuperNet
 from nasjax.tactics import PopDB, Tactic
 from nasjax.tasks import Task
+
+LOG = logging.getLogger(__name__)
 
 
 def search(net: SuperNet | SelfMeasuring, task: Task | None = None, **arguments: Any) -> Front:
@@ -97,6 +100,8 @@ def searching(
         state = settings.tactic.init(key, for_tactic)
         if settings.space_reduction is not None:
             settings.space_reduction.check(for_tactic)
+        if warning := problem.warning(column.name for column in goals.columns):
+            LOG.warning(warning)
         record = settings.record(problem.origin)
         with _opened(settings, record, digest(problem.identity)) as (folder, store):
             began = time.monotonic()

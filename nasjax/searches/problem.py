@@ -1,9 +1,10 @@
 """Search problem: evaluator, exact costs, metric ranges of a super-network's sub-networks on a task."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import jax
@@ -23,7 +24,7 @@ from nasjax.objectives import Objective, measurable
 from nasjax.outline import OutlineBlock
 from nasjax.registry import record, settings
 from nasjax.space import SearchSpace
-from nasjax.supernets import SuperNet
+from nasjax.supernets import SuperNet, untrained_warning
 from nasjax.supernets.outlines import outline
 from nasjax.tasks import Task
 from nasjax.types import Population
@@ -42,6 +43,7 @@ class SearchProblem:
     architectures, more is better. `estimates` are jittable models of measured metrics, such as a latency model. `leading`
     holds while other processes, where there are any, do their part of what is measured. `identity` is what a run's
     measurements depend on, the timing aside, which is in its settings. `left_out` says of what cannot be a metric why.
+    `scored` names the metrics that depend on weights, `untrained` says where these are not trained.
     """
 
     space: SearchSpace
@@ -58,6 +60,8 @@ class SearchProblem:
     estimates: Mapping[str, Any] = field(default_factory=dict)
     leading: Callable[[], AbstractContextManager[None]] = nullcontext
     identity: Mapping[str, Any] = field(default_factory=dict)
+    scored: frozenset[str] = frozenset()
+    untrained: Callable[[], str | None] = lambda: None
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def check_named(self, goals: Sequence[str]) -> None:
@@ -66,6 +70,10 @@ class SearchProblem:
             name = re.split("[<>]=", goal.strip().removeprefix("max:").removeprefix("min:"))[0].strip()
             if name in self.left_out:
                 raise ConfigError(self.left_out[name])
+
+    def warning(self, names: Iterable[str]) -> str | None:
+        """What is to be known of the values of these metrics, in a line: that the weights are untrained. None: nothing."""
+        return None if self.scored.isdisjoint(names) else self.untrained()
 
     def compute(self, archs: Population) -> dict[str, np.ndarray]:
         """Every exact cost, as int64."""
@@ -156,6 +164,8 @@ def _of_network(
         estimates={} if timing is None else timing.estimates(),
         leading=lambda: leading(bound),
         identity=bound.context,
+        scored=frozenset(objective.name for objective in task.objectives),
+        untrained=cache(lambda: untrained_warning(net)),
     )
 
 

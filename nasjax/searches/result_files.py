@@ -49,6 +49,7 @@ def write_results(
         **_space(history.problem, archive.reduction()),
         "metrics": [*history.metrics, *history.predicted_latency],
         **_objectives(history),
+        "warning": history.problem.warning(column.name for column in history.goals.columns),
         "seconds": seconds,
         "version": __version__,
     }

@@ -7,7 +7,7 @@ from flax import nnx
 
 from nasjax.errors import ConfigError
 from nasjax.registry import record, settings
-from nasjax.supernets.checkpoints import load_weights
+from nasjax.supernets.checkpoints import load_weights, weights_digest
 from nasjax.supernets.external import ExternalConfig
 from nasjax.supernets.families.mobilenet_v3 import MobileNetV3Config
 from nasjax.supernets.families.resnet import ResNetConfig
@@ -67,6 +67,9 @@ SUPERNETS: dict[str, SuperNetConfig] = {
 }
 """Every super-network by name: its default configuration, any field of which can be changed."""
 
+OTHER_SEED = 2**32 - 1
+"""A seed that a person hardly chooses, to see whether weights depend on it."""
+
 SHIPPED = Path(__file__).parent / "weights"
 """The folder of the weights inside the package."""
 
@@ -89,15 +92,38 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     if ":" in name:
         name, changes = "own", {"target": name, **changes}
     config = settings("supernet", SUPERNETS, {"name": name, **changes})
-    checkpoint = getattr(config, "checkpoint", None)
+    checkpoint, meant = getattr(config, "checkpoint", None), getattr(config, "untrained", False)
+    # A class of the user's has no such setting: nothing is known of its classifier.
+    new_classifier = getattr(config, "new_classifier", False)
+    if meant and checkpoint is not None and not new_classifier:
+        raise ConfigError(f"supernet.untrained=true, but supernet.checkpoint={checkpoint}: leave one out (checkpoint=null)")
     if checkpoint is None:
         net = config.create(seed)
     else:
         path = SHIPPED / f"{name}.safetensors" if checkpoint == "shipped" else Path(checkpoint)
-        # A class of the user's has no such setting: nothing is known of its classifier.
-        net = load_weights(config.create, path, seed if getattr(config, "new_classifier", False) else None)
+        net = load_weights(config.create, path, seed if new_classifier else None)
     net.origin = record(SUPERNETS, config, name)
+    if isinstance(net, SuperNet) and not meant and (checkpoint is None or new_classifier):
+        net.untrained = weights_digest(net)
     return net
+
+
+def untrained_warning(net: SuperNet) -> str | None:
+    """A line that says that the weights are untrained, and what to do; None where they are trained, or may be.
+
+    Untrained are weights as `create` initialised them: without a checkpoint, or with a new classifier. Those of a class that
+    loads its weights itself do not depend on the seed.
+    """
+    if net.untrained is None or net.untrained != weights_digest(net):
+        return None
+    config = settings("supernet", SUPERNETS, net.origin)
+    if isinstance(config, OwnConfig) and weights_digest(config.create(OTHER_SEED)) == net.untrained:
+        return None
+    name = getattr(config, "target", None) or net.origin["name"]
+    problem = "has untrained weights: load trained ones by supernet.checkpoint=FILE"
+    if config.checkpoint is not None:
+        problem = "has an untrained classifier (supernet.new_classifier=true): train it first, by nasjax train"
+    return f"supernet={name} {problem}; until then its metrics are those of chance (supernet.untrained=true: this is meant)"
 
 
 def abstract(name: str, **changes: Any) -> SuperNet:

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ CLASSIFIER = "classify"
 def tensors(net: SuperNet) -> dict[str, np.ndarray]:
     """Returns all weights and stored batch-norm statistics by name, such as `stages.3.depthwise.conv.kernel`."""
     return {_dotted(path): np.asarray(variable[...]) for path, variable in nnx.to_flat_state(nnx.state(net))}
+
+
+def weights_digest(net: SuperNet) -> str:
+    """A digest of all weights and stored batch-norm statistics."""
+    hashed = sha256()
+    for path, leaf in nnx.to_flat_state(nnx.state(net)):
+        hashed.update(str((path, leaf[...].shape)).encode())
+        hashed.update(np.ascontiguousarray(leaf[...]).data)
+    return hashed.hexdigest()
 
 
 def save_weights(net: SuperNet, path: Path, metadata: dict[str, Any]) -> None:

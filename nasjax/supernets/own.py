@@ -18,12 +18,14 @@ class OwnConfig:
     Attributes:
       target: the class, as `module:Class`; the module is looked for in the working directory first, then on Python's path.
       arguments: keyword arguments of the class, which also gets `rngs`.
-      checkpoint: a safetensors file that nasjax wrote; None: weights are initialised from a seed.
+      checkpoint: a safetensors file that nasjax wrote; None: the class's own, which may be initialised from a seed.
+      untrained: says that untrained weights are meant: a search on them gives no warning.
     """
 
     target: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None
+    untrained: bool = False
 
     def create(self, seed: int = 0) -> SuperNet:
         """Returns the super-network, with weights initialised from `seed`.

@@ -79,6 +79,9 @@ class SuperNet(nnx.Module):
     origin: Mapping[str, Any] = IN_MEMORY
     """The `name` and settings that it was created with."""
 
+    untrained: str | None = None
+    """The digest of its weights as they were initialised; None where they may be trained."""
+
     steps: int = 1
     """The number of times that repeated stages run for one example, given by the task; it multiplies costs and latencies."""
 

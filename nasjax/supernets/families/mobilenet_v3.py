@@ -48,6 +48,7 @@ class MobileNetV3Config:
         are initialised from a seed. Once-for-All's published weights expect RGB images (batch, height, width, 3) scaled to
         0-1, from which (.485, .456, .406) is subtracted, divided by (.229, .224, .225).
       new_classifier: initialises the classifier, to be trained, where the checkpoint has another number of classes.
+      untrained: says that untrained weights are meant: a search on them gives no warning.
 
     Raises ConfigError for invalid settings.
     """
@@ -75,6 +76,7 @@ class MobileNetV3Config:
     epsilon: float = 1e-5
     checkpoint: str | None = None
     new_classifier: bool = False
+    untrained: bool = False
 
     @property
     def resolution_options(self) -> tuple[int, ...]:
