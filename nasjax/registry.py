@@ -50,11 +50,14 @@ def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
         raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
     default = table[name]() if isinstance(table[name], type) else table[name]
     allowed = [field.name for field in fields(default)]
-    for field, new in changes.items():
+    optional = [field.name for field in fields(default) if field.type == (str | None)]  # Files, mostly.
+    for field, given in changes.items():
         if field not in allowed:
             raise ConfigError(f"{kind} {name!r} has no setting {field!r}; allowed: {', '.join(allowed) or 'none'}")
+        new = given.__fspath__() if field in optional and hasattr(given, "__fspath__") else given
+        changes[field] = new
         for default_type, allowed_types, description in FIELD_TYPES:
-            if isinstance(getattr(default, field), default_type):
+            if isinstance("" if field in optional else getattr(default, field), default_type):
                 if new is not None and not isinstance(new, allowed_types):
                     raise ConfigError(f"{kind}.{field} must be {description}, not {new!r}")
                 break  # A bool is an int too: the first type that fits is the one meant.
@@ -94,7 +97,8 @@ def import_object(path: str, setting: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{setting}={path}: there is no module {error.name!r} here or on Python's path") from None
+        raise ConfigError(f"{setting}={path}: there is no module {error.name!r} here or on Python's path; "
+                          f"run this in its folder, or name that in PYTHONPATH") from None  # fmt: skip
     except AttributeError:
         raise ConfigError(f"{setting}={path}: module {module!r} has no {name!r}") from None
     except (Exception, SystemExit) as error:  # The module is the user's: importing it may raise anything.

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tables import write_table
 
+from nasjax import supernets
 from nasjax.cli import main
 from nasjax.errors import ConfigError
 from nasjax.host import append_line, new_place, read_lines, regular_file
@@ -99,3 +100,11 @@ def test_a_new_file_needs_its_folder_and_a_new_folder_none(here):
     for path, kind in (("deep/file", "file"), ("t.csv/x/y", "folder"), ("pipe/x", "folder")):
         with pytest.raises(ConfigError, match="x=y: there is no folder"):
             new_place("x=y", path, kind)
+
+
+def test_settings_that_are_paths_are_strings_or_paths(here):
+    genes = ("d", "a", "b", "c", "e")
+    assert supernets.create("tabular", table=Path("t.csv"), genes=genes).metrics == ("acc", "cost", "width")
+    for wrong in (5, ["t.csv"], True):
+        with pytest.raises(ConfigError, match=r"supernet\.table must be a string, not"):
+            supernets.create("tabular", table=wrong, genes=genes)
