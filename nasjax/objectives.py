@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from nasjax.errors import ConfigError
+from nasjax.errors import FAILURE, ConfigError
+from nasjax.space import LIMIT, SearchSpace
+
+MAX_OBJECTIVES = 16
+"""The greatest number of objectives: of values up to LIMIT, their hypervolume is finite in float64 (of two, in float32)."""
+
+BOOKKEEPING = ("index", "step", "status", "source", "count", "seconds", FAILURE)
+"""Columns of evaluations.csv and of imported results that are neither genes nor metrics; nor is any `<metric>_se`."""
 
 UNKNOWN = (float("nan"), float("nan"))
 """The range of an objective whose range is unknown."""
@@ -103,7 +110,7 @@ def parse_objective(text: str, allowed: Mapping[str, Objective]) -> Objective:
     >>> parse_objective("max:f1", measurable({"f1": (0.0, 1.0), "macs": (1e6, 2e6)}))
     Objective(name='f1', direction='max', unit='', reference=0.0)
     """
-    match = re.fullmatch(r"(?:(max|min):)?(\w[\w.-]*)", text.strip())
+    match = re.fullmatch(r"(?:(max|min):)?\s*(\S.*)", text.strip())
     if match is None:
         raise ConfigError(f"objective {text!r} is not of the form name, max:name or min:name")
     direction, name = match.groups()
@@ -144,12 +151,27 @@ def parse_objectives(
     for name in references:
         if name not in names:
             raise ConfigError(f"references names {name!r}, which is not an objective; allowed: {', '.join(names)}")
-    objectives = tuple(replace(o, reference=float(references.get(o.name, o.reference))) for o in objectives)
+    if len(names) > MAX_OBJECTIVES:
+        raise ConfigError(f"objectives names {len(names)}; a search has at most {MAX_OBJECTIVES}")
+    objectives = tuple(replace(o, reference=_number(references.get(o.name, o.reference))) for o in objectives)
     for objective in objectives:
-        if not np.isfinite(objective.reference):
-            name = objective.name
+        _check_range(objective)
+        name, reference = objective.name, objective.reference
+        if not np.isfinite(reference):
             raise ConfigError(f"{name} has no known reference value: set references.{name}=NUMBER, the worst useful value")
+        if abs(reference) > LIMIT:
+            raise ConfigError(f"references.{name}={reference:g} is beyond ±{LIMIT:g}: name a worst value that is useful")
     return objectives
+
+
+def _check_range(objective: Objective) -> None:
+    """Raises ConfigError where values are known to be beyond LIMIT."""
+    for end in objective.range:
+        if np.isfinite(end) and abs(end) > LIMIT:
+            raise ConfigError(
+                f"{objective.name} has the value {end:g}: values beyond ±{LIMIT:g} cannot be compared; use another unit, "
+                f"or nan where it was not measured"
+            )
 
 
 @dataclass(frozen=True)
@@ -172,20 +194,23 @@ def parse_constraint(text: str, allowed: Iterable[str]) -> Constraint:
     >>> parse_constraint("latency<=5", ["latency", "macs"])
     Constraint(name='latency', bound=5.0, least=False)
     """
-    match = re.fullmatch(r"(\w[\w.-]*?)\s*(<=|>=)\s*(\S+)", text.strip())
+    match = re.fullmatch(r"(.+?)\s*(<=|>=)\s*([^<>=]+)", text.strip())
     name, sign, bound = match.groups() if match else ("", "", "")
     if match is None or np.isnan(_number(bound)):
         raise ConfigError(f"constraint {text!r} is not of the form name<=number or name>=number")
     if name not in allowed:
         raise ConfigError(f"constraint {text!r}: {name!r} is not known here; allowed: {', '.join(allowed)}")
-    return Constraint(name, _number(bound), sign == ">=")
+    constraint = Constraint(name, _number(bound), sign == ">=")
+    if abs(constraint.bound) > LIMIT and constraint.bound != (-np.inf if constraint.least else np.inf):
+        raise ConfigError(f"constraint {text!r}: its bound is beyond ±{LIMIT:g}")
+    return constraint
 
 
-def _number(text: str) -> float:
-    """The text as a number; NaN if it is none."""
+def _number(value: Any) -> float:
+    """The value as a number; NaN if it is none, or too large for one."""
     try:
-        return float(text)
-    except ValueError:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 
@@ -234,9 +259,12 @@ class Goals:
         return np.array([goal.sign * goal.reference for goal in self.objectives], np.float64)
 
     def minimised(self, values: Mapping[str, np.ndarray]) -> Float[np.ndarray, "pop columns"]:
-        """Columns of minimised values from values in natural sign; rows with a value that is not finite become NaN."""
+        """Columns of minimised values from values in natural sign.
+
+        Rows with a value that is not finite, or beyond LIMIT, become NaN.
+        """
         matrix = np.stack([c.sign * np.asarray(values[c.name], np.float64) for c in self.columns], axis=1)
-        return np.where(np.isfinite(matrix).all(1, keepdims=True), matrix, np.nan)
+        return np.where((np.abs(matrix) <= LIMIT).all(1, keepdims=True), matrix, np.nan)
 
     def kept(self, values: Float[np.ndarray, "pop columns"]) -> Bool[np.ndarray, " pop"]:
         """Which rows satisfy all constraints; failed ones do not."""
@@ -253,10 +281,21 @@ def parse_goals(
     constraints: Sequence[str],
     allowed: Mapping[str, Objective],
     references: Mapping[str, float] = MappingProxyType({}),
+    space: SearchSpace | None = None,
 ) -> Goals:
-    """Parses objectives and constraints of `allowed` names. Raises ConfigError as their parsers do."""
+    """Parses objectives and constraints of `allowed` names; constraints may also bound the genes of `space`.
+
+    Raises ConfigError as their parsers do, and for a constraint on a gene whose options are not numbers.
+    """
     goals = parse_objectives(objectives, allowed, references)
-    limits = parse_constraints(constraints, allowed)
+    genes = {gene.name: gene for gene in (() if space is None else space.genes)}
+    limits = parse_constraints(constraints, [*allowed, *genes])
     names = dict.fromkeys(constraint.name for constraint in limits)
-    others = tuple(allowed[name] for name in names if name not in [goal.name for goal in goals])
+    for gene in (genes[name] for name in names if name not in allowed):
+        if not gene.ordered:
+            options = ", ".join(map(str, gene.options))
+            raise ConfigError(f"constraints names the gene {gene.name!r}, whose options are not numbers: {options}")
+    others = [allowed.get(name) or Objective(name) for name in names if name not in [goal.name for goal in goals]]
+    for other in others:
+        _check_range(other)
     return Goals(goals, limits, tuple(other if other.direction else replace(other, direction="min") for other in others))

@@ -23,15 +23,18 @@ from nasjax.types import Arch, Mask, Population, PRNGKey
 
 Option = int | float | str
 
+LIMIT = 1e18
+"""The greatest absolute value of an option, and of an objective, a constraint and a reference (`nasjax.objectives`)."""
+
 
 @dataclass(frozen=True)
 class Gene:
     """One choice of a search space.
 
-    `options` are the allowed values, in ascending order if they are numbers. With `needs=(parent, value)` the gene exists
-    only in architectures whose `parent` gene is at least `value`. A `host` gene changes input shapes (for example the
-    resolution), so populations are evaluated in groups of equal host genes. Raises ConfigError if the options are empty,
-    repeated, or not ascending.
+    `options` are the allowed values: numbers in ascending order, or categories (words, True and False). With
+    `needs=(parent, value)` the gene exists only in architectures whose `parent` gene is at least `value`. A `host` gene
+    changes input shapes (for example the resolution), so populations are evaluated in groups of equal host genes. Raises
+    ConfigError if the options are empty, repeated, not ascending, or of another type.
     """
 
     name: str
@@ -42,15 +45,24 @@ class Gene:
     def __post_init__(self):
         if not self.options:
             raise ConfigError(f"gene {self.name!r} has no options; give at least one")
-        if len(set(self.options)) != len(self.options):
+        plain = tuple(option.item() if isinstance(option, np.generic) else option for option in self.options)
+        object.__setattr__(self, "options", plain)
+        for option in self.options:
+            # Not (x <= LIMIT): NaN, too. An empty cell of a table means that the gene is switched off.
+            if not isinstance(option, Option) or option == "" or (option != str(option) and not abs(option) <= LIMIT):
+                raise ConfigError(
+                    f"gene {self.name!r} cannot have the option {option!r}: options are numbers up to {LIMIT:g}, "
+                    f"words, true or false (words such as '3x3' and 'none' can stand for lists and null)"
+                )
+        if len(set(self.options)) != len(self.options) or len(set(map(str, self.options))) != len(self.options):
             raise ConfigError(f"gene {self.name!r} has a repeated option: {self.options}; list each option once")
         if self.ordered and list(self.options) != sorted(self.options):
             raise ConfigError(f"the options of gene {self.name!r} must be in ascending order, not {self.options}")
 
     @property
     def ordered(self) -> bool:
-        """Whether the options are numbers."""
-        return not any(isinstance(option, str) for option in self.options)
+        """Whether the options are numbers; true and false are none."""
+        return not any(isinstance(option, str | bool) for option in self.options)
 
     def level(self, value: float) -> int:
         """The smallest index whose option is at least `value`; the number of options if there is none."""

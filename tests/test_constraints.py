@@ -107,3 +107,37 @@ def test_an_invalid_constraint_is_one_line(tmp_path, capsys, constraints, words)
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("tactic", QUICK)
+def test_a_constraint_on_a_gene_holds_in_the_front_and_where_the_gene_is_switched_off(net, tactic, tmp_path):
+    front = nasjax.search(net, objectives=["max:acc", "min:cost"], constraints=["c>=5", "c<=6", "a<=5"],
+                          tactic=TABLE[tactic], evaluations=30, run=tmp_path / "run")  # fmt: skip
+    with (tmp_path / "run" / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:9] == ["index", "step", "status", "source", *("d", "a", "b", "c", "e")]
+    kept = np.array([row["c"] in ("", "5") and float(row["a"]) <= 5 for row in rows])
+    assert [row["status"] for row in rows] == np.where(kept, "ok", "infeasible").tolist()
+    values = np.array([[-float(row["acc"]), float(row["cost"])] for row in rows])
+    assert len(front) == brute_front(values[kept]).sum()
+    assert any(row["c"] == "" and ok for row, ok in zip(rows, kept, strict=True))
+    if tactic == "ehvi":  # It proposes what keeps constraints that are known before measuring: here 30 of 117 networks.
+        assert kept.all()
+
+
+def test_select_keeps_constraints_on_genes(net):
+    front = nasjax.search(net, objectives=["max:acc", "min:cost"], tactic="random", evaluations=60)
+    best = front.select("d<=2", "c>=7")
+    assert best.choices["d"] == 1 or best.choices["c"] == 7
+    allowed = [m for m, g in zip(front.metrics["acc"], front.networks(), strict=True) if g["d"] <= 2 and g.get("c", 7) >= 7]
+    assert best.metrics["acc"] == max(allowed)
+
+
+def test_a_constraint_on_a_gene_of_words_is_refused_and_genes_are_named_among_what_is_allowed():
+    space = nasjax.space.SearchSpace((nasjax.space.Gene("d", (1, 2)), nasjax.space.Gene("act", ("relu", "gelu"))))
+    allowed = measurable(RANGES, OBJECTIVES)
+    with pytest.raises(ValueError, match="the gene 'act', whose options are not numbers: relu, gelu"):
+        parse_goals(["max:acc"], ["act<=2"], allowed, space=space)
+    with pytest.raises(ValueError, match="'x' is not known here; allowed: acc, cost, width, d, act"):
+        parse_goals(["max:acc"], ["x<=2"], allowed, space=space)
+    assert parse_goals(["max:acc"], ["d<=1"], allowed, space=space).limits[1] == (-np.inf, 1.0)

@@ -391,7 +391,7 @@ def test_answers_that_are_not_the_metrics_stated_are_named_and_leave_exit_code_t
         found = list(csv.DictReader(file))
     assert len(found) == 6 and all((row["late"] == "") == (row["depth"] == "1") for row in found)
     assert main([*words, "supernet.metrics=[acc,k]", "run=other"]) == 2
-    assert "names 'k', which is a gene or a column of evaluations.csv" in capfd.readouterr().err
+    assert "'k' is the name of a gene and of a metric" in capfd.readouterr().err
     assert not (here / "other").exists()
 
 

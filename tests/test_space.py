@@ -247,13 +247,50 @@ def test_invalid_spaces_are_refused(genes, message):
         SearchSpace(genes)
 
 
+def unchecked_gene(options):
+    """A gene as its constructor makes it outside tests, where that checks no types before."""
+    gene = object.__new__(Gene)
+    for name, value in {"name": "a", "options": options, "needs": None, "host": False}.items():
+        object.__setattr__(gene, name, value)
+    gene.__post_init__()
+    return gene
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [((), "has no options"), ((1, 1), "has a repeated option"), ((2, 1), "must be in ascending order")],
+    [
+        ((), "has no options"),
+        ((1, 1), "has a repeated option"),
+        ((3, "3"), "has a repeated option"),
+        ((True, 1), "has a repeated option"),
+        ((2, 1), "must be in ascending order"),
+        (([3, 3], [5, 5]), r"cannot have the option \[3, 3\]: options are numbers .*words such as '3x3'"),
+        (((3, 3), (5, 5)), r"cannot have the option \(3, 3\)"),
+        (("relu", None), "cannot have the option None"),
+        (("", "relu"), "cannot have the option ''"),
+        ((1.0, float("nan")), "cannot have the option nan"),
+        ((1, float("inf")), "cannot have the option inf"),
+        ((1, 10**400), "cannot have the option 10000"),
+    ],
 )
 def test_invalid_genes_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        Gene("a", options)
+        unchecked_gene(options)
+
+
+@pytest.mark.parametrize("options", [(True, False), ("relu", "gelu"), ("3x3", 5, 2.5, False)])
+def test_booleans_and_words_are_categories_in_any_order(options):
+    space = SearchSpace((Gene("a", options), Gene("d", (1, 2))))
+    assert [space.decode(arch)["a"] for arch in space.all_architectures()[::2]] == list(options)
+    assert [gene.ordered for gene in space.genes] == [False, True]
+    assert space.features(space.all_architectures()).shape[1] == len(options) + 1
+    with pytest.raises(ValueError, match="gene 'b' needs 'a', whose options must be numbers"):
+        SearchSpace((*space.genes, Gene("b", (1,), ("a", 1))))
+
+
+def test_options_of_numpy_are_plain_numbers():
+    options = unchecked_gene((np.int64(1), np.float32(2.5))).options
+    assert options == (1, 2.5) and [type(option) for option in options] == [int, float]
 
 
 def test_nothing_is_broadcast_by_rank():

@@ -15,7 +15,10 @@ from nasjax.cli.options import COMMANDS
 from nasjax.cli.schemas import register
 from nasjax.errors import ConfigError
 
-FREE_KEYS = ("references.", "supernet.genes.", "supernet.needs.", "supernet.arguments.", "task.arguments.")
+NAMED_KEYS = ("references.", "supernet.genes.", "supernet.needs.")
+"""How settings begin that end with the name of a metric or gene."""
+
+FREE_KEYS = (*NAMED_KEYS, "supernet.arguments.", "task.arguments.")
 """How settings begin whose last part a person may choose freely."""
 
 
@@ -60,6 +63,9 @@ def hydra_overrides(words: Sequence[str]) -> list[str]:
             value = f"'{value}'"
         if key == "constraints":
             value = _quote_constraints(value)
+        group = next((start for start in NAMED_KEYS if word.startswith(start)), "")
+        if group and not re.fullmatch(r"[\w-]+", name := key.removeprefix(group)):  # Such as block1.depth or val/acc.
+            key, value = group[:-1], "{" + re.sub(r"([\\()\[\]{}:=,\s])", r"\\\1", name) + f":{value}}}"
         overrides.append(f"{'+' * word.startswith(FREE_KEYS)}{key}{equals}{value}")
     return overrides
 

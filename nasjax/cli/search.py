@@ -22,6 +22,7 @@ from nasjax.report.terminal import front_table
 from nasjax.runs.folder import new_path
 from nasjax.searches.loop import searching
 from nasjax.searches.problem import SelfMeasuring, follow
+from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 
@@ -69,7 +70,7 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
         return True
     settings = {key: value for key, value in config.items() if key not in ("supernet", "task", "distributed")}
     if settings["hardware"] is not None and isinstance(net, SuperNet):
-        _check_metrics(task, settings)  # Profiling takes long.
+        _check_metrics(net.space, task, settings)  # Profiling takes long.
         shapes = net.shapes(1 if task is None else task.steps)
         settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
     interrupted = _search_until_interrupted(net, task, settings, label, resume)
@@ -79,13 +80,13 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
     return complete
 
 
-def _check_metrics(task: Task | None, settings: dict[str, Any]) -> None:
+def _check_metrics(space: SearchSpace, task: Task | None, settings: dict[str, Any]) -> None:
     """Raises ConfigError where an objective or a constraint names a metric that nothing here can measure."""
     objectives, constraints = listed("objectives", settings["objectives"]), settings["constraints"]
     check_energy((*objectives, *constraints), settings["hardware"])
     if task is not None:
         known = {objective.name: objective for objective in task.objectives} | COST_OBJECTIVES | TIMINGS
-        parse_goals(objectives, constraints, measurable(dict.fromkeys(known, (0.0, 1.0)), known))
+        parse_goals(objectives, constraints, measurable(dict.fromkeys(known, (0.0, 1.0)), known), space=space)
 
 
 def _search_until_interrupted(

@@ -19,13 +19,14 @@ from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, PopulationEvaluator
 from nasjax.export import kind
 from nasjax.host import new_place, regular_file
-from nasjax.objectives import parse_constraint
+from nasjax.objectives import Constraint, parse_constraint
 from nasjax.pareto import knee
 from nasjax.registry import settings
 from nasjax.runs.archive import Archive, digest
 from nasjax.runs.csv_io import read_architectures
 from nasjax.runs.folder import read_settings
 from nasjax.runs.reader import Network, Run, read_run
+from nasjax.runs.space_summary import option_value
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.supernets.extract import extract
@@ -98,21 +99,30 @@ def _selected(run: Run, select: str) -> list[Network]:
         return [run.front[knee(np.array(costs))]]
     if select and not any(sign in select for sign in ("<=", ">=")):
         raise ConfigError(f"select={select} must be all, knee, or constraints such as {run.objectives[-1].name}<=5")
-    limits = [parse_constraint(text, run.summary["metrics"]) for text in select.split(",") if text.strip()]
+    names = [*run.summary["metrics"], *run.summary["genes"]]
+    limits = [parse_constraint(text, names) for text in select.split(",") if text.strip()]
     # Among all evaluations: if a constraint is no objective, the best network that keeps it may not be on the front.
     measured = [row for row in run.evaluations if not row.failed]
-    feasible = [
-        row for row in measured if all(limit.holds({limit.name: np.array(row.metrics[limit.name])}) for limit in limits)
-    ]
+    feasible = [row for row in measured if all(limit.holds({limit.name: np.array(_value(row, limit))}) for limit in limits)]
     if not feasible:
         ranges = [
-            f"{limit.name} {min(row.metrics[limit.name] for row in measured):.6g} to "
-            f"{max(row.metrics[limit.name] for row in measured):.6g}"
+            f"{limit.name} {min(_value(row, limit) for row in measured):.6g} to "
+            f"{max(_value(row, limit) for row in measured):.6g}"
             for limit in limits
         ]
         raise ConfigError(f"no network of run={run.folder} keeps {select}; it has {', '.join(ranges)}")
     best = min(feasible, key=lambda row: (*(goal.sign * row.metrics[goal.name] for goal in run.objectives), row.index))
     return [best]
+
+
+def _value(network: Network, limit: Constraint) -> float:
+    """The metric or gene that a constraint names; its bound where that gene is switched off, so that it holds."""
+    if limit.name in network.metrics:
+        return network.metrics[limit.name]
+    option = option_value(network.genes.get(limit.name, str(limit.bound)))
+    if option is None:
+        raise ConfigError(f"select names {limit.name!r}, whose values are not numbers")
+    return option
 
 
 def _architectures(run: Path, place: Path) -> dict[int, tuple[int, ...]]:

@@ -69,11 +69,14 @@ class Front:
     def select(self, *constraints: str) -> Chosen:
         """The network that is best in the first objective among those that keep all constraints: `select("macs<=2e5")`.
 
-        Raises ConfigError for a constraint that cannot be parsed, or that no network of the front keeps.
+        Constraints may name genes: they hold where a gene is switched off. Raises ConfigError for a constraint that cannot
+        be parsed, or that no network of the front keeps.
         """
         kept = np.ones(len(self), bool)
         for constraint in constraints:
-            kept &= parse_constraint(constraint, self.metrics).holds(self.metrics)
+            limit = parse_constraint(constraint, [*self.metrics, *self.space.names])
+            genes = [choices.get(limit.name, limit.bound) for choices in self.networks()]
+            kept &= limit.holds(self.metrics if limit.name in self.metrics else {limit.name: np.array(genes)})
         if not kept.any():
             ranges = ", ".join(
                 f"{goal.name} {self.metrics[goal.name].min():.6g} to {self.metrics[goal.name].max():.6g}"

@@ -35,8 +35,8 @@ class History:
     @cached_property
     def standard_errors(self) -> dict[str, np.ndarray]:
         """The standard errors that were measured, by name (`accuracy_top1_se`); none without evaluations."""
-        names = [name for name in self.rows[0].metrics if name.endswith("_se")] if self.rows else []
-        return {name: self._measured(name) for name in names}
+        names = [f"{name}_se" for name in self.problem.evaluator.metrics]
+        return {name: self._measured(name) for name in names if self.rows and name in self.rows[0].metrics}
 
     def _measured(self, name: str) -> Float[np.ndarray, " evaluations"]:
         return np.array([row.metrics[name] for row in self.rows], np.float64)
@@ -56,7 +56,9 @@ class History:
         """The goals' columns, minimised; a row is NaN where any measured metric is not finite: the evaluation failed."""
         names = self.problem.evaluator.metrics
         finite = [all(np.isfinite(row.metrics[name]) for name in names) for row in self.rows]
-        return np.where(np.array(finite, bool).reshape(-1, 1), self.goals.minimised(self.metrics), np.nan)
+        genes = {name: gene.exact(self.archs) for name, gene in self.problem.bounded_genes(self.goals).items()}
+        values = self.goals.minimised(self.metrics | genes)
+        return np.where(np.array(finite, bool).reshape(-1, 1), values, np.nan)
 
     @cached_property
     def objectives(self) -> Float[np.ndarray, "evaluations obj"]:

@@ -90,9 +90,10 @@ def searching(
     )  # fmt: skip
     check_energy((*settings.objectives, *settings.constraints), hardware)
     problem = search_problem(net, task, evaluator, hardware)
+    wanted = settings.objectives, settings.constraints
     problem.check_named((*settings.objectives, *settings.constraints))
     with problem.leading():
-        goals = parse_goals(settings.objectives, settings.constraints, problem.measurable, settings.references)
+        goals = parse_goals(*wanted, problem.measurable, settings.references, problem.space)
         warm = None if settings.warm_start is None else read_warm_start(settings.warm_start, problem, goals, net)
         for_tactic = tactic_problem(problem, goals, settings.algorithm, settings.predictor, settings.evaluations, warm)
         key = jax.random.key(settings.seed)

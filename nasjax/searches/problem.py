@@ -8,7 +8,9 @@ from functools import cache
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from nasjax import tasks
 from nasjax.deploy.subnet import Extracted, extract_subnet
@@ -20,7 +22,7 @@ from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.hardware.profile import Hardware, Profile, Timed
 from nasjax.hardware.profiling import profile
-from nasjax.objectives import Objective, measurable
+from nasjax.objectives import BOOKKEEPING, Goals, Objective, measurable
 from nasjax.outline import OutlineBlock
 from nasjax.registry import record, settings
 from nasjax.space import SearchSpace
@@ -31,6 +33,30 @@ from nasjax.types import Population
 
 PROXY_EXAMPLES = 32
 """Training examples that a proxy reads."""
+
+
+@dataclass(frozen=True)
+class GeneValue:
+    """A gene's option as an exact cost, which constraints bound; `off` is its value where the gene is switched off.
+
+    Equal instances compile once.
+    """
+
+    space: SearchSpace
+    name: str
+    off: float
+
+    def exact(self, archs: Population) -> Float[np.ndarray, " pop"]:
+        """The options of canonical architectures in float64, on the host."""
+        archs, (column,) = np.asarray(archs), self.space.columns((self.name,))
+        options = np.array(self.space.genes[column].options, np.float64)
+        return np.where(self.space.active(archs)[:, column], options[archs[:, column]], self.off)
+
+    def estimate(self, archs: Population) -> Float[Array, " pop"]:
+        """The same in float32, for use within jit."""
+        archs, (column,) = jnp.asarray(archs), self.space.columns((self.name,))
+        options = jnp.asarray(np.array(self.space.genes[column].options, np.float32))
+        return jnp.where(self.space.active(archs)[:, column], options[archs[:, column]], self.off)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +105,14 @@ class SearchProblem:
         """Every exact cost, as int64."""
         return {name: table.exact(archs) for name, table in self.costs.items()}
 
+    def bounded_genes(self, goals: Goals) -> dict[str, GeneValue]:
+        """The genes that constraints name. Where one is switched off, its constraints hold."""
+        return {
+            column.name: GeneValue(self.space, column.name, min(max(0.0, low), high))
+            for column, (low, high) in zip(goals.columns, goals.limits, strict=True)
+            if column.name in self.space.names
+        }
+
 
 class SelfMeasuring(Evaluator, Protocol):
     """A super-network that measures itself: a table, or somebody else's function."""
@@ -117,6 +151,7 @@ def search_problem(
     if hardware is not None:
         raise ConfigError("hardware needs a super-network of layers: a table or a function has its own latency column")
     rows = net.rows()
+    _check_names(net.space, [*net.ranges(), *net.costs])
     return SearchProblem(
         net.space,
         net,
@@ -150,6 +185,7 @@ def _of_network(
         known |= measurable(timing.ranges())
         origin["hardware"] = timing.origin
         measured = Timed(measured, timing)
+    _check_names(net.space, known, [*(f"test_{name}" for name in bound.metrics), "latency_predicted"])
     examples = task.train.take(slice(PROXY_EXAMPLES)).inputs
     return SearchProblem(
         net.space,
@@ -167,6 +203,24 @@ def _of_network(
         scored=frozenset(objective.name for objective in task.objectives),
         untrained=cache(lambda: untrained_warning(net)),
     )
+
+
+def _check_names(space: SearchSpace, metrics: Iterable[str], derived: Sequence[str] = ()) -> None:
+    """Raises ConfigError for names of genes or metrics that would make two columns of a run's tables one.
+
+    `derived`: further columns that are written beside the metrics.
+    """
+    metrics = dict.fromkeys(metrics)
+    taken = {*BOOKKEEPING, *(f"{name}_se" for name in (*metrics, *derived))}
+    names = {"metric": (metrics, taken), "gene": (space.names, taken.union(derived))}
+    for kind, (given, others) in names.items():
+        for name in given:
+            if name in others:
+                raise ConfigError(
+                    f"{kind} {name!r}: evaluations.csv has a column of its own with that name; rename the {kind}"
+                )
+    if shared := [name for name in space.names if name in metrics]:
+        raise ConfigError(f"{shared[0]!r} is the name of a gene and of a metric; rename one of them")
 
 
 def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: EvaluatorSetting = "masked") -> None:

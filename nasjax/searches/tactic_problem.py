@@ -39,10 +39,11 @@ def tactic_problem(
     warm: Warm | None = None,
 ) -> Problem:
     """The search problem as a tactic's `Problem`; `warm` is what an earlier search measured."""
+    exact: dict[str, Estimator] = {**problem.costs, **problem.bounded_genes(goals)}
     return Problem(
         space=problem.space,
         evaluations=evaluations,
-        costs=tuple(_cost(problem, column) for column in goals.columns),
+        costs=tuple(_cost(exact.get(column.name) or problem.estimates.get(column.name), column) for column in goals.columns),
         algorithm=algorithm,
         predictor=predictor,
         reference=goals.reference,
@@ -55,7 +56,6 @@ def tactic_problem(
     )
 
 
-def _cost(problem: SearchProblem, column: Objective) -> MinimisedCost | None:
+def _cost(estimator: Estimator | None, column: Objective) -> MinimisedCost | None:
     """The function of a column that is computed or estimated by a latency model; None where it is measured."""
-    estimator = problem.costs.get(column.name) or problem.estimates.get(column.name)
     return None if estimator is None else MinimisedCost(estimator, column.sign)

@@ -64,7 +64,7 @@ def search_seeds(
     for seed in seeds:
         check_seed(seed)
     problem = search_problem(net, None)
-    goals = parse_goals(objectives, constraints, problem.measurable, references or {})
+    goals = parse_goals(objectives, constraints, problem.measurable, references or {}, problem.space)
     for_tactic = tactic_problem(
         problem,
         goals,
@@ -72,13 +72,18 @@ def search_seeds(
         settings("predictor", PREDICTORS, predictor),
         evaluations,
     )
-    columns = goals.minimised(net(net.archs))
+    genes = problem.bounded_genes(goals)
+
+    def values_of(archs: Population) -> Float[np.ndarray, "rows columns"]:
+        return goals.minimised(net(archs) | {name: gene.exact(archs) for name, gene in genes.items()})
+
+    columns = values_of(net.archs)
     if net.rows() is not None or np.isnan(columns).any():
         raise ConfigError(f"search_seeds needs a complete table without failed networks, which {net.name} is not")
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     evaluated, _ = run_seeds(settings("tactic", TACTICS, tactic), for_tactic, _TableLookup(net.archs, columns), keys)
     archs = np.asarray(evaluated)
-    values = goals.minimised(net(archs.reshape(-1, archs.shape[2])))
+    values = values_of(archs.reshape(-1, archs.shape[2]))
     return Runs(goals, archs, values.reshape(*archs.shape[:2], -1))
 
 

@@ -18,7 +18,7 @@ from nasjax.objectives import Goals
 from nasjax.pareto import violations
 from nasjax.searches.dynast import ARCHITECTURE, import_results
 from nasjax.searches.problem import SearchProblem, SelfMeasuring
-from nasjax.space import SearchSpace
+from nasjax.space import LIMIT, SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tactics import Warm
 from nasjax.tactics.predicting import sort_by_rank
@@ -41,7 +41,7 @@ def read_warm_start(place: Path, problem: SearchProblem, goals: Goals, net: Supe
     archs = np.array([arch for arch, _ in rows], np.int32)
     values = _minimised(problem, goals, archs, [metrics for _, metrics in rows])
     known = np.isfinite(values).any(0)
-    measured = [column.name not in problem.costs for column in goals.columns]
+    measured = [column.name not in (*problem.costs, *problem.space.names) for column in goals.columns]
     order = _ranking(goals, archs, values, known) if (known & measured).any() else _front_first(archs, front)
     return Warm(archs[order], values[order])
 
@@ -91,9 +91,10 @@ def _minimised(
     problem: SearchProblem, goals: Goals, archs: Int[np.ndarray, "rows genes"], metrics: Sequence[Mapping[str, float]]
 ) -> Float[np.ndarray, "rows columns"]:
     """The goals' columns, minimised: exact costs where there are some, else the metrics; NaN where these are missing."""
-    exact = problem.compute(archs)
+    exact = problem.compute(archs) | {name: gene.exact(archs) for name, gene in problem.bounded_genes(goals).items()}
     columns = [exact.get(c.name, np.array([row.get(c.name, np.nan) for row in metrics], np.float64)) for c in goals.columns]
-    return np.stack([c.sign * column.astype(np.float64) for c, column in zip(goals.columns, columns, strict=True)], 1)
+    values = np.stack([c.sign * column.astype(np.float64) for c, column in zip(goals.columns, columns, strict=True)], 1)
+    return np.where(np.abs(values) <= LIMIT, values, np.nan)
 
 
 def _read_table(file: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None) -> list[Row]:

@@ -23,7 +23,6 @@ from nasjax.errors import FAILURE, ConfigError
 from nasjax.function_worker import answers, source_digest
 from nasjax.registry import IN_MEMORY, object_name
 from nasjax.space import Gene, Option, SearchSpace
-from nasjax.supernets.tabular import BOOKKEEPING
 from nasjax.types import Population
 
 WATCH = 0.5
@@ -78,11 +77,6 @@ class ExternalConfig:
             raise ConfigError(
                 "supernet.workers and supernet.timeout are for a function in a module, evaluate=module:function; "
                 f"{object_name(self.evaluate)} was given itself, and runs in this process"
-            )
-        taken = sorted(set(self.metrics) & {*self.genes, *BOOKKEEPING})
-        if taken:
-            raise ConfigError(
-                f"supernet.metrics names {taken[0]!r}, which is a gene or a column of evaluations.csv: rename it"
             )
         return ExternalNet(self)
 

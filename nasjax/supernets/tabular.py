@@ -17,13 +17,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nasjax.csv_reader import CsvFile, listing, read_csv
-from nasjax.errors import FAILURE, ConfigError
+from nasjax.errors import ConfigError
+from nasjax.objectives import BOOKKEEPING
 from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.types import Population
-
-BOOKKEEPING = ("index", "step", "status", "source", "count", "seconds", FAILURE)
-"""Columns of evaluations.csv and of imported results that are neither genes nor metrics; nor is any `<metric>_se`."""
 
 LOOKUP_CHUNK = 1024
 """Architectures looked up at once, which is what a killed search may lose."""
@@ -165,12 +163,14 @@ def _read_rows(table: CsvFile, patterns: tuple[str, ...]) -> _Rows:
     """Reads the columns of genes that `patterns` match, and all other columns that are numbers."""
     genes = _matching_columns(table, patterns)
     of_a_run = {"status", "source"} <= table.columns.keys()
-    metrics = [name for name in table.columns if name not in genes and not (of_a_run and _is_bookkeeping(table, name))]
+    bookkeeping = [name for name in table.columns if name not in genes and _is_bookkeeping(table, name)]
+    metrics = [name for name in table.columns if name not in genes and not _is_bookkeeping(table, name)]
     vocabulary: dict[str, dict[str, int]] = {gene: {} for gene in genes}
     indices: dict[str, list[np.ndarray]] = {gene: [] for gene in genes}
     values: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     lines: list[np.ndarray] = []
-    left_out: dict[str, str] = {}
+    reason = f"{table.said}: evaluations.csv has a column of its own with the name of column {{!r}}: rename it"
+    left_out = {} if of_a_run else {name: reason.format(name) for name in bookkeeping}
     marks: dict[str, str] = {}
     for block_lines, columns in _read_blocks(table):
         lines.append(block_lines)
@@ -237,7 +237,7 @@ def _parse_numbers(
 
 
 def _is_bookkeeping(table: CsvFile, name: str) -> bool:
-    """Whether a column of a table with the columns `status` and `source`, as runs write them, is bookkeeping."""
+    """Whether a column has the name of one that runs write beside genes and metrics."""
     return name in BOOKKEEPING or (name.endswith("_se") and name.removesuffix("_se") in table.columns)
 
 
