@@ -20,6 +20,7 @@ from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.hardware.profile import Hardware, Profile, Timed
 from nasjax.hardware.profiling import profile
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import Objective, measurable
 from nasjax.outline import OutlineBlock
 from nasjax.registry import record, settings
@@ -169,6 +170,7 @@ def _of_network(
     )
 
 
+@with_jax_defaults
 def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: EvaluatorSetting = "masked") -> None:
     """Does this process's part of a search that the first of several processes makes; until that search is over.
 
