@@ -98,11 +98,10 @@ def test_every_text_file_is_opened_in_utf_8_whatever_the_locale():
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             said = {word.arg for word in node.keywords}
+            modes = {"r", "w", "a", "x", "r+", "w+", "a+"}
             values = {word.value for word in node.args if isinstance(word, ast.Constant)}
             text = name in ("read_text", "write_text") and isinstance(node.func, ast.Attribute)
-            text = text or (
-                name in ("open", "fdopen") and (values & {"r", "w", "a", "x", "r+", "w+", "a+"} or "newline" in said)
-            )
+            text = text or (name in ("open", "fdopen") and (values & modes or "newline" in said))
             text = text or said & {"text", "universal_newlines"}
             if text and "encoding" not in said:
                 unsaid.append(f"{file.relative_to(PACKAGE)}, line {node.lineno}")
