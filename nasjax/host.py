@@ -25,7 +25,7 @@ def processors() -> int:
 def processor_name() -> str:
     """Returns the model name of this machine's processor, or "unknown CPU"."""
     file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
@@ -95,7 +95,7 @@ def replace_file(path: Path, content: bytes) -> None:
 def read_lines(path: str | Path) -> list[str]:
     """Returns the lines of a text file; none if it does not exist. Raises ConfigError for a pipe or device."""
     file = Path(path)
-    return regular_file(str(file), file).read_text(errors="replace").splitlines() if file.exists() else []
+    return regular_file(str(file), file).read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
 
 
 def append_line(path: str | Path, line: str) -> None:
@@ -107,5 +107,5 @@ def append_line(path: str | Path, line: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         regular_file(str(file), file)
-    with file.open("a") as opened:
+    with file.open("a", encoding="utf-8") as opened:
         opened.write(line + "\n")

@@ -1,6 +1,7 @@
 """Exit codes and the table of commands: 2 and one line for invalid settings, 1 and a traceback for a bug of nasjax."""
 
 import inspect
+import io
 import subprocess
 import sys
 from importlib import import_module
@@ -70,6 +71,25 @@ def test_validation_does_not_rest_on_assert(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "nasjax: constraint 'macs<=nan' is not of the form name<=number or name>=number\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_goes_on_where_the_terminal_lacks_a_character(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["list"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["search", "--help"])
+    assert ended.value.code == 0
+    sys.stdout.flush()
+    printed = sys.stdout.buffer.getvalue().decode("ascii")
+    assert "supernet=digits" in printed and "seed=?" in printed
+
+
+def test_a_word_that_the_locale_cannot_decode_is_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["search", b"run=r\xc3\xbc".decode("ascii", "surrogateescape")]) == 2
+    wanted = "nasjax: run=r?? cannot be read in this locale: set PYTHONUTF8=1, or LC_ALL to one that is UTF-8\n"
+    assert capsys.readouterr().err == wanted
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,7 @@ FLOORS = {
     "registry": 1,
     "space": 1,
     "host": 1,
+    "jax_defaults": 1,
     "pareto": 1,
     "function_worker": 2,
     "csv_reader": 2,
@@ -87,6 +88,24 @@ def test_imports_run_downward_and_neither_column_imports_the_other():
         or (package in NETWORKS and other in SEARCH and (package, other) != ("hardware", "predictors"))
     ]
     assert not upward + across
+
+
+def test_every_text_file_is_opened_in_utf_8_whatever_the_locale():
+    unsaid = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            said = {word.arg for word in node.keywords}
+            modes = {"r", "w", "a", "x", "r+", "w+", "a+"}
+            values = {word.value for word in node.args if isinstance(word, ast.Constant)}
+            text = name in ("read_text", "write_text") and isinstance(node.func, ast.Attribute)
+            text = text or (name in ("open", "fdopen") and (values & modes or "newline" in said))
+            text = text or said & {"text", "universal_newlines"}
+            if text and "encoding" not in said:
+                unsaid.append(f"{file.relative_to(PACKAGE)}, line {node.lineno}")
+    assert not unsaid
 
 
 def test_no_module_imports_itself_by_way_of_others():

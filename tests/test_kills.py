@@ -1,4 +1,7 @@
-"""Searches that are killed (`kill -9`) at random moments resume and end as uninterrupted ones."""
+"""Searches that are killed (`kill -9`) at random moments resume and end as uninterrupted ones.
+
+Two hundred kills, an hour on two idle cores: `KILLS=200 scripts/test --slow tests/test_kills.py -s`.
+"""
 
 import json
 import os
@@ -15,6 +18,7 @@ import pytest
 from tables import GENES, write_table
 
 HERE = Path(__file__).parent
+CONCURRENT = ["tactic=concurrent", "predictor=ridge", "tactic.generations=20"]
 DIGITS = ["evaluations=24", "tactic=concurrent", "predictor=ridge", "tactic.population=6", "evaluator.chunk=3"]
 
 
@@ -32,13 +36,19 @@ class Warm:
 
     def search(self, words, seconds=None):
         """Runs a search, which is killed after `seconds`; returns whether it ended before."""
-        self._process.stdin.write(json.dumps(["search", *words]) + "\n")
-        search = int(self._line())
-        if seconds is not None and not select.select([self._process.stdout], [], [], seconds)[0]:
-            os.kill(search, signal.SIGKILL)
-        status = int(self._line())
-        assert status in (0, signal.SIGKILL), status
-        return status == 0
+        return self.searches([words], {} if seconds is None else {0: seconds})[0]
+
+    def searches(self, several, kills):
+        """Runs searches at once; `kills` has the seconds after which one is killed, by its index, in order. Returns which
+        of them ended themselves."""
+        self._process.stdin.write(json.dumps([["search", *words] for words in several]) + "\n")
+        processes, began = self._line().split(), time.monotonic()
+        for killed, seconds in kills.items():
+            if not select.select([self._process.stdout], [], [], max(0, began + seconds - time.monotonic()))[0]:
+                os.kill(int(processes[killed]), signal.SIGKILL)
+        statuses = self._line().split()
+        assert set(statuses) <= {"0", str(int(signal.SIGKILL))}, statuses
+        return [status == "0" for status in statuses]
 
     def close(self):
         self._process.stdin.close()
@@ -65,13 +75,28 @@ def outcome(folder):
     return [line.rpartition(b",")[0] for line in lines], (folder / "pareto.csv").read_bytes(), stored
 
 
+KILLS = int(os.environ.get("KILLS", 40))
+"""Kills of all tests together."""
+
+
+def table(folder):
+    """The settings of a search of a table."""
+    return ["supernet=tabular", f"supernet.table={write_table(folder / 'table.csv')}", "objectives=[max:acc,min:cost]",
+            f"supernet.genes=[{','.join(GENES)}]"]  # fmt: skip
+
+
+SEARCHES = {
+    "table": lambda folder: [*table(folder), "evaluations=40", *CONCURRENT, "tactic.population=8"],
+    "default": lambda folder: [*table(folder), "evaluations=40"],
+    "digits": lambda folder: DIGITS,
+}
+"""The settings of each search that is killed; by default a search has the tactic `ehvi` and a Gaussian process."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("net", "kills"), [("table", 100), ("digits", 8)])
+@pytest.mark.parametrize(("net", "kills"), [("table", KILLS // 2), ("default", KILLS // 4), ("digits", KILLS // 20)])
 def test_a_search_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path, warm, net, kills):
-    table = ["supernet=tabular", f"supernet.table={write_table(tmp_path / 'table.csv')}", "objectives=[max:acc,min:cost]",
-             f"supernet.genes=[{','.join(GENES)}]", "evaluations=40", "tactic=concurrent", "predictor=ridge",
-             "tactic.population=8", "tactic.generations=20"]  # fmt: skip
-    words = table if net == "table" else DIGITS
+    words = SEARCHES[net](tmp_path)
     warm.search([*words, "run=first"])  # Compiles.
     rng = np.random.default_rng(0)
     killed = finished = 0
@@ -88,3 +113,33 @@ def test_a_search_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path
         assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "whole-0").iterdir()}
         finished += 1
     print(f"{killed} kills, {finished} searches")
+
+
+def values(folder):
+    """What a run evaluated, in order, and its front; without sources and seconds, which other runs on its archive change."""
+    rows = [line.split(b",") for line in (folder / "evaluations.csv").read_bytes().splitlines()]
+    return [(*row[:3], *row[4:-1]) for row in rows], (folder / "pareto.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_of_six_searches_on_one_archive_are_killed_and_all_end_as_searches_alone(tmp_path, warm):
+    words = [*table(tmp_path), "evaluations=30", *CONCURRENT, "tactic.population=8"]
+    for seed in range(6):
+        assert warm.search([*words, f"seed={seed}", f"run=alone-{seed}"])
+    rng = np.random.default_rng(1)
+    killed = rounds = 0
+    seconds = None
+    while killed < KILLS // 5:
+        shared = [[*words, f"archive=shared-{rounds}.db", f"seed={seed}", f"run={rounds}-{seed}"] for seed in range(6)]
+        began = time.monotonic()
+        moments = [] if seconds is None else sorted(rng.uniform(0, seconds, 2))  # The first round shows how long one takes.
+        ended = warm.searches(shared, dict(zip(rng.choice(6, 2, replace=False).tolist(), moments, strict=False)))
+        seconds = seconds or time.monotonic() - began
+        killed += ended.count(False)
+        if not all(ended):
+            assert all(warm.searches([shared[i] for i in range(6) if not ended[i]], {}))
+        for seed in range(6):
+            assert values(tmp_path / f"{rounds}-{seed}") == values(tmp_path / f"alone-{seed}"), (rounds, seed)
+        assert not (tmp_path / f"shared-{rounds}.db.claims").exists()
+        rounds += 1
+    print(f"{killed} kills among six searches on one archive, {rounds} rounds")

@@ -1,6 +1,7 @@
-"""A process that has imported everything and forks a search for each line of words (JSON) on its input.
+"""A process that has imported everything and forks searches for each line on its input: a list (JSON) of their words.
 
-It prints the search's process id, and its exit status once that has ended: a search then starts within a second.
+It prints their process ids on one line, and their exit statuses on the next, once all have ended: a search then starts
+within a second.
 """
 
 import json
@@ -15,11 +16,14 @@ from nasjax.supernets import tabular
 tabular.LOOKUP_CHUNK = 3
 print("ready", flush=True)
 for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        silent = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(silent, stream)
-        os._exit(main(json.loads(line)))
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
+    children = []
+    for words in json.loads(line):
+        child = os.fork()
+        if not child:
+            silent = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(silent, stream)
+            os._exit(main(words))
+        children.append(child)
+    print(*children, flush=True)
+    print(*(os.waitpid(child, 0)[1] for child in children), flush=True)

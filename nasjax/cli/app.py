@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from nasjax.cli.failures import INTERRUPTED, report_failure
+from nasjax.cli.failures import INTERRUPTED, print_any_character, report_failure
 from nasjax.cli.options import COMMANDS, Arguments, Command, group_names, read_words
+from nasjax.errors import ConfigError
 from nasjax.version import __version__
 
 DESCRIPTION = "Searches super-networks for their Pareto-optimal sub-networks."
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: a bug of nasjax; 2: invalid settings, or a problem with a file or disk; 130: interrupted.
     """
+    print_any_character()
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # The shell asks for completions: they are printed, and the process exits.
         import argcomplete
@@ -31,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     command = COMMANDS[parsed.command]
     try:
+        _check_encoding(sys.argv[1:] if arguments is None else arguments)
         multirun = getattr(parsed, "multirun", False)
         handler = _load_handler(command.multirun_handler if multirun else command.handler)
         return handler(_read_arguments(command, parsed))
@@ -43,8 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
+def _check_encoding(words: Sequence[str]) -> None:
+    """Raises ConfigError for a word that Python could not decode: it could not be written into a run's files either."""
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            shown = word.encode("ascii", "replace").decode()
+            raise ConfigError(f"{shown} cannot be read in this locale: set PYTHONUTF8=1, or LC_ALL to one that is UTF-8")
+
+
 def _load_handler(name: str) -> Callable[[Arguments], int]:
-    """The function that `module:function` names."""
+    """The function that `module:function` names. Raises ConfigError where JAX refuses an environment variable."""
+    try:
+        import_module("jax")
+    except ValueError as error:
+        raise ConfigError(f"JAX does not start with this environment (JAX_… variables): {error}") from None
     module, _, function = name.partition(":")
     return getattr(import_module(module), function)
 

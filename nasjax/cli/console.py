@@ -2,9 +2,11 @@
 
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from nasjax.errors import ConfigError
 from nasjax.hardware.profile import Profile
 from nasjax.hardware.profiling import profiling
 from nasjax.host import cache_folder
+from nasjax.jax_defaults import changed_settings, restore_defaults
 from nasjax.searches.loop import Progress as SearchProgress
 from nasjax.supernets import SuperNet
 
@@ -115,10 +118,43 @@ def join_processes(distributed: list[str] | None) -> None:
         raise ConfigError(f"distributed=[{','.join(distributed)}]: {str(error).splitlines()[0]}") from error
 
 
+PLATFORMS = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_DEFAULT_DEVICE")
+"""Environment variables that say which devices JAX uses."""
+
+
 def prepare_jax() -> None:
-    """Turns on the persistent compilation cache (where JAX_COMPILATION_CACHE_DIR says, if set) and the log on stderr."""
+    """Sets JAX's defaults, the persistent compilation cache (where JAX_COMPILATION_CACHE_DIR says, if set) and the log on
+    stderr.
+
+    Raises ConfigError where an environment variable keeps JAX from starting.
+    """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("nasjax").setLevel(logging.INFO)
+    changed = ", ".join(name.upper() for name in changed_settings())
+    if changed:
+        print(f"Left aside, as results depend on JAX's defaults: {changed}", file=sys.stderr)
+    restore_defaults()
+    _check_flags(os.environ.get("XLA_FLAGS", ""))
+    try:
+        jax.device_put(0.0)  # The first use starts JAX's platforms.
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that a CUDA device is there.
+        named = [f"{name}={os.environ[name]}" for name in PLATFORMS if os.environ.get(name)]
+        if not named:
+            raise
+        reason = (str(error) or "JAX has no such device here").splitlines()[0]
+        raise ConfigError(f"{' '.join(named)} in the environment: {reason}; say cpu, or unset it") from None
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@cache
+def _check_flags(flags: str) -> None:
+    """Raises ConfigError where XLA refuses XLA_FLAGS, which ends a process: tried in another one."""
+    if flags:
+        trial = "from jaxlib.xla_client import CompileOptions; CompileOptions()"
+        done = subprocess.run([sys.executable, "-c", trial], capture_output=True)
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").splitlines()
+            reason = next((line.partition("] ")[2] for line in lines if "] " in line), "XLA ends the process")
+            raise ConfigError(f"XLA_FLAGS={flags} in the environment: {reason}")

@@ -177,7 +177,7 @@ def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str]
     config = configuration("extract", arguments.settings)
     record = folder / "record.json"
     if record.is_file() and not any(word.startswith("task") for word in arguments.settings):
-        config["task"] = json.loads(record.read_text())["settings"]["task"]
+        config["task"] = json.loads(record.read_text(encoding="utf-8"))["settings"]["task"]
     out = Path(arguments.options.get("out", folder))
     if out != folder:
         new_place(f"out={out}", out, "folder")

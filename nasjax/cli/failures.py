@@ -1,6 +1,8 @@
-"""What an error means for the command line: its exit code and the line that is printed."""
+"""What is printed whatever the terminal shows, and what an error means: its exit code and its line."""
 
+import sys
 import traceback
+from io import TextIOWrapper
 
 from nasjax.errors import ConfigError
 
@@ -20,3 +22,9 @@ def report_failure(error: Exception) -> tuple[int, str]:
         return INVALID, f"{error.filename or 'the file system'}: {error.strerror or error}"
     traceback.print_exception(error)
     return BUG, f"this is a bug of nasjax, please report the traceback above ({type(error).__name__})"
+
+
+def print_any_character() -> None:
+    """Prints "?" for characters that the terminal's encoding lacks; Python's error output does the like by itself."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")

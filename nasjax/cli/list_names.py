@@ -12,7 +12,7 @@ def list_names(arguments: Arguments) -> int:
     rows = []
     for group, names in group_names().items():
         for name in names:
-            text = files("nasjax.conf").joinpath(group, f"{name}.yaml").read_text()
+            text = files("nasjax.conf").joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
             comments = [line[2:] for line in text.splitlines() if line.startswith("# ") and not line.startswith("# @")]
             rows.append((f"{group}={name}", comments[0]))
     objectives = (OBJECTIVES | COST_OBJECTIVES | TIMINGS).values()

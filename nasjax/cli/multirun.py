@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from nasjax.cli.compose import check_sweep, hydra_overrides, parse_overrides
-from nasjax.cli.failures import report_failure
+from nasjax.cli.failures import print_any_character, report_failure
 from nasjax.cli.options import COMMANDS, Arguments
 from nasjax.cli.search import run_search
 from nasjax.errors import ConfigError
@@ -82,6 +82,7 @@ def run_job(composed: Any) -> tuple[int, str]:
 
     A search that fails raises nothing, so that the other jobs go on.
     """
+    print_any_character()  # A launcher may have started this process.
     hydra_config = HydraConfig.get()
     folder = SWEEPS / job_name(hydra_config.job.override_dirname, list(hydra_config.overrides.task))
     config: Any = OmegaConf.to_container(composed, resolve=True)
@@ -115,7 +116,7 @@ def finished(folder: Path, config: Mapping[str, Any]) -> bool:
     summary = folder / "summary.json"
     if not summary.is_file():
         return False
-    facts = json.loads(summary.read_text())
+    facts = json.loads(summary.read_text(encoding="utf-8"))
     if facts["version"] != __version__ or not facts["complete"]:
         return False
     inputs = [Path((config[group] or {}).get(key) or "") for group, key in INPUTS]

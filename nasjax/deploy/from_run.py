@@ -128,7 +128,7 @@ def _value(network: Network, limit: Constraint) -> float:
 def _architectures(run: Path, place: Path) -> dict[int, tuple[int, ...]]:
     """The architectures of a run's evaluations, by index, from its archive."""
     regular_file(f"run={run}: its archive (archive={place})", place)
-    store = Archive(place, json.loads((run / "run.json").read_text())["id"])
+    store = Archive(place, json.loads((run / "run.json").read_text(encoding="utf-8"))["id"])
     try:
         return {row.position: row.arch for row in store.evaluations()}
     finally:
@@ -174,7 +174,8 @@ def restore(config: Mapping[str, Any], run: Path | None = None) -> RestoredSetti
         raise ConfigError(
             f"run={run} has settings that cannot be used ({error}); another version of nasjax wrote it"
         ) from error
-    if run is not None and digest(evaluator.context) != json.loads((run / "run.json").read_text())["context"]:
+    stored = run and json.loads((run / "run.json").read_text(encoding="utf-8"))["context"]
+    if stored is not None and digest(evaluator.context) != stored:
         raise ConfigError(f"run={run} was measured with other weights or data than the present ones: restore those")
     return RestoredSettings(net, task, evaluator)
 
@@ -259,7 +260,7 @@ def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, dic
     Raises ConfigError if the folder has no network, or if the examples of `config` do not fit it.
     """
     network = load(folder)
-    facts = json.loads((folder / "config.json").read_text())
+    facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     task = tasks.create(**config["task"])
     batch = settings("evaluator", EVALUATORS, config["evaluator"]).batch
     host = network.host((0,) * len(network.space.genes))

@@ -20,6 +20,7 @@ from nasjax.evaluation.scoring import finished_totals, program_arguments, score
 from nasjax.evaluation.totals import Totals, merged, metric_function, stacked
 from nasjax.export import kind, reloaded_outputs
 from nasjax.host import new_place
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.space import Option
 from nasjax.supernets import SUPERNETS, SuperNet, save_network
 from nasjax.supernets.extract import extract
@@ -60,6 +61,7 @@ class Extracted:
         """The number of validation examples used for verification."""
         return len(jax.tree.leaves(self.inputs)[0])
 
+    @with_jax_defaults
     def save(self, folder: str | Path, exports: Sequence[str] = (), batch: int | None = None) -> Path:
         """Writes `network.safetensors` and `config.json`, which `nasjax.load` reads, and files of the suffixes in `exports`.
 
@@ -83,6 +85,7 @@ class Extracted:
             shutil.rmtree(partial, ignore_errors=True)
         return target
 
+    @with_jax_defaults
     def export(self, file: str | Path, batch: int | None = None) -> Path:
         """Writes one file of the format that its suffix names (`nasjax.export.KINDS`): .stablehlo, .onnx, .pth,
         .safetensors.

@@ -92,7 +92,7 @@ def reloaded_outputs(paths: Sequence[Path], inputs: PyTree[np.ndarray]) -> list[
             **{name: str(value) for name, value in cache.items() if value is not None},
         }
         command = [sys.executable, "-m", "nasjax.export", place, *map(str, paths)]
-        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             names = ", ".join(path.name for path in paths)

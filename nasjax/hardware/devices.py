@@ -220,7 +220,7 @@ def run_command(words: Sequence[str], seconds: float) -> tuple[int, str, str]:
     Raises OSError if it cannot be run, and subprocess.TimeoutExpired after `seconds`, when all that it started is killed
     too.
     """
-    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
     with subprocess.Popen(words, start_new_session=True, **piped) as process:
         try:
             output, errors = process.communicate(timeout=seconds)

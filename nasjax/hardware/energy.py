@@ -20,7 +20,7 @@ class EnergyCounter:
 
     def read(self) -> tuple[int, ...]:
         """Current counter of every package, in microjoules; only differences between two readings mean anything."""
-        return tuple(int(file.read_text()) for file, _ in self.domains)
+        return tuple(int(file.read_text(encoding="utf-8")) for file, _ in self.domains)
 
     def joules(self, before: tuple[int, ...], after: tuple[int, ...]) -> float:
         """Energy of all packages between two readings, during which each counter may wrap once."""
@@ -44,7 +44,7 @@ def energy_counter(folder: Path = POWERCAP) -> EnergyCounter:
     domains = tuple((zone / "energy_uj", int(_stripped_text(zone / "max_energy_range_uj"))) for zone in packages)
     for file, _ in domains:
         try:
-            file.read_text()
+            file.read_text(encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"energy needs {file}, which cannot be read ({error.strerror}): sudo chmod a+r {file}, or leave energy out"
@@ -62,4 +62,4 @@ def optional_energy_counter() -> EnergyCounter | None:
 
 def _stripped_text(file: Path) -> str:
     """Content of a file without surrounding white space; empty if there is no such file."""
-    return file.read_text().strip() if file.is_file() else ""
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""

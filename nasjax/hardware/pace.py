@@ -107,6 +107,6 @@ def _others_seconds() -> float:
     if not PROC_STAT.is_file():
         return 0.0
     allowed = {f"cpu{processor}" for processor in os.sched_getaffinity(0)}
-    rows = [words for words in map(str.split, PROC_STAT.read_text().splitlines()) if words[0] in allowed]
+    rows = [words for words in map(str.split, PROC_STAT.read_text(encoding="utf-8").splitlines()) if words[0] in allowed]
     ticks = sum(int(word) for row in rows for i, word in enumerate(row[1:9]) if i not in IDLE_COLUMNS)
     return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()

@@ -18,6 +18,7 @@ from nasjax.hardware.profile import Hardware, Profile
 from nasjax.hardware.recorded import Latencies, read_latencies
 from nasjax.hardware.targets import HARDWARE, MIN_NETWORKS, Csv, Target
 from nasjax.hardware.timer import Timer
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.predictors import PREDICTORS, Inputs
 from nasjax.registry import settings
 from nasjax.space import SearchSpace
@@ -50,6 +51,7 @@ def profile(net: SuperNet, hardware: Hardware) -> Profile:
             return end.value
 
 
+@with_jax_defaults
 def profiling(net: SuperNet, hardware: Hardware) -> Generator[ProfilingProgress, None, Profile]:
     """Makes a profile: yields its progress after every program that was timed, and returns the `Profile`.
 

@@ -85,7 +85,7 @@ class Timer:
     def _append(self, values: Mapping[str, Any]) -> None:
         """Adds a line to the file."""
         if self._file is not None:
-            with self._file.open("a") as file:
+            with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"context": self._context_digest(), **values}) + "\n")
 
 
@@ -96,7 +96,7 @@ def _check_file(file: Path) -> None:
         regular_file(setting, file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a+") as opened:
+        with file.open("a+", encoding="utf-8") as opened:
             opened.seek(0)
             start = opened.read(len(RECORD_START))
     except (OSError, UnicodeDecodeError) as error:
@@ -108,7 +108,7 @@ def _check_file(file: Path) -> None:
 
 def _records(file: Path, context: str) -> Iterator[dict[str, Any]]:
     """The lines with that context digest. Skips a line that a killed process left unfinished."""
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
             if record["context"] == context:

@@ -28,7 +28,7 @@ class Claimant:
         while self._lock_file is None:
             self._folder.mkdir(exist_ok=True)
             try:
-                file = (self._folder / self.name).open("w")
+                file = (self._folder / self.name).open("w", encoding="utf-8")
             except FileNotFoundError:  # Another process has just removed the folder, see `release`.
                 continue
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -42,7 +42,7 @@ class Claimant:
         """Whether the claimant of that name still runs; if not, its lock file is removed."""
         path = self._folder / name
         try:
-            with path.open("r+") as file:
+            with path.open("r+", encoding="utf-8") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
         except FileNotFoundError:

@@ -10,12 +10,14 @@ import numpy as np
 from nasjax import supernets, tasks
 from nasjax.errors import FAILURE, ConfigError
 from nasjax.evaluation import measure
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.runs.csv_io import read_architectures
 from nasjax.searches.problem import search_problem
 
 LOG = logging.getLogger(__name__)
 
 
+@with_jax_defaults
 def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of a table: the genes of each architecture, its metrics with standard errors on `split`, exact costs.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from nasjax.deploy.subnet import Extracted
 from nasjax.errors import ConfigError
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import Objective, parse_constraint
 from nasjax.pareto import knee
 from nasjax.searches.history import History
@@ -30,6 +31,7 @@ class Chosen:
     metrics: Mapping[str, float]
     problem: SearchProblem = field(repr=False)
 
+    @with_jax_defaults
     def extract(self) -> Extracted:
         """The sub-network as a network without genes, re-calibrated and verified.
 

@@ -15,6 +15,7 @@ from jaxtyping import Int
 from nasjax.algorithms import Algorithm
 from nasjax.evaluation import EvaluatorSetting
 from nasjax.hardware.profile import Hardware, Profile, check_energy
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import parse_goals
 from nasjax.predictors import Predictor
 from nasjax.runs.archive import Archive, digest
@@ -44,6 +45,7 @@ def search(net: SuperNet | SelfMeasuring, task: Task | None = None, **arguments:
             return end.value
 
 
+@with_jax_defaults
 def searching(
     net: SuperNet | SelfMeasuring,
     task: Task | None = None,

@@ -22,6 +22,7 @@ from nasjax.evaluation.proxies import Score, proxies
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.hardware.profile import Hardware, Profile, Timed
 from nasjax.hardware.profiling import profile
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import BOOKKEEPING, Goals, Objective, measurable
 from nasjax.outline import OutlineBlock
 from nasjax.registry import record, settings
@@ -223,6 +224,7 @@ def _check_names(space: SearchSpace, metrics: Iterable[str], derived: Sequence[s
         raise ConfigError(f"{shared[0]!r} is the name of a gene and of a metric; rename one of them")
 
 
+@with_jax_defaults
 def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: EvaluatorSetting = "masked") -> None:
     """Does this process's part of a search that the first of several processes makes; until that search is over.
 

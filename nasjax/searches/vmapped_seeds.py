@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms import ALGORITHMS, Algorithm
 from nasjax.errors import ConfigError
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import Goals, parse_goals
 from nasjax.pareto import hypervolumes
 from nasjax.predictors import PREDICTORS, Predictor
@@ -39,6 +40,7 @@ class Runs:
         return np.array([hypervolumes(self.goals.feasible(values), self.goals.reference) for values in self.values])
 
 
+@with_jax_defaults
 def search_seeds(
     net: TabularNet,
     seeds: Sequence[int],

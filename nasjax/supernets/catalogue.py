@@ -6,6 +6,7 @@ from typing import Any
 from flax import nnx
 
 from nasjax.errors import ConfigError
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import record, settings
 from nasjax.supernets.checkpoints import load_weights, weights_digest
 from nasjax.supernets.external import ExternalConfig
@@ -74,6 +75,7 @@ SHIPPED = Path(__file__).parent / "weights"
 """The folder of the weights inside the package."""
 
 
+@with_jax_defaults
 def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     """Creates a super-network, ready to be searched: `create("digits")`, `create("tabular", table=…, genes=…)`.
 

@@ -225,7 +225,7 @@ class Dense(Layer):
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         bound = inputs**-0.5
-        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (inputs, outputs), minval=-bound, maxval=bound))
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (inputs, outputs), jnp.float32, -bound, bound))
         self.bias = nnx.Param(full(outputs, 0))
 
     def __call__(self, x: Float[Array, "*batch inputs"], width: Size | None = None) -> Float[Array, "*batch outputs"]:

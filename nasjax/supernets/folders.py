@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nasjax.errors import ConfigError
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import settings
 from nasjax.supernets.catalogue import SUPERNETS
 from nasjax.supernets.checkpoints import load_weights, save_weights
@@ -24,9 +25,10 @@ def save_network(net: SuperNet, origin: Mapping[str, Any], arch: tuple[int, ...]
     save_weights(net, folder / "network.safetensors", {})
     choices = net.space.decode(np.zeros(len(net.space.genes), np.int32))
     config = {"supernet": {**origin, "checkpoint": None}, "arch": list(arch), "choices": choices}
-    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
+@with_jax_defaults
 def load(folder: str | Path) -> SuperNet:
     """Loads the network that `nasjax extract` wrote into a folder: `load(folder)(images)` returns its logits.
 
@@ -36,7 +38,7 @@ def load(folder: str | Path) -> SuperNet:
     if not file.is_file():
         raise ConfigError(f"{folder} holds no extracted network: it has no config.json")
     try:
-        saved = json.loads(file.read_text())
+        saved = json.loads(file.read_text(encoding="utf-8"))
         is_complete = {"supernet", "arch", "choices"} <= saved.keys()
     except (ValueError, AttributeError):
         is_complete = False

@@ -16,12 +16,12 @@ def normal(key: PRNGKey, shape: tuple[int, ...], deviation: float) -> Float[Arra
     drawn = _normal(key, max(2**16, 1 << (number - 1).bit_length()))
     # A draw does not depend on the number of draws. NumPy slices without compiling; with a traced key it cannot.
     values = drawn if isinstance(drawn, jax.core.Tracer) else np.asarray(drawn)
-    return jax.device_put(values[:number].reshape(shape) * deviation)
+    return jax.device_put(values[:number].reshape(shape) * np.float32(deviation))
 
 
 @partial(jax.jit, static_argnums=1)
 def _normal(key: PRNGKey, number: int) -> Float[Array, " number"]:
-    return jax.random.normal(key, (number,))
+    return jax.random.normal(key, (number,), np.float32)
 
 
 def full(width: int, value: float) -> Float[Array, " width"]:

@@ -22,6 +22,12 @@ HostOptions = tuple[Option, ...]
 """The options of an architecture's host genes, in the order of the search space."""
 
 
+def _in_32_bits(leaf: Any) -> Array:
+    """An array as JAX takes it by default, where 64-bit numbers are on too."""
+    array = jnp.asarray(leaf)
+    return array.astype({"float64": np.float32, "int64": np.int32}.get(str(array.dtype), array.dtype))
+
+
 def check_inputs(inputs: PyTree, wanted: PyTree) -> None:
     """Raises ConfigError unless `inputs` have structure, types and axes of `wanted`; batch, height, width are free."""
     given_tree, wanted_tree = str(jax.tree.structure(inputs)), str(jax.tree.structure(wanted))
@@ -237,7 +243,7 @@ class SuperNet(nnx.Module):
         """
         if arch is None:
             arch = self._only_arch()
-        inputs = jax.tree.map(jnp.asarray, inputs)
+        inputs = jax.tree.map(_in_32_bits, inputs)
         check_inputs(inputs, self.inputs(1))
         check_arch(arch, self.space)
         if isinstance(arch, np.ndarray):

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.evaluation.calibration import calibrate
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
@@ -60,6 +61,7 @@ class TrainerConfig(ABC):
     def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
         """The sub-networks of a step; called within jit."""
 
+    @with_jax_defaults
     def train(self, net: SuperNet, task: Task, key: PRNGKey, progress: TrainingProgress) -> SuperNet:
         """A trained copy of `net`, with the batch-norm statistics of the largest sub-network.
 

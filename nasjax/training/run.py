@@ -12,6 +12,7 @@ from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, EvaluatorConfig, measure
 from nasjax.host import new_place, write_text
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed, plain_data
 from nasjax.runs.inputs import absolute_inputs
@@ -23,6 +24,7 @@ from nasjax.types import Arch
 from nasjax.version import __version__
 
 
+@with_jax_defaults
 def train_run(
     path: Path, config: Mapping[str, Any], command: str, progress: Callable[[int, int, float], None]
 ) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def train_run(
     if config["subnet"] is None:
         supernets.save_weights(trained, partial / "supernet.safetensors", {"supernet": config["supernet"]["name"]})
     else:
-        facts = json.loads((Path(config["subnet"]) / "config.json").read_text())
+        facts = json.loads((Path(config["subnet"]) / "config.json").read_text(encoding="utf-8"))
         save_network(trained, facts["supernet"], tuple(facts["arch"]), partial)
     write_text(partial / "record.json", json.dumps(record, indent=1) + "\n")
     os.replace(partial, path)
