@@ -1,5 +1,8 @@
 """What is raised for invalid settings, files and data, and how an evaluator says why it could not measure."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 FAILURE = "failure"
 """The name under which evaluators say why architectures failed ("" for the others), beside their metrics."""
 
@@ -15,3 +18,16 @@ class ConfigError(ValueError):
 def one_line(error: BaseException) -> str:
     """The type of an exception of a user's code and the first 200 characters of its message, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextmanager
+def naming_damage(place: object, advice: str) -> Iterator[None]:
+    """Turns the errors that malformed data raise in the block into one ConfigError: `place`, what is wrong, and `advice`.
+
+    `place` is the file, and the line where it is known; the block reads or checks nothing else.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ConfigError(f"{place} is damaged ({reason}): {advice}") from error

@@ -1,10 +1,16 @@
 """The host machine: its processors, memory and cache folder; files that may be read, and atomic writes."""
 
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from nasjax.errors import ConfigError
+
+LARGEST_TEXT = 0.25
+"""The share of this machine's memory that a text file may take: read and parsed it needs several times its size."""
+
 
 KINDS_OF_FILE = {
     stat.S_IFDIR: "it is a folder",
@@ -24,8 +30,7 @@ def processors() -> int:
 
 def processor_name() -> str:
     """Returns the model name of this machine's processor, or "unknown CPU"."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = read_lines("/proc/cpuinfo")
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
@@ -92,10 +97,31 @@ def replace_file(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def read_text(path: str | Path, errors: str = "strict") -> str:
+    """Returns a text file's content (UTF-8, a byte-order mark removed), line ends as they are.
+
+    `errors`: as for `bytes.decode`. Raises ConfigError for what is no regular file, no text, or larger than memory bears.
+    """
+    path = regular_file(str(path), path)
+    if path.stat().st_size > LARGEST_TEXT * memory_bytes():
+        raise ConfigError(f"{path} has {path.stat().st_size / 1e9:.3g} GB, too many for this machine's memory")
+    try:
+        return path.read_bytes().decode("utf-8-sig", errors)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns the data of a JSON text; its numbers may be NaN or infinite. Raises ValueError for anything else."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
 def read_lines(path: str | Path) -> list[str]:
-    """Returns the lines of a text file; none if it does not exist. Raises ConfigError for a pipe or device."""
-    file = Path(path)
-    return regular_file(str(file), file).read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    """Returns the lines of a text file, damaged characters replaced; none if it does not exist. Raises as `read_text`."""
+    return read_text(path, "replace").splitlines() if Path(path).exists() else []
 
 
 def append_line(path: str | Path, line: str) -> None:

@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 import pytest
 
+from nasjax.errors import ConfigError
 from nasjax.evaluation import STRATEGIES, AutoConfig, MaskedConfig, auto
 from nasjax.evaluation.memory import TooLarge
 
@@ -97,7 +98,7 @@ def test_times_are_stored_for_the_same_network_device_and_batch(figures, tiny_ne
     assert len((tmp_path / "deep" / "strategies.jsonl").read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize("line", ['{"key": ', "[]", '{"key": "KEY"}', '{"key": "KEY", "seconds": {"masked": "x"}}'])
+@pytest.mark.parametrize("line", ['{"key": ', '{"key": "KEY"}', '{"key": "KEY", "seconds": {"masked": "x"}}'])
 def test_a_line_that_is_not_whole_is_passed_over(figures, tiny_net, tiny_task, tmp_path, line):
     file = tmp_path / "strategies.jsonl"
     config = replace(SMALL, file=str(file))
@@ -106,6 +107,13 @@ def test_a_line_that_is_not_whole_is_passed_over(figures, tiny_net, tiny_task, t
     file.write_text(line.replace("KEY", key) + "\n")
     assert config.bind(tiny_net, tiny_task).config == SMALL.of_strategy("switch")
     assert len(figures) == 2
+
+
+def test_a_file_of_something_else_is_refused_and_left_alone(figures, tiny_net, tiny_task, tmp_path):
+    (tmp_path / "notes.txt").write_text("[1, 2]\n")
+    with pytest.raises(ConfigError, match=r"evaluator.file=.*notes.txt is not a file of stored times; name another file"):
+        replace(SMALL, file=str(tmp_path / "notes.txt")).bind(tiny_net, tiny_task)
+    assert (tmp_path / "notes.txt").read_text() == "[1, 2]\n" and not figures
 
 
 def test_a_file_that_cannot_be_written_costs_nothing_but_its_memory(figures, tiny_net, tiny_task, tmp_path, caplog):

@@ -75,3 +75,9 @@ def test_the_command_line_says_it_in_one_line(capsys):
     assert main(["search", f"supernet={RESNET}", "supernet.strides=[1,2,3,2]"]) == 2
     error = capsys.readouterr().err
     assert error == "nasjax: supernet.strides must be a list, each entry 1 or 2, not (1, 2, 3, 2)\n"
+
+
+@pytest.mark.parametrize("name", ["image_size", "classes"])
+def test_a_number_beyond_all_shapes_is_refused_before_anything_is_made(name):
+    with pytest.raises(ValueError, match=f"supernet.{name} must be 16777216 at most, not 9223372036854775808"):
+        supernets.create("digits", **{name: 2**63}, checkpoint=None)

@@ -71,7 +71,7 @@ def test_a_setting_that_a_person_changed_is_no_other_version(run, changes, words
 def test_a_digest_of_another_version_is_refused(run):
     assert "other weights, data or settings, or by another version of nasjax" in refusal(run, context="other")
     (run / "run.json").write_text(json.dumps({"id": "a"}))
-    assert "run.json is damaged, or was written by another version of nasjax" in refusal(run)
+    assert "run.json is damaged (it lacks 'context'): it may be of another version of nasjax" in refusal(run)
 
 
 @pytest.mark.parametrize("content", ["a: [", "", "word"])

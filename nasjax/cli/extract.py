@@ -1,6 +1,5 @@
 """`nasjax extract`: sub-networks of a finished search, or given ones, each in a folder; exports of extracted networks."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +21,9 @@ from nasjax.deploy.from_run import (
     restore,
     select_networks,
 )
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, naming_damage
 from nasjax.export import kind
-from nasjax.host import new_place
+from nasjax.host import new_place, parse_json, read_text
 from nasjax.report.formatting import format_number
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings
@@ -177,7 +176,7 @@ def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str]
     config = configuration("extract", arguments.settings)
     record = folder / "record.json"
     if record.is_file() and not any(word.startswith("task") for word in arguments.settings):
-        config["task"] = json.loads(record.read_text(encoding="utf-8"))["settings"]["task"]
+        config["task"] = _recorded_task(record)
     out = Path(arguments.options.get("out", folder))
     if out != folder:
         new_place(f"out={out}", out, "folder")
@@ -192,3 +191,12 @@ def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str]
     files = ", ".join(file.name for file in written)
     print(f"Written to {out} ({files}), each file loaded again and compared on {network.examples} examples.")
     return 0
+
+
+def _recorded_task(record: Path) -> dict[str, Any]:
+    """The task that a network was trained on, from its `record.json`. Raises ConfigError where that is damaged."""
+    with naming_damage(record, "name the data, task=NAME"):
+        task = parse_json(read_text(record))["settings"]["task"]
+        if not isinstance(task, dict) or not isinstance(task["name"], str):
+            raise ValueError(f"its task is {task!r:.60}")
+        return task

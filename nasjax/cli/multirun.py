@@ -3,7 +3,6 @@
 Jobs run one after another, or in other processes by one of Hydra's launchers (`hydra/launcher=joblib`, `submitit_local`, …).
 """
 
-import json
 import multiprocessing
 import re
 import sys
@@ -24,6 +23,7 @@ from nasjax.cli.failures import print_any_character, report_failure
 from nasjax.cli.options import COMMANDS, Arguments
 from nasjax.cli.search import run_search
 from nasjax.errors import ConfigError
+from nasjax.host import parse_json, read_text
 from nasjax.version import __version__
 
 SWEEPS = Path("multirun")
@@ -116,8 +116,11 @@ def finished(folder: Path, config: Mapping[str, Any]) -> bool:
     summary = folder / "summary.json"
     if not summary.is_file():
         return False
-    facts = json.loads(summary.read_text(encoding="utf-8"))
-    if facts["version"] != __version__ or not facts["complete"]:
+    try:
+        facts = parse_json(read_text(summary))
+        if facts["version"] != __version__ or not facts["complete"]:
+            return False
+    except (ValueError, LookupError, TypeError):  # It is damaged: the job writes it anew.
         return False
     inputs = [Path((config[group] or {}).get(key) or "") for group, key in INPUTS]
     return all(path.stat().st_mtime_ns <= summary.stat().st_mtime_ns for path in inputs if path.is_file())

@@ -1,7 +1,5 @@
 """Extracts and exports sub-networks: of a finished run, or given architectures."""
 
-import json
-import logging
 import os
 import shutil
 import socket
@@ -22,15 +20,15 @@ from nasjax.host import new_place, regular_file
 from nasjax.objectives import Constraint, parse_constraint
 from nasjax.pareto import knee
 from nasjax.registry import settings
-from nasjax.runs.archive import Archive, digest
+from nasjax.runs.archive import Archive, check_archive, digest
 from nasjax.runs.csv_io import read_architectures
-from nasjax.runs.folder import read_settings
+from nasjax.runs.folder import read_identity, read_settings
 from nasjax.runs.reader import Network, Run, read_run
 from nasjax.runs.space_summary import option_value
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.supernets.extract import extract
-from nasjax.supernets.folders import load
+from nasjax.supernets.folders import load, read_facts
 from nasjax.tasks import Task
 
 LOG = logging.getLogger(__name__)
@@ -87,6 +85,10 @@ def select_networks(
         last = len(finished.evaluations) - 1
         raise ConfigError(f"network={network} is not in run={run}, which has evaluations 0 to {last}")
     archs = _architectures(run, Path(archive or read_settings(run).get("archive") or run / "archive.db"))
+    if unknown := [row.index for row in chosen if row.index not in archs]:
+        raise ConfigError(
+            f"the archive of run={run} lacks network {unknown[0]} of its evaluations.csv: restore it from a copy"
+        )
     return [Candidate(row.index, archs[row.index], row.metrics) for row in chosen]
 
 
@@ -128,7 +130,8 @@ def _value(network: Network, limit: Constraint) -> float:
 def _architectures(run: Path, place: Path) -> dict[int, tuple[int, ...]]:
     """The architectures of a run's evaluations, by index, from its archive."""
     regular_file(f"run={run}: its archive (archive={place})", place)
-    store = Archive(place, json.loads((run / "run.json").read_text(encoding="utf-8"))["id"])
+    check_archive(place)
+    store = Archive(place, read_identity(run)["id"])
     try:
         return {row.position: row.arch for row in store.evaluations()}
     finally:
@@ -174,8 +177,7 @@ def restore(config: Mapping[str, Any], run: Path | None = None) -> RestoredSetti
         raise ConfigError(
             f"run={run} has settings that cannot be used ({error}); another version of nasjax wrote it"
         ) from error
-    stored = run and json.loads((run / "run.json").read_text(encoding="utf-8"))["context"]
-    if stored is not None and digest(evaluator.context) != stored:
+    if run is not None and digest(evaluator.context) != read_identity(run)["context"]:
         raise ConfigError(f"run={run} was measured with other weights or data than the present ones: restore those")
     return RestoredSettings(net, task, evaluator)
 
@@ -260,7 +262,7 @@ def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, dic
     Raises ConfigError if the folder has no network, or if the examples of `config` do not fit it.
     """
     network = load(folder)
-    facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    facts = read_facts(folder)
     task = tasks.create(**config["task"])
     batch = settings("evaluator", EVALUATORS, config["evaluator"]).batch
     host = network.host((0,) * len(network.space.genes))

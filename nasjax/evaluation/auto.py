@@ -18,7 +18,7 @@ from nasjax.evaluation.memory import TooLarge
 from nasjax.evaluation.population import EvaluatorConfig, PopulationEvaluator, StrategyConfig
 from nasjax.evaluation.prefix import PrefixConfig
 from nasjax.evaluation.switch import SwitchConfig
-from nasjax.host import append_line, processor_name, processors, read_lines
+from nasjax.host import append_line, parse_json, processor_name, processors, read_lines
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
@@ -30,6 +30,9 @@ STRATEGIES: Mapping[str, type[StrategyConfig]] = MappingProxyType(
     {"masked": MaskedConfig, "switch": SwitchConfig, "prefix": PrefixConfig}
 )
 """Every evaluation strategy by name."""
+
+RECORD_START = '{"key": '
+"""The beginning of every line in a file of times."""
 
 NETWORKS = 4
 """The least number of sub-networks that a strategy is timed on, in whole chunks."""
@@ -73,7 +76,10 @@ class AutoConfig(EvaluatorConfig):
         if self.file is None:
             return self.seconds(net, task)
         key = self._key(net)
-        stored = _last_seconds(read_lines(self.file), key)
+        lines = read_lines(self.file)
+        if lines and not lines[0].startswith(RECORD_START):
+            raise ConfigError(f"evaluator.file={self.file} is not a file of stored times; name another file")
+        stored = _last_seconds(lines, key)
         if stored is not None:
             return stored
         seconds = self.seconds(net, task)
@@ -142,10 +148,10 @@ def _last_seconds(lines: Sequence[str], key: str) -> dict[str, float] | None:
     found = None
     for line in lines:
         try:
-            row = json.loads(line)
-            if row["key"] == key:
+            row = parse_json(line)
+            if row["key"] == key and all(row["seconds"][name] > 0 for name in STRATEGIES):
                 found = {name: float(row["seconds"][name]) for name in STRATEGIES}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError):
             continue
     return found if found and np.isfinite(list(found.values())).any() else None
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from nasjax.errors import ConfigError
 from nasjax.hardware.devices import Device, TimingError
 from nasjax.hardware.latency_table import extracted, network_name
 from nasjax.hardware.measurement import Latency
-from nasjax.host import regular_file
+from nasjax.host import parse_json, read_lines, regular_file
 from nasjax.supernets.supernet import SuperNet
 
 LOG = logging.getLogger(__name__)
@@ -43,8 +43,9 @@ class Timer:
         self._measured: dict[str, Latency] = {}
         if file is not None:
             _check_file(file)
-            self._measured = dict(_stored_latencies(file, self._context_digest()))
-            self.reference_pace = next(_stored_paces(file, self._context_digest()), reference_pace)
+            records = _records(file, self._context_digest())
+            self._measured = dict(_stored_latencies(records))
+            self.reference_pace = next(_stored_paces(records), reference_pace)
 
     def _context_digest(self) -> str:
         return sha256(json.dumps(self.context, sort_keys=True).encode()).hexdigest()[:16]
@@ -96,37 +97,47 @@ def _check_file(file: Path) -> None:
         regular_file(setting, file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a+", encoding="utf-8") as opened:
+        with file.open("a+b") as opened:
             opened.seek(0)
             start = opened.read(len(RECORD_START))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
-        raise ConfigError(f"{setting} cannot store measurements: {reason}; name another file") from None
-    if not RECORD_START.startswith(start):
+    except OSError as error:
+        raise ConfigError(f"{setting} cannot store measurements: {error.strerror}; name another file") from None
+    if not RECORD_START.encode().startswith(start):
         raise ConfigError(f"{setting} is not a file of stored measurements; name another file (hardware=csv reads tables)")
 
 
-def _records(file: Path, context: str) -> Iterator[dict[str, Any]]:
-    """The lines with that context digest. Skips a line that a killed process left unfinished."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+def _records(file: Path, context: str) -> list[dict[str, Any]]:
+    """The records with that context digest. Damaged lines are skipped: a killed process leaves one, and they are few."""
+    found, damaged = [], 0
+    for line in read_lines(file):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if record["context"] == context:
-                yield record
-        except (ValueError, KeyError, TypeError):
+                found.append(record)
+        except (ValueError, LookupError, TypeError):
+            damaged += 1
+    if damaged:
+        LOG.warning("hardware.file=%s: %d damaged lines are left out, what they held is timed again", file, damaged)
+    return found
+
+
+def _stored_latencies(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Latency]]:
+    """Names of networks and their latencies in the records of a file."""
+    columns = {column.name: column.type for column in fields(Latency)}
+    for record in records:
+        values = {name: record[name] for name in columns if name in record}
+        numbers = [value for name, value in values.items() if columns[name] in (float, int)]
+        if not isinstance(record.get("name"), str) or not all(isinstance(value, int | float) for value in numbers):
             continue
-
-
-def _stored_latencies(file: Path, context: str) -> Iterator[tuple[str, Latency]]:
-    """Names of networks and their latencies in a file."""
-    columns = [column.name for column in fields(Latency)]
-    for record in _records(file, context):
         try:
-            yield record["name"], Latency(**{column: record[column] for column in columns if column in record})
-        except (KeyError, TypeError):
+            latency = Latency(**values)
+        except TypeError:  # A column is missing.
             continue
+        if 0 < latency.median < np.inf and 0 <= latency.spread < np.inf:
+            yield record["name"], latency
 
 
-def _stored_paces(file: Path, context: str) -> Iterator[float]:
-    """Reference paces in a file; the first one is valid."""
-    yield from (float(record["pace"]) for record in _records(file, context) if "pace" in record)
+def _stored_paces(records: Iterable[Mapping[str, Any]]) -> Iterator[float]:
+    """Reference paces in the records of a file; the first one is valid."""
+    paces = [record["pace"] for record in records if "pace" in record]
+    yield from (float(pace) for pace in paces if isinstance(pace, int | float) and 0 < pace < np.inf)

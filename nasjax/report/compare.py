@@ -9,7 +9,6 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
 from nasjax.errors import ConfigError
@@ -18,7 +17,7 @@ from nasjax.pareto import hypervolume_exact, hypervolumes
 from nasjax.report import svg
 from nasjax.report.formatting import format_number
 from nasjax.report.plots import padded
-from nasjax.runs.folder import flatten_settings
+from nasjax.runs.folder import flatten_settings, parse_settings
 from nasjax.runs.reader import Run, read_run
 from nasjax.version import __version__
 
@@ -103,7 +102,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
     Names (of the tactic, algorithm…) come first; other settings follow where runs with the same names differ in them.
     """
-    settings = [flatten_settings(yaml.safe_load(run.config) or {}) for run in runs]
+    settings = [flatten_settings(parse_settings(run.config)) for run in runs]
     keys = dict.fromkeys(key for flat in settings for key in flat if key.partition(".")[0] not in IGNORED_SETTINGS)
     names = [key for key in keys if key.endswith(".name") and _differ(settings, key)]
     labels = []

@@ -9,7 +9,7 @@ import errno
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from nasjax.errors import FAILURE, ConfigError
-from nasjax.host import regular_file
+from nasjax.errors import FAILURE, ConfigError, naming_damage
+from nasjax.host import parse_json, regular_file
 from nasjax.runs.claims import Claimant
 from nasjax.types import Population
 
 VERSION = 5
 """The version of the format: 2 added claims, 3 predictors' errors and reductions, 4 which predictor was chosen, 5 why
 measurements failed."""
+
+DAMAGED = "restore it from a copy, or begin with another; it holds the measurements"
+"""What to do about a damaged archive."""
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for the transaction of another process."""
@@ -74,10 +77,56 @@ def check_archive(path: Path) -> None:
         return
     with regular_file(f"archive={path}", path).open("rb") as file:
         header = file.read(100)
-    if header and not header.startswith(b"SQLite format 3"):
+    if not header:
+        return
+    if not header.startswith(b"SQLite format 3"):
         raise ConfigError(f"{path} cannot be used as an archive (it is not a database)")
     # `pragma user_version` is at offset 60: https://www.sqlite.org/fileformat.html, section 1.3.
     _check_version(path, int.from_bytes(header[60:64], "big"))
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=LOCK_TIMEOUT, uri=True)) as base:
+            _check_content(path, base)
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from error
+
+
+def _check_content(path: Path, base: sqlite3.Connection) -> None:
+    """Raises ConfigError for a database with damaged pages or other tables, and sqlite3.Error where it cannot be read."""
+    if (found := base.execute("pragma quick_check(1)").fetchone()[0]) != "ok":
+        raise damaged_archive(path, found)
+    with closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(TABLES)
+        wanted = _columns(empty)
+    present = _columns(base)
+    if present and not wanted.keys() & present.keys():
+        raise ConfigError(f"{path} cannot be used as an archive (it is a database of something else)")
+    if base.execute("pragma user_version").fetchone()[0] == VERSION:
+        for table, columns in wanted.items():
+            if missing := columns - present.get(table, set()):
+                raise damaged_archive(path, f"it lacks {table}.{min(missing)}")
+
+
+def _columns(base: sqlite3.Connection) -> dict[str, set[str]]:
+    """The names of the columns of each table."""
+    tables = [name for (name,) in base.execute("select name from sqlite_master where type = 'table'")]
+    return {table: {row[1] for row in base.execute(f'pragma table_info("{table}")')} for table in tables}
+
+
+def damaged_archive(path: Path | None, reason: object) -> ConfigError:
+    """The error for an archive whose content is not what was stored."""
+    return ConfigError(f"{path} is damaged ({' '.join(str(reason).split()):.200}): {DAMAGED}")
+
+
+def _unusable(path: Path | None, error: sqlite3.Error) -> Exception:
+    """The error for an archive that SQLite cannot read or write: OSError for the disk's part, else ConfigError."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    reasons = {sqlite3.SQLITE_FULL: (errno.ENOSPC, "disk full"),
+               sqlite3.SQLITE_BUSY: (errno.EBUSY, f"locked by another process for {LOCK_TIMEOUT:g} s")}  # fmt: skip
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return damaged_archive(path, error)
+    if isinstance(error, sqlite3.OperationalError):
+        return OSError(*reasons.get(code, (errno.EIO, str(error))), str(path))
+    return error
 
 
 def _check_version(path: Path | None, version: int) -> None:
@@ -125,16 +174,24 @@ class Archive:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """A transaction. Raises OSError, with the file's name, where it cannot be written."""
+        """A transaction. Raises OSError, with the file's name, where it cannot be written, and ConfigError for damage."""
         try:
             with self._db:
                 self._db.execute("begin immediate")
                 yield
-        except sqlite3.OperationalError as error:
-            reasons = {sqlite3.SQLITE_FULL: (errno.ENOSPC, "disk full"),
-                       sqlite3.SQLITE_BUSY: (errno.EBUSY, f"locked by another process for {LOCK_TIMEOUT:g} s")}  # fmt: skip
-            number, message = reasons.get(error.sqlite_errorcode & 0xFF, (errno.EIO, str(error)))
-            raise OSError(number, message, str(self._path)) from error
+        except sqlite3.DatabaseError as error:
+            raise _unusable(self._path, error) from error
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows that a query finds. Raises as `_transaction` does."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _unusable(self._path, error) from error
+
+    def naming_damage(self) -> AbstractContextManager[None]:
+        """Turns the errors of a block that only reads what was stored into one ConfigError that names the file."""
+        return naming_damage(self._path, DAMAGED)
 
     # -- measurements -------------------------------------------------------------------------------------------------
 
@@ -142,8 +199,9 @@ class Archive:
         """The stored metrics of each architecture; None where it has not been measured."""
         found: list[dict[str, float] | None] = []
         for arch in np.asarray(archs):
-            row = self._db.execute("select metrics from measurements where key = ?", (_key(context, arch),)).fetchone()
-            found.append(None if row is None else json.loads(row[0]))
+            rows = self._rows("select metrics from measurements where key = ?", _key(context, arch))
+            with self.naming_damage():
+                found.append(read_metrics(rows[0][0]) if rows else None)
         return found
 
     def claim(self, context: str, archs: Population, limit: int) -> tuple[list[int], list[int]]:
@@ -223,24 +281,21 @@ class Archive:
 
     def evaluations(self, first: int = 0) -> list[Evaluation]:
         """The run's evaluations in order, from position `first` on."""
-        rows = self._db.execute(
+        rows = self._rows(
             "select position, step, source, arch, metrics, seconds, failure from evaluations join measurements using (key) "
             "where run = ? and position >= ? order by position",
-            (self._run, first),
+            self._run,
+            first,
         )
-        return [
-            Evaluation(position, step, source, tuple(json.loads(arch)), json.loads(metrics), seconds, failure)
-            for position, step, source, arch, metrics, seconds, failure in rows
-        ]
+        with self.naming_damage():
+            return [_evaluation(*row) for row in rows]
 
     def discard_interrupted_step(self, first: int, context: str, archs: Population) -> None:
         """Deletes the evaluations from position `first` on, unless they are those of `archs`; measurements stay.
 
         A run that was interrupted and is resumed with a larger budget may ask for other architectures in that step.
         """
-        stored = self._db.execute(
-            "select position, key from evaluations where run = ? and position >= ?", (self._run, first)
-        ).fetchall()
+        stored = self._rows("select position, key from evaluations where run = ? and position >= ?", self._run, first)
         keys = [_key(context, arch) for arch in np.asarray(archs)]
         if any(position - first >= len(keys) or keys[position - first] != key for position, key in stored):
             with self._transaction():
@@ -255,7 +310,7 @@ class Archive:
     def fits(self) -> list[tuple[int, str, int, float, float, float, str]]:
         """What `save_fits` stored, each with its step."""
         columns = "step, objective, rows, mape, rmse, tau, chosen"
-        return self._db.execute(f"select {columns} from fits where run = ? order by step, rowid", (self._run,)).fetchall()
+        return self._rows(f"select {columns} from fits where run = ? order by step, rowid", self._run)
 
     def save_reduction(self, options: Sequence[Sequence[int]]) -> None:
         """Stores the options of each gene that the run's search space was reduced to."""
@@ -264,8 +319,9 @@ class Archive:
 
     def reduction(self) -> tuple[tuple[int, ...], ...] | None:
         """What `save_reduction` stored; None where the space was not reduced."""
-        row = self._db.execute("select options from reductions where run = ?", (self._run,)).fetchone()
-        return row and tuple(map(tuple, json.loads(row[0])))
+        rows = self._rows("select options from reductions where run = ?", self._run)
+        with self.naming_damage():
+            return tuple(map(read_integers, parse_json(rows[0][0]))) if rows else None
 
     def save_state(self, step: int, told: int, state: bytes) -> None:
         """Stores the tactic's state after a step, and the number of evaluations that it was updated with."""
@@ -274,8 +330,34 @@ class Archive:
 
     def state(self) -> tuple[int, int, bytes] | None:
         """What `save_state` stored last; None before the first step."""
-        return self._db.execute("select step, told, state from states where run = ?", (self._run,)).fetchone()
+        rows = self._rows("select step, told, state from states where run = ?", self._run)
+        with self.naming_damage():
+            for step, told, state in rows:
+                return _integer(step), _integer(told), bytes(state)
+        return None
 
 
 def _key(context: str, arch: np.ndarray) -> str:
     return f"{context}:{','.join(map(str, arch.tolist()))}"
+
+
+def _evaluation(position: Any, step: Any, source: Any, arch: Any, metrics: Any, seconds: Any, failure: Any) -> Evaluation:
+    """An evaluation from its row. Raises ValueError or TypeError for values that were not stored by `Archive`."""
+    genes, values = read_integers(parse_json(arch)), read_metrics(metrics)
+    return Evaluation(_integer(position), _integer(step), str(source), genes, values, float(seconds), str(failure))
+
+
+def read_metrics(text: Any) -> dict[str, float]:
+    """The metrics of a measurement from their cell. Raises ValueError, TypeError or AttributeError for another's."""
+    return {name: float(value) for name, value in parse_json(text).items()}
+
+
+def read_integers(values: Any) -> tuple[int, ...]:
+    """An architecture, or a gene's options. Raises ValueError or TypeError for anything but whole numbers from 0 on."""
+    return tuple(map(_integer, values))
+
+
+def _integer(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise ValueError(f"{value!r:.60} where a whole number is stored")
+    return value

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from nasjax.errors import ConfigError
-from nasjax.host import write_text
+from nasjax.errors import ConfigError, naming_damage
+from nasjax.host import parse_json, read_text, write_text
 from nasjax.runs.inputs import (
     absolute_inputs,
     changed_input,
@@ -25,6 +25,30 @@ from nasjax.runs.inputs import (
     read_described,
     same_input,
 )
+
+SETTINGS: Mapping[str, type | tuple[type, ...]] = {
+    "objectives": list,
+    "constraints": list,
+    "references": dict,
+    "evaluations": int,
+    "seed": int,
+    "tactic": dict,
+    "algorithm": dict,
+    "predictor": dict,
+    "supernet": dict,
+    "task": (dict, type(None)),
+    "evaluator": (dict, type(None)),
+    "archive": (str, type(None)),
+    "warm_start": (str, type(None)),
+    "space_reduction": (dict, type(None)),
+}
+"""The types of settings in `config.yaml`."""
+
+NEEDED = ("seed", "tactic", "supernet", "task", "evaluator", "archive")
+"""Those without which a run can be neither compared nor extracted from."""
+
+DAMAGED_CONFIG = "restore it, or search again with another run="
+"""What to do about a damaged `config.yaml`."""
 
 BUDGET = "evaluations"
 """The one setting that may be larger when a run is resumed."""
@@ -54,7 +78,7 @@ def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterato
     with _lock(path):
         _remove_partial_files(path)
         if (path / "run.json").is_file():
-            identity = _read_identity(path)
+            identity = read_identity(path)
             if (path / "config.yaml").is_file():  # Missing where the run was killed before it measured anything.
                 _check_same_settings(path, settings, files)
             if identity["context"] != context and (key := changed_input(read_described(path), files)):
@@ -97,26 +121,61 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _read_config(path: Path) -> dict[str, Any]:
     """The content of `config.yaml`. Raises ConfigError where it is missing or damaged."""
     file = path / "config.yaml"
-    if not file.is_file():
+    if not file.exists():
         raise ConfigError(f"{path} is not a run folder: it has no config.yaml")
-    try:
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is damaged ({' '.join(str(error).split())})") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{file} is damaged (it has no settings)")
+    with naming_damage(file, DAMAGED_CONFIG):
+        return parse_settings(read_text(file))
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """The settings in the text of a `config.yaml`. Raises ValueError for a text that no search has written."""
+    settings = _parse_settings(text)
+    if missing := [key for key in NEEDED if key not in settings]:
+        raise ValueError(f"it lacks {missing[0]!r}")
     return settings
 
 
-def _read_identity(path: Path) -> dict[str, str]:
-    """The run's id and context, from `run.json`."""
+def _parse_settings(text: str) -> dict[str, Any]:
+    """The same for any version of nasjax: those of SETTINGS that are there have their types."""
     try:
-        identity = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        settings = yaml.load(text, _SettingsLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(settings, dict):
+        raise ValueError("it has no settings")
+    for key in filter(settings.__contains__, SETTINGS):
+        value = settings[key]
+        if not isinstance(value, SETTINGS[key]) or isinstance(value, bool):
+            raise ValueError(f"{key} is {value!r:.60}")
+        if isinstance(value, dict) and key != "references" and not isinstance(value.get("name"), str):
+            raise ValueError(f"{key} has no name")
+    return settings
+
+
+class _SettingsLoader(yaml.SafeLoader):
+    """Refuses aliases, which no run folder has: a few lines of them may stand for more data than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"an alias in line {self.peek_event().start_mark.line + 1}")
+        return super().compose_node(parent, index)
+
+
+def read_identity(path: Path) -> dict[str, str]:
+    """The run's id in its archive, and the context of its measurements, from `run.json`.
+
+    Raises ConfigError where it is missing or damaged.
+    """
+    file = path / "run.json"
+    if not file.exists():
+        raise ConfigError(f"{path} is not the folder of a search: it has no run.json")
+    with naming_damage(file, "it may be of another version of nasjax; name another folder, or remove it"):
+        identity = parse_json(read_text(file))
+        if not all(isinstance(identity[key], str) for key in ("id", "context")):
+            raise ValueError("'id' and 'context' are not text")
         return {"id": identity["id"], "context": identity["context"]}
-    except (ValueError, TypeError, KeyError):
-        raise ConfigError(
-            f"{path / 'run.json'} is damaged, or was written by another version of nasjax; name another folder, or remove it"
-        ) from None
 
 
 def _is_unstarted(path: Path) -> bool:
@@ -146,7 +205,10 @@ def _check_same_settings(path: Path, settings: Mapping[str, Any], files: Mapping
 
     Files are compared by content; `files` describes the present ones.
     """
-    before, now = flatten_settings(_read_config(path)), flatten_settings(plain_data(settings))
+    file = path / "config.yaml"
+    with naming_damage(file, DAMAGED_CONFIG):
+        stored = _parse_settings(read_text(file))
+    before, now = flatten_settings(stored), flatten_settings(plain_data(settings))
     described = read_described(path)
     for key in files:
         if isinstance(before.get(key), str):

@@ -1,13 +1,13 @@
 """The files that a run read: recorded with absolute paths and digests, and found again after a project was moved."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nasjax.errors import ConfigError
+from nasjax.host import parse_json, read_text
 
 READ = ("supernet.table", "supernet.checkpoint", "task.path")
 """Settings that name what is measured; a run's context holds the content of each."""
@@ -133,7 +133,7 @@ def read_described(run: Path) -> dict[str, dict[str, Any]]:
     """What `run.json` says of a run's files; nothing where it is missing, or of an earlier version of nasjax."""
     file = run / "run.json"
     try:
-        described = json.loads(file.read_text(encoding="utf-8")).get("files", {}) if file.is_file() else {}
+        described = parse_json(read_text(file)).get("files", {}) if file.exists() else {}
         return {key: dict(described[key]) for key in described if key in INPUTS}
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError):
         raise ConfigError(f"{file} is damaged: name another folder, or remove it") from None

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, naming_damage
+from nasjax.host import parse_json, read_text
 from nasjax.objectives import Objective
+from nasjax.runs.folder import DAMAGED_CONFIG, parse_settings
 from nasjax.runs.space_summary import SpaceSummary, gene_with_unknown_option, read_space
 
 RUN_AGAIN = "run the same command again"
@@ -94,6 +95,8 @@ def read_run(folder: Path) -> Run:
                 raise ConfigError(f"network {network.index} has {gene}={network.genes[gene]!r:.60}, which is not an option")
     front, tests = _read_front(folder, summary, objectives, evaluations)
     config = _read_text(folder, "config.yaml")
+    with naming_damage(folder / "config.yaml", DAMAGED_CONFIG):
+        parse_settings(config)
     return Run(folder, summary, objectives, tuple(evaluations.values()), front, tests, hypervolume, config, space)
 
 
@@ -143,7 +146,7 @@ def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], 
     """The content of `summary.json`, the objectives and the hypervolume after each evaluation."""
     text = _read_text(folder, "summary.json")
     with _naming_damage(folder, "summary.json"):
-        summary = json.loads(text)
+        summary = parse_json(text)
         if not isinstance(summary, dict):
             raise TypeError("it is not an object")
         for name, kind in SUMMARY_TYPES.items():
@@ -174,18 +177,20 @@ def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], 
 @contextmanager
 def _naming_damage(folder: Path, place: str) -> Iterator[None]:
     """Turns errors of the block into one ConfigError that names the file; `place` is the file, and the line where known."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise ConfigError(f"{folder} has no {place}: the search has not finished; {RUN_AGAIN} to resume it") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, csv.Error) as error:
-        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ConfigError(f"{folder / place} is damaged ({reason}): {RUN_AGAIN} to write it anew") from error
+    with naming_damage(folder / place, f"{RUN_AGAIN} to write it anew"):
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, csv.Error) as error:
+            raise ValueError(getattr(error, "strerror", None) or str(error)) from error
 
 
 def _read_text(folder: Path, name: str) -> str:
-    with _naming_damage(folder, name), open(folder / name, encoding="utf-8", newline="") as file:
-        return file.read()
+    if not (folder / name).exists():
+        raise ConfigError(f"{folder} has no {name}: the search has not finished; {RUN_AGAIN} to resume it")
+    with _naming_damage(folder, name):
+        return read_text(folder / name)
 
 
 def _read_table(folder: Path, name: str, needed: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -78,6 +78,8 @@ def check_settings(
     if shared is not None:
         shared = shared.absolute()
         check_archive(shared)
+    if run is not None and (own := Path(run) / "archive.db").exists():
+        check_archive(own)
     return SearchSettings(
         objectives=listed("objectives", objectives),
         constraints=listed("constraints", constraints),

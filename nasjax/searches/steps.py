@@ -80,7 +80,8 @@ def tactic_steps(
         return  # An interrupted run was beyond this part of the search.
     if saved is not None and saved[1] > first:
         step, told = saved[0], saved[1]
-        state = load_state(state, saved[2])
+        with archive.naming_damage():
+            state = load_state(state, saved[2])
     context = archive.add_context(evaluator.context)
     known = search.history().values[:told]
     while told < evaluations:

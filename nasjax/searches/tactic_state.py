@@ -1,7 +1,9 @@
 """A tactic's state as bytes: the arrays of its pytree in NumPy's .npz format."""
 
 import io
+import zlib
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -16,10 +18,16 @@ def dump_state(state: Any) -> bytes:
 
 
 def load_state(like: Any, data: bytes) -> Any:
-    """The state that was dumped to `data`; `like` is a state of the same tactic, whose structure it has."""
+    """The state that was dumped to `data`; `like` is a state of the same tactic, whose structure it has.
+
+    Raises ValueError for bytes that are no such state.
+    """
     leaves, structure = jax.tree.flatten(like)
-    with np.load(io.BytesIO(data)) as file:
-        arrays = [file[f"arr_{i}"] for i in range(len(leaves))]
+    try:
+        with np.load(io.BytesIO(data)) as file:
+            arrays = [file[f"arr_{i}"] for i in range(len(leaves))]
+    except (OSError, EOFError, KeyError, AttributeError, BadZipFile, RuntimeError, NotImplementedError, zlib.error) as error:
+        raise ValueError(f"the state of its tactic: {error}") from error
     return jax.tree.unflatten(structure, [_as_kind_of(leaf, array) for leaf, array in zip(leaves, arrays, strict=True)])
 
 

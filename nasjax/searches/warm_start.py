@@ -1,6 +1,5 @@
 """Warm starts: the architectures that an earlier search measured, best first by the goals of a new search."""
 
-import json
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -12,10 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from nasjax.csv_reader import CsvFile, read_csv
-from nasjax.errors import ConfigError
-from nasjax.host import regular_file
+from nasjax.errors import ConfigError, naming_damage
+from nasjax.host import parse_json, regular_file
 from nasjax.objectives import Goals
 from nasjax.pareto import violations
+from nasjax.runs.archive import DAMAGED, check_archive, read_integers, read_metrics
 from nasjax.searches.dynast import ARCHITECTURE, import_results
 from nasjax.searches.problem import SearchProblem, SelfMeasuring
 from nasjax.space import LIMIT, SearchSpace
@@ -132,7 +132,8 @@ def _number(table: CsvFile, cell: str) -> float:
 
 def _read_archive(file: Path, space: SearchSpace) -> list[Row]:
     """The measurements of an archive that were made of networks with the space's genes, without those on test data."""
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as base:
+    check_archive(file)
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as base:
         try:
             measurements = base.execute(
                 "select arch, metrics, description from measurements join contexts on context = digest "
@@ -143,11 +144,13 @@ def _read_archive(file: Path, space: SearchSpace) -> list[Row]:
     rows: list[Row] = []
     contexts = set()
     for genes, metrics, description in measurements:
-        arch, context = np.array(json.loads(genes), np.int32), json.loads(description)
-        if context.get("split") == "test" or not _fits(context, space):
-            continue
+        with naming_damage(file, DAMAGED):
+            context, values = parse_json(description), read_metrics(metrics)
+            arch = np.array(read_integers(parse_json(genes)), np.int32)
+            if context.get("split") == "test" or not _fits(context, space):
+                continue
         if arch.shape == (len(space.genes),) and (arch < space.counts).all():
-            rows.append((np.asarray(space.canonical(arch)), json.loads(metrics)))
+            rows.append((np.asarray(space.canonical(arch)), values))
             contexts.add(description)
     if len(contexts) > 1:
         raise ConfigError(

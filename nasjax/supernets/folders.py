@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, naming_damage
+from nasjax.host import parse_json, read_text
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import settings
 from nasjax.supernets.catalogue import SUPERNETS
 from nasjax.supernets.checkpoints import load_weights, save_weights
 from nasjax.supernets.extract import extract
 from nasjax.supernets.supernet import SuperNet
+
+EXTRACT_AGAIN = "nasjax extract writes it anew, into another folder"
+"""What to do about a damaged `config.json`."""
 
 
 def save_network(net: SuperNet, origin: Mapping[str, Any], arch: tuple[int, ...], folder: Path) -> None:
@@ -34,17 +38,35 @@ def load(folder: str | Path) -> SuperNet:
 
     Raises ConfigError if the folder holds no such network.
     """
-    file = Path(folder) / "config.json"
-    if not file.is_file():
-        raise ConfigError(f"{folder} holds no extracted network: it has no config.json")
-    try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
-        is_complete = {"supernet", "arch", "choices"} <= saved.keys()
-    except (ValueError, AttributeError):
-        is_complete = False
-    if not is_complete:
-        raise ConfigError(f"{file} was not written by nasjax extract: it does not say which sub-network this is")
-    config = settings("supernet", SUPERNETS, saved["supernet"])
-    net = load_weights(lambda: extract(config.create(0), tuple(saved["arch"])), Path(folder) / "network.safetensors")
+    saved = read_facts(folder)
+    place = Path(folder) / "config.json"
+    with naming_damage(place, EXTRACT_AGAIN):
+        config = settings("supernet", SUPERNETS, saved["supernet"])
+
+    def make() -> SuperNet:
+        net = config.create(0)
+        with naming_damage(place, EXTRACT_AGAIN):
+            net.space.decode(np.array(saved["arch"], np.int32))
+        return extract(net, saved["arch"])
+
+    net = load_weights(make, Path(folder) / "network.safetensors")
     net.origin = MappingProxyType(saved["supernet"])
     return net
+
+
+def read_facts(folder: str | Path) -> dict[str, Any]:
+    """What `config.json` says of an extracted network: its `supernet`, `arch` (a tuple of indices) and `choices`.
+
+    Raises ConfigError where it is missing or damaged.
+    """
+    file = Path(folder) / "config.json"
+    if not file.exists():
+        raise ConfigError(f"{folder} holds no extracted network: it has no config.json")
+    with naming_damage(file, EXTRACT_AGAIN):
+        saved = parse_json(read_text(file))
+        supernet, arch, choices = saved["supernet"], saved["arch"], saved["choices"]
+        if not isinstance(supernet, dict) or not isinstance(choices, dict) or not isinstance(arch, list):
+            raise ValueError("it does not say which sub-network this is")
+        if not all(isinstance(index, int) and 0 <= index < 2**31 for index in arch):
+            raise ValueError(f"'arch' is {arch!r:.60}")
+        return {"supernet": supernet, "arch": tuple(arch), "choices": choices}

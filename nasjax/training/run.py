@@ -17,7 +17,7 @@ from nasjax.registry import settings
 from nasjax.runs.folder import check_seed, plain_data
 from nasjax.runs.inputs import absolute_inputs
 from nasjax.supernets import SuperNet
-from nasjax.supernets.folders import load, save_network
+from nasjax.supernets.folders import load, read_facts, save_network
 from nasjax.tasks import Task
 from nasjax.training import TRAINERS
 from nasjax.types import Arch
@@ -57,8 +57,8 @@ def train_run(
     if config["subnet"] is None:
         supernets.save_weights(trained, partial / "supernet.safetensors", {"supernet": config["supernet"]["name"]})
     else:
-        facts = json.loads((Path(config["subnet"]) / "config.json").read_text(encoding="utf-8"))
-        save_network(trained, facts["supernet"], tuple(facts["arch"]), partial)
+        facts = read_facts(config["subnet"])
+        save_network(trained, facts["supernet"], facts["arch"], partial)
     write_text(partial / "record.json", json.dumps(record, indent=1) + "\n")
     os.replace(partial, path)
     return record

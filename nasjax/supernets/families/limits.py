@@ -15,6 +15,10 @@ class Limit(NamedTuple):
     allows: Callable[[Any], bool]
 
 
+LARGEST = 2**24
+"""More than any image, width or number of classes; shapes of larger ones overflow."""
+
+
 def _is_integer(number: Any) -> bool:
     return isinstance(number, Integral) and not isinstance(number, bool)
 
@@ -42,6 +46,8 @@ def check_limits(config: Any, limits: Mapping[str, Limit]) -> None:
         if value != default and not all(map(limit.allows, _numbers(value, _nesting(default)))):
             each = ("", "a list, each entry ", "a list of lists, each entry ")[_nesting(default)]
             raise ConfigError(f"supernet.{name} must be {each}{limit.description}, not {value}")
+        if value != default and any(abs(number) > LARGEST for number in _numbers(value, _nesting(default))):
+            raise ConfigError(f"supernet.{name} must be {LARGEST} at most, not {value}")
 
 
 def _nesting(default: Any) -> int:

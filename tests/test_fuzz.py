@@ -1,0 +1,368 @@
+"""Damaged files of every kind, for every reader: each is read, or refused in one line that names it; nothing hangs."""
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+from shutil import copytree, rmtree
+from tempfile import mkdtemp
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from tables import GENES, write_table
+
+import nasjax
+from nasjax import supernets
+from nasjax.cli.extract import _recorded_task
+from nasjax.cli.failures import report_failure
+from nasjax.cli.multirun import finished
+from nasjax.deploy.from_run import select_networks
+from nasjax.evaluation.auto import STRATEGIES, AutoConfig
+from nasjax.hardware.measurement import Latency
+from nasjax.hardware.recorded import read_latencies
+from nasjax.hardware.timer import Timer
+from nasjax.objectives import parse_goals
+from nasjax.report.compare import group_runs
+from nasjax.runs.archive import Archive, check_archive
+from nasjax.runs.csv_io import read_architectures
+from nasjax.runs.folder import read_identity, read_settings, run_folder
+from nasjax.runs.reader import read_run
+from nasjax.searches import dynast
+from nasjax.searches.dynast import import_results
+from nasjax.searches.problem import search_problem
+from nasjax.searches.tactic_state import dump_state, load_state
+from nasjax.searches.warm_start import read_warm_start
+from nasjax.supernets.checkpoints import read_tensors
+from nasjax.supernets.extract import extract
+from nasjax.supernets.folders import load, save_network
+from nasjax.supernets.tabular import TabularNet
+from nasjax.tasks.arrays import ArraysConfig
+
+EXAMPLES = int(os.environ.get("NASJAX_FUZZ", "8"))
+"""Examples of each reader's file and each kind of damage; thousands find what a few hundred do not."""
+
+GOALS = ["max:acc", "min:cost"]
+
+FOREIGN = [
+    None, True, -1, 0, 1.5, 10**20, 2**31, 2**63, float("nan"), float("inf"), 1e308, "", "x" * 5000, "\x1b[31m\n", "\0",
+    "nan", "../..", [], [[]], [None], {}, {"name": 3}, {"name": "digits"}, [1, 2], "2026-99-99", "é", "1_0", "0x10",
+]  # fmt: skip
+"""Values of other types and sizes than files have."""
+
+LIKE = {"archs": np.zeros((3, 2), np.int32), "key": jax.random.key(0)}
+"""A tactic's state."""
+
+FILES = Path(mkdtemp(prefix="nasjax-fuzz-")) / "run"
+"""A folder of valid files."""
+
+TEXTS = [
+    b"", b"\n", b"[" * 100_000, b'{"a":' * 100_000, b"- " * 5_000, b"a: &a [*a]",
+    b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n",
+    b"\0" * 100, b"null", b"[]", b"{}", b"3", b'"x"', b"\xff\xfe", b"\x80\x04", b"PK\x03\x04", b"a,b\n1,2\n",
+    b"!!python/none x", b"? {}\n: 1", b"{? [1]: 2}", b"2026-99-99", b"9" * 5_000, b"SQLite format 3\0",
+    b"version https://git-lfs.github.com/spec/v1",
+]  # fmt: skip
+"""Contents of other files."""
+
+
+# -- kinds of damage --------------------------------------------------------------------------------------------------------
+
+
+def places(tree: Any, path=()):
+    """Every place in nested lists and dicts."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+def change_value(tree: Any, random: Random) -> Any:
+    """The data with one value replaced by a foreign one, left out, or under another name."""
+    path = random.choice(list(places(tree)) or [()])
+    if not path:
+        return random.choice(FOREIGN)
+    parent = tree
+    for key in path[:-1]:
+        parent = parent[key]
+    what = random.randrange(4)
+    if what == 0:
+        del parent[path[-1]]
+    elif what == 1 and isinstance(parent, dict):
+        parent[str(random.choice(FOREIGN))] = parent.pop(path[-1])
+    else:
+        parent[path[-1]] = random.choice(FOREIGN)
+    return tree
+
+
+def cut(file: Path, random: Random) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: random.randrange(len(content) + 1)])
+
+
+def flip(file: Path, random: Random) -> None:
+    content = bytearray(file.read_bytes())
+    for _ in range(random.choice([1, 3, 30])):
+        content[random.randrange(len(content))] = random.choice([0, 10, 34, 44, 58, 91, 255, random.randrange(256)])
+    file.write_bytes(content)
+
+
+def overwrite(file: Path, random: Random) -> None:
+    content = bytearray(file.read_bytes())
+    size = random.choice([16, 512, 4096])
+    start = random.randrange(0, len(content), min(size, len(content)))
+    content[start : start + size] = random.choice([bytes(size), random.randbytes(size)])
+    file.write_bytes(content)
+
+
+def replace(file: Path, random: Random) -> None:
+    file.write_bytes(random.choice(TEXTS))
+
+
+def other_text(file: Path, random: Random) -> None:
+    text = file.read_bytes().decode("latin-1")
+    file.write_bytes(random.choice([lambda: text.encode("utf-16"), lambda: b"\xef\xbb\xbf" + text.encode(),
+                                    lambda: text.replace("\n", "\r").encode(), lambda: text.replace(",", ";").encode(),
+                                    lambda: (text + text).encode()])())  # fmt: skip
+
+
+def another_kind(file: Path, random: Random) -> None:
+    file.unlink()
+    random.choice([lambda: None, file.mkdir, lambda: os.mkfifo(file), lambda: file.symlink_to(file),
+                   lambda: file.symlink_to("/dev/zero"), lambda: file.symlink_to("/dev/null")])()  # fmt: skip
+
+
+def change_json(file: Path, random: Random) -> None:
+    lines = (
+        [change_value(json.loads(line), random) for line in file.read_text().splitlines()] if file.suffix == ".jsonl" else []
+    )
+    file.write_text("\n".join(map(json.dumps, lines)) or json.dumps(change_value(json.loads(file.read_text()), random)))
+
+
+def change_yaml(file: Path, random: Random) -> None:
+    file.write_text(yaml.safe_dump(change_value(yaml.safe_load(file.read_text()), random)))
+
+
+def change_cells(file: Path, random: Random) -> None:
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    for _ in range(random.choice([1, 3])):
+        row = random.randrange(len(rows))
+        column = random.randrange(len(rows[row]))
+        what = random.randrange(5)
+        if what == 0:
+            rows.append(list(rows[row]))
+        elif what == 1:
+            rows[row].append("1")
+        elif what == 2:
+            rows[0][column % len(rows[0])] = rows[0][0]
+        else:
+            rows[row][column] = str(random.choice(FOREIGN)).replace("\0", "")
+    file.write_text("\n".join(map(",".join, rows)))
+
+
+def change_tables(file: Path, random: Random) -> None:
+    """Drops a table or a column, or puts a foreign value into all rows of a column."""
+    with closing(sqlite3.connect(file)) as base, base:
+        table = random.choice([name for (name,) in base.execute("select name from sqlite_master where type = 'table'")])
+        column = random.choice([row[1] for row in base.execute(f"pragma table_info({table})")])
+        what = random.randrange(8)
+        if what == 0:
+            base.execute(f"drop table {table}")
+        elif what == 1:
+            base.execute(f"alter table {table} rename column {column} to other")
+        elif what == 2:
+            base.execute(f"delete from {table}")
+        elif what == 3:
+            base.execute(f"pragma user_version = {random.choice([0, 1, 2, 3, 9])}")
+        else:
+            value = random.choice([*FOREIGN, *TEXTS, *map(json.dumps, FOREIGN)])
+            value = (
+                str(value) if isinstance(value, list | dict) or (isinstance(value, int) and abs(value) >= 2**63) else value
+            )
+            try:
+                base.execute(f"update {table} set {column} = ?", (value,))
+            except sqlite3.IntegrityError:
+                base.execute(f"update {table} set {column} = ? where rowid = 1", (value,))
+
+
+DAMAGES = {"": (cut, flip, overwrite, replace, other_text, another_kind), ".json": (change_json,), ".jsonl": (change_json,),
+           ".yaml": (change_yaml,), ".csv": (change_cells,), ".db": (change_tables,)}  # fmt: skip
+"""Kinds of damage to any file, and to those of a suffix."""
+
+
+# -- readers ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reader:
+    """`call(folder)` reads the `files` of a folder with all that readers read."""
+
+    files: tuple[str, ...]
+    call: Callable[[Path], Any]
+
+
+@cache
+def table() -> TabularNet:
+    return TabularNet(FILES / "table.csv", GENES)
+
+
+@cache
+def digits() -> supernets.SuperNet:
+    return supernets.abstract("digits")
+
+
+def read_archive(folder: Path) -> None:
+    check_archive(folder / "archive.db")
+    with closing(Archive(folder / "archive.db", read_identity(FILES)["id"])) as archive:
+        archive.evaluations(), archive.fits(), archive.reduction(), archive.find("context", np.zeros((1, 2), np.int32))
+        if (state := archive.state()) is not None:
+            with archive.naming_damage():
+                load_state(LIKE, state[2])
+
+
+def resume(folder: Path) -> None:
+    with run_folder(folder, read_settings(FILES), read_identity(FILES)["context"]):
+        pass
+
+
+def warm_start(name: str) -> Callable[[Path], Any]:
+    def call(folder: Path) -> None:
+        problem = search_problem(table(), None)
+        read_warm_start(folder / name, problem, parse_goals(GOALS, [], problem.measurable), table())
+
+    return call
+
+
+def stored_times(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoConfig, "_key", lambda *_: "k")
+        patch.setattr(AutoConfig, "seconds", lambda *_: dict.fromkeys(STRATEGIES, 1.0))
+        AutoConfig(file=str(folder / "times.jsonl")).stored_seconds(None, None)
+
+
+def once_for_all_lists(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynast, "cost_tables", lambda net: {})  # They take seconds, and concern no file.
+        import_results([folder / "ofa.csv"], digits())
+
+
+class NoDevice:
+    context: ClassVar[dict[str, str]] = {}
+
+
+def valid_files(folder: Path) -> None:
+    """A file of every kind that is read, none damaged; the archive has a state, a reduction and errors of predictors."""
+    table = Path(write_table(folder.parent / "table.csv"))
+    nasjax.search(TabularNet(table, GENES), objectives=GOALS, tactic="random", evaluations=12, run=folder)
+    table.rename(folder / "table.csv")
+    with closing(Archive(folder / "archive.db", json.loads((folder / "run.json").read_text())["id"])) as archive:
+        archive.save_fits(0, [("acc", 12, 1.0, 2.0, 0.5, "gaussian_process")])
+        archive.save_reduction([[0, 1], [0]])
+        archive.save_state(1, 12, dump_state(LIKE))
+    latency = asdict(Latency(1.0, 0.1, 3, True, 1, 1, "cpu", {"jax": "0"}, 100, 5.0))
+    digest = Timer(NoDevice(), None, {})._context_digest()
+    lines = [{"context": digest, "name": "a", **latency}, {"context": digest, "pace": 2.0}]
+    (folder / "latencies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "times.jsonl").write_text(json.dumps({"key": "k", "seconds": dict.fromkeys(STRATEGIES, 1.0)}) + "\n")
+    lists = {"wid": None, "ks": [3] * 6, "e": [2] * 6, "d": [1] * 3, "r": [8]}
+    rows = [["Sub-network", "MACs", "Top-1 Acc (%)"], [lists, 100, 70.5], [{**lists, "d": [1, 1, 2]}, 110, 71]]
+    with (folder / "ofa.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    rows = [["Sub-network", "MACs", "BLEU Score"], [{"encoder": [512], "num_layers": [2], "heads": [4, 8]}, 100, 20.5]]
+    with (folder / "dynast.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    net = supernets.create("digits")
+    arch = tuple(map(int, net.space.smallest()))
+    save_network(extract(net, arch), net.origin, arch, folder)
+    (folder / "record.json").write_text(json.dumps({"settings": {"task": {"name": "digits"}, "seed": 0}}))
+    np.savez(folder / "images.npz", x=np.zeros((12, 4, 4), np.uint8), y=np.arange(12) % 3)
+
+
+RUN = ("config.yaml", "summary.json", "evaluations.csv", "pareto.csv")
+
+READERS = {
+    "report": Reader(RUN, lambda f: group_runs([read_run(f), read_run(f)])),
+    "settings": Reader(("config.yaml",), read_settings),
+    "identity": Reader(("run.json",), read_identity),
+    "resume": Reader(("config.yaml", "run.json"), resume),
+    "extract": Reader((*RUN, "run.json", "archive.db"), select_networks),
+    "sweep": Reader(("summary.json",), lambda f: finished(f, {"supernet": None, "task": None})),
+    "archive": Reader(("archive.db",), read_archive),
+    "warm start from a run": Reader(("evaluations.csv", "pareto.csv"), warm_start("")),
+    "warm start from an archive": Reader(("archive.db",), warm_start("archive.db")),
+    "warm start from a table": Reader(("evaluations.csv",), warm_start("evaluations.csv")),
+    "table": Reader(("table.csv",), lambda f: TabularNet(f / "table.csv", GENES).ranges()),
+    "architectures": Reader(("pareto.csv",), lambda f: read_architectures("archs", f / "pareto.csv", table().space)),
+    "latencies": Reader(("table.csv",), lambda f: read_latencies("hardware.file", f / "table.csv", "cost", table().space)),
+    "measured latencies": Reader(("latencies.jsonl",), lambda f: Timer(NoDevice(), f / "latencies.jsonl", {})),
+    "times of strategies": Reader(("times.jsonl",), stored_times),
+    "results of DyNAS-T": Reader(("dynast.csv",), lambda f: import_results([f / "dynast.csv"])),
+    "Once-for-All's lists": Reader(("ofa.csv",), once_for_all_lists),
+    "extracted network": Reader(("config.json",), load),
+    "training record": Reader(("record.json",), lambda f: _recorded_task(f / "record.json")),
+    "weights": Reader(("network.safetensors",), lambda f: read_tensors(f / "network.safetensors")),
+    "images": Reader(("images.npz",), lambda f: ArraysConfig(str(f / "images.npz")).create()),
+}
+"""Every reader of files that a person may name, and the files that are damaged for it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files():
+    valid_files(FILES)
+    yield FILES
+    rmtree(FILES.parent)
+
+
+def ended(*_):
+    raise AssertionError("it takes longer than a minute")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_valid_files_are_read(name, tmp_path):
+    copytree(FILES, tmp_path / "run")
+    READERS[name].call(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
+@given(st.data())
+def test_damaged_files_are_read_or_refused_in_one_line_that_names_them(name, tmp_path_factory, data):
+    reader = READERS[name]
+    file = data.draw(st.sampled_from(reader.files))
+    damage = data.draw(st.sampled_from((*DAMAGES[""], *DAMAGES.get(Path(file).suffix, ()) * 4)))
+    folder = tmp_path_factory.mktemp("fuzz") / "run"
+    copytree(FILES, folder)
+    try:
+        damage(folder / file, Random(data.draw(st.integers(0, 2**32))))
+        before = sorted(folder.iterdir())
+        signal.signal(signal.SIGALRM, ended)
+        signal.alarm(60)
+        try:
+            reader.call(folder)
+        except Exception as error:
+            code, line = report_failure(error)
+            assert code == 2, line
+            assert line.count("\n") < 3 and (file in line or str(folder) in line), line
+            assert sorted(folder.iterdir()) == before
+        finally:
+            signal.alarm(0)
+    finally:
+        rmtree(folder.parent)
