@@ -3,8 +3,8 @@
     taskset -c 0 python benchmarks/budget.py [EVALUATIONS ...]
 
 A made-up table of 42^3 networks with noise; one process a budget. CPU seconds of the whole search, imports apart, with an
-empty and then with a filled compilation cache; CPU seconds per 100 evaluations of the last 100 (of the second half of smaller
-budgets); peak memory of the process. Of budgets above 3,000 all but the last 110 evaluations are random networks, told at once.
+empty and then with a filled compilation cache; CPU seconds per 100 evaluations of the last 100 (of the second half of small
+budgets); peak memory of the process. Beyond 3,000, all but the last 110 evaluations are random networks, told at once.
 """
 
 import csv

@@ -157,3 +157,22 @@ def test_a_step_that_took_longer_than_the_minutes_is_not_measured(large, tmp_pat
 
     assert len(measured(tmp_path / "run", minutes=1)) == 8
     assert measured(tmp_path / "run") == measured(tmp_path / "whole")
+
+
+def test_a_search_interrupted_where_its_arrays_grow_ends_as_an_uninterrupted_one(large, tmp_path):
+    def searching(run):
+        settings = {"name": "ehvi", "start": 120, "batch": 12, "generations": 2}
+        return nasjax.searching(large, objectives=GOALS, tactic=settings, predictor="ridge", evaluations=144, run=run)
+
+    def evaluated(run):
+        lines = (run / "evaluations.csv").read_bytes().splitlines()
+        return [line.rpartition(b",")[0] for line in lines], (run / "pareto.csv").read_bytes()
+
+    for _ in searching(tmp_path / "whole"):
+        pass
+    for progress in searching(tmp_path / "run"):
+        if progress.done >= 132:
+            break
+    for _ in searching(tmp_path / "run"):
+        pass
+    assert evaluated(tmp_path / "run") == evaluated(tmp_path / "whole")
