@@ -23,6 +23,9 @@ from numpy import ndarray
 
 from nasjax.types import Mask, Objectives, Violations
 
+BLOCK = 1024
+"""Rows of three or more objectives that are compared with all others at once."""
+
 
 def _valid_rows(objectives: Objectives, mask: Mask | None) -> Bool[Array, " pop"]:
     """Rows whose mask is True (None: all) and that have no NaN."""
@@ -84,7 +87,13 @@ def non_dominated(objectives: Objectives, mask: Mask | None = None) -> Bool[Arra
     if dimensions == 2:
         order, front = _lexicographic_fronts(objectives, valid)
         return jnp.zeros(number, bool).at[order].set(front(valid[order]))
-    return valid & ~(_dominance_matrix(objectives) & valid[:, None]).any(axis=0)
+    if number <= BLOCK:
+        return valid & ~(_dominance_matrix(objectives) & valid[:, None]).any(axis=0)
+
+    def dominated(row: Float[Array, " obj"]) -> Bool[Array, ""]:
+        return (valid & (objectives <= row[None]).all(1) & (objectives < row[None]).any(1)).any()
+
+    return valid & ~lax.map(dominated, objectives, batch_size=BLOCK)  # a matrix of all pairs would not fit into memory
 
 
 @jax.jit
@@ -242,8 +251,34 @@ def _pad_to_power_of_two(objectives: Float[ndarray, "pop obj"]) -> Float[ndarray
 def non_dominated_exact(objectives: Objectives) -> Bool[ndarray, " pop"]:
     """`non_dominated` in float64 on the host, for values that are stored or reported; cannot be used inside jit."""
     values = np.asarray(objectives, np.float64)
+    rows = np.arange(len(values))
+    if values.shape[1] > 2 and len(values) > BLOCK:
+        # Comparing all pairs takes long: what a row of its own block dominates is left out first.
+        blocks = np.split(rows, range(BLOCK, len(values), BLOCK))
+        rows = np.concatenate([block[non_dominated_exact(values[block])] for block in blocks])
     with jax.enable_x64(True):
-        return np.asarray(non_dominated(_pad_to_power_of_two(values)))[: len(values)]
+        front = np.asarray(non_dominated(_pad_to_power_of_two(values[rows])))[: len(rows)]
+    mask = np.zeros(len(values), bool)
+    mask[rows[front]] = True
+    return mask
+
+
+def best_rows(objectives: Objectives, number: int) -> Int[ndarray, " best"]:
+    """`number` valid rows (fewer if there are fewer) by non-domination rank, in float64 on the host.
+
+    Of the last front, rows evenly spread over it are chosen.
+    """
+    values = np.asarray(objectives, np.float64)
+    left = np.flatnonzero(~np.isnan(values).any(1))
+    best = left[:0]
+    while len(left) and len(best) < number:
+        now = non_dominated_exact(values[left])
+        front = left[now]
+        if len(front) > number - len(best):
+            front = front[np.lexsort(values[front].T[::-1])]
+            front = front[np.linspace(0, len(front) - 1, number - len(best)).astype(int)]
+        best, left = np.concatenate([best, front]), left[~now]
+    return best
 
 
 def hypervolume_exact(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> float:

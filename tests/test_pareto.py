@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from nasjax.pareto import (
+    best_rows,
     crowding_distance,
     hypervolume,
     hypervolume_exact,
@@ -193,3 +194,22 @@ def test_hypervolumes_are_those_of_the_first_rows(objectives):
     reference = np.full(objectives, 4.5)
     wanted = [hypervolume_exact(values[: i + 1], reference) for i in range(len(values))]
     np.testing.assert_allclose(hypervolumes(values, reference), wanted, rtol=1e-12)
+
+
+def test_the_front_of_many_rows_of_three_objectives_is_that_of_all_pairs():
+    values = np.random.default_rng(0).integers(0, 40, (2500, 3)).astype(float)
+    values[::50, 1] = np.nan
+    beaten = np.array([((values <= row).all(1) & (values < row).any(1)).any() for row in values])
+    front = ~beaten & ~np.isnan(values).any(1)
+    np.testing.assert_array_equal(non_dominated_exact(values), front)
+    np.testing.assert_array_equal(non_dominated(values.astype(np.float32)), front)
+
+
+def test_the_best_rows_are_whole_fronts_and_a_spread_of_the_last():
+    steps = np.arange(40.0)
+    values = np.concatenate([np.stack([steps, 39 - steps], 1) + offset for offset in (2, 1, 0)])
+    values[3] = np.nan
+    assert best_rows(values, 40).tolist() == list(range(80, 120))
+    chosen = best_rows(values, 45)
+    assert set(chosen[40:].tolist()) == {40, 49, 59, 69, 79}
+    assert len(best_rows(values, 1000)) == 119

@@ -203,7 +203,7 @@ def test_padding_for_a_large_budget_costs_nothing():
     many, wide = np.zeros((2048, archs.shape[1]), np.int32), np.full(2048, np.nan, np.float32)
     many[where], wide[where] = archs, values
     model = _fit_base(BASES["gaussian_process"], SPACE, many, wide, ~np.isnan(wide))
-    assert len(model.weights) == 1024
+    assert len(model.weights) == GaussianProcess.max_rows
     np.testing.assert_array_equal(np.flatnonzero(np.isfinite(model.held_out)), where)
     few = GaussianProcess().fit(SPACE, *padded(archs, values))
     np.testing.assert_allclose(np.asarray(model.held_out)[where], few.held_out[:40], rtol=1e-3)

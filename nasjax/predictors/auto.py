@@ -1,7 +1,9 @@
 """The predictor with the least cross-validated error, selected again at every fit as the archive grows."""
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -33,6 +35,8 @@ class AutoModel:
 @dataclass(frozen=True)
 class Auto:
     """Fits all `BASES` suited to the number of rows and selects the one with the least cross-validated RMSE."""
+
+    max_rows: ClassVar[float] = math.inf
 
     def fit(
         self,

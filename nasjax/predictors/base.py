@@ -1,6 +1,6 @@
 """Protocols of predictors and of the models that they fit."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from jaxtyping import Array, Float
 from numpy import ndarray
@@ -22,6 +22,9 @@ class Model(Protocol):
 
 class Predictor(Protocol):
     """A frozen dataclass of settings with two pure functions: `fit` returns a model, `predict` evaluates it inside jit."""
+
+    max_rows: ClassVar[float]
+    """The most rows that tactics fit it to, since a fit takes longer than in proportion to them; infinite if it does not."""
 
     def fit(
         self,

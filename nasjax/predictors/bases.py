@@ -18,18 +18,17 @@ from nasjax.types import Mask, Population
 
 
 class Base(NamedTuple):
-    """A predictor, and the range of the number of valid rows for which it is used."""
+    """A predictor, and the least number of valid rows for which it is used; the most is its `max_rows`."""
 
     predictor: Predictor
     min_rows: int
-    max_rows: float
 
 
 BASES: dict[str, Base] = {
-    "ridge": Base(Ridge(), 0, np.inf),
-    "gaussian_process": Base(GaussianProcess(), 2, 600),
-    "svr": Base(SVR(), 10, 1_000),
-    "mlp": Base(MLP(), 100, np.inf),
+    "ridge": Base(Ridge(), 0),
+    "gaussian_process": Base(GaussianProcess(), 2),
+    "svr": Base(SVR(), 10),
+    "mlp": Base(MLP(), 100),
 }
 """Base predictors by name. Exact kernel methods take time cubic in the rows; neural networks need many rows."""
 
@@ -44,7 +43,7 @@ def fit_bases(
     return {
         name: _fit_base(base, inputs, np.asarray(archs), values, valid)
         for name, base in BASES.items()
-        if base.min_rows <= rows <= base.max_rows
+        if base.min_rows <= rows <= base.predictor.max_rows
     }
 
 
@@ -57,7 +56,7 @@ def _fit_base(
 ) -> Model:
     """Fits one base predictor. If `archs` is padded beyond the number of rows it is used for, surplus padding is cut off."""
     # A predictor for few rows should not pay for the padding of a large budget; a power of two avoids recompilation.
-    capacity = 1 << (int(min(base.max_rows, len(values))) - 1).bit_length() if len(values) else 0
+    capacity = 1 << (int(min(base.predictor.max_rows, len(values))) - 1).bit_length() if len(values) else 0
     if len(values) <= capacity:
         return base.predictor.fit(inputs, archs, values, valid)
     kept = np.argsort(~valid, kind="stable")[:capacity]

@@ -10,7 +10,7 @@ number of Adam steps, so that a fit compiles once.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +78,8 @@ class GaussianProcess:
     Hyperparameters are fitted by `steps` steps of Adam on at most `rows` rows, evenly spread over the ranked values; the
     process is then conditioned on all rows. Raises ConfigError for invalid settings.
     """
+
+    max_rows: ClassVar[float] = 512
 
     steps: int = 50
     rows: int = 128

@@ -1,8 +1,9 @@
 """Ensemble of small neural networks, trained together; the time of a fit grows linearly with the number of rows."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,8 @@ class MLP:
     Training takes `steps` full-batch steps of AdamW with learning rate `rate` (cosine decay) and weight decay `decay`.
     Raises ConfigError for invalid settings.
     """
+
+    max_rows: ClassVar[float] = math.inf
 
     members: int = 8
     hidden: int = 32

@@ -1,8 +1,9 @@
 """Ridge regression on the features of a search space; the penalty is chosen by the exact leave-one-out error."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,8 @@ class Ridge:
     Penalties below 0.1 make leave-one-out errors inaccurate in float32 if there are fewer rows than features, and hardly
     change predictions. Raises ConfigError for penalties that are not positive.
     """
+
+    max_rows: ClassVar[float] = math.inf
 
     penalties: tuple[float, ...] = tuple(10 ** (power / 2) for power in range(-2, 9))
 

@@ -4,9 +4,10 @@ The non-negative weights are those that explain the values best from the cross-v
 regressions").
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,8 @@ class StackedModel(NamedTuple):
 @dataclass(frozen=True)
 class Stacked:
     """Fits all `BASES` suited to the number of rows and weights them by non-negative least squares."""
+
+    max_rows: ClassVar[float] = math.inf
 
     def fit(
         self,

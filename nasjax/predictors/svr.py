@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,8 @@ class SVR:
     `gammas` are divided by the number of feature groups, since the features of a group together have unit variance. `folds`
     is the number of cross-validation folds. Raises ConfigError for invalid settings.
     """
+
+    max_rows: ClassVar[float] = 1_000
 
     penalties: tuple[float, ...] = (10.0, 100.0)
     gammas: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)

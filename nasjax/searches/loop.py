@@ -81,7 +81,7 @@ def searching(
     - `archive`: a file of measurements that several runs may share (None: the run's own).
     - `warm_start`: an earlier search to begin from: a run folder, a table, an archive, or a result CSV of DyNAS-T.
     - `space_reduction`: how the search space is made smaller before the tactic begins (`popdb`).
-    - `minutes`: time after which no step is begun (0: only the results of what is known are written).
+    - `minutes`: time after which nothing more is measured (0: only the results of what is known are written).
 
     Of several processes the first one calls this, the others call `nasjax.follow`. Raises ConfigError for invalid settings.
     """
@@ -127,14 +127,16 @@ def _opened(settings: SearchSettings, record: Mapping[str, Any], context: str) -
             yield folder.path, archive
 
 
-def _within_minutes(steps: Iterator[Progress], minutes: float | None) -> Generator[Progress, None, bool]:
-    """Yields from `steps` until they end or the time is over; returns whether they ended."""
+def _within_minutes(steps: Iterator[Progress | None], minutes: float | None) -> Generator[Progress, None, bool]:
+    """Yields the progress of `steps` until they end or the time is over; returns whether they ended."""
     began = time.monotonic()
     while minutes is None or time.monotonic() - began < 60 * minutes:
-        progress = next(steps, None)
-        if progress is None:
+        try:
+            progress = next(steps)
+        except StopIteration:
             return True
-        yield progress
+        if progress is not None:
+            yield progress
     return False
 
 

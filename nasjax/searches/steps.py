@@ -67,8 +67,10 @@ def tactic_steps(
     evaluations: int,
     first: int = 0,
     lift: Callable[[Population], Population] = np.asarray,
-) -> Iterator[Progress]:
-    """Asks, measures and tells until there are `evaluations` or the space is exhausted; yields after every chunk.
+) -> Iterator[Progress | None]:
+    """Asks, measures and tells until there are `evaluations` or the space is exhausted.
+
+    Yields after every chunk, and None before a step is measured, so that a search whose time is over ends there.
 
     The tactic begins after the `first` evaluations with `state`, or with the saved state of an interrupted run. `lift` maps
     its architectures to those of the whole search space.
@@ -89,6 +91,7 @@ def tactic_steps(
         archs = np.asarray(archs)[: evaluations - told]
         if not len(archs):
             return
+        yield None
         search.save_fits(step, getattr(state, "fits", ()))
         lifted = np.asarray(lift(archs))
         archive.discard_interrupted_step(told, context, lifted)
@@ -101,7 +104,7 @@ def tactic_steps(
         archive.save_state(step, told, dump_state(state))
 
 
-def reduced_steps(search: OpenSearch, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress]:
+def reduced_steps(search: OpenSearch, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress | None]:
     """Evaluates a random sample, reduces the search space by it, and runs the tactic on the reduced space.
 
     A warm start with enough values takes the place of the sample.

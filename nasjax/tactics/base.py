@@ -1,5 +1,6 @@
 """The search problem, the protocol of tactics, the state that they share, and the selection of unmeasured architectures."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms import Algorithm
-from nasjax.pareto import violations
+from nasjax.pareto import PENALTY_PER_VIOLATION, best_rows, violations
 from nasjax.predictors import Inputs, Predictor
 from nasjax.space import SearchSpace
 from nasjax.types import Population, PRNGKey
@@ -19,6 +20,12 @@ Values = Float[Array | np.ndarray, "pop columns"]
 """One row per architecture: objectives, then columns that only constraints name; minimised, NaN if it failed."""
 
 CostFunction = Callable[[Population], Float[Array, " pop"]]
+
+LEAST_LENGTH = 128
+"""Least length of padded measurements: small searches compile once, larger ones once more for each doubling."""
+
+MOST_AT_ONCE = 4096
+"""The most architectures that are drawn or searched for at once, however large the budget is."""
 
 MAX_COMBINATIONS = 1_000_000
 """Spaces with at most this many combinations of options are enumerated when random sampling finds nothing new."""
@@ -67,11 +74,6 @@ class Problem:
         if self.rows is None:
             return np.asarray(self.space.sample(key, number))
         return np.asarray(self.rows)[np.asarray(jax.random.randint(key, (number,), 0, len(self.rows)))]
-
-    @property
-    def capacity(self) -> int:
-        """The length to which measurements are padded: the next power of two of the budget, so that nothing recompiles."""
-        return 1 << (max(self.evaluations, 1) - 1).bit_length()
 
 
 class Fit(NamedTuple):
@@ -155,13 +157,39 @@ def constraint_violations(problem: Problem, archs: Population) -> Float[np.ndarr
     return np.asarray(violations(values, tuple(limit for _, limit in exact)))
 
 
-def padded_measurements(state: Measured) -> tuple[Population, Values]:
-    """Architectures and values measured so far, padded to the capacity with NaN values so that nothing recompiles."""
-    count, capacity = len(state.archs), state.problem.capacity
-    archs = np.zeros((capacity, state.archs.shape[1]), np.int32)
-    values = np.full((capacity, state.values.shape[1]), np.nan, np.float32)
-    archs[:count], values[:count] = state.archs[:capacity], state.values[:capacity]
+def padded_length(rows: int) -> int:
+    """The length to which `rows` measurements are padded, whatever the budget: a power of two, at least `LEAST_LENGTH`."""
+    return max(LEAST_LENGTH, 1 << max(rows - 1, 0).bit_length())
+
+
+def padded_measurements(state: Measured, most: float = math.inf) -> tuple[Population, Values]:
+    """Architectures and values measured so far, at most `most` of them (`relevant_rows`), padded with NaN values."""
+    rows = relevant_rows(state, most)
+    length = padded_length(len(rows))
+    archs = np.zeros((length, state.archs.shape[1]), np.int32)
+    values = np.full((length, state.values.shape[1]), np.nan, np.float32)
+    archs[: len(rows)], values[: len(rows)] = state.archs[rows], state.values[rows]
     return archs, values
+
+
+def relevant_rows(state: Measured, most: float) -> Int[np.ndarray, " rows"]:
+    """All measurements if there are at most `most`; of more those that matter, without failed ones, in order.
+
+    Half are the best by non-domination rank, a quarter the most recent, and the rest is spread over all others.
+    """
+    if len(state.archs) <= most:
+        return np.arange(len(state.archs))
+    number = int(most)
+    valid = np.flatnonzero(np.isfinite(state.values).all(1))
+    objectives, violated = (part[valid] for part in state.objectives_and_violations())
+    objectives[violated > 0] = PENALTY_PER_VIOLATION * violated[violated > 0, None]
+    kept = np.zeros(len(valid), bool)
+    kept[best_rows(objectives, number // 2)] = True
+    kept[-(number // 4) :] = True
+    others = np.flatnonzero(~kept)
+    spread = np.linspace(0, len(others) - 1, min(number - int(kept.sum()), len(others))).astype(int)
+    kept[others[spread]] = True
+    return valid[kept]
 
 
 def initial_batch(state: Measured, number: int) -> Int[np.ndarray, "pop genes"]:
@@ -197,7 +225,7 @@ def unmeasured(measured: Measured, proposals: Population, number: int) -> Int[np
             step = jax.random.fold_in(key, i)
             yield problem.space.mutate(step, proposals, rate) if len(proposals) else proposals
         for i in range(8, 16):
-            yield problem.sample(jax.random.fold_in(key, i), 2 * number)
+            yield problem.sample(jax.random.fold_in(key, i), 2 * min(number, MOST_AT_ONCE))
         if problem.rows is not None:
             yield jax.random.permutation(jax.random.fold_in(key, 16), problem.rows)
         elif np.prod(np.array(problem.space.counts, np.float64)) <= MAX_COMBINATIONS:

@@ -13,13 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated_exact, violations
 from nasjax.space import SearchSpace, duplicates
-from nasjax.tactics.base import MAX_COMBINATIONS, Measured, Problem, Values, constraint_violations, initial_batch, unmeasured
+from nasjax.tactics.base import (
+    MAX_COMBINATIONS,
+    Measured,
+    Problem,
+    Values,
+    constraint_violations,
+    initial_batch,
+    padded_length,
+    unmeasured,
+)
 from nasjax.tactics.improvement import choose
 from nasjax.tactics.predicting import (
     Models,
@@ -36,6 +45,9 @@ MAX_FRONT_ROWS = 128
 
 MAX_ENUMERATED = 20_000
 """Spaces with at most this many architectures are predicted completely instead of searched."""
+
+COMPLETE_ROWS, POOL_PART = 256, 2048
+"""Beyond so many measurements, a step considers only so many architectures of a small space, in turn: each costs more."""
 
 POOL_SIZE = 1024
 """Number of mutants among the candidates from which the batch is selected."""
@@ -80,18 +92,20 @@ class Ehvi:
         """The next batch, best first."""
         problem, key = state.problem, state.step_key()
         goals = len(problem.reference)
-        pool = _all_candidates(problem)
-        if pool is None:
-            pool = self._search_candidates(state, models, key)
+        everything = _all_candidates(problem)
+        pool = self._search_candidates(state, models, key) if everything is None else everything
         if problem.repair is not None:
             pool = jnp.asarray(problem.repair(np.asarray(pool)))
+        known = np.full((padded_length(len(state.archs)), pool.shape[1]), -1, np.int32)
+        known[: len(state.archs)] = state.archs
+        seen = duplicates(jnp.concatenate([jnp.asarray(known), pool]))[len(known) :]
+        if everything is not None and len(state.archs) > COMPLETE_ROWS:
+            part = _part_of_pool(state, seen)
+            pool, seen = pool[part], seen[part]
         means, deviations = prediction_function(problem)(models, pool)
         front = _padded_front(state)
         reference = jnp.asarray(problem.reference, jnp.float32)
         feasible, fallback = _feasibility_and_fallback(means, deviations, front, reference, problem.limits)
-        known = np.full((problem.capacity, pool.shape[1]), -1, np.int32)
-        known[: len(state.archs)] = state.archs[: problem.capacity]
-        seen = duplicates(jnp.concatenate([jnp.asarray(known), pool]))[len(known) :]
         # Half of the batch is chosen by the means alone, which work better while predictions improve quickly; the other half
         # by expected improvement, once there are enough measurements to trust the deviations.
         halves = ((-(-self.batch // 2), 0.0), (self.batch // 2, float(len(state.archs) >= self.greedy)))
@@ -156,6 +170,15 @@ def _all_candidates(problem: Problem) -> Int[Array, "pool genes"] | None:
     if problem.rows is None and problem.space.size <= MAX_ENUMERATED and math.prod(problem.space.counts) <= MAX_COMBINATIONS:
         return jnp.asarray(problem.space.all_architectures())
     return None
+
+
+def _part_of_pool(state: Measured, seen: Bool[Array | np.ndarray, " pool"]) -> Int[np.ndarray, " part"]:
+    """The rows of the pool that this step considers: at most `POOL_PART`, in turn all that are not `seen`."""
+    size = min(POOL_PART, len(seen))
+    order = np.asarray(jax.random.permutation(state.key, len(seen)))
+    order = order[np.argsort(np.asarray(seen)[order], kind="stable")]
+    unseen = len(seen) - int(np.asarray(seen).sum())
+    return order[(int(state.step) * size + np.arange(size)) % max(unseen, size)]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
-from nasjax.tactics.base import Measured, Problem, Values, initial_batch, unmeasured
+from nasjax.tactics.base import MOST_AT_ONCE, Measured, Problem, Values, initial_batch, unmeasured
 from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_rank, with_prior
 from nasjax.types import Population, PRNGKey
 
@@ -13,8 +13,8 @@ from nasjax.types import Population, PRNGKey
 class FullOnEstimations:
     """Measures `sample` random architectures, fits predictors once, and measures the best of one long search on them.
 
-    The search runs for `generations`, with a population of at least the remaining evaluations. Raises ConfigError if the
-    sample takes the whole budget.
+    The search runs for `generations`, with a population of at least the remaining evaluations; if more than `MOST_AT_ONCE`
+    remain, it is repeated. Raises ConfigError if the sample takes the whole budget.
     """
 
     sample: int = 1000
@@ -36,8 +36,8 @@ class FullOnEstimations:
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         problem, measured = state.problem, len(state.archs)
         if measured < self.sample:
-            return initial_batch(state, self.sample - measured), state
-        left = problem.evaluations - measured
+            return initial_batch(state, min(self.sample - measured, MOST_AT_ONCE)), state
+        left = min(problem.evaluations - measured, MOST_AT_ONCE)
         algorithm = replace(problem.algorithm, population=max(problem.algorithm.population, left))  # type: ignore[type-var]
         models, state = fit_predictors(state)
         score, key = scoring_function(problem), state.step_key()

@@ -20,6 +20,10 @@ MIN_PRIOR_ROWS, MAX_PRIOR_ROWS = 8, 256
 """A prior is fitted to at least 8 and at most 256 values of an earlier search: more are slow and add little."""
 
 
+BEST_ROWS = 256
+"""The number of measured architectures that searches on predictions may start from."""
+
+
 class Models(NamedTuple):
     """One fitted model per column (None for exact columns), and the prior whose predictions they read."""
 
@@ -50,7 +54,7 @@ def with_prior(problem: Problem) -> Problem:
 def fit_predictors(state: Measured) -> tuple[Models, Measured]:
     """Models of all measured columns, failed rows left out, and the state with their cross-validated errors."""
     problem = state.problem
-    archs, values = padded_measurements(state)
+    archs, values = padded_measurements(state, problem.predictor.max_rows)
     counts = np.asarray(np.isfinite(values).all(1))
     columns = fit_columns(problem, archs, values, counts)
     fits = tuple(
@@ -108,8 +112,8 @@ def rank_order(values: Objectives) -> Int[Array, " pop"]:
 
 
 def best_measured(state: Measured) -> Int[np.ndarray, "best genes"]:
-    """The measured architectures, best first; failed ones are left out."""
-    archs, values = padded_measurements(state)
+    """The measured architectures, best first, at least the best `BEST_ROWS`; failed ones are left out."""
+    archs, values = padded_measurements(state, 2 * BEST_ROWS)
     return sort_by_rank(archs, values[:, : len(state.problem.reference)], violations(values, state.problem.limits))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nasjax.errors import ConfigError
-from nasjax.tactics.base import Measured, Problem, Values, constraint_violations, unmeasured
+from nasjax.tactics.base import MOST_AT_ONCE, Measured, Problem, Values, constraint_violations, unmeasured
 from nasjax.tactics.predicting import sort_by_rank
 from nasjax.types import Population, PRNGKey
 
@@ -58,7 +58,7 @@ class Proxy:
         for _ in range(self.generations):
             archs, inner = algorithm.ask(inner)
             inner = algorithm.tell(inner, archs, *values(archs))
-        left = problem.evaluations - len(state.archs)
+        left = min(problem.evaluations - len(state.archs), MOST_AT_ONCE)
         return unmeasured(state, sort_by_rank(inner.archs, *values(inner.archs)), left), state
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
