@@ -82,7 +82,7 @@ class Cells(HTMLParser):
 
 
 def test_the_page_stands_alone_and_has_the_table(runs):
-    page, rows = write_comparison([runs], runs)
+    page, rows, _ = write_comparison([runs], runs)
     parser = Cells()
     parser.feed(page.read_text())
     assert parser.outside == []
@@ -155,4 +155,49 @@ def test_settings_of_one_tactic_are_told_apart(tmp_path):
         "full": 1,
         "random, tactic.population=2": 1,
         "random, tactic.population=5": 2,
+    }
+
+
+def test_other_budgets_are_other_curves_and_each_seed_counts_once(tmp_path, capsys):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    for name, budget, seed in (("a", 32, 0), ("b", 32, 1), ("c", 4, 0), ("d", 4, 1), ("e", 32, 0), ("f", 4, 1)):
+        goals = ["max:acc", "min:cost"]
+        archive = tmp_path / f"{name}.db"  # Where values are stored is no difference.
+        nasjax.search(
+            net,
+            objectives=goals,
+            tactic="random",
+            evaluations=budget,
+            seed=seed,
+            run=tmp_path / "runs" / name,
+            archive=archive,
+        )
+    _, rows, remarks = write_comparison([tmp_path / "runs"], tmp_path / "out")
+    assert [row[:3] for row in rows[1:]] == [["evaluations=32", "2", "32"], ["evaluations=4", "2", "4"]]
+    left_out = [("e", "a"), ("f", "d")]
+    assert remarks == [
+        f"{tmp_path / 'runs' / one} is left out: it has the settings and the seed of {tmp_path / 'runs' / other}"
+        for one, other in left_out
+    ]
+    alone, *_ = group_runs([read_run(tmp_path / "runs" / name) for name in "ab"])[0]
+    pooled = group_runs([read_run(tmp_path / "runs" / name) for name in "abcd"])[0][0]
+    np.testing.assert_array_equal(alone.volumes, pooled.volumes)
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.count("is left out: it has the settings and the seed of") == 2
+    assert (tmp_path / "out" / "comparison.html").read_text().count("is left out") == 2
+
+
+def test_a_run_that_ended_early_is_no_part_of_the_finished_ones(tmp_path):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    for seed, evaluations in ((0, 20), (1, 20), (2, 10)):
+        folder = tmp_path / "runs" / str(seed)
+        nasjax.search(
+            net, objectives=["max:acc", "min:cost"], tactic="random", evaluations=evaluations, seed=seed, run=folder
+        )
+        config = (folder / "config.yaml").read_text()
+        (folder / "config.yaml").write_text(config.replace("evaluations: 10", "evaluations: 20"))  # As minutes= leaves it.
+    found, _ = group_runs([read_run(folder) for folder in run_folders([tmp_path / "runs"])])
+    assert {group.label: group.volumes.shape for group in found} == {
+        "evaluations=20": (2, 20),
+        "evaluations=10 of 20": (1, 10),
     }

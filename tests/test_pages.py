@@ -236,7 +236,7 @@ def test_the_comparison_page(tab, table, tmp_path):
         for seed in range(2):
             folder = tmp_path / f"{tactic}-{seed}"
             nasjax.search(table, objectives=["max:acc", "min:cost"], tactic=tactic, evaluations=20, seed=seed, run=folder)
-    page, rows = write_comparison([tmp_path], tmp_path)
+    page, rows, _ = write_comparison([tmp_path], tmp_path)
     for width, dark in ((1280, False), (390, True)):
         address = opened(tab, page, width=width, dark=dark)
         assert count(tab, "path.line") == count(tab, "path.band") == 2

@@ -19,7 +19,8 @@ def report(arguments: Arguments) -> int:
         Console().print(front_table(read_run(runs[0])))
     else:
         prepare_jax()
-        page, rows = write_comparison(runs, Path(arguments.options.get("out", runs[0])))
+        page, rows, remarks = write_comparison(runs, Path(arguments.options.get("out", runs[0])))
         Console().print(text_table(rows))
+        print(*(f"{remark}.\n" for remark in remarks), sep="", end="")
     print(f"Report: {page}")
     return 0

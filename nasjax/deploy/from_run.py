@@ -1,5 +1,6 @@
 """Extracts and exports sub-networks: of a finished run, or given architectures."""
 
+import logging
 import os
 import shutil
 import socket

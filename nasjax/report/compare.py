@@ -30,15 +30,15 @@ SHARES = (0.90, 0.95, 0.99)
 COLOURS = ("#2f74b5", "#c2410c", "#2a8c6e", "#8250c4", "#b8860b", "#c2397a", "#59636e", "#1b9aaa")
 """Colours of the curves, s0 to s7 of the style sheet; a ninth curve takes the first again."""
 
-IGNORED_SETTINGS = ("seed", "evaluations", "archive", "references")
-"""Settings in which runs of one group may differ."""
+IGNORED_SETTINGS = ("seed", "archive", "evaluator.file")
+"""Settings in which runs of one group may differ: the seed, and files that no value depends on."""
 
 
 @dataclass(frozen=True, eq=False)
 class RunGroup:
     """Runs with the same settings but for `IGNORED_SETTINGS`.
 
-    `volumes` has the hypervolume of each run after each evaluation, cut to the length of the shortest run.
+    `volumes` has the hypervolume of each run after each evaluation; all have as many.
     """
 
     label: str
@@ -85,9 +85,19 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[RunGroup], float]:
     groups = []
     for label in dict.fromkeys(labels):
         curves = [hypervolumes(value, reference) for value, other in zip(values, labels, strict=True) if other == label]
-        length = min(map(len, curves))
-        groups.append(RunGroup(label, np.array([curve[:length] for curve in curves])))
+        groups.append(RunGroup(label, np.array(curves)))
     return groups, hypervolume_exact(np.concatenate(values), reference)
+
+
+def each_seed_once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs without those that repeat another with the same settings and seed, and a remark on each left out."""
+    kept: dict[tuple[str, str], Run] = {}
+    remarks = []
+    for run, label in zip(runs, _labels(runs), strict=True):
+        first = kept.setdefault((label, str(_settings(run).get("seed"))), run)
+        if first is not run:
+            remarks.append(f"{run.folder} is left out: it has the settings and the seed of {first.folder}")
+    return list(kept.values()), remarks
 
 
 def _objective_values(run: Run, signs: Float[np.ndarray, " obj"]) -> Float[np.ndarray, "pop obj"]:
@@ -102,8 +112,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
     Names (of the tactic, algorithm…) come first; other settings follow where runs with the same names differ in them.
     """
-    settings = [flatten_settings(parse_settings(run.config)) for run in runs]
-    keys = dict.fromkeys(key for flat in settings for key in flat if key.partition(".")[0] not in IGNORED_SETTINGS)
+    settings = [_settings(run) for run in runs]
+    keys = dict.fromkeys(key for flat in settings for key in flat if key not in IGNORED_SETTINGS)
     names = [key for key in keys if key.endswith(".name") and _differ(settings, key)]
     labels = []
     for flat in settings:
@@ -112,6 +122,13 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         parts = [str(flat.get(key)) for key in names] + [f"{key}={flat.get(key)}" for key in others]
         labels.append(", ".join(parts) or flat["tactic.name"])
     return labels
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """The settings in config.yaml by their dotted names; `evaluations` says "10 of 32" of a run that ended early."""
+    flat = flatten_settings(parse_settings(run.config))
+    done, planned = len(run.evaluations), flat.get("evaluations")
+    return flat | {"evaluations": planned if done == planned else f"{done} of {planned}"}
 
 
 def _differ(settings: Sequence[Mapping[str, Any]], key: str) -> bool:
@@ -140,12 +157,13 @@ def _format_quartiles(values: Float[np.ndarray, " runs"], text: Callable[[float]
     return median if len(values) == 1 else f"{median} [{low}, {high}]"
 
 
-def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[list[str]]]:
-    """Writes comparison.html, comparison.csv and comparison.png into `target`; returns the page's path and the table.
+def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[list[str]], list[str]]:
+    """Writes comparison.html, comparison.csv and comparison.png into `target`.
 
+    Returns the page's path, the table, and a remark on each run that was left out (see `each_seed_once`).
     Raises ConfigError as `run_folders`, `read_run` and `group_runs` do.
     """
-    runs = [read_run(folder) for folder in run_folders(paths)]
+    runs, remarks = each_seed_once([read_run(folder) for folder in run_folders(paths)])
     groups, best = group_runs(runs)
     rows = comparison_table(groups, best)
     objectives = ", ".join(objective.label for objective in runs[0].objectives)
@@ -162,10 +180,11 @@ def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[li
         table=_html_rows(rows),
         curves=_svg_curves(groups, best, objectives),
         runs=len(runs),
+        remarks="".join(f"<p>{escape(remark)}.</p>" for remark in remarks),
         version=escape(__version__),
     )
     replace_file(target / "comparison.html", page.encode())
-    return target / "comparison.html", rows
+    return target / "comparison.html", rows, remarks
 
 
 def comparison_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "Figure":
