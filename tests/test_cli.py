@@ -130,7 +130,7 @@ def test_report_writes_the_page_anew(run, capsys):
             ["objectives=[accuracy_top1,latency]"],
             "'latency' cannot be measured here; allowed: accuracy_top1, loss, macs, params, model_size, memory",
         ),
-        (["supernet.checkpoint=none.safetensors"], "there is no checkpoint none.safetensors"),
+        (["supernet.checkpoint=none.safetensors"], "supernet.checkpoint=none.safetensors is not a file: it does not exist"),
         (["supernet.widths=[16,24,40]"], "tensor 'stages.5.project.conv.kernel' has shape"),
         (["supernet.activations=[relu,relu,tanh]", "supernet.checkpoint=null"], "unknown activation 'tanh'"),
         (["supernet.image_size=16"], "images are 8 x 8 x 1, but the super-network reads 16 x 16 x 1"),

@@ -190,7 +190,7 @@ def test_a_checkpoint_that_cannot_be_read(saved, tmp_path):
         with pytest.raises(ValueError, match=r"network\.safetensors (is empty|cannot be read as safetensors)"):
             load(tmp_path)
     (tmp_path / "network.safetensors").unlink()
-    with pytest.raises(ValueError, match="there is no checkpoint"):
+    with pytest.raises(ValueError, match="is not a file: it does not exist"):
         load(tmp_path)
 
 

@@ -468,3 +468,9 @@ def test_what_pytorch_keeps_beside_plain_tensors_is_named(tmp_path):
     ):
         torch.save({key: value}, tmp_path / "weights.pth")
         refused(tmp_path / "weights.pth", words)
+
+
+@pytest.mark.parametrize(("make", "words"), [(os.mkfifo, "it is a pipe"), (os.mkdir, "it is a folder"), (str, "not exist")])
+def test_only_regular_files_are_checkpoints(tmp_path, make, words):
+    make(tmp_path / "weights.pth")
+    refused(tmp_path / "weights.pth", rf"supernet\.checkpoint=.* is not a file: .*{words}")

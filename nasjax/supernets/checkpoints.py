@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from nasjax.errors import ConfigError, one_line
-from nasjax.host import replace_file
+from nasjax.host import regular_file, replace_file
 from nasjax.supernets.elastic import Dense
 from nasjax.supernets.ofa.weights import PublishedTensor, by_canonical_name, published_names, spelled_like
 from nasjax.supernets.supernet import SuperNet
@@ -150,9 +150,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     They are views of the mapped file, read when they are used. Of several state dicts the averaged one is taken, and the
     choice printed. Raises ConfigError for a file that is missing, that cannot be read, or that holds no tensors by name.
     """
-    if not path.is_file():
-        raise ConfigError(f"supernet.checkpoint={path}: there is no checkpoint {path}")
-    with path.open("rb") as file:
+    with regular_file(f"supernet.checkpoint={path}", path).open("rb") as file:
         start = file.read(len(LFS_PREFIX))
     if not start:
         raise ConfigError(f"{path} is empty: it is neither a safetensors file nor a PyTorch state dict")

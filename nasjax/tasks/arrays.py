@@ -1,14 +1,20 @@
 """Image classification from arrays in an .npz file."""
 
+import math
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from nasjax.errors import ConfigError
-from nasjax.host import regular_file
+from nasjax.errors import ConfigError, one_line
+from nasjax.host import memory_bytes, regular_file
 from nasjax.tasks.base import Split
 from nasjax.tasks.image_classification import ImageClassification, split_images
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+"""What reads an array's header, by the version of NumPy's format."""
 
 
 @dataclass(frozen=True)
@@ -60,27 +66,56 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, height, width, channels) float32, and their labels. Raises ConfigError for an invalid file."""
     regular_file(f"task.path={path}", path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        reason = str(error).split(".")[0].split(":")[0]
-        raise ConfigError(f"task.path={path} cannot be read as an .npz file of plain arrays ({reason})") from error
-    missing = sorted({"x", "y"} - set(arrays))
-    if missing:
-        raise ConfigError(f"{path} has no array {missing[0]!r}; it has {', '.join(sorted(arrays)) or 'none'}")
-    images, labels = arrays["x"], arrays["y"]
+        with zipfile.ZipFile(path) as file:
+            members = {info.filename.removesuffix(".npy"): info for info in file.infolist()}
+            missing = sorted({"x", "y"} - set(members))
+            if missing:
+                raise ConfigError(f"{path} has no array {missing[0]!r}; it has {', '.join(sorted(members)) or 'none'}"[:300])
+            for name in ("x", "y"):
+                with file.open(members[name]) as member:
+                    _check_header(f"{path}: {name}", member, members[name].file_size)
+            images, labels = (_read_array(file, members[name]) for name in ("x", "y"))
+    except ConfigError:
+        raise
+    except Exception as error:  # A damaged file may raise anything in zipfile and NumPy.
+        raise ConfigError(f"task.path={path} cannot be read as an .npz file of arrays ({one_line(error)})") from error
+    shapes = f"{images.shape} and {labels.shape}"
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or len(images) != len(labels) or labels.ndim != 1:
-        raise ConfigError(
-            f"{path}: x must be (n, height, width[, channels]) and y (n,), not {arrays['x'].shape} and {labels.shape}"
-        )
+    if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or 0 in images.shape[1:]:
+        raise ConfigError(f"{path}: x must be (n, height, width[, channels]) and y (n,), not {shapes}")
     if len(labels) < 10:
         raise ConfigError(f"{path} has {len(labels)} images; at least 10 are needed to train, validate and test")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ConfigError(f"{path}: y must be integers from 0, not {labels.dtype}")
     if labels.min() < 0:
         raise ConfigError(f"{path}: y[{labels.argmin()}] is {labels.min()}: classes must be integers from 0")
-    if not np.isfinite(images.astype(np.float32)).all():
+    with np.errstate(over="ignore"):
+        images = images.astype(np.float32)
+    if not np.isfinite(images).all():
         raise ConfigError(f"{path}: x has values that are not finite")
-    return images.astype(np.float32), labels
+    return images, labels
+
+
+def _check_header(said: str, member: IO[bytes], size: int) -> None:
+    """Raises ConfigError, before an array is read, where it is of no plain type, or not of the size that it says.
+
+    `size`: the bytes of the array's file, header included. Arrays that this machine cannot hold are refused, too.
+    """
+    version = np.lib.format.read_magic(member)
+    if version not in HEADERS:
+        raise ConfigError(f"{said} is a structured array, or of a later format; save plain numbers")
+    shape, _, dtype = HEADERS[version](member)
+    if dtype.kind not in "buif":
+        raise ConfigError(f"{said} has the type {dtype}; it must be plain real numbers"[:200])
+    stated, stored = math.prod(shape) * dtype.itemsize, size - member.tell()
+    if min(shape, default=0) < 0 or stated != stored:
+        raise ConfigError(f"{said} says that it is {shape} {dtype}, {stated} bytes, but has {stored}: the file is damaged")
+    needed, memory = stored + 2 * 4 * math.prod(shape), memory_bytes()
+    if needed > 0.8 * memory:
+        raise ConfigError(f"{said} takes {needed / 1e9:.0f} GB in memory, this machine has {memory / 1e9:.0f}: save fewer")
+
+
+def _read_array(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with file.open(info) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
