@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from importlib import import_module
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -51,6 +51,7 @@ def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
     default = table[name]() if isinstance(table[name], type) else table[name]
     allowed = [field.name for field in fields(default)]
     optional = [field.name for field in fields(default) if field.type == (str | None)]  # Files, mostly.
+    hints = get_type_hints(type(default))
     for field, given in changes.items():
         if field not in allowed:
             raise ConfigError(f"{kind} {name!r} has no setting {field!r}; allowed: {', '.join(allowed) or 'none'}")
@@ -60,8 +61,21 @@ def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
             if isinstance("" if field in optional else getattr(default, field), default_type):
                 if new is not None and not isinstance(new, allowed_types):
                     raise ConfigError(f"{kind}.{field} must be {description}, not {new!r}")
+                if (
+                    hints[field] == tuple[str, ...]
+                    and isinstance(new, tuple | list)
+                    and not all(isinstance(item, str) for item in new)
+                ):
+                    raise ConfigError(f"{kind}.{field} must be a list of strings, not {new!r}")
                 break  # A bool is an int too: the first type that fits is the one meant.
-    return replace(default, **{field: tuples(new) for field, new in changes.items()})
+    changed = replace(default, **{field: tuples(new) for field, new in changes.items()})
+    for field, new in changes.items():
+        if isinstance(new, float) and new != new:
+            raise ConfigError(f"{kind}.{field} must be a number, not nan")
+        least, end = (0, 2**32) if field == "seed" else (-(2**31), 2**31)
+        if isinstance(new, int | np.integer) and not least <= new < end:
+            raise ConfigError(f"{kind}.{field} must be from {least} to {end - 1}, not {new}")
+    return changed
 
 
 def record(table: Mapping[str, Any], config: Any, name: str | None = None) -> dict[str, Any]:

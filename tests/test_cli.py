@@ -17,7 +17,7 @@ from tables import GENES, write_table
 
 from nasjax import supernets, tasks
 from nasjax.cli import main
-from nasjax.cli.compose import hydra_overrides, parse_overrides
+from nasjax.cli.compose import hydra_overrides, jobs_of_sweep, parse_overrides
 from nasjax.cli.multirun import job_name
 from nasjax.cli.schemas import GROUPS
 from nasjax.evaluation import MaskedConfig
@@ -141,7 +141,32 @@ def test_report_writes_the_page_anew(run, capsys):
         (["task=arrays", "task.classes=ten"], "task.classes=ten: Value 'ten'"),
         (["task=image_folder", "task.skip_broken=perhaps"], "is not a valid bool"),
         (["minutes=soon"], "minutes=soon: Value 'soon'"),
-        (["objectives=macs"], "objectives=macs is not a list: say key=[value,…]"),
+        (["objectives=macs"], "objectives=macs is not a list: say objectives=[macs]"),
+        (["objectives=max:acc,min:ms"], "not a list: say objectives=[max:acc,min:ms]\n"),
+        (["constraints=ms<=5,acc>=3"], "not a list: say constraints=[ms<=5,acc>=3]\n"),
+        (["supernet=tabular", "supernet.genes=d,w"], "not a list: say supernet.genes=[d,w]\n"),
+        (["distributed=a,b"], "not a list: say distributed=[a,b]\n"),
+        (["seed=???"], "seed=??? is no value; give one, or leave the setting out"),
+        (["hardware=[1,2]"], "hardware=[1,2] is not a name; allowed: command, cpu, csv, gpu"),
+        (["tactic=null"], "tactic=null is not a name; allowed: concurrent, ehvi"),
+        (["~evaluations"], "'~evaluations' is not of the form key=value"),
+        (["~seed=3"], "has no setting '~seed'"),
+        (["supernet=tabular", "supernet.genes=[[d]]"], "supernet.genes must be a list of strings, not [['d']]"),
+        (["minutes=nan"], "minutes must be at least 0, not nan"),
+        (["evaluations=" + "9" * 20], "has more than 64 bits"),
+        (["tactic=random", "tactic.population=" + "9" * 12], "tactic.population must be from -2147483648 to 2147483647"),
+        (["task=image_folder", "task.path=.", "task.limit=-1"], "task.limit must be at least 0, not -1"),
+        (["task=image_folder", "task.seed=-1"], "task.seed must be from 0 to 4294967295, not -1"),
+        (["run=" + "a/" * 2000], "run= has more than 200 folders in one another"),
+        (["references={macs: 1}"], "say references.NAME=VALUE for each"),
+        (["tactic=\x1b[31mx"], "is not of the form key=value"),
+        (["seed=" + "[" * 3000], "is not of the form key=value"),
+        (["-m", "seed=interval(0,3)"], "seed=interval(0,3) has no steps: say seed=range(FIRST,END) or list the values"),
+        (["-m", "tactic=glob(x*)"], "tactic=glob(x*) names no value; allowed: concurrent, ehvi"),
+        (
+            ["-m", "tactic=random,full", "tactic.start=4"],
+            "unknown setting 'tactic.start'; allowed in tactic: name, population",
+        ),
         (["references.macs=far"], "references.macs=far: Value 'far'"),
         (["supernet=tabular"], "supernet.table=FILE.csv"),
         (["evaluator.batch=0"], "evaluator.batch must be above 0"),
@@ -215,6 +240,50 @@ def test_constraints_are_swept_as_lists():
     words = hydra_overrides(["constraints=[cost<=60],[cost<=80,acc>=70]"])
     assert list(parse_overrides(words)[0].sweep_string_iterator()) == ["['cost<=60']", "['cost<=80','acc>=70']"]
     assert hydra_overrides(["constraints=cost<=60"]) == ["constraints=['cost<=60']"]
+    words = hydra_overrides(["constraints=choice([],[ms<=5, acc>=3])"])
+    assert list(parse_overrides(words)[0].sweep_string_iterator()) == ["[]", "['ms<=5','acc>=3']"]
+
+
+def jobs(*words):
+    return jobs_of_sweep(parse_overrides(hydra_overrides(words)), [])
+
+
+def test_a_sweep_over_a_group_takes_settings_that_all_its_values_have():
+    """Though the default tactic has no such setting."""
+    assert jobs("tactic=random,concurrent", "tactic.population=4", "seed=range(2)") == [
+        [f"tactic={tactic}", "tactic.population=4", f"seed={seed}"] for tactic in ("random", "concurrent") for seed in (0, 1)
+    ]
+    assert jobs("tactic=glob(r*)") == [["tactic=random"]]
+    assert jobs("constraints=choice([],[ms<=5])") == [["constraints=[]"], ["constraints=['ms<=5']"]]
+
+
+def test_what_is_echoed_is_short_and_has_no_control_characters(here, capsys):
+    for words in (["seed=" + "x" * 5000], ["seed=" + "x " * 2500], ["run=" + "a" * 5000], ["tactic=" + "x" * 5000],
+                  ["supernet=tabular", "supernet.table='\x1b[31m\x07'", "supernet.genes=[d]"]):  # fmt: skip
+        assert main(["search", *words]) == 2
+        error = capsys.readouterr().err
+        assert len(error) < 1300
+        assert error.count("\n") == 1
+        assert error[:-1].isprintable()
+    assert list(here.iterdir()) == []
+
+
+def test_what_names_several_values_is_told_of_m_only_where_it_exists(here, capsys):
+    assert main(["train", "seed=0,1"]) == 2
+    assert capsys.readouterr().err == "nasjax: seed=0,1 names several values: nasjax train takes one\n"
+
+
+def test_advice_names_only_settings_that_the_super_network_has():
+    task = tasks.create("digits")
+    net = supernets.create("digits", image_size=16)
+    with pytest.raises(ValueError, match=r"change supernet\.image_size or supernet\.channels or the data$"):
+        task.check(net)
+    net.origin = {"name": "own", "target": "mine:Net", "arguments": {}}
+    with pytest.raises(ValueError, match=r"reads 16 x 16 x 1: change the data$"):
+        task.check(net)
+    net = supernets.create("digits", classes=5, checkpoint=None)
+    with pytest.raises(ValueError, match=r"but the super-network 5: change supernet\.classes or the labels$"):
+        task.check(net)
 
 
 def test_job_names_tell_jobs_apart():

@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from nasjax.cli.options import COMMANDS
+from nasjax.cli.options import COMMANDS, group_names
 from nasjax.cli.schemas import register
 from nasjax.errors import ConfigError
+from nasjax.runs.folder import flatten_settings
 
 NAMED_KEYS = ("references.", "supernet.genes.", "supernet.needs.")
 """How settings begin that end with the name of a metric or gene."""
@@ -29,26 +32,56 @@ def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
     """
     register()
     words = hydra_overrides(words)
-    for override in parse_overrides(words):
+    overrides = parse_overrides(words)
+    for override in overrides:
         if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line!r} names several values: add -m to run them all")
+            raise ConfigError(_several_values(command, override, [o for o in overrides if not o.is_sweep_override()]))
     composed = _compose(words)
     return {key: value for key, value in composed.items() if key in COMMANDS[command].settings}
 
 
-def check_sweep(overrides: Sequence[Override]) -> None:
-    """Raises ConfigError where a job of a sweep would not compose."""
+def _several_values(command: str, override: Override, others: Sequence[Override]) -> str:
+    """What to do about several values of a setting where one is expected: a list, or a sweep."""
+    key, value = override.key_or_group, override.get_value_string()
+    config = _composed([str(other.input_line) for other in others])
+    parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+    is_list = isinstance(parent, DictConfig) and isinstance(parent._get_node(key.rpartition(".")[2]), ListConfig)
+    if is_list or key.startswith("supernet.genes."):
+        if key == "constraints":  # Each has been put into brackets of its own.
+            value = re.sub(r"\['|'\]", "", value)
+        return f"{key}={value} is not a list: say {key}=[{value}]"
+    instead = "add -m to run them all" if COMMANDS[command].multirun_handler else f"nasjax {command} takes one"
+    return f"{key}={value} names several values: {instead}"
+
+
+def jobs_of_sweep(overrides: Sequence[Override], of_hydra: Sequence[str]) -> list[list[str]]:
+    """The words of each job: every combination of the values; `of_hydra` are words for Hydra itself.
+
+    Raises ConfigError for a range without steps, an override without values, and where a job would not compose.
+    """
     register()
-    values = [list(o.sweep_string_iterator()) if o.is_sweep_override() else [None] for o in overrides]
-    most = max(map(len, values), default=1)
-    # Every value of every override once, not every combination: mistakes sit in single values.
-    for i in range(most):
-        _compose([_override_of_job(o, column[i % len(column)]) for o, column in zip(overrides, values, strict=True)])
+    with initialize_config_module("nasjax.conf", version_base="1.3"):
+        columns = [_words_of(override) for override in overrides]
+    jobs = [list(job) for job in product(*columns)]
+    for job in jobs:
+        _compose([*of_hydra, *job])
+    return jobs
 
 
-def _override_of_job(override: Override, value: str | None) -> str:
-    """An override with one value of its sweep; as it is where it is no sweep (None)."""
-    return str(override.input_line) if value is None else f"{override.get_key_element()}={value}"
+def _words_of(override: Override) -> list[str]:
+    """A word KEY=VALUE for each value of an override."""
+    word = str(override.input_line)
+    if not override.is_sweep_override():
+        return [word]
+    if override.is_interval_sweep():
+        raise ConfigError(f"{word} has no steps: say {override.key_or_group}=range(FIRST,END) or list the values")
+    options = GlobalHydra.instance().config_loader().get_group_options(override.key_or_group)
+    names = [name for name in options if not name.endswith("_schema")]
+    value = override.value()
+    values = value.filter(names) if isinstance(value, Glob) else list(override.sweep_string_iterator())
+    if not values:
+        raise ConfigError(f"{word} names no value" + f"; allowed: {', '.join(names)}" * bool(names))
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def hydra_overrides(words: Sequence[str]) -> list[str]:
@@ -70,31 +103,57 @@ def hydra_overrides(words: Sequence[str]) -> list[str]:
     return overrides
 
 
-def _quote_constraints(constraints: str) -> str:
-    """`[latency<=5,macs<=2e8]`, or one constraint alone, as a list of quoted words.
+def _quote_constraints(value: str) -> str:
+    """Every constraint in quotes, and one without brackets, as in `latency<=5`, in brackets: each value is a list.
 
-    Several lists, `[…],[…]`, are the values of a sweep.
+    Several lists, `[…],[…]` or `choice([…],[…])`, are the values of a sweep.
     """
-    if re.fullmatch(r"\[.*\]\s*,\s*\[.*\]", constraints):
-        lists = re.split(r"\]\s*,\s*\[", constraints[1:-1])
-        return ",".join(_quote_constraints(f"[{words}]") for words in lists)
-    words = [word.strip().strip("'\"") for word in constraints.removeprefix("[").removesuffix("]").split(",")]
-    return "[" + ",".join(f"'{word}'" for word in words if word) + "]"
+    if call := re.fullmatch(r"\s*(choice|shuffle)\((.*)\)\s*", value):
+        return f"{call[1]}({_quote_constraints(call[2])})"
+    template = "'{}'" if "[" in value else "['{}']"
+    quoted = re.sub(
+        r"\s*('[^']*'|\"[^\"]*\"|[^\[\],'\"\s][^\[\],'\"]*)", lambda match: template.format(match[1].strip(" '\"")), value
+    )
+    return quoted or "[]"
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:
     """The words as Hydra parses them. Raises ConfigError for a word that it cannot read."""
     try:
         return OverridesParser.create().parse_overrides(list(words))
+    except RecursionError:
+        raise ConfigError("a value has too many nested brackets") from None
     except OverrideParseException as error:
-        raise ConfigError(f"{error.override!r} is not of the form key=value ({str(error).splitlines()[1]})") from None
+        # The first line repeats the word, or is the reason; the last one is a link.
+        lines = [line for line in str(error).splitlines()[:-1] if line.strip(" ^")]
+        reason = "a character is not allowed" if lines[-1].startswith("LexerNoViableAlt") else lines[-1]
+        raise ConfigError(f"{error.override!r} is not of the form key=value ({reason})") from None
 
 
 def _compose(words: Sequence[str]) -> dict[str, Any]:
     """All settings as plain data. Raises ConfigError in one line for what Hydra refuses."""
+    config = _composed(words)
+    try:
+        settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}=??? is no value; give one, or leave the setting out") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(_mistake(error)) from None
+    for key, value in flatten_settings(settings).items():
+        _check_numbers(key, value)
+    return settings
+
+
+def _composed(words: Sequence[str]) -> DictConfig:
+    """All settings. Raises ConfigError in one line for what Hydra refuses."""
+    groups = group_names()
+    for override in parse_overrides(words):
+        key, value = override.key_or_group, override.value()
+        if (key in groups and not isinstance(value, str | dict)) or key == "hydra":
+            raise ConfigError(f"{override.input_line} is not a name; allowed: {', '.join(groups.get(key, ())) or 'none'}")
     try:
         with initialize_config_module("nasjax.conf", version_base="1.3"):
-            return OmegaConf.to_container(compose("config", overrides=list(words)), resolve=True)  # type: ignore
+            return compose("config", overrides=list(words))
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file or "").rpartition("/")
         allowed = [option for option in error.options or () if not option.endswith("_schema")]
@@ -102,8 +161,22 @@ def _compose(words: Sequence[str]) -> dict[str, Any]:
     except ConfigCompositionException as error:
         raise ConfigError(_override_mistake(error, words)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
-        raise ConfigError(f"{key}: " * bool(key) + str(error).splitlines()[0]) from None
+        raise ConfigError(_mistake(error)) from None
+
+
+def _mistake(error: Exception) -> str:
+    """The first line of an error, after the setting where it is known."""
+    key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None)
+    return f"{key}: " * bool(key) + str(error).splitlines()[0]
+
+
+def _check_numbers(key: str, value: Any) -> None:
+    """Raises ConfigError for a whole number, alone or in a list, that needs more than 64 bits."""
+    if isinstance(value, list):
+        for item in value:
+            _check_numbers(key, item)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{key}={value} has more than 64 bits: give a smaller number")
 
 
 def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -> str:
@@ -111,10 +184,13 @@ def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -
     first = str(error).splitlines()[0]
     cause = str(error.__cause__ or "").splitlines()
     if cause and "is not a ListConfig" in cause[0]:
-        return f"{first.rpartition(' ')[2].rstrip(':')} is not a list: say key=[value,…]"
+        key, _, value = first.rpartition(" ")[2].rstrip(":").partition("=")
+        return f"{key}={value} is not a list: say {key}=[{value}]"
     if not first.startswith("Could not override '"):
         return " ".join([first + (":" if cause else ""), *cause[:1]])
     key = first.split("'")[1]
+    if f"{key}." in FREE_KEYS:
+        return f"{key} has names of your choice: say {key}.NAME=VALUE for each"
     parent, _, _ = key.rpartition(".")
     # What is allowed depends on the name chosen for the group (tactic=random), not on the default name.
     groups = [word for word in words if word.startswith(f"{parent.partition('.')[0]}=")]

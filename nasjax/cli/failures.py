@@ -1,5 +1,6 @@
 """What is printed whatever the terminal shows, and what an error means: its exit code and its line."""
 
+import re
 import sys
 import traceback
 from io import TextIOWrapper
@@ -17,9 +18,9 @@ def report_failure(error: Exception) -> tuple[int, str]:
     Invalid settings (ConfigError) and problems with files or disks (OSError) exit with 2, everything else with 1.
     """
     if isinstance(error, ConfigError):
-        return INVALID, str(error)
+        return INVALID, shortened(str(error))
     if isinstance(error, OSError):
-        return INVALID, f"{error.filename or 'the file system'}: {error.strerror or error}"
+        return INVALID, shortened(f"{error.filename or 'the file system'}: {error.strerror or error}")
     traceback.print_exception(error)
     return BUG, f"this is a bug of nasjax, please report the traceback above ({type(error).__name__})"
 
@@ -28,3 +29,10 @@ def print_any_character() -> None:
     """Prints "?" for characters that the terminal's encoding lacks; Python's error output does the like by itself."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+
+
+def shortened(line: str) -> str:
+    """A line for the terminal: control characters escaped, the middle left out of words over 300 and lines over 1,200."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    line = re.sub(r"\S{300,}", lambda match: f"{match[0][:100]}…{match[0][-100:]}", line)
+    return line if len(line) <= 1200 else f"{line[:800]} … {line[-300:]}"

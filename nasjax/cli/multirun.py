@@ -8,17 +8,19 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_module
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
-from nasjax.cli.compose import check_sweep, hydra_overrides, parse_overrides
+from nasjax.cli.compose import hydra_overrides, jobs_of_sweep, parse_overrides
 from nasjax.cli.failures import print_any_character, report_failure
 from nasjax.cli.options import COMMANDS, Arguments
 from nasjax.cli.search import run_search
@@ -43,21 +45,27 @@ INPUTS = (("supernet", "table"), ("supernet", "checkpoint"), ("task", "path"))
 
 def sweep(arguments: Arguments) -> int:
     """Runs all jobs of a sweep with the chosen launcher; returns the largest of their exit codes."""
-    words = hydra_overrides(arguments.settings)
-    overrides = parse_overrides(words)
+    overrides = parse_overrides(hydra_overrides(arguments.settings))
     _check_overrides(overrides)
-    fixed = [override.key_or_group for override in overrides if not override.is_sweep_override()]
+    of_hydra = [str(override.input_line) for override in overrides if override.is_hydra_override()]
+    of_jobs = list({o.get_key_element(): o for o in overrides if not o.is_hydra_override()}.values())  # The last counts.
+    jobs = jobs_of_sweep(of_jobs, of_hydra)
+    fixed = [override.key_or_group for override in of_jobs if not override.is_sweep_override()]
     names = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"
     with initialize_config_module("nasjax.conf", job_name="nasjax", version_base="1.3"):
         hydra: Any = GlobalHydra.instance().hydra
         try:
-            batches = hydra.multirun("config", run_job, [*QUIET, names, *words])
+            # By the launcher itself: Hydra's sweeper first composes the fixed settings alone, so that a setting of
+            # tactic=random,… would have to be one of the default tactic's too.
+            config = hydra.compose_config("config", [*QUIET, names, *of_hydra], run_mode=RunMode.MULTIRUN)
+            context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+            launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=run_job, config=config)
+            results = [job.return_value for job in launcher.launch(jobs, initial_job_idx=0)]
         except Exception as error:  # The launcher's: a job's process was killed, a queue cannot be reached.
             reason = str(error).strip().split("\n")[0]
             failure = f"the launcher failed ({type(error).__name__}: {reason})"
             print(f"nasjax: {failure}; the same command goes on", file=sys.stderr)
             return 1
-    results = [job.return_value for job in chain.from_iterable(batches or ())]
     unfinished = [(code, line) for code, line in results if line]
     print(f"{len(results) - len(unfinished)} of {len(results)} jobs are done; nasjax report {SWEEPS} compares them")
     if unfinished:
@@ -68,13 +76,12 @@ def sweep(arguments: Arguments) -> int:
 
 
 def _check_overrides(overrides: Sequence[Override]) -> None:
-    """Raises ConfigError for settings that a sweep cannot have, and where a job would not compose."""
+    """Raises ConfigError for settings that a sweep cannot have."""
     keys = [override.key_or_group for override in overrides]
     if "run" in keys:
         raise ConfigError("run= cannot be given with -m: jobs are named from their overrides")
     if "distributed" in keys:
         raise ConfigError("distributed= cannot be given with -m: several processes make one search")
-    check_sweep(overrides)
 
 
 def run_job(composed: Any) -> tuple[int, str]:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from nasjax.errors import ConfigError
 
+MOST_FOLDERS = 200
+"""How many folders in one another a path may have: Python makes them by recursion."""
+
 
 @dataclass(frozen=True)
 class CommandOption:
@@ -192,6 +195,8 @@ def read_words(command: Command, words: Sequence[str]) -> Arguments:
     paths: list[str] = []
     for word in words:
         key, equals, value = word.partition("=")
+        if value.count("/") > MOST_FOLDERS:
+            raise ConfigError(f"{key}= has more than {MOST_FOLDERS} folders in one another")
         if command.paths is not None and command.paths.among_words and (not equals or Path(word).is_file()):
             paths.append(word)
         elif equals and key in own:
@@ -204,9 +209,9 @@ def read_words(command: Command, words: Sequence[str]) -> Arguments:
 
 def _check_setting(command: Command, word: str) -> None:
     """Raises ConfigError for a word that sets none of the command's settings (Hydra's own, `hydra/…`, are let through)."""
-    if "=" not in word and not word.startswith("~"):  # `~key` is Hydra's sign for removing a key.
+    if "=" not in word:
         raise ConfigError(f"{word!r} is not of the form key=value (it has no '=')")
-    key = word.partition("=")[0].strip().lstrip("+~").partition("@")[0].partition(".")[0]
+    key = word.partition("=")[0].strip().lstrip("+").partition("@")[0].partition(".")[0]
     if key not in command.settings and key.partition("/")[0] != "hydra":
         raise ConfigError(f"nasjax {command.name} has no setting {key!r}; allowed: {', '.join(command.keys)}")
 

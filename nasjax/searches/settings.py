@@ -69,7 +69,7 @@ def check_settings(
     minutes: float | None,
 ) -> SearchSettings:
     """Checks the arguments of `nasjax.searching` that need no super-network. Raises ConfigError for invalid settings."""
-    if minutes is not None and minutes < 0:
+    if minutes is not None and not minutes >= 0:
         raise ConfigError(f"minutes must be at least 0, not {minutes}")
     if not isinstance(evaluations, Integral) or evaluations < 1:
         raise ConfigError(f"evaluations must be a whole number of at least 1, not {evaluations!r}")

@@ -69,12 +69,13 @@ class ImageClassification(Task):
             sizes = [" x ".join(map(str, one)) for one in (shape, net.input_shape)]
             raise ConfigError(
                 f"the task's images are {sizes[0]}, but the super-network reads {sizes[1] or 'other inputs'}: "
-                "change supernet.image_size or supernet.channels, or the data"
+                f"change {' or '.join([*_settings_of(net, 'image_size', 'channels'), 'the data'])}"
             )
         classes = net.output().shape[-1]
         if classes < self.classes:
             raise ConfigError(
-                f"the task has {self.classes} classes, but the super-network {classes}: change supernet.classes or labels"
+                f"the task has {self.classes} classes, but the super-network {classes}: "
+                f"change {' or '.join([*_settings_of(net, 'classes'), 'the labels'])}"
             )
         for name in SPLITS:
             labels = getattr(self, name).targets
@@ -82,6 +83,11 @@ class ImageClassification(Task):
             if len(outside):
                 raise ConfigError(f"labels must be 0 to {self.classes - 1}, but one is {outside[0]}")
         super().check(net)
+
+
+def _settings_of(net: SuperNet, *names: str) -> list[str]:
+    """Those of the settings that a super-network has; an extracted network has none."""
+    return [f"supernet.{name}" for name in names if name in net.origin and net.space.size > 1]
 
 
 def shift_images(key: PRNGKey, images: Images, shift: int) -> Images:

@@ -59,6 +59,8 @@ class ImageFolderConfig:
 
     def create(self) -> ImageClassification:
         """Reads all images. Raises ConfigError if the folder is missing or empty, or has an image that cannot be read."""
+        if self.limit < 0:
+            raise ConfigError(f"task.limit must be at least 0, not {self.limit}")
         if self.path is None:
             raise ConfigError("task=image_folder needs task.path=FOLDER, with one folder of images for each class")
         root = Path(self.path)
