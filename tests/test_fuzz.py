@@ -7,7 +7,7 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -19,21 +19,27 @@ import jax
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from tables import GENES, write_table
 
 import nasjax
 from nasjax import supernets
+from nasjax.algorithms import ALGORITHMS
+from nasjax.cli import main
 from nasjax.cli.extract import _recorded_task
 from nasjax.cli.failures import report_failure
 from nasjax.cli.multirun import finished
+from nasjax.cli.options import COMMANDS
 from nasjax.deploy.from_run import select_networks
+from nasjax.evaluation import EVALUATORS
 from nasjax.evaluation.auto import STRATEGIES, AutoConfig
 from nasjax.hardware.measurement import Latency
 from nasjax.hardware.recorded import read_latencies
+from nasjax.hardware.targets import HARDWARE
 from nasjax.hardware.timer import Timer
 from nasjax.objectives import parse_goals
+from nasjax.predictors import PREDICTORS
 from nasjax.report.compare import group_runs
 from nasjax.runs.archive import Archive, check_archive
 from nasjax.runs.csv_io import read_architectures
@@ -47,7 +53,8 @@ from nasjax.searches.warm_start import read_warm_start
 from nasjax.supernets.checkpoints import read_tensors
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import load, save_network
-from nasjax.supernets.tabular import TabularNet
+from nasjax.supernets.tabular import TabularConfig, TabularNet
+from nasjax.tactics import REDUCTIONS, TACTICS
 from nasjax.tasks.arrays import ArraysConfig
 
 EXAMPLES = int(os.environ.get("NASJAX_FUZZ", "8"))
@@ -366,3 +373,95 @@ def test_damaged_files_are_read_or_refused_in_one_line_that_names_them(name, tmp
             signal.alarm(0)
     finally:
         rmtree(folder.parent)
+
+
+# -- settings on the command line -------------------------------------------------------------------------------------------
+
+VALUES = [
+    "", "???", "null", "[]", "[[]]", "{}", "{a:1}", "[1,2]", "1,2", "nan", "inf", "-1", "0", "1e999", "9" * 20,
+    "-" + "9" * 20, "9" * 5000, "true", "x", "'", '"', "[", "]", "(", "$", "${", "${seed}", "${nothing}",
+    "${oc.env:HOME}", "\x1b[31m", "\0", "a b", "é", "x" * 5000, "/".join("ab" * 500), "../..", "/dev/null",
+    "range(3)", "glob(*)", "choice()", "[null]", "['']", "1.5", "0.0", "1e-400", "-0", "0x10", "1_000", "~", "!",
+    "a=b", "random", "digits", "max:acc", "acc<=nan", "acc<=", "1e308",
+]  # fmt: skip
+"""Values of overrides; few of them fit any setting."""
+
+FORMS = ("{key}={value}",) * 12 + (
+    "+{key}={value}",
+    "++{key}={value}",
+    "~{key}",
+    "{key}",
+    "{key}.x={value}",
+    "~{key}={value}",
+)
+"""How a word may set, add or delete a setting."""
+
+GROUPED = {"": None, "tactic": TACTICS, "algorithm": ALGORITHMS, "predictor": PREDICTORS, "space_reduction": REDUCTIONS,
+           "supernet": {"tabular": TabularConfig}, "evaluator": EVALUATORS, "hardware": HARDWARE}  # fmt: skip
+"""The tables of names whose settings are given bad values; `""`: the settings that are in no group."""
+
+
+def words_of(data: Any) -> list[str]:
+    """A word for a setting, after the one that chooses its group's name."""
+    group = data.draw(st.sampled_from(sorted(GROUPED)))
+    value, form = data.draw(st.sampled_from(VALUES)), data.draw(st.sampled_from(FORMS))
+    if not group:
+        keys = (
+            *COMMANDS["search"].settings,
+            "references.acc",
+            "supernet",
+            "hydra",
+            "hydra/launcher",
+            "hydra.run.dir",
+            "speed",
+        )
+        return [form.format(key=data.draw(st.sampled_from(keys)), value=value)]
+    name = data.draw(st.sampled_from(sorted(GROUPED[group])))
+    entry = GROUPED[group][name]
+    field = data.draw(st.sampled_from(["name", *(part.name for part in fields(entry))]))
+    return [f"{group}={name}", form.format(key=f"{group}.{field}", value=value)]
+
+
+def is_refused(words: list[str], folder: Path, capsys: Any) -> bool:
+    """Runs the command with these words in a folder; whether it was refused, in three lines at most and without a trace."""
+    before = sorted(folder.iterdir())
+    signal.signal(signal.SIGALRM, ended)
+    signal.alarm(60)
+    try:
+        code = main(words)
+    except SystemExit as end:  # argparse refused the words.
+        code = end.code
+    finally:
+        signal.alarm(0)
+    lines = capsys.readouterr().err.splitlines()
+    said = "\n".join(lines)
+    assert code in (0, 2), said
+    if code == 2:
+        assert "Traceback" not in said and sum(map(len, lines)) < 4000 and lines[-1].isprintable(), said
+        assert len(lines) <= 3 or lines[0].startswith("usage:"), said
+        assert sorted(folder.iterdir()) == before
+    return code == 2
+
+
+@settings(max_examples=8 * EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck),
+          phases=[Phase.generate])  # fmt: skip
+@given(st.data())
+def test_settings_of_a_search_are_used_or_refused_in_three_lines_without_a_folder(tmp_path_factory, capsys, data):
+    folder = tmp_path_factory.mktemp("words")
+    table = ["supernet=tabular", f"supernet.table={FILES / 'table.csv'}", f"supernet.genes=[{','.join(GENES)}]"]
+    words = [
+        "search",
+        *table,
+        "objectives=[max:acc,min:cost]",
+        "tactic=random",
+        "evaluations=3",
+        "minutes=0",
+        *words_of(data),
+    ]
+    note(words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("nasjax.searches.loop._finish", lambda *_, **__: None)
+        patch.setattr("nasjax.cli.search._print_results", lambda *_, **__: True)
+        is_refused(words, folder, capsys)
+    rmtree(folder)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, make_dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -57,6 +57,7 @@ class Schema:
     distributed: list[str] | None = None
 
 
+@cache
 def register() -> None:
     """Stores a schema for every name, where conf/ refers to it: group `tactic`, name `concurrent_schema`, and so on."""
     store = ConfigStore.instance()
