@@ -8,6 +8,7 @@ import pytest
 import nasjax
 from nasjax.cli import main
 from nasjax.cli.compose import configuration
+from nasjax.deploy.from_run import select_networks
 from nasjax.errors import ConfigError
 from nasjax.objectives import measurable, parse_constraint, parse_objective
 from nasjax.report import read_run, write_report
@@ -41,6 +42,8 @@ def test_any_name_goes_through_search_resumption_report_and_a_table_again(table,
     assert front.select("x<=y<=26", "block1.depth<=2").metrics["Acc"] == 15
     page = write_report(tmp_path / "run").read_text(encoding="utf-8")
     assert "val/acc" in page and "<b>&" not in page
+    (chosen,) = select_networks(tmp_path / "run", "block1.depth<=2,k (size)>=5")
+    assert chosen.metrics["Acc"] == 6.5 * 6 and read_run(tmp_path / "run").evaluations[chosen.index].genes["k (size)"] == "5"
     run = read_run(tmp_path / "run")
     assert len(run.evaluations) == 10 and len(run.front) == 7
     assert [run.front[0].metrics[name] for name in METRICS] == [8.5 * (k + 1) for k in range(len(METRICS))]
@@ -58,6 +61,7 @@ def test_on_the_command_line_names_are_quoted_as_hydra_wants_values(table, tmp_p
     run = read_run(tmp_path / "run")
     assert [(goal.name, goal.reference) for goal in run.objectives] == [("val_acc (%)", 1), ("val/acc", 20)]
     assert run.front[0].metrics["val/acc"] == 7.5
+    assert configuration("search", ['constraints=["it\'s, x<=2",a:b>=1]'])["constraints"] == ["it's, x<=2", "a:b>=1"]
     composed = configuration("search", ["supernet=external", "supernet.genes.block1.depth=[1,2]", "supernet.genes.k=[3]",
                                         "supernet.needs.k=block1.depth>=2", "supernet.needs.a.b=k>=2"])  # fmt: skip
     assert composed["supernet"]["genes"] == {"block1.depth": [1, 2], "k": [3]}

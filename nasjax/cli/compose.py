@@ -111,9 +111,8 @@ def _quote_constraints(value: str) -> str:
     if call := re.fullmatch(r"\s*(choice|shuffle)\((.*)\)\s*", value):
         return f"{call[1]}({_quote_constraints(call[2])})"
     template = "'{}'" if "[" in value else "['{}']"
-    quoted = re.sub(
-        r"\s*('[^']*'|\"[^\"]*\"|[^\[\],'\"\s][^\[\],'\"]*)", lambda match: template.format(match[1].strip(" '\"")), value
-    )
+    words = r"\s*('[^']*'|\"[^\"]*\"|[^\[\],'\"\s][^\[\],'\"]*)"
+    quoted = re.sub(words, lambda match: template.format(match[1].strip(" '\"").replace("'", "\\'")), value)
     return quoted or "[]"
 
 
