@@ -218,16 +218,16 @@ def _place(info: zipfile.ZipInfo, content: mmap.mmap) -> tuple[int, int]:
 class _Limited:
     """A file of pickles, of which no single read gets more than LIMIT bytes."""
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: Any):
         self._file = file
 
     def read(self, number: int) -> bytes:
         if number > LIMIT:
             raise TorchFileError("one of its objects is too long")
-        return self._file.read(number)
+        return bytes(self._file.read(number))
 
     def readline(self) -> bytes:
-        return self._file.readline(LIMIT)
+        return bytes(self._file.readline(LIMIT))
 
 
 def _read_legacy(file: IO[bytes], content: mmap.mmap) -> TorchFile:
