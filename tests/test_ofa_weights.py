@@ -356,6 +356,7 @@ def test_files_of_20_gb_of_nothing_are_refused_at_once(tmp_path):
         (b"", 20 * 10**9, "cannot be read as safetensors"),
         (b"PK\x03\x04", 20 * 10**9, "cannot be read as a PyTorch state dict"),
         (b"\x80\x02", 20 * 10**9, "cannot be read as a PyTorch state dict"),
+        (b"\x80\x02Nr\xff\xff\xff\xff.", 20 * 10**9, "it is another pickle"),  # Entry 2**32 of the list of objects.
         (b"\x80\x04\x8e" + (10**10).to_bytes(8, "little"), 20 * 10**9, "one of its objects is too long"),
         (begin, 2 * 10**10 + len(begin), "it has no tensor"),
     ):

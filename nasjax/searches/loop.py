@@ -103,10 +103,10 @@ def searching(
         state = settings.tactic.init(key, for_tactic)
         if settings.space_reduction is not None:
             settings.space_reduction.check(for_tactic)
-        if warning := problem.warning(column.name for column in goals.columns):
-            LOG.warning(warning)
         record = settings.record(problem.origin)
         with _opened(settings, record, digest(problem.identity)) as (folder, store):
+            if warning := problem.warning(column.name for column in goals.columns):
+                LOG.warning(warning)
             began = time.monotonic()
             search = OpenSearch(problem, goals, for_tactic, store, folder)
             if settings.space_reduction is None:

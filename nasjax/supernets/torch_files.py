@@ -137,8 +137,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 """What a file may call, ours in place of PyTorch's; all else becomes `Foreign`."""
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds containers, numbers, text and `StoredTensor`; imports nothing. `types` has the types of storages by key."""
+class _Unpickler(pickle._Unpickler):
+    """Builds containers, numbers, text and `StoredTensor`; imports nothing. `types` has the types of storages by key.
+
+    The unpickler in Python: that in C allocates as much as a damaged file says.
+    """
 
     def __init__(self, file: Any):
         super().__init__(file)
@@ -201,7 +204,7 @@ def _read_zip(file: IO[bytes], content: mmap.mmap) -> TorchFile:
     order = content[slice(*places["byteorder"])] if "byteorder" in places else b"little"
     if order != b"little":
         raise TorchFileError("it was written by a big-endian machine")
-    objects = _Unpickler(BytesIO(content[first:last])).load()
+    objects = _Unpickler(_Limited(BytesIO(content[first:last]))).load()
     return TorchFile(objects, content, {name.removeprefix("data/"): place for name, place in places.items()})
 
 
@@ -215,16 +218,16 @@ def _place(info: zipfile.ZipInfo, content: mmap.mmap) -> tuple[int, int]:
 class _Limited:
     """A file of pickles, of which no single read gets more than LIMIT bytes."""
 
-    def __init__(self, file: IO[bytes]):
+    def __init__(self, file: Any):
         self._file = file
 
     def read(self, number: int) -> bytes:
         if number > LIMIT:
             raise TorchFileError("one of its objects is too long")
-        return self._file.read(number)
+        return bytes(self._file.read(number))
 
     def readline(self) -> bytes:
-        return self._file.readline(LIMIT)
+        return bytes(self._file.readline(LIMIT))
 
 
 def _read_legacy(file: IO[bytes], content: mmap.mmap) -> TorchFile:
