@@ -45,7 +45,9 @@ def _several_values(command: str, override: Override, others: Sequence[Override]
     key, value = override.key_or_group, override.get_value_string()
     config = _composed([str(other.input_line) for other in others])
     parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
-    is_list = isinstance(parent, DictConfig) and isinstance(parent._get_node(key.rpartition(".")[2]), ListConfig)
+    is_list = isinstance(parent, DictConfig) and isinstance(
+        parent._get_node(key.rpartition(".")[2], validate_access=False), ListConfig
+    )
     if is_list or key.startswith("supernet.genes."):
         if key == "constraints":  # Each has been put into brackets of its own.
             value = re.sub(r"\['|'\]", "", value)
@@ -122,6 +124,8 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(list(words))
     except RecursionError:
         raise ConfigError("a value has too many nested brackets") from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits.
+        raise ConfigError("a whole number has thousands of digits: give a smaller one") from None
     except OverrideParseException as error:
         # The first line repeats the word, or is the reason; the last one is a link.
         lines = [line for line in str(error).splitlines()[:-1] if line.strip(" ^")]
