@@ -118,7 +118,10 @@ def test_weights_and_data_are_found_again_too(tmp_path, monkeypatch):
         "supernet": {"name": "digits", "checkpoint": "old/weights.safetensors"},
         "task": {"name": "arrays", "path": "old/data.npz"},
         "hardware": {"name": "csv", "file": "old/latency.csv"},
+        "tactic": {"name": "random"},
+        "evaluator": None,
         "evaluations": 5,
+        "seed": 0,
         "archive": None,
     }
     with run_folder(Path("old/run"), settings, "context"):
