@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nasjax.report import read_run, write_report
 from nasjax.report.formatting import format_architecture, format_number
@@ -78,7 +79,9 @@ def write_run(folder: Path, objectives, count=30, failed=(3, 7), supernet="ofa_m
         write_rows(folder / "pareto.csv", front)
     else:
         (folder / "pareto.csv").write_text(",".join(columns) + "\n")
-    (folder / "config.yaml").write_text(f"supernet: {EVIL}\nevaluations: {count}\n")
+    config = {"supernet": {"name": EVIL}, "tactic": {"name": "random"}, "seed": 0, "evaluations": count}
+    config |= dict.fromkeys(("task", "evaluator", "archive"))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
     summary = {
         "supernet": supernet,
         "task": None,

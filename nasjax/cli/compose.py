@@ -152,7 +152,7 @@ def _composed(words: Sequence[str]) -> DictConfig:
     groups = group_names()
     for override in parse_overrides(words):
         key, value = override.key_or_group, override.value()
-        if (key in groups and not isinstance(value, str | dict)) or key == "hydra":
+        if ((key in groups or key.startswith("hydra/")) and not isinstance(value, str | dict)) or key == "hydra":
             raise ConfigError(f"{override.input_line} is not a name; allowed: {', '.join(groups.get(key, ())) or 'none'}")
     try:
         with initialize_config_module("nasjax.conf", version_base="1.3"):

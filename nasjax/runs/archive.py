@@ -86,6 +86,8 @@ def check_archive(path: Path) -> None:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", timeout=LOCK_TIMEOUT, uri=True)) as base:
             _check_content(path, base)
+    except UnicodeDecodeError as error:  # The name of a table, or what is said of the damage, has damaged bytes.
+        raise damaged_archive(path, error) from error
     except sqlite3.Error as error:
         raise _unusable(path, error) from error
 
