@@ -248,11 +248,29 @@ def _pad_to_power_of_two(objectives: Float[ndarray, "pop obj"]) -> Float[ndarray
     return np.pad(objectives, ((0, size - len(objectives)), (0, 0)), constant_values=np.nan)
 
 
+def _front_by_sorting(values: Float[ndarray, "pop obj"]) -> Bool[ndarray, " pop"]:
+    """`non_dominated` of one or two objectives in NumPy: nothing compiles as an archive grows."""
+    mask = np.zeros(len(values), bool)
+    valid = np.flatnonzero(~np.isnan(values).any(1))
+    if len(valid):
+        rows = np.minimum(values[valid], np.finfo(np.float64).max)
+        order = np.lexsort(rows.T[::-1])
+        rows = rows[order]
+        new = np.append(True, (rows[1:] != rows[:-1]).any(1))
+        # Equal rows are neighbours: all of them are on the front if the first one is.
+        leader = np.maximum.accumulate(np.where(new, np.arange(len(rows)), 0))
+        front = rows[:, -1] < np.append(np.inf, np.minimum.accumulate(rows[:-1, -1]))
+        mask[valid[order[front[leader]]]] = True
+    return mask
+
+
 def non_dominated_exact(objectives: Objectives) -> Bool[ndarray, " pop"]:
     """`non_dominated` in float64 on the host, for values that are stored or reported; cannot be used inside jit."""
     values = np.asarray(objectives, np.float64)
+    if values.shape[1] <= 2:
+        return _front_by_sorting(values)
     rows = np.arange(len(values))
-    if values.shape[1] > 2 and len(values) > BLOCK:
+    if len(values) > BLOCK:
         # Comparing all pairs takes long: what a row of its own block dominates is left out first.
         blocks = np.split(rows, range(BLOCK, len(values), BLOCK))
         rows = np.concatenate([block[non_dominated_exact(values[block])] for block in blocks])
@@ -269,13 +287,13 @@ def best_rows(objectives: Objectives, number: int) -> Int[ndarray, " best"]:
     Of the last front, rows evenly spread over it are chosen.
     """
     values = np.asarray(objectives, np.float64)
-    left = np.flatnonzero(~np.isnan(values).any(1))
+    left = np.lexsort(values.T[::-1])
+    left = left[~np.isnan(values[left]).any(1)]
     best = left[:0]
     while len(left) and len(best) < number:
         now = non_dominated_exact(values[left])
         front = left[now]
         if len(front) > number - len(best):
-            front = front[np.lexsort(values[front].T[::-1])]
             front = front[np.linspace(0, len(front) - 1, number - len(best)).astype(int)]
         best, left = np.concatenate([best, front]), left[~now]
     return best

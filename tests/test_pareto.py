@@ -213,3 +213,9 @@ def test_the_best_rows_are_whole_fronts_and_a_spread_of_the_last():
     chosen = best_rows(values, 45)
     assert set(chosen[40:].tolist()) == {40, 49, 59, 69, 79}
     assert len(best_rows(values, 1000)) == 119
+
+
+@settings(deadline=None, max_examples=50)
+@given(POPULATIONS)
+def test_the_front_in_float64_on_the_host_is_that_of_the_device(objectives):
+    np.testing.assert_array_equal(non_dominated_exact(objectives), non_dominated(objectives))
