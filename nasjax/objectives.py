@@ -5,13 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from nasjax.errors import FAILURE, ConfigError
-from nasjax.space import LIMIT, SearchSpace
+
+if TYPE_CHECKING:
+    from nasjax.space import SearchSpace
+
+LIMIT = 1e18
+"""The greatest absolute value of an objective, a constraint's bound and a reference; measurements beyond it count as failed."""
 
 MAX_OBJECTIVES = 16
 """The greatest number of objectives: of values up to LIMIT, their hypervolume is finite in float64 (of two, in float32)."""
@@ -281,7 +286,7 @@ def parse_goals(
     constraints: Sequence[str],
     allowed: Mapping[str, Objective],
     references: Mapping[str, float] = MappingProxyType({}),
-    space: SearchSpace | None = None,
+    space: "SearchSpace | None" = None,
 ) -> Goals:
     """Parses objectives and constraints of `allowed` names; constraints may also bound the genes of `space`.
 

@@ -23,8 +23,8 @@ from nasjax.types import Arch, Mask, Population, PRNGKey
 
 Option = int | float | str
 
-LIMIT = 1e18
-"""The greatest absolute value of an option, and of an objective, a constraint and a reference (`nasjax.objectives`)."""
+LARGEST_OPTION = 1e18
+"""The greatest absolute value of an option: constraints compare it as they do metrics (`nasjax.objectives.LIMIT`)."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,14 @@ class Gene:
         plain = tuple(option.item() if isinstance(option, np.generic) else option for option in self.options)
         object.__setattr__(self, "options", plain)
         for option in self.options:
-            # Not (x <= LIMIT): NaN, too. An empty cell of a table means that the gene is switched off.
-            if not isinstance(option, Option) or option == "" or (option != str(option) and not abs(option) <= LIMIT):
+            # Not (x <= LARGEST_OPTION): NaN, too. An empty cell of a table means that the gene is switched off.
+            if (
+                not isinstance(option, Option)
+                or option == ""
+                or (option != str(option) and not abs(option) <= LARGEST_OPTION)
+            ):
                 raise ConfigError(
-                    f"gene {self.name!r} cannot have the option {option!r}: options are numbers up to {LIMIT:g}, "
+                    f"gene {self.name!r} cannot have the option {option!r}: options are numbers up to {LARGEST_OPTION:g}, "
                     f"words, true or false (words such as '3x3' and 'none' can stand for lists and null)"
                 )
         if len(set(self.options)) != len(self.options) or len(set(map(str, self.options))) != len(self.options):

@@ -12,10 +12,9 @@ from tables import GENES, write_table
 import nasjax
 from nasjax.cli import main
 from nasjax.errors import ConfigError
-from nasjax.objectives import MAX_OBJECTIVES, measurable, parse_constraint, parse_goals
+from nasjax.objectives import LIMIT, MAX_OBJECTIVES, measurable, parse_constraint, parse_goals
 from nasjax.pareto import hypervolume_exact
 from nasjax.report import read_run
-from nasjax.space import LIMIT
 
 
 def write(path, rows):

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float, Int
 from nasjax.csv_reader import CsvFile, read_csv
 from nasjax.errors import ConfigError, naming_damage
 from nasjax.host import parse_json, regular_file
-from nasjax.objectives import Goals
+from nasjax.objectives import LIMIT, Goals
 from nasjax.pareto import violations
 from nasjax.runs.archive import DAMAGED, check_archive, read_integers, read_metrics
 from nasjax.searches.dynast import ARCHITECTURE, import_results
 from nasjax.searches.problem import SearchProblem, SelfMeasuring
-from nasjax.space import LIMIT, SearchSpace
+from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tactics import Warm
 from nasjax.tactics.predicting import sort_by_rank
