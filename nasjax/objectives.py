@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nasjax.space import SearchSpace
 
 LIMIT = 1e18
-"""The greatest absolute value of an objective, a constraint's bound and a reference; measurements beyond it count as failed."""
+"""The greatest absolute value of an objective, a bound and a reference; measurements beyond it count as failed."""
 
 MAX_OBJECTIVES = 16
 """The greatest number of objectives: of values up to LIMIT, their hypervolume is finite in float64 (of two, in float32)."""
