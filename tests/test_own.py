@@ -285,8 +285,8 @@ def test_a_script_without_a_main_guard_searches_and_its_function_may_open_proces
     (here / "workers.py").write_text(WORKERS)
     (here / "script.py").write_text("open('imported', 'w')\n")
     script = sys.modules["__main__"]
-    monkeypatch.setattr(script, "__spec__", None)
-    monkeypatch.setattr(script, "__file__", str(here / "script.py"))
+    monkeypatch.setattr(script, "__spec__", None, raising=False)
+    monkeypatch.setattr(script, "__file__", str(here / "script.py"), raising=False)
     assert of_function("workers:pooled")(np.array([[2]]))["acc"].tolist() == [20]
     assert not (here / "imported").exists()
 
