@@ -162,6 +162,8 @@ def test_report_writes_the_page_anew(run, capsys):
         (["tactic=\x1b[31mx"], "is not of the form key=value"),
         (["seed=" + "[" * 3000], "is not of the form key=value"),
         (["-m", "seed=interval(0,3)"], "seed=interval(0,3) has no steps: say seed=range(FIRST,END) or list the values"),
+        (["-m", "objectives=max:acc,min:ms"], "objectives=max:acc,min:ms is not a list: say objectives=[max:acc,min:ms]\n"),
+        (["tactic=random,full", "-m", "objectives=macs"], "objectives=macs is not a list: say objectives=[macs]\n"),
         (["-m", "tactic=glob(x*)"], "tactic=glob(x*) names no value; allowed: concurrent, ehvi"),
         (
             ["-m", "tactic=random,full", "tactic.start=4"],

@@ -93,6 +93,15 @@ def test_a_word_that_the_locale_cannot_decode_is_one_line(capsys, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_arguments_that_no_command_has_are_one_printable_line(capsys):
+    for words in (["report", "r", "--\x1b[31m" + "x" * 5000], ["nothing\x1b"], []):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.count("\n") == 1 and error[:-1].isprintable() and len(error) < 1300
+        assert error.startswith("nasjax: ") and "--help shows what is allowed" in error
+
+
 # -- the table of commands --------------------------------------------------------------------------------------------------
 
 

@@ -9,12 +9,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
-from nasjax.cli.failures import INTERRUPTED, print_any_character, report_failure
+from nasjax.cli.failures import INTERRUPTED, INVALID, print_any_character, report_failure, shortened
 from nasjax.cli.options import COMMANDS, Arguments, Command, group_names, read_words
 from nasjax.errors import ConfigError
 from nasjax.version import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of all commands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(INVALID, f"nasjax: {shortened(message)}; {self.prog} --help shows what is allowed\n")
+
 
 DESCRIPTION = "Searches super-networks for their Pareto-optimal sub-networks."
 
@@ -30,10 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(parser, default_completer=_completer)  # type: ignore[arg-type]
-    parsed = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    words[1:] = sorted(words[1:], key=lambda word: word not in ("-m", "--multirun"))  # argparse wants it before all others.
+    parsed = parser.parse_args(words)
     command = COMMANDS[parsed.command]
     try:
-        _check_encoding(sys.argv[1:] if arguments is None else arguments)
+        _check_encoding(words)
         multirun = getattr(parsed, "multirun", False)
         handler = _load_handler(command.multirun_handler if multirun else command.handler)
         return handler(_read_arguments(command, parsed))
@@ -65,7 +75,7 @@ def _load_handler(name: str) -> Callable[[Arguments], int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nasjax", description=DESCRIPTION)
+    parser = _Parser(prog="nasjax", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS.values():

@@ -44,16 +44,19 @@ def _several_values(command: str, override: Override, others: Sequence[Override]
     """What to do about several values of a setting where one is expected: a list, or a sweep."""
     key, value = override.key_or_group, override.get_value_string()
     config = _composed([str(other.input_line) for other in others])
-    parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
-    is_list = isinstance(parent, DictConfig) and isinstance(
-        parent._get_node(key.rpartition(".")[2], validate_access=False), ListConfig
-    )
-    if is_list or key.startswith("supernet.genes."):
+    if _is_list(config, key):
         if key == "constraints":  # Each has been put into brackets of its own.
             value = re.sub(r"\['|'\]", "", value)
         return f"{key}={value} is not a list: say {key}=[{value}]"
     instead = "add -m to run them all" if COMMANDS[command].multirun_handler else f"nasjax {command} takes one"
     return f"{key}={value} names several values: {instead}"
+
+
+def _is_list(config: DictConfig, key: str) -> bool:
+    """Whether the value of a setting must be a list."""
+    parent = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+    node = parent._get_node(key.rpartition(".")[2], validate_access=False) if isinstance(parent, DictConfig) else None
+    return isinstance(node, ListConfig) or key.startswith("supernet.genes.")
 
 
 def jobs_of_sweep(overrides: Sequence[Override], of_hydra: Sequence[str]) -> list[list[str]]:
@@ -66,7 +69,15 @@ def jobs_of_sweep(overrides: Sequence[Override], of_hydra: Sequence[str]) -> lis
         columns = [_words_of(override) for override in overrides]
     jobs = [list(job) for job in product(*columns)]
     for job in jobs:
-        _compose([*of_hydra, *job])
+        try:
+            _compose([*of_hydra, *job])
+        except ConfigError:
+            for override in overrides:  # Several values of a list are more often one list than a sweep's values.
+                key, value = override.key_or_group, override.get_value_string()
+                others = [word for word in job if not word.startswith(f"{override.get_key_element()}=")]
+                if override.is_sweep_override() and "[" not in value and _is_list(_composed(others), key):
+                    raise ConfigError(f"{key}={value} is not a list: say {key}=[{value}]") from None
+            raise
     return jobs
 
 
