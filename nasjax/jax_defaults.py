@@ -28,6 +28,9 @@ DEFAULTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 }
 """Each setting with JAX's default, and the context manager that sets it in one thread."""
 
+OF_A_PROCESS: dict[str, Any] = {"jax_random_seed_offset": 0, "jax_no_tracing": False}
+"""Settings that JAX sets for whole processes only, with its defaults: commands set them, functions leave them."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -36,10 +39,13 @@ def changed_settings() -> list[str]:
     return [name for name, (default, _) in DEFAULTS.items() if getattr(jax.config, name) not in (default, None)]
 
 
-def restore_defaults() -> None:
-    """Sets JAX's defaults in this process, which is nasjax's own."""
-    for name in changed_settings():
-        jax.config.update(name, DEFAULTS[name][0])
+def restore_defaults() -> list[str]:
+    """Sets JAX's defaults in this process, which is nasjax's own. Returns the names of the settings that had others."""
+    values = {name: default for name, (default, _) in DEFAULTS.items()} | OF_A_PROCESS
+    changed = [name for name, default in values.items() if getattr(jax.config, name) not in (default, None)]
+    for name in changed:
+        jax.config.update(name, values[name])
+    return changed
 
 
 def with_jax_defaults(function: Function) -> Function:

@@ -128,24 +128,37 @@ def test_a_network_is_called_with_numbers_of_64_bits_as_without():
             np.testing.assert_array_equal(outputs, wanted)
 
 
+def test_a_network_is_called_under_every_setting():
+    net, given = nasjax.supernets.create("digits"), images(2, size=8, channels=1)
+    arch = tuple(map(int, net.space.smallest()))
+    wanted = np.asarray(net(given, arch))
+    with everything_changed():
+        outputs = net(given, arch)
+        assert outputs.dtype == jnp.float32
+        np.testing.assert_array_equal(outputs, wanted)
+
+
 def test_a_command_sets_jaxs_defaults_and_says_which_settings_it_left_aside(table, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["search", "supernet=tabular", f"supernet.table={table}", f"supernet.genes=[{','.join(GENES)}]"]
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_debug_nans", True)
+    jax.config.update("jax_random_seed_offset", 5)
     try:
         assert main([*words, "objectives=[max:acc,min:cost]", "evaluations=2", "tactic=random", "run=run"]) == 0
-        assert changed_settings() == []
+        assert restore_defaults() == []
     finally:
         restore_defaults()
     first = capsys.readouterr().err.splitlines()[0]
-    assert first == "Left aside, as results depend on JAX's defaults: JAX_ENABLE_X64, JAX_DEBUG_NANS"
+    named = "JAX_ENABLE_X64, JAX_DEBUG_NANS, JAX_RANDOM_SEED_OFFSET"
+    assert first == f"Left aside, as results depend on JAX's defaults: {named}"
 
 
 @pytest.mark.parametrize(
     ("variable", "part"),
     [
         ("JAX_PLATFORMS=nonsense", "JAX_PLATFORMS=nonsense in the environment: Unable to initialize backend 'nonsense'"),
+        ("JAX_NUM_CPU_DEVICES=0", "JAX_NUM_CPU_DEVICES=0 in the environment: Unable to initialize backend 'cpu'"),
         ("JAX_ENABLE_X64=maybe", "JAX does not start with this environment (JAX_… variables): invalid truth value 'maybe'"),
         ("XLA_FLAGS=--xla_nonsense=1", "XLA_FLAGS=--xla_nonsense=1 in the environment: Unknown flag in XLA_FLAGS"),
     ],

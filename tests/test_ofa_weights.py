@@ -280,6 +280,7 @@ def test_the_counter_of_an_averaged_model_is_no_weight(tmp_path, resnet, outer):
         (lambda state: {"swa": state}, "'swa'"),
         (lambda state: {"state_dict_ema": state}, "'state_dict_ema'"),
         (lambda state: {"ema": {"decay": 0.999, "module": state}}, "'ema.module'"),
+        (lambda state: {"ema_model": state}, "'ema_model'"),
     ],
 )
 def test_averaged_weights_come_first_and_a_line_says_so(tmp_path, capsys, resnet, averaged, said):
@@ -289,6 +290,14 @@ def test_averaged_weights_come_first_and_a_line_says_so(tmp_path, capsys, resnet
     assert f"takes the weights of {said}, not of state_dict\n" in capsys.readouterr().err
     reads(tmp_path / "a", averaged(state))
     assert capsys.readouterr().err == ""
+
+
+def test_weights_under_an_unknown_key_are_said_to_be_left(tmp_path, capsys, resnet):
+    state, reads = resnet
+    other = {name: np.asarray(tensor + 1) for name, tensor in state.items()}
+    few = dict(list(other.items())[:2])
+    reads(tmp_path / "a", {"state_dict": state, "best_ever": other, "criterion": few})
+    assert "takes the weights of 'state_dict', not of best_ever\n" in capsys.readouterr().err
 
 
 class Trap:

@@ -17,7 +17,7 @@ from nasjax.errors import ConfigError
 from nasjax.hardware.profile import Profile
 from nasjax.hardware.profiling import profiling
 from nasjax.host import cache_folder
-from nasjax.jax_defaults import changed_settings, restore_defaults
+from nasjax.jax_defaults import restore_defaults
 from nasjax.searches.loop import Progress as SearchProgress
 from nasjax.supernets import SuperNet
 
@@ -130,19 +130,20 @@ def prepare_jax() -> None:
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("nasjax").setLevel(logging.INFO)
-    changed = ", ".join(name.upper() for name in changed_settings())
+    changed = ", ".join(name.upper() for name in restore_defaults())
     if changed:
         print(f"Left aside, as results depend on JAX's defaults: {changed}", file=sys.stderr)
-    restore_defaults()
     _check_flags(os.environ.get("XLA_FLAGS", ""))
     try:
         jax.device_put(0.0)  # The first use starts JAX's platforms.
     except (RuntimeError, AssertionError) as error:  # JAX asserts that a CUDA device is there.
-        named = [f"{name}={os.environ[name]}" for name in PLATFORMS if os.environ.get(name)]
+        platforms = [name for name in PLATFORMS if os.environ.get(name)]
+        named = platforms or sorted(name for name in os.environ if name.startswith("JAX_"))
         if not named:
             raise
+        said = " ".join(f"{name}={os.environ[name]}" for name in named)
         reason = (str(error) or "JAX has no such device here").splitlines()[0]
-        raise ConfigError(f"{' '.join(named)} in the environment: {reason}; say cpu, or unset it") from None
+        raise ConfigError(f"{said} in the environment: {reason}; {'say cpu, or ' * bool(platforms)}unset it") from None
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -36,7 +36,7 @@ SAFETENSORS_TYPES = {
 """The element types that are read, as safetensors names them."""
 
 STATE_DICT_KEYS = (
-    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "swa_state_dict", "swa_model", "swa",
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "swa_state_dict", "swa_model", "swa",
     "state_dict", "model_state_dict", "model", "net", "network", "module", "weights",
 )  # fmt: skip
 """Keys under which training scripts keep state dicts, beside the optimiser's state and the like: averaged ones first."""
@@ -226,8 +226,10 @@ def _chosen_state_dict(objects: Any, path: Path) -> dict[str, StoredTensor]:
         raise ConfigError(f"{path} holds no state dict, but {_content(objects)}: {save_alone}")
     if len(known) > 1 and known[0][0] not in STATE_DICT_KEYS:
         raise ConfigError(f"{path} holds several state dicts, {', '.join(names[:5])}: {save_alone}")
-    if len(known) > 1:
-        print(f"nasjax: {path}: takes the weights of {names[0]!r}, not of {', '.join(names[1:])}", file=sys.stderr)
+    # Under other keys lie weights, too, unless there are fewer: parts, or an optimiser's state.
+    others = [".".join(keys) for keys in found if keys not in known and len(found[keys]) >= len(found[known[0]])]
+    if left := names[1:] + others:
+        print(f"nasjax: {path}: takes the weights of {names[0]!r}, not of {', '.join(left[:5])}", file=sys.stderr)
     return found[known[0]]
 
 

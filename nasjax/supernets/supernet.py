@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Int, PyTree
 
 from nasjax.errors import ConfigError
+from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets.elastic import Recalibrate
@@ -233,6 +234,7 @@ class SuperNet(nnx.Module):
             used.append(moments)
         return carry, tuple(used)
 
+    @with_jax_defaults
     def __call__(self, inputs: PyTree, arch: Choice | Int[Array | np.ndarray, "*pop genes"] | None = None) -> PyTree:
         """The last stage's outputs, with the stored batch-norm statistics: (batch, classes) logits of images.
 
