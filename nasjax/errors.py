@@ -17,7 +17,11 @@ class ConfigError(ValueError):
 
 def one_line(error: BaseException) -> str:
     """The type of an exception of a user's code and the first 200 characters of its message, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    try:
+        message = str(error)
+    except Exception:  # The exception is the user's: it may have no text.
+        message = "its message cannot be shown"
+    return f"{type(error).__name__}: {' '.join(message.split())[:200]}"
 
 
 @contextmanager

@@ -12,6 +12,9 @@ LARGEST_TEXT = 0.25
 """The share of this machine's memory that a text file may take: read and parsed it needs several times its size."""
 
 
+MOST_FOLDERS = 200
+"""How many folders in one another a path may have: Python makes them by recursion."""
+
 KINDS_OF_FILE = {
     stat.S_IFDIR: "it is a folder",
     stat.S_IFIFO: "it is a pipe",

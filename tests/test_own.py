@@ -307,6 +307,45 @@ def test_a_crash_is_a_failed_evaluation_and_the_search_goes_on(here, capfd):
     assert main([*again, "objectives=[max:acc]", "tactic=random", "evaluations=2", "run=again"]) == 0
 
 
+FORGETTING = """
+import os
+
+if os.path.exists("loaded"):
+    os._exit(3)
+open("loaded", "w").close()
+
+def evaluate(archs):
+    if archs[0]["k"] == 3:
+        os._exit(4)
+    return [{"acc": archs[0]["k"]}]
+"""
+
+
+def test_a_worker_that_cannot_be_started_again_fails_evaluations_and_the_next_one_is_tried(here, capfd):
+    (here / "forgetting.py").write_text(FORGETTING)
+    settings = {"genes": {"k": [1, 3, 5]}, "metrics": ["acc"]}
+    net = supernets.create("external", evaluate="forgetting:evaluate", **settings)
+    np.testing.assert_array_equal([net(np.array([[k]]))["acc"][0] for k in range(3)], [1.0, np.nan, np.nan])
+    error = capfd.readouterr().err
+    assert "crashed: its process ended with exit code 4 (first at k=3)" in error
+    assert "cannot be imported again" in error and "ended with exit code 3 (first at k=5)" in error
+    (here / "loaded").unlink()
+    assert net(np.array([[2]]))["acc"][0] == 5.0
+
+
+def test_an_exception_without_a_text_is_a_failed_evaluation(capfd):
+    class Silent(Exception):
+        def __str__(self):
+            raise ValueError("no text")
+
+    def evaluate(archs):
+        raise Silent
+
+    net = supernets.create("external", evaluate=evaluate, genes={"k": [1, 3]}, metrics=["acc"])
+    assert np.isnan(net(np.array([[0]]))["acc"]).all()
+    assert "raised Silent: its message cannot be shown" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

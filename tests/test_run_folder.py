@@ -84,3 +84,11 @@ def test_a_damaged_configuration_is_named(run, content):
 
 def test_settings_are_flattened_by_their_dotted_names():
     assert flatten_settings({"a": {"b": {"c": 1}, "d": [2]}, "e": None, "f": {}}) == {"a.b.c": 1, "a.d": [2], "e": None}
+
+
+def test_a_path_of_more_folders_than_python_can_make_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="run= has more than 200 folders"), run_folder(
+        tmp_path / ("a/" * 2000), SETTINGS, "context"
+    ):  # fmt: skip
+        pass
+    assert not (tmp_path / "a").exists()

@@ -10,9 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from nasjax.errors import ConfigError
-
-MOST_FOLDERS = 200
-"""How many folders in one another a path may have: Python makes them by recursion."""
+from nasjax.host import MOST_FOLDERS
 
 
 @dataclass(frozen=True)

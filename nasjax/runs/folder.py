@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from nasjax.errors import ConfigError, naming_damage
-from nasjax.host import parse_json, read_text, write_text
+from nasjax.host import MOST_FOLDERS, parse_json, read_text, write_text
 from nasjax.runs.inputs import (
     absolute_inputs,
     changed_input,
@@ -70,6 +70,8 @@ def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterato
     no run folder, or whose run has other settings (the first that differs is named), another context, or was written by a
     version of nasjax with other settings.
     """
+    if len(path.parts) > MOST_FOLDERS:
+        raise ConfigError(f"run= has more than {MOST_FOLDERS} folders in one another")
     if path.exists() and not (path / "run.json").is_file() and not _is_unstarted(path):
         raise ConfigError(f"run={path} exists and is not a run folder; name another")
     settings = absolute_inputs(settings)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 from flax import nnx
 
 from nasjax.errors import ConfigError
@@ -105,9 +106,14 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
         path = SHIPPED / f"{name}.safetensors" if checkpoint == "shipped" else Path(checkpoint)
         net = load_weights(config.create, path, seed if new_classifier else None)
     net.origin = record(SUPERNETS, config, name)
-    if isinstance(net, SuperNet) and not meant and (checkpoint is None or new_classifier):
+    if isinstance(net, SuperNet) and not meant and (checkpoint is None or new_classifier) and not _is_traced(net):
         net.untrained = weights_digest(net)
     return net
+
+
+def _is_traced(net: SuperNet) -> bool:
+    """Whether the network is created inside `eval_shape` or `jit`, where weights have no values yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(nnx.state(net)))
 
 
 def untrained_warning(net: SuperNet) -> str | None:

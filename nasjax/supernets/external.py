@@ -28,6 +28,9 @@ from nasjax.types import Population
 WATCH = 0.5
 """Seconds between checks whether a worker is alive: its connection may outlive it, in processes that it started."""
 
+MOST_REASONS = 10
+"""Different reasons of failures that are printed: one that contains the architecture differs every time."""
+
 Batch = Sequence[Mapping[str, Option]]
 """The architectures of one call, as named choices."""
 
@@ -117,7 +120,7 @@ class ExternalNet:
     def __call__(self, archs: Population) -> dict[str, Shaped[np.ndarray, " pop"]]:
         """Measures at most `batch` x `workers` architectures: every metric, NaN where it is missing; as `FAILURE` why.
 
-        Each reason is printed once. Raises ConfigError where a worker process cannot import the function.
+        The first `MOST_REASONS` reasons are printed, each once; the archive has all of them.
         """
         choices = [self.space.decode(arch) for arch in np.asarray(archs)]
         size = self._config.batch
@@ -128,7 +131,7 @@ class ExternalNet:
             found = [answer for batch in batches for answer in answers(self._config.evaluate, batch, self.metrics)]
         for chosen, answer in zip(choices, found, strict=True):
             reason = answer.get(FAILURE, "")
-            if reason and reason not in self._said:
+            if reason and reason not in self._said and len(self._said) < MOST_REASONS:
                 self._said.add(reason)
                 place = ", ".join(f"{name}={option}" for name, option in chosen.items())
                 print(f"nasjax: {self._name} {reason} (first at {place})", file=sys.stderr, flush=True)
@@ -142,12 +145,17 @@ class ExternalNet:
         self._workers = workers = alive + new
         timeout = self._config.timeout
         try:
-            for worker in new:
-                worker.loaded(timeout)
-            for worker, batch in zip(workers, batches, strict=False):
+            unloaded = {worker: reason for worker in new if (reason := worker.failure_to_load(timeout))}
+            calls = list(zip(workers, batches, strict=False))
+            for worker, batch in calls:
                 worker.send(batch)
             deadline = time.monotonic() + timeout
-            found = [worker.receive(batch, deadline, timeout) for worker, batch in zip(workers, batches, strict=False)]
+            found = [
+                [{FAILURE: unloaded[worker]} for _ in batch]
+                if worker in unloaded
+                else worker.receive(batch, deadline, timeout)
+                for worker, batch in calls
+            ]
         except BaseException:  # Also for Ctrl-C: else the next call would read the answers to this one.
             for worker in workers:
                 worker.end()
@@ -191,6 +199,15 @@ class _Worker:
         if isinstance(reply, ConfigError):
             raise reply
         return reply
+
+    def failure_to_load(self, timeout: float) -> str:
+        """Waits until the function is imported; returns "", or why it cannot be: a worker before it could."""
+        try:
+            self.loaded(timeout)
+        except ConfigError as error:
+            self.end()
+            return f"cannot be imported again: {error}"
+        return ""
 
     def send(self, batch: Batch) -> None:
         """Begins the evaluation of a batch."""
