@@ -16,12 +16,16 @@ class ConfigError(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """The type of an exception of a user's code and the first 200 characters of its message, on one line."""
+    """The type of an exception of a user's code and the first 200 characters of its message, on one line.
+
+    Control characters (colours of a terminal, zero bytes) are escaped: the line is shown, and kept in the archive.
+    """
     try:
-        message = str(error)
+        message = " ".join(str(error).split())[:200]
     except Exception:  # The exception is the user's: it may have no text.
         message = "its message cannot be shown"
-    return f"{type(error).__name__}: {' '.join(message.split())[:200]}"
+    message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    return f"{type(error).__name__}: {message}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 from nasjax.cli import main
 from nasjax.cli.options import COMMANDS, read_words
 from nasjax.errors import ConfigError
+from nasjax.function_worker import answers
 
 
 def raises(error):
@@ -140,3 +141,10 @@ def test_words_are_sorted_into_settings_options_and_paths(tmp_path, monkeypatch)
     assert found.settings == ("supernet=digits",)
     assert found.options == {"out": "y.csv"}
     assert found.paths == ("a=b.csv", "other.csv")
+
+
+def test_why_a_function_failed_has_no_control_characters():
+    def red(archs):
+        raise RuntimeError("\x1b[31mred\nlight\x00")
+
+    assert answers(red, [{"k": 1}], ["acc"]) == [{"failure": r"raised RuntimeError: \x1b[31mred light\x00"}]

@@ -83,3 +83,18 @@ def test_what_a_function_answers_beyond_the_limit_is_a_failed_evaluation(tmp_pat
     assert summary["failed"] == 2 and max(summary["hypervolume"]) == 4
     evaluations = read_run(tmp_path / "run").evaluations
     assert {row.genes["k"] for row in evaluations if row.failed} == {"3", "5"}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [("0", "2 evaluations failed: a metric"), ("1/0", "1 other evaluation failed: a metric")]
+)
+def test_a_search_says_that_values_beyond_the_limit_failed(tmp_path, monkeypatch, capsys, error, said):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    name = f"beyond_{len(error)}"
+    (tmp_path / f"{name}.py").write_text(
+        f"def evaluate(archs): return [{{'acc': 1e308 if a['k'] == 3 else 1e308 + {error}}} for a in archs]\n"
+    )
+    words = [f"supernet.evaluate={name}:evaluate", "supernet.genes.k=[3,5]", "supernet.metrics=[acc]", "supernet.batch=1"]
+    words += ["objectives=[max:acc]", "references.acc=0", "evaluations=2", "tactic=random", f"run={tmp_path / 'run'}"]
+    assert main(["search", "supernet=external", *words]) == 2
+    assert f"{said} was not finite, or beyond ±1e+18." in capsys.readouterr().out

@@ -16,7 +16,7 @@ from nasjax.cli.failures import INTERRUPTED
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import check_energy
-from nasjax.objectives import COST_OBJECTIVES, TIMINGS, listed, measurable, parse_goals
+from nasjax.objectives import COST_OBJECTIVES, LIMIT, TIMINGS, listed, measurable, parse_goals
 from nasjax.report import read_run, write_report
 from nasjax.report.terminal import front_table
 from nasjax.runs.folder import new_path
@@ -141,7 +141,9 @@ def _remarks(summary: dict[str, Any], settings: dict[str, Any], interrupted: boo
         why = f"the function {failure['reason']} (first at {first})"
         remarks.append(f"{number} evaluation{'s' * (number > 1)} failed: {why}.")
     if other := summary["failed"] - explained:
-        why = "see their column failure in evaluations.csv" if explained else "a metric was not finite"
+        with_reason = sum(failure["evaluations"] for failure in summary["failures"]) > explained
+        beyond = f"a metric was not finite, or beyond ±{LIMIT:g}"
+        why = "see their column failure in evaluations.csv" if with_reason else beyond
         remarks.append(f"{other} {'other ' * bool(explained)}evaluation{'s' * (other > 1)} failed: {why}.")
     if limits := summary.get("constraints"):
         remarks.append(f"{summary['infeasible']} of {done} evaluations broke a constraint ({', '.join(limits)}).")
