@@ -114,6 +114,12 @@ def test_of_many_measurements_the_best_the_last_and_a_spread_of_the_others_matte
     assert relevant_rows(state, 500).tolist() == list(range(500))
 
 
+def test_batches_grow_with_the_archive_since_a_step_costs_more():
+    assert [Ehvi().batch_after(measured) for measured in (20, 256, 257, 513, 1025, 20_000)] == [5, 5, 10, 20, 40, 40]
+    assert [Ehvi(batch=16).batch_after(measured) for measured in (256, 257, 4000)] == [16, 32, 40]
+    assert Ehvi(batch=64).batch_after(4000) == 64
+
+
 @pytest.mark.parametrize(("measured", "length"), [(0, 128), (128, 128), (129, 256), (1000, 1024)])
 def test_measurements_are_padded_to_a_power_of_two_of_their_number(large, measured, length):
     state, measure = state_of(large, 64, Random())

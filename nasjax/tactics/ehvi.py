@@ -49,6 +49,9 @@ MAX_ENUMERATED = 20_000
 COMPLETE_ROWS, POOL_PART = 256, 2048
 """Beyond so many measurements, a step considers only so many architectures of a small space, in turn: each costs more."""
 
+GROWN_BATCH = 40
+"""Batches double with each doubling of the measurements beyond `COMPLETE_ROWS`, up to so many architectures."""
+
 POOL_SIZE = 1024
 """Number of mutants among the candidates from which the batch is selected."""
 
@@ -57,9 +60,10 @@ POOL_SIZE = 1024
 class Ehvi:
     """Expected hypervolume improvement (see the module).
 
-    `start` architectures are measured first (twice as many if no objective is exact), then `batch` per step. Below `greedy`
-    measurements candidates are selected by predicted means alone; beyond, half of each batch also takes the predicted
-    uncertainty into account. The inner search runs for `generations`. Raises ConfigError for invalid settings.
+    `start` architectures are measured first (twice as many if no objective is exact), then `batch` per step
+    (`batch_after`). Below `greedy` measurements candidates are selected by predicted means alone; beyond, half of each batch
+    also takes the predicted uncertainty into account. The inner search runs for `generations`. Raises ConfigError for
+    invalid settings.
     """
 
     start: int = 10
@@ -72,6 +76,10 @@ class Ehvi:
             if getattr(self, name) < 1:
                 raise ConfigError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
 
+    def batch_after(self, measured: int) -> int:
+        """How many architectures the next step measures: as steps cost more, they become fewer."""
+        return max(self.batch, min(self.batch * (padded_length(measured) // COMPLETE_ROWS), GROWN_BATCH))
+
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         return Measured.empty(key, with_prior(problem))
 
@@ -83,13 +91,14 @@ class Ehvi:
             number = self.start if exact else 2 * self.start
             return unmeasured(state, spread_over_cost(state.problem, state.step_key(), number), number), state
         models, state = fit_predictors(state)
-        return unmeasured(state, self._select_batch(state, models), self.batch), state
+        number = self.batch_after(len(state.archs))
+        return unmeasured(state, self._select_batch(state, models, number), number), state
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
         return state.add(archs, values)
 
-    def _select_batch(self, state: Measured, models: Models) -> Population:
-        """The next batch, best first."""
+    def _select_batch(self, state: Measured, models: Models, number: int) -> Population:
+        """The next `number` architectures, best first."""
         problem, key = state.problem, state.step_key()
         goals = len(problem.reference)
         everything = _all_candidates(problem)
@@ -98,7 +107,7 @@ class Ehvi:
             pool = jnp.asarray(problem.repair(np.asarray(pool)))
         known = np.full((padded_length(len(state.archs)), pool.shape[1]), -1, np.int32)
         known[: len(state.archs)] = state.archs
-        seen = duplicates(jnp.concatenate([jnp.asarray(known), pool]))[len(known) :]
+        seen = _known_rows(known, pool)
         if everything is not None and len(state.archs) > COMPLETE_ROWS:
             part = _part_of_pool(state, seen)
             pool, seen = pool[part], seen[part]
@@ -108,12 +117,12 @@ class Ehvi:
         feasible, fallback = _feasibility_and_fallback(means, deviations, front, reference, problem.limits)
         # Half of the batch is chosen by the means alone, which work better while predictions improve quickly; the other half
         # by expected improvement, once there are enough measurements to trust the deviations.
-        halves = ((-(-self.batch // 2), 0.0), (self.batch // 2, float(len(state.archs) >= self.greedy)))
+        halves = ((-(-number // 2), 0.0), (number // 2, float(len(state.archs) >= self.greedy)))
         rows: list[int] = []
-        for number, scale in halves:
-            if number:
+        for half, scale in halves:
+            if half:
                 doubt = jnp.float32(scale) * deviations[:, :goals]
-                new = choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, number)
+                new = choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, half)
                 front, seen = jnp.concatenate([front, means[new, :goals]]), jnp.asarray(seen).at[new].set(True)
                 rows += np.asarray(new).tolist()
         return np.asarray(pool)[rows]
@@ -124,8 +133,7 @@ class Ehvi:
         inner, draw, near = jax.random.split(key, 3)
         # Repeated rows give one shape, and so one compilation, however few there are.
         known = np.resize(best_measured(state), (MAX_FRONT_ROWS, len(space.genes)))
-        mutants, half = space.mutate(near, known, 2 / len(space.genes)), -(-problem.algorithm.population // 2)
-        start = np.resize(np.concatenate([known[:half], np.asarray(mutants)]), (2 * half, known.shape[1]))
+        start = _inner_start(space, near, known, -(-problem.algorithm.population // 2))
         score, goals = scoring_function(problem), len(problem.reference)
         found = evolve(problem.algorithm, space, score, models, inner, self.generations, start, goals)
         return _candidate_pool(space, draw, found.archs, jnp.asarray(known))
@@ -179,6 +187,19 @@ def _part_of_pool(state: Measured, seen: Bool[Array | np.ndarray, " pool"]) -> I
     order = order[np.argsort(np.asarray(seen)[order], kind="stable")]
     unseen = len(seen) - int(np.asarray(seen).sum())
     return order[(int(state.step) * size + np.arange(size)) % max(unseen, size)]
+
+
+@jax.jit
+def _known_rows(known: Population, pool: Population) -> Bool[Array, " pool"]:
+    """Which rows of the pool are known, or equal an earlier row."""
+    return duplicates(jnp.concatenate([known, pool]))[len(known) :]
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _inner_start(space: SearchSpace, key: PRNGKey, best: Population, half: int) -> Int[Array, "start genes"]:
+    """Where the inner search starts: the `half` best, and as many mutants."""
+    mutants = space.mutate(key, best, 2 / len(space.genes))
+    return jnp.resize(jnp.concatenate([best[:half], mutants]), (2 * half, best.shape[1]))
 
 
 @partial(jax.jit, static_argnums=0)
