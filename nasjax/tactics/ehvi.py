@@ -38,7 +38,7 @@ from nasjax.tactics.predicting import (
     scoring_function,
     with_prior,
 )
-from nasjax.types import Population, PRNGKey
+from nasjax.types import Mask, Population, PRNGKey
 
 MAX_FRONT_ROWS = 128
 """Rows to which the front is padded or thinned, so that nothing recompiles as it grows."""
@@ -190,7 +190,7 @@ def _part_of_pool(state: Measured, seen: Bool[Array | np.ndarray, " pool"]) -> I
 
 
 @jax.jit
-def _known_rows(known: Population, pool: Population) -> Bool[Array, " pool"]:
+def _known_rows(known: Population, pool: Population) -> Mask:
     """Which rows of the pool are known, or equal an earlier row."""
     return duplicates(jnp.concatenate([known, pool]))[len(known) :]
 
