@@ -253,13 +253,34 @@ def test_pytorch_files_are_read_without_pytorch(tmp_path, monkeypatch, resnet, l
 
 
 @pytest.mark.parametrize(
-    "prefix", ["module.", "model.", "net.", "_orig_mod.", "model._orig_mod.", "module.model.net.", "_orig_mod.module."]
-)
+    "prefix", ["module.", "model.", "net.", "_orig_mod.", "model._orig_mod.", "module.model.net.", "_orig_mod.module.",
+               "backbone.", "ema_model.module.", "lit.student_1.encoder."]
+)  # fmt: skip
 def test_names_of_wrapping_modules_are_taken_off(tmp_path, resnet, prefix):
     state, reads = resnet
     reads(tmp_path / "a", {f"{prefix}{name}": tensor for name, tensor in state.items()})
     save_file({f"{prefix}{name}": tensor for name, tensor in state.items()}, tmp_path / "b")
     reads(tmp_path / "b")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_tensors_beside_the_wrapped_network_are_said_to_be_left(tmp_path, capsys, own):
+    net = drawn("ofa_resnet50")
+    state = {f"model.{name}": tensor for name, tensor in (tensors(net) if own else published(net)).items()}
+    save_file({**state, "criterion.weight": np.ones(3, np.float32)}, tmp_path / "a")
+    same(net, supernets.create("ofa_resnet50", checkpoint=str(tmp_path / "a"), **SMALL["ofa_resnet50"]))
+    assert capsys.readouterr().err == f"nasjax: {tmp_path / 'a'}: takes the weights of model.*, not criterion.weight\n"
+
+
+def test_weights_under_two_names_of_wrapping_modules_are_not_chosen_from(tmp_path):
+    state = published(drawn("ofa_resnet50"))
+    save_file({f"{prefix}{name}": state[name] for prefix in ("model.", "ema_model.") for name in state}, tmp_path / "a")
+    refused(tmp_path / "a", r"holds the network's weights several times, as .*ema_model\.\*.*: save one alone")
+
+
+def test_a_tensor_missing_in_a_file_of_ours_has_our_name(tmp_path):
+    save_file({"stages.0.other.kernel": np.zeros(3, np.float32)}, tmp_path / "a")
+    refused(tmp_path / "a", r"has no tensor 'stages\.0\.")
 
 
 def test_parts_compiled_by_pytorch_have_their_own_names(tmp_path, resnet):
@@ -410,8 +431,9 @@ def test_averaged_and_compiled_modules_of_pytorch_load(tmp_path):
     for wrapper in (averaged, torch.nn.DataParallel(averaged), torch.compile(averaged)):
         torch.save({"epoch": 3, "swa": wrapper.state_dict(), "args": Namespace(lr=1)}, tmp_path / "a")
         read = read_tensors(tmp_path / "a")
-        assert set(read) == set(module.state_dict())
-        np.testing.assert_array_equal(read["1.0.weight"], module[1][0].weight.detach().numpy())
+        prefix = next(iter(read)).removesuffix("n_averaged") + "module."
+        assert {name.removeprefix(prefix) for name in read if name.startswith(prefix)} == set(module.state_dict())
+        np.testing.assert_array_equal(read[f"{prefix}1.0.weight"], module[1][0].weight.detach().numpy())
     torch.save(module, tmp_path / "a")
     with pytest.raises(ValueError, match=r"an object of torch\.nn\.modules\.container\.Sequential: save one alone"):
         read_tensors(tmp_path / "a")

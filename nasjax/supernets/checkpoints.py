@@ -3,7 +3,8 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Set
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from safetensors.numpy import save
 from nasjax.errors import ConfigError, one_line
 from nasjax.host import regular_file, replace_file
 from nasjax.supernets.elastic import Dense
-from nasjax.supernets.ofa.weights import PublishedTensor, by_canonical_name, published_names, spelled_like
+from nasjax.supernets.ofa.weights import PublishedTensor, by_canonical_name, canonical_name, published_names, spelled_like
 from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.torch_files import Foreign, StoredTensor, TorchFileError, read_torch
 
@@ -41,11 +42,14 @@ STATE_DICT_KEYS = (
 )  # fmt: skip
 """Keys under which training scripts keep state dicts, beside the optimiser's state and the like: averaged ones first."""
 
-WRAPPERS = {"module", "model", "net", "network"}
-"""The first part of all names, where a module was trained within another (DataParallel, AveragedModel, Lightning)."""
+MOST_WRAPPERS = 8
+"""Parts of a name that may stand before that in the network, where it was trained within other modules (as by Lightning)."""
 
 INNER_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What `torch.compile` and others put into names, at any place."""
+
+SAVE_ALONE = "save one alone: torch.save(model.state_dict(), FILE)"
+"""What to do with a file of which it is not known what to take."""
 
 CLASSIFIER = "classify"
 """The attribute name of the last layer in the heads of our families."""
@@ -104,8 +108,11 @@ def fill(
     net = nnx.eval_shape(make)
     graph, state = nnx.split(net)
     variables = nnx.to_flat_state(state)
-    ours = any(_dotted(path) in given for path, _ in variables)
-    published = {} if ours else published_names(net)
+    own_names = {_dotted(path) for path, _ in variables}
+    published = published_names(net)
+    given = _network_alone(given, own_names, {stored.name for stored in published.values()}, source)
+    ours = not own_names.isdisjoint(given) or any(name.startswith("stages.") for name in given)
+    published = {} if ours else published
     mistake = f"{source} is a checkpoint of another super-network:"
     left = {name: (name, tensor) for name, tensor in given.items()} if ours else by_canonical_name(given, source)
     new_classifier = {} if classifier_seed is None else _new_classifier(net, classifier_seed)
@@ -136,6 +143,32 @@ def fill(
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
+def _network_alone(
+    given: Mapping[str, np.ndarray], own: Set[str], published: Set[str], source: str
+) -> Mapping[str, np.ndarray]:
+    """The tensors of the network, without what stands before all its names; a line names others that lie beside them.
+
+    What stands before them shows in the names wanted: `own` ones, or `published` ones in canonical spelling.
+    """
+    counts: Counter[str] = Counter()
+    for name in given:
+        rest = name
+        for _ in range(MOST_WRAPPERS + 1):
+            counts[name.removesuffix(rest)] += rest in own or canonical_name(rest) in published
+            rest = rest.partition(".")[2]
+    most = max(counts.values(), default=0)
+    prefixes = [prefix for prefix, count in counts.items() if count == most]
+    if not most or prefixes == [""]:
+        return given
+    if len(prefixes) > 1 and most == len(own):
+        names = ", ".join(f"{prefix}*" for prefix in prefixes[:5])
+        raise ConfigError(f"{source} holds the network's weights several times, as {names}: {SAVE_ALONE}")
+    beside = [name for name in given if not name.startswith(prefixes[0]) and name.rpartition(".")[2] != "n_averaged"]
+    if beside:
+        print(f"nasjax: {source}: takes the weights of {prefixes[0]}*, not {', '.join(beside[:5])}", file=sys.stderr)
+    return {name.removeprefix(prefixes[0]): tensor for name, tensor in given.items() if name.startswith(prefixes[0])}
+
+
 def _check_finite(name: str, tensor: np.ndarray, source: str) -> None:
     """Raises ConfigError for a tensor with values that float32 does not hold."""
     with np.errstate(over="ignore"):
@@ -145,7 +178,7 @@ def _check_finite(name: str, tensor: np.ndarray, source: str) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file or of a PyTorch state dict, by their names without those of wrapping modules.
+    """The tensors of a safetensors file or of a PyTorch state dict, by their names without those of compiled modules.
 
     They are views of the mapped file, read when they are used. Of several state dicts the averaged one is taken, and the
     choice printed. Raises ConfigError for a file that is missing, that cannot be read, or that holds no tensors by name.
@@ -182,17 +215,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _unwrapped(content: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Removes from all names what wrapping modules put before them, and the counter of an AveragedModel."""
-    names = {name: INNER_WRAPPERS.sub("", name) for name in content}
-    while True:
-        names = {name: short for name, short in names.items() if short != "n_averaged"}
-        first = {short.partition(".")[0] for short in names.values()}
-        if len(first) != 1 or not first <= WRAPPERS:
-            break
-        names = {name: short.partition(".")[2] for name, short in names.items()}
-    if len(set(names.values())) < len(names):
+    """Removes from all names what `torch.compile` and others put into them."""
+    short = {INNER_WRAPPERS.sub("", name): tensor for name, tensor in content.items()}
+    if len(short) < len(content):
         raise ConfigError(f"{path} holds weights both with and without the names of wrapping modules: remove one of both")
-    return {short: content[name] for name, short in names.items()}
+    return short
 
 
 def _read_state_dict(path: Path) -> dict[str, np.ndarray]:
@@ -221,11 +248,10 @@ def _chosen_state_dict(objects: Any, path: Path) -> dict[str, StoredTensor]:
     known = [keys for keys in found if set(keys) <= set(STATE_DICT_KEYS)] or list(found)
     known.sort(key=lambda keys: [STATE_DICT_KEYS.index(key) for key in keys if key in STATE_DICT_KEYS])
     names = [".".join(keys) for keys in known]
-    save_alone = "save one alone: torch.save(model.state_dict(), FILE)"
     if not known:
-        raise ConfigError(f"{path} holds no state dict, but {_content(objects)}: {save_alone}")
+        raise ConfigError(f"{path} holds no state dict, but {_content(objects)}: {SAVE_ALONE}")
     if len(known) > 1 and known[0][0] not in STATE_DICT_KEYS:
-        raise ConfigError(f"{path} holds several state dicts, {', '.join(names[:5])}: {save_alone}")
+        raise ConfigError(f"{path} holds several state dicts, {', '.join(names[:5])}: {SAVE_ALONE}")
     # Under other keys lie weights, too, unless there are fewer: parts, or an optimiser's state.
     others = [".".join(keys) for keys in found if keys not in known and len(found[keys]) >= len(found[known[0]])]
     if left := names[1:] + others:
