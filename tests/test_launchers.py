@@ -60,7 +60,7 @@ def test_a_finished_job_is_not_skipped_where_its_table_has_changed(here, capsys)
     assert main([*SWEEP, "seed=0,1"]) == 2
     out, error = capsys.readouterr()
     assert out.count("is done already") == 0
-    assert error.count("another version of nasjax; name another folder, or remove it") == 4
+    assert error.count("was started with another content of supernet.table; restore that file") == 4
 
 
 def test_a_job_that_was_stopped_is_not_done(tmp_path):
