@@ -27,6 +27,9 @@ FIELD_TYPES = (
 )
 """For each type that a field's default may have: the types of values that may replace it, and their name in messages."""
 
+LARGEST: Mapping[str, int] = MappingProxyType(dict.fromkeys(("tactic", "algorithm", "predictor", "space_reduction"), 2**20))
+"""The largest whole number of a kind's settings, 2**24 of another: they are sizes of populations and batches, and steps."""
+
 
 def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
     """Returns a settings dataclass: by name, by a mapping with `name` and changed fields, or as given.
@@ -41,6 +44,7 @@ def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
     Ridge(penalties=(1.0, 10.0))
     """
     if is_dataclass(value) and not isinstance(value, type):
+        _check_numbers(kind, value)
         return value
     if not isinstance(value, str | Mapping):
         raise ConfigError(f"{kind} must be a name, a mapping with `name`, or settings, not {value!r}")
@@ -69,13 +73,20 @@ def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
                     raise ConfigError(f"{kind}.{field} must be a list of strings, not {new!r}")
                 break  # A bool is an int too: the first type that fits is the one meant.
     changed = replace(default, **{field: tuples(new) for field, new in changes.items()})
-    for field, new in changes.items():
-        if isinstance(new, float) and new != new:
-            raise ConfigError(f"{kind}.{field} must be a number, not nan")
-        least, end = (0, 2**32) if field == "seed" else (-(2**31), 2**31)
-        if isinstance(new, int | np.integer) and not least <= new < end:
-            raise ConfigError(f"{kind}.{field} must be from {least} to {end - 1}, not {new}")
+    _check_numbers(kind, changed)
     return changed
+
+
+def _check_numbers(kind: str, config: Any) -> None:
+    """Raises ConfigError for a number that is not one, and for a size whose arrays no computer holds."""
+    largest = LARGEST.get(kind, 2**24)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and value != value:
+            raise ConfigError(f"{kind}.{field.name} must be a number, not nan")
+        least, most = (0, 2**32 - 1) if field.name == "seed" else (-largest, largest)
+        if isinstance(value, int | np.integer) and not least <= value <= most:
+            raise ConfigError(f"{kind}.{field.name} must be from {least} to {most}, not {value}")
 
 
 def record(table: Mapping[str, Any], config: Any, name: str | None = None) -> dict[str, Any]:
