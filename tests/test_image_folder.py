@@ -56,6 +56,17 @@ def test_validation_images_train_too_where_the_shares_leave_none(folder):
     assert len(apart.train) == 4 and not set(colours(apart.train)) & set(colours(apart.validation) + colours(apart.test))
 
 
+@pytest.mark.parametrize(
+    ("number", "validation", "test"), [(2, 1, 1), (3, 2, 1), (4, 2, 2), (5, 2, 3), (6, 3, 3), (7, 4, 3)]
+)
+def test_shares_that_make_up_all_images_leave_none_whatever_their_number(tmp_path, number, validation, test):
+    for i in range(number):
+        paint(tmp_path / "cat" / f"{i}.png", (100 + i, 0, 0))
+    task = create(tmp_path)
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [validation, validation, test]
+    assert colours(task.train) == colours(task.validation)
+
+
 def test_train_and_val_folders_are_kept_apart(folder, tmp_path):
     root = tmp_path / "set"
     (root / "train").mkdir(parents=True)

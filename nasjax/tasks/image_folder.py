@@ -1,5 +1,6 @@
 """Image classification from folders of images, in ImageNet's layout."""
 
+import math
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -77,6 +78,8 @@ class ImageFolderConfig:
             classes = self.classes or _class_names(root)
             train = held = _shuffled(rng, _labelled_paths(root, classes))
         sizes = [round(share * len(held)) for share in (self.validation, self.test)]
+        if math.isclose(self.validation + self.test, 1):
+            sizes[1] = len(held) - sizes[0]  # Both rounded could be an image too many, or leave one.
         if min(sizes) < 1 or sum(sizes) > len(held):
             raise ConfigError(
                 f"task.validation={self.validation} and task.test={self.test} leave a split of {len(held)} images empty"
