@@ -1,6 +1,7 @@
 """Run folders of other versions of nasjax are refused in one line that says why."""
 
 import json
+import os
 
 import pytest
 import yaml
@@ -92,3 +93,9 @@ def test_a_path_of_more_folders_than_python_can_make_is_one_line(tmp_path):
     ):  # fmt: skip
         pass
     assert not (tmp_path / "a").exists()
+
+
+def test_a_pipe_in_place_of_the_lock_is_refused(run):
+    (run / ".lock").unlink(missing_ok=True)
+    os.mkfifo(run / ".lock")
+    assert "its .lock is not a file: it is a " in refusal(run)

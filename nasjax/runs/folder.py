@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from nasjax.errors import ConfigError, naming_damage
-from nasjax.host import MOST_FOLDERS, parse_json, read_text, write_text
+from nasjax.host import MOST_FOLDERS, parse_json, read_text, regular_file, write_text
 from nasjax.runs.inputs import (
     absolute_inputs,
     changed_input,
@@ -194,7 +194,10 @@ def _remove_partial_files(path: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    with (path / ".lock").open("w", encoding="utf-8") as file:
+    lock = path / ".lock"
+    if lock.exists():
+        regular_file(f"run={path}: its {lock.name}", lock)  # Opening a pipe would wait for ever.
+    with lock.open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
