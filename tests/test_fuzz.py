@@ -21,7 +21,9 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tables import GENES, write_table
+from torch_format import torch_bytes
 
 import nasjax
 from nasjax import supernets
@@ -32,6 +34,7 @@ from nasjax.cli.failures import report_failure
 from nasjax.cli.multirun import finished
 from nasjax.cli.options import COMMANDS
 from nasjax.deploy.from_run import select_networks
+from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS
 from nasjax.evaluation.auto import STRATEGIES, AutoConfig
 from nasjax.hardware.measurement import Latency
@@ -51,11 +54,16 @@ from nasjax.searches.problem import search_problem
 from nasjax.searches.tactic_state import dump_state, load_state
 from nasjax.searches.warm_start import read_warm_start
 from nasjax.supernets.checkpoints import read_tensors
+from nasjax.supernets.external import ExternalConfig
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import load, save_network
 from nasjax.supernets.tabular import TabularConfig, TabularNet
 from nasjax.tactics import REDUCTIONS, TACTICS
+from nasjax.tasks import TASKS
 from nasjax.tasks.arrays import ArraysConfig
+from nasjax.tasks.image_folder import ImageFolderConfig
+from nasjax.training import TRAINERS
+from nasjax.training.loop import TrainerConfig
 
 EXAMPLES = int(os.environ.get("NASJAX_FUZZ", "8"))
 """Examples of each reader's file and each kind of damage; thousands find what a few hundred do not."""
@@ -292,7 +300,15 @@ def valid_files(folder: Path) -> None:
     net = supernets.create("digits")
     arch = tuple(map(int, net.space.smallest()))
     save_network(extract(net, arch), net.origin, arch, folder)
+    choices = net.space.decode(np.array(arch))
+    rows = [net.space.names, [choices.get(name, "") for name in net.space.names]]
+    (folder / "digits.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    supernets.save_weights(net, folder / "supernet.safetensors", {})
     (folder / "record.json").write_text(json.dumps({"settings": {"task": {"name": "digits"}, "seed": 0}}))
+    (folder / "weights.pth").write_bytes(torch_bytes({"state_dict": {"a.weight": np.ones((2, 3), np.float32)}, "epoch": 3}))
+    (folder / "images" / "class").mkdir(parents=True)
+    for number in range(8):
+        Image.fromarray(np.full((9, 9, 3), 30 * number, np.uint8)).save(folder / "images" / "class" / f"{number}.png")
     np.savez(folder / "images.npz", x=np.zeros((12, 4, 4), np.uint8), y=np.arange(12) % 3)
 
 
@@ -319,6 +335,8 @@ READERS = {
     "extracted network": Reader(("config.json",), load),
     "training record": Reader(("record.json",), lambda f: _recorded_task(f / "record.json")),
     "weights": Reader(("network.safetensors",), lambda f: read_tensors(f / "network.safetensors")),
+    "PyTorch's weights": Reader(("weights.pth",), lambda f: {**read_tensors(f / "weights.pth")}),
+    "image folder": Reader(("images/class/0.png",), lambda f: ImageFolderConfig(str(f / "images"), image_size=8).create()),
     "images": Reader(("images.npz",), lambda f: ArraysConfig(str(f / "images.npz")).create()),
 }
 """Every reader of files that a person may name, and the files that are damaged for it."""
@@ -479,3 +497,76 @@ def run_search(words: list[str], folder: Path, capsys: Any) -> bool:
         refused = is_refused([*fixed, *words], folder, capsys)
     rmtree(folder)
     return refused
+
+
+class Reached(ConfigError):
+    """Raised in place of what takes long: the settings are accepted up to there."""
+
+
+def reached(*_, **__):
+    raise Reached("reached")
+
+
+COMMAND_WORDS = {
+    "train": ["supernet=digits", "task=digits", "run=trained"],
+    "train a network": ["subnet={run}", "task=digits", "run=trained"],
+    "extract": ["supernet=digits", "task=digits", "archs={run}/digits.csv", "out=networks"],
+    "extract a network": ["subnet={run}", "export=safetensors", "out=networks"],
+    "evaluate": ["supernet=tabular", "supernet.table={run}/table.csv", f"supernet.genes=[{','.join(GENES)}]",
+                 "archs={run}/pareto.csv", "out=values.csv"],
+    "latency": ["supernet=digits", "hardware=cpu", "out=latencies.csv"],
+    "import": ["{run}/supernet.safetensors", "supernet=digits", "out=weights.safetensors"],
+    "import-results": ["{run}/dynast.csv", "out=table.csv"],
+    "report": ["{run}", "{run}", "--out=compared"],
+}  # fmt: skip
+"""Valid words of every command but `search`, whose first word is the command's name."""
+
+NETWORKS = {"digits": supernets.SUPERNETS["digits"], "tabular": TabularConfig, "external": ExternalConfig}
+
+COMMAND_GROUPS = {"supernet": NETWORKS,
+                  "task": TASKS, "evaluator": EVALUATORS, "hardware": HARDWARE, "trainer": TRAINERS}  # fmt: skip
+"""The tables of names whose settings these commands read."""
+
+
+def word_of_command(data: Any, command: str) -> list[str]:
+    """A word for an option or a setting of a command, or one more path."""
+    keys, value = COMMANDS[command].keys, data.draw(st.sampled_from(VALUES))
+    if not keys or data.draw(st.integers(0, 9)) == 0:
+        return [value]
+    key, form = data.draw(st.sampled_from(keys)), data.draw(st.sampled_from(FORMS))
+    if key not in COMMAND_GROUPS or data.draw(st.integers(0, 4)) == 0:
+        return [form.format(key=key, value=value)]
+    name = data.draw(st.sampled_from(sorted(COMMAND_GROUPS[key])))
+    entry = COMMAND_GROUPS[key][name]
+    return [
+        f"{key}={name}",
+        form.format(key=f"{key}.{data.draw(st.sampled_from([part.name for part in fields(entry)]))}", value=value),
+    ]
+
+
+def run_command(name: str, words: list[str], folder: Path, capsys: Any) -> bool:
+    """Runs a command with its valid words and these, up to what takes long; whether they were refused."""
+    fixed = [word.format(run=FILES) for word in COMMAND_WORDS[name]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(TrainerConfig, "train", reached)
+        for place in ("deploy.from_run.validation_metrics", "cli.extract.extract_and_write", "hardware.profiling.Timer"):
+            patch.setattr(f"nasjax.{place}", reached)
+        return is_refused([name.split()[0], *fixed, *words], folder, capsys)
+
+
+@pytest.mark.parametrize("name", COMMAND_WORDS)
+def test_valid_words_of_other_commands_are_accepted(name, tmp_path, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr(Reached, "__str__", lambda error: said.append("reached") or "reached")
+    assert not run_command(name, [], tmp_path, capsys) or said
+
+
+@pytest.mark.parametrize("name", COMMAND_WORDS)
+@settings(max_examples=EXAMPLES // 2, deadline=None, derandomize=True, database=None,
+          suppress_health_check=list(HealthCheck), phases=[Phase.generate])  # fmt: skip
+@given(st.data())
+def test_words_of_other_commands_are_used_or_refused_in_three_lines_without_a_file(name, tmp_path_factory, capsys, data):
+    folder = tmp_path_factory.mktemp("words")
+    run_command(name, word_of_command(data, name.split()[0]), folder, capsys)
+    rmtree(folder)
