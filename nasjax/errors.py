@@ -24,8 +24,12 @@ def one_line(error: BaseException) -> str:
         message = " ".join(str(error).split())[:200]
     except Exception:  # The exception is the user's: it may have no text.
         message = "its message cannot be shown"
-    message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-    return f"{type(error).__name__}: {message}"
+    return f"{type(error).__name__}: {printable(message)}"
+
+
+def printable(text: str) -> str:
+    """A text with its control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from nasjax.errors import ConfigError
 LARGEST_TEXT = 0.25
 """The share of this machine's memory that a text file may take: read and parsed it needs several times its size."""
 
-
 MOST_FOLDERS = 200
 """How many folders in one another a path may have: Python makes them by recursion."""
 
@@ -61,6 +60,12 @@ def regular_file(said: str, path: str | Path) -> Path:
     if not stat.S_ISREG(mode):
         raise ConfigError(f"{said} is not a file: {KINDS_OF_FILE.get(stat.S_IFMT(mode), 'it is something else')}")
     return file
+
+
+def is_database(file: Path) -> bool:
+    """Whether a regular file is a database of SQLite."""
+    with file.open("rb") as opened:
+        return opened.read(15) == b"SQLite format 3"
 
 
 def new_place(said: str, path: str | Path, kind: str = "file") -> Path:

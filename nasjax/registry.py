@@ -54,8 +54,8 @@ def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
         raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
     default = table[name]() if isinstance(table[name], type) else table[name]
     allowed = [field.name for field in fields(default)]
-    optional = [field.name for field in fields(default) if field.type == (str | None)]  # Files, mostly.
     hints = get_type_hints(type(default))
+    optional = [field for field, hint in hints.items() if hint == (str | None)]  # Files, mostly.
     for field, given in changes.items():
         if field not in allowed:
             raise ConfigError(f"{kind} {name!r} has no setting {field!r}; allowed: {', '.join(allowed) or 'none'}")
@@ -84,9 +84,12 @@ def _check_numbers(kind: str, config: Any) -> None:
         value = getattr(config, field.name)
         if isinstance(value, float) and value != value:
             raise ConfigError(f"{kind}.{field.name} must be a number, not nan")
-        least, most = (0, 2**32 - 1) if field.name == "seed" else (-largest, largest)
-        if isinstance(value, int | np.integer) and not least <= value <= most:
-            raise ConfigError(f"{kind}.{field.name} must be from {least} to {most}, not {value}")
+        if not isinstance(value, int | np.integer):
+            continue
+        if field.name == "seed" and not 0 <= int(value) < 2**32:
+            raise ConfigError(f"{kind}.seed must be from 0 to {2**32 - 1}, not {value}")
+        if field.name != "seed" and abs(int(value)) > largest:
+            raise ConfigError(f"{kind}.{field.name} must be at most {largest}, not {value}")
 
 
 def record(table: Mapping[str, Any], config: Any, name: str | None = None) -> dict[str, Any]:

@@ -79,5 +79,5 @@ def test_the_command_line_says_it_in_one_line(capsys):
 
 @pytest.mark.parametrize("name", ["image_size", "classes"])
 def test_a_number_beyond_all_shapes_is_refused_before_anything_is_made(name):
-    with pytest.raises(ValueError, match=f"supernet.{name} must be 16777216 at most, not 9223372036854775808"):
+    with pytest.raises(ValueError, match=f"supernet.{name} must be at most 16777216, not 9223372036854775808"):
         supernets.create("digits", **{name: 2**63}, checkpoint=None)

@@ -5,7 +5,7 @@ import sys
 import traceback
 from io import TextIOWrapper
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, printable
 
 INVALID = 2
 BUG = 1
@@ -33,6 +33,5 @@ def print_any_character() -> None:
 
 def shortened(line: str) -> str:
     """A line for the terminal: control characters escaped, the middle left out of words over 300 and lines over 1,200."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    line = re.sub(r"\S{300,}", lambda match: f"{match[0][:100]}…{match[0][-100:]}", line)
+    line = re.sub(r"\S{300,}", lambda match: f"{match[0][:100]}…{match[0][-100:]}", printable(line))
     return line if len(line) <= 1200 else f"{line[:800]} … {line[-300:]}"

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from nasjax.errors import FAILURE, ConfigError, naming_damage
-from nasjax.host import parse_json, regular_file
+from nasjax.host import is_database, parse_json, regular_file
 from nasjax.runs.claims import Claimant
 from nasjax.types import Population
 
@@ -79,7 +79,7 @@ def check_archive(path: Path) -> None:
         header = file.read(100)
     if not header:
         return
-    if not header.startswith(b"SQLite format 3"):
+    if not is_database(path):
         raise ConfigError(f"{path} cannot be used as an archive (it is not a database)")
     # `pragma user_version` is at offset 60: https://www.sqlite.org/fileformat.html, section 1.3.
     _check_version(path, int.from_bytes(header[60:64], "big"))

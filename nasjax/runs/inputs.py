@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasjax.errors import ConfigError
-from nasjax.host import parse_json, read_text
+from nasjax.errors import ConfigError, naming_damage
+from nasjax.host import is_database, parse_json, read_text
 
 READ = ("supernet.table", "supernet.checkpoint", "task.path")
 """Settings that name what is measured; a run's context holds the content of each."""
@@ -120,20 +120,17 @@ def _with_inputs(settings: Mapping[str, Any], paths: Mapping[str, str]) -> dict[
 def _digest(path: Path) -> str | None:
     """The digest of a file, or of the evaluations of a run folder; None for archives, other folders, and what is missing."""
     file = path / "evaluations.csv" if path.is_dir() else path
-    if not file.is_file():
+    if not file.is_file() or is_database(file):
         return None
     with file.open("rb") as opened:
-        if opened.read(15) == b"SQLite format 3":
-            return None
-        opened.seek(0)
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read_described(run: Path) -> dict[str, dict[str, Any]]:
     """What `run.json` says of a run's files; nothing where it is missing, or of an earlier version of nasjax."""
     file = run / "run.json"
-    try:
-        described = parse_json(read_text(file)).get("files", {}) if file.exists() else {}
+    if not file.exists():
+        return {}
+    with naming_damage(file, "name another folder, or remove it"):
+        described = parse_json(read_text(file)).get("files", {})
         return {key: dict(described[key]) for key in described if key in INPUTS}
-    except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"{file} is damaged: name another folder, or remove it") from None

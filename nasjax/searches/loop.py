@@ -90,12 +90,14 @@ def searching(
         tactic=tactic, algorithm=algorithm, predictor=predictor, space_reduction=space_reduction, warm_start=warm_start,
         run=run, archive=archive, minutes=minutes,
     )  # fmt: skip
-    check_energy((*settings.objectives, *settings.constraints), hardware)
+    named = (*settings.objectives, *settings.constraints)
+    check_energy(named, hardware)
     problem = search_problem(net, task, evaluator, hardware)
-    wanted = settings.objectives, settings.constraints
-    problem.check_named((*settings.objectives, *settings.constraints))
+    problem.check_named(named)
     with problem.leading():
-        goals = parse_goals(*wanted, problem.measurable, settings.references, problem.space)
+        goals = parse_goals(
+            settings.objectives, settings.constraints, problem.measurable, settings.references, problem.space
+        )
         warm = None if settings.warm_start is None else read_warm_start(settings.warm_start, problem, goals, net)
         for_tactic = tactic_problem(problem, goals, settings.algorithm, settings.predictor, settings.evaluations, warm)
         key = jax.random.key(settings.seed)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from nasjax.csv_reader import CsvFile, read_csv
 from nasjax.errors import ConfigError, naming_damage
-from nasjax.host import parse_json, regular_file
+from nasjax.host import is_database, parse_json, regular_file
 from nasjax.objectives import LIMIT, Goals
 from nasjax.pareto import violations
 from nasjax.runs.archive import DAMAGED, check_archive, read_integers, read_metrics
@@ -56,9 +56,7 @@ def _read(place: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None)
             raise ConfigError(f"warm_start={place} is not a finished run: it has no evaluations.csv")
         rows = _read_table(table, space, net)
         return rows, [bytes(arch) for arch, _ in _read_table(front, space, net)]
-    with regular_file(f"warm_start={place}", place).open("rb") as file:
-        is_archive = file.read(15) == b"SQLite format 3"
-    if is_archive:
+    if is_database(regular_file(f"warm_start={place}", place)):
         return _read_archive(place, space), []
     return _read_table(place, space, net), []
 

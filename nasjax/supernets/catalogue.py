@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from nasjax.errors import ConfigError
+from nasjax.host import regular_file
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import record, settings
 from nasjax.supernets.checkpoints import load_weights, weights_digest
@@ -103,7 +104,8 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     if checkpoint is None:
         net = config.create(seed)
     else:
-        path = SHIPPED / f"{name}.safetensors" if checkpoint == "shipped" else Path(checkpoint)
+        given = f"supernet.checkpoint={checkpoint}"
+        path = SHIPPED / f"{name}.safetensors" if checkpoint == "shipped" else regular_file(given, checkpoint)
         net = load_weights(config.create, path, seed if new_classifier else None)
     net.origin = record(SUPERNETS, config, name)
     if isinstance(net, SuperNet) and not meant and (checkpoint is None or new_classifier) and not _is_traced(net):

@@ -183,7 +183,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     They are views of the mapped file, read when they are used. Of several state dicts the averaged one is taken, and the
     choice printed. Raises ConfigError for a file that is missing, that cannot be read, or that holds no tensors by name.
     """
-    with regular_file(f"supernet.checkpoint={path}", path).open("rb") as file:
+    with regular_file(f"checkpoint {path}", path).open("rb") as file:
         start = file.read(len(LFS_PREFIX))
     if not start:
         raise ConfigError(f"{path} is empty: it is neither a safetensors file nor a PyTorch state dict")

@@ -47,7 +47,7 @@ def check_limits(config: Any, limits: Mapping[str, Limit]) -> None:
             each = ("", "a list, each entry ", "a list of lists, each entry ")[_nesting(default)]
             raise ConfigError(f"supernet.{name} must be {each}{limit.description}, not {value}")
         if value != default and any(abs(number) > LARGEST for number in _numbers(value, _nesting(default))):
-            raise ConfigError(f"supernet.{name} must be {LARGEST} at most, not {value}")
+            raise ConfigError(f"supernet.{name} must be at most {LARGEST}, not {value}")
 
 
 def _nesting(default: Any) -> int:
