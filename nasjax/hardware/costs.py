@@ -5,7 +5,7 @@ no layer declares them. Tables are int64 on the host; `estimate` sums them in fl
 a peak: a network's is the largest of its stages', not their sum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -139,7 +139,9 @@ def _shape_text(carry: PyTree) -> str:
 
 def _signature(stage: Stage) -> tuple[Any, ...]:
     """Equal for stages of equal costs: structure, settings and shapes, without the names of genes."""
-    graph, weights = nnx.split(stage.bare())
+    bare = stage.bare()
+    bare.place = 0
+    graph, weights = nnx.split(bare)
     return (graph, *((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(weights)))
 
 
@@ -162,10 +164,11 @@ def _stage_tables(stage: Stage, carries: list[PyTree]) -> tuple[list[PyTree], di
     tables = {shape: {name: np.zeros(counts, np.int64) for name in COSTS} for shape in distinct}
     for choice in product(*map(range, counts)):
         graph, weights = nnx.split(_with_weights(stage, extract_stage, open_gate + choice, carries[0]))
+        owned = [leaf for path, leaf in nnx.to_flat_state(weights) if ".".join(map(str, path)) not in stage.borrowed]
         for shape, carry in distinct.items():
             jaxpr = _jaxpr(graph, weights, carry)
             for name, cost in COSTS.items():
-                tables[shape][name][choice] = cost(jaxpr, weights)
+                tables[shape][name][choice] = cost(jaxpr, weights, owned)
     order = list(map(_shape_text, carries))
     return [after[shape] for shape in order], {name: [tables[shape][name] for shape in order] for name in COSTS}
 
@@ -188,14 +191,15 @@ def _jaxpr(graph: nnx.GraphDef, weights: nnx.State, carry: PyTree) -> Any:
     return jax.make_jaxpr(run)(carry, weights).jaxpr
 
 
-COSTS: dict[str, Callable[[Any, nnx.State], int]] = {
+COSTS: dict[str, Callable[[Any, nnx.State, Sequence[nnx.Variable]], int]] = {
     # Includes padding, as is usual.
-    "macs": lambda jaxpr, weights: jaxpr_macs(jaxpr),
-    "params": lambda jaxpr, weights: sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.filter_state(weights, nnx.Param))),
-    "model_size": lambda jaxpr, weights: array_bytes(jax.tree.leaves(weights)),
-    "memory": lambda jaxpr, weights: jaxpr_memory(jaxpr, len(jax.tree.leaves(weights))),
+    "macs": lambda jaxpr, weights, owned: jaxpr_macs(jaxpr),
+    "params": lambda jaxpr, weights, owned: sum(prod(leaf.shape) for leaf in owned if isinstance(leaf, nnx.Param)),
+    "model_size": lambda jaxpr, weights, owned: array_bytes(owned),
+    "memory": lambda jaxpr, weights, owned: jaxpr_memory(jaxpr, len(jax.tree.leaves(weights))),
 }
-"""Every exact cost of an extracted stage, from its jaxpr, whose last arguments are the weights, and its weights."""
+"""Every exact cost of an extracted stage: of its jaxpr, whose last arguments are the weights, its weights, and those of them
+that no other stage has."""
 
 PEAKS = ("memory",)
 """Costs whose value for a network is the maximum over its stages."""

@@ -14,11 +14,12 @@ from nasjax.supernets.checkpoints import load_weights, weights_digest
 from nasjax.supernets.external import ExternalConfig
 from nasjax.supernets.families.mobilenet_v3 import MobileNetV3Config
 from nasjax.supernets.families.resnet import ResNetConfig
+from nasjax.supernets.families.transformer import TransformerConfig
 from nasjax.supernets.own import OwnConfig
 from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.tabular import TabularConfig
 
-SuperNetConfig = MobileNetV3Config | ResNetConfig | TabularConfig | ExternalConfig | OwnConfig
+SuperNetConfig = MobileNetV3Config | ResNetConfig | TransformerConfig | TabularConfig | ExternalConfig | OwnConfig
 """The settings of a super-network."""
 
 SUPERNETS: dict[str, SuperNetConfig] = {
@@ -64,6 +65,15 @@ SUPERNETS: dict[str, SuperNetConfig] = {
         epsilon=1e-3,
     ),
     "ofa_resnet50": ResNetConfig(),
+    "transformer_lt_wmt_en_de": TransformerConfig(),
+    "transformer_lt_iwslt_de_en": TransformerConfig(
+        source_words=8848,
+        target_words=6632,
+        shared_embeddings=False,
+        length=23,
+        heads=(2, 4),
+        hidden=(512, 1024, 2048),
+    ),
     "tabular": TabularConfig(),
     "external": ExternalConfig(),
     "own": OwnConfig(),
@@ -143,6 +153,6 @@ def abstract(name: str, **changes: Any) -> SuperNet:
     function, a class of the user's).
     """
     config = settings("supernet", SUPERNETS, {"name": name, **changes})
-    if not isinstance(config, MobileNetV3Config | ResNetConfig):
-        raise ConfigError(f"supernet={name} is not one of Once-for-All's")
+    if not isinstance(config, MobileNetV3Config | ResNetConfig | TransformerConfig):
+        raise ConfigError(f"supernet={name} is not one of Once-for-All's or HAT's")
     return nnx.eval_shape(config.create)

@@ -19,7 +19,10 @@ from safetensors.numpy import save
 from nasjax.errors import ConfigError, one_line
 from nasjax.host import regular_file, replace_file
 from nasjax.supernets.elastic import Dense
-from nasjax.supernets.ofa.weights import PublishedTensor, by_canonical_name, canonical_name, published_names, spelled_like
+from nasjax.supernets.families.transformer import Transformer
+from nasjax.supernets.hat import weights as hat
+from nasjax.supernets.ofa.weights import by_canonical_name, canonical_name, published_names, spelled_like
+from nasjax.supernets.published_tensor import PublishedTensor
 from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.torch_files import Foreign, StoredTensor, TorchFileError, read_torch
 
@@ -109,7 +112,10 @@ def fill(
     graph, state = nnx.split(net)
     variables = nnx.to_flat_state(state)
     own_names = {_dotted(path) for path, _ in variables}
-    published = published_names(net)
+    if isinstance(net, Transformer):
+        published, given = hat.published_names(net), hat.separated(given, net, source)
+    else:
+        published = published_names(net)
     given = _network_alone(given, own_names, {stored.name for stored in published.values()}, source)
     ours = not own_names.isdisjoint(given) or any(name.startswith("stages.") for name in given)
     published = {} if ours else published

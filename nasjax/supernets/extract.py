@@ -47,6 +47,7 @@ def extract(net: SuperNet, arch: tuple[int, ...], statistics: tuple[Statistics, 
     extracted = nnx.clone(net)
     extracted.stages = nnx.List(stages)
     extracted.fix_host(host)
+    extracted.tie()
     return extracted
 
 

@@ -36,6 +36,12 @@ class Stage(nnx.Module):
     gate: tuple[Gene, float] | None = None
     repeated: bool = False
 
+    place: int = 0
+    """The stage's number among those of its kind, if it finds its part of the carry by that; costs do not depend on it."""
+
+    borrowed: tuple[str, ...] = ()
+    """Names of weights that another stage has, and shares with this one (`SuperNet.tie`): they are counted there."""
+
     sizes_only: tuple[int, ...] = ()
     """Indices of those `genes` that are the kernel size of one convolution and nothing else: evaluation by `switch` then
     branches over them within that convolution only, so that far less is compiled."""

@@ -142,6 +142,9 @@ class SuperNet(nnx.Module):
             self.resolutions = (int(resolution),)
             self.input_shape = (int(resolution), int(resolution), *self.input_shape[2:])
 
+    def tie(self) -> None:
+        """Makes weights that stages share (`Stage.borrowed`) one variable again after extraction; in place."""
+
     @property
     def first_repeated(self) -> int:
         """The index of the first repeated stage, or the number of stages if none is repeated.

@@ -53,6 +53,8 @@ MAKERS = (
     ("running_var", lambda normal, uniform: 0.7 + 0.8 * uniform),
     ("bn.weight", lambda normal, uniform: 0.8 + 0.4 * uniform),
     ("bn.bias", lambda normal, uniform: 0.1 * normal),
+    ("layer_norm.weight", lambda normal, uniform: 0.8 + 0.4 * uniform),
+    ("layer_norm.bias", lambda normal, uniform: 0.1 * normal),
     ("_matrix", lambda normal, uniform: np.eye(len(normal)) + 0.3 * normal / np.sqrt(len(normal))),
     ("", _spread),
 )
@@ -65,3 +67,17 @@ def images(number: int, size: int) -> np.ndarray:
     grid = rng.standard_normal((number, 4, 4, 3))
     patches = np.repeat(np.repeat(grid, -(-size // 4), axis=1), -(-size // 4), axis=2)[:, :size, :size]
     return (patches + 0.3 * rng.standard_normal((number, size, size, 3))).astype(np.float32)
+
+
+def sentences(words: int, time: int, lengths: tuple[int, ...], side: str, begin: bool = False) -> np.ndarray:
+    """Tokens (sentences, time), int64: random ones that are not special, filled up with 1 at the `side`.
+
+    The last token of each is 2; with `begin` the first is 2 instead, as in a target that is shifted by one.
+    """
+    rng = np.random.default_rng([SEED, words, time])
+    tokens = np.full((len(lengths), time), 1)
+    for row, length in zip(tokens, lengths, strict=True):
+        own = slice(0, length) if side == "right" else slice(time - length, time)
+        row[own] = rng.integers(4, words, length)
+        row[own][0 if begin else -1] = 2
+    return tokens

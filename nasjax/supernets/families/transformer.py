@@ -1,0 +1,385 @@
+"""The encoder-decoder family of elastic super-networks (Hardware-aware Transformers, arXiv:2005.14187).
+
+The stages of the super-network, in order: the encoder's embedding and layers; for each decoder layer the keys and values
+that it reads of the encoder; then, run once for each decoded token, the decoder's embedding and layers, and the scores of
+all words. Attention and feed-forward are stages of their own, since each has its own genes: with one stage a layer, tables
+and programs would have a branch for every combination. Each ends with a layer norm of its sum with its input (post-norm).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PyTree
+
+from nasjax.errors import ConfigError
+from nasjax.space import Gene
+from nasjax.supernets.elastic import Size, cut, mask
+from nasjax.supernets.families.limits import POSITIVE_INTEGER, check_limits
+from nasjax.supernets.stage import Choice, Stage, Statistics, UsedStatistics
+from nasjax.supernets.supernet import SuperNet
+from nasjax.supernets.transformer_layers import (
+    Attention,
+    Embedding,
+    FeedForward,
+    KeysValues,
+    KeyValue,
+    LayerNorm,
+    Scores,
+    Tokens,
+    cached,
+    causal,
+    sinusoids,
+)
+
+PAD, END = 1, 2
+"""Tokens that fill sentences up, and that end them; END also begins every target. (fairseq's dictionaries have them so.)"""
+
+Gate = tuple[Gene, float] | None
+"""The depth gene, and the depth from which a stage runs (`Stage.gate`)."""
+
+LIMITS = dict.fromkeys(
+    ("source_words", "target_words", "length", "positions", "encoder_layers", "decoder_depths", "encoder_widths",
+     "decoder_widths", "inner_width", "heads", "hidden", "cross_layers"), POSITIVE_INTEGER,
+)  # fmt: skip
+"""The allowed range of each numeric setting."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Configuration of an encoder-decoder super-network; the defaults are HAT's for WMT'14 English to German.
+
+    Attributes:
+      source_words, target_words: sizes of the two vocabularies, with the special tokens.
+      shared_embeddings: whether both embeddings and the output projection are one tensor.
+      length: tokens of source and target for which costs and latencies are stated.
+      positions: the most tokens that a sentence may have.
+      encoder_layers: number of encoder layers.
+      decoder_depths: options of the number of decoder layers.
+      encoder_widths, decoder_widths: options of the width of embeddings and layers.
+      inner_width: width of all heads' queries, keys and values together.
+      heads, hidden: options of each layer's number of attention heads and feed-forward width.
+      cross_layers: options of the number of last encoder layers whose outputs a decoder layer attends to.
+      checkpoint: a file of weights, nasjax's or HAT's; None: weights are initialised from a seed.
+      untrained: says that untrained weights are meant: a search on them gives no warning.
+
+    Raises ConfigError for invalid settings.
+    """
+
+    source_words: int = 32768
+    target_words: int = 32768
+    shared_embeddings: bool = True
+    length: int = 30
+    positions: int = 1024
+    encoder_layers: int = 6
+    decoder_depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    encoder_widths: tuple[int, ...] = (512, 640)
+    decoder_widths: tuple[int, ...] = (512, 640)
+    inner_width: int = 512
+    heads: tuple[int, ...] = (4, 8)
+    hidden: tuple[int, ...] = (1024, 2048, 3072)
+    cross_layers: tuple[int, ...] = (1, 2, 3)
+    checkpoint: str | None = None
+    untrained: bool = False
+
+    def __post_init__(self):
+        check_limits(self, LIMITS)
+        most = max(self.heads)
+        for heads in self.heads:
+            if self.inner_width % heads or most % heads:
+                raise ConfigError(
+                    f"supernet.heads={list(self.heads)}: each must divide the greatest, and inner_width={self.inner_width}"
+                )
+        if max(self.cross_layers) > self.encoder_layers:
+            raise ConfigError(
+                f"supernet.cross_layers={list(self.cross_layers)}: there are only {self.encoder_layers} encoder layers"
+            )
+        if self.shared_embeddings:
+            source = self.source_words, max(self.encoder_widths)
+            target = self.target_words, max(self.decoder_widths)
+            if source != target:
+                raise ConfigError(
+                    f"supernet.shared_embeddings=true: encoder and decoder must be equal in words and greatest width, "
+                    f"not {source} and {target}"
+                )
+
+    def create(self, seed: int = 0) -> "Transformer":
+        """Returns the super-network with weights initialised from `seed`."""
+        return Transformer(self, rngs=nnx.Rngs(seed))
+
+
+class PlacedEmbedding(nnx.Module):
+    """Token vectors, scaled by the root of their width, plus the vectors of their places.
+
+    The vectors of places are those of the greatest width, cut: 320 sines and 192 cosines are left of 640 for a width of 512.
+    """
+
+    def __init__(self, words: int, width: int, positions: int, *, rngs: nnx.Rngs):
+        self.full_width, self.positions = width, positions
+        self.embed = Embedding(words, width, rngs=rngs)
+
+    def __call__(self, tokens: Tokens, at: Tokens, width: Size) -> Float[Array, "batch time width"]:
+        vectors = sinusoids(PAD + self.positions + 1, self.full_width)
+        vectors[PAD] = 0
+        placed = mask(cut(jnp.asarray(vectors), 1, width)[PAD + at], width)
+        return jnp.sqrt(jnp.asarray(width, jnp.float32)) * self.embed(tokens, width) + placed
+
+
+def places(tokens: Tokens) -> Tokens:
+    """The place of each token, counted from 1 without padding; 0 for padding."""
+    known = tokens != PAD
+    return jnp.cumsum(known, axis=1) * known
+
+
+class EncoderEmbed(Stage):
+    """Embedding and positions of the source. Its carry holds the last outputs of the encoder, the newest first."""
+
+    def __init__(self, config: TransformerConfig, width: Gene, *, rngs: nnx.Rngs):
+        self.genes = (width,)
+        self.outputs = max(config.cross_layers)
+        self.embed = PlacedEmbedding(config.source_words, max(config.encoder_widths), config.positions, rngs=rngs)
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        source = carry["source"]
+        x = self.embed(source, places(source), self.option(choice, 0))
+        return {"target": carry["target"], "known": source != PAD, "encoded": (x,) * self.outputs}, {}
+
+
+class EncoderAttention(Stage):
+    """Self-attention of an encoder layer: its output is the newest of the carry, the oldest is dropped."""
+
+    def __init__(self, config: TransformerConfig, place: int, width: Gene, heads: Gene, *, rngs: nnx.Rngs):
+        self.place = place
+        self.genes = (width, heads)
+        full = max(config.encoder_widths)
+        self.key_value = KeyValue(full, config.inner_width, rngs=rngs)
+        self.attention = Attention(full, config.inner_width, max(config.heads), rngs=rngs)
+        self.norm = LayerNorm(full)
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        width, heads = (self.option(choice, gene) for gene in range(2))
+        outputs = tuple(cut(x, -1, width) for x in carry["encoded"])
+        x = outputs[0]
+        x = self.norm(x + self.attention(x, self.key_value(x), carry["known"][:, None], heads, width), width)
+        return carry | {"encoded": (x, *outputs[:-1])}, {}
+
+
+class EncoderFeedForward(Stage):
+    """Feed-forward part of an encoder layer."""
+
+    def __init__(self, config: TransformerConfig, place: int, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
+        self.place = place
+        self.genes = (width, hidden)
+        self.feed = FeedForward(max(config.encoder_widths), max(config.hidden), rngs=rngs)
+        self.norm = LayerNorm(max(config.encoder_widths))
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        width, hidden = (self.option(choice, gene) for gene in range(2))
+        x, *older = (cut(x, -1, width) for x in carry["encoded"])
+        return carry | {"encoded": (self.norm(x + self.feed(x, hidden, width), width), *older)}, {}
+
+
+class Start(Stage):
+    """Room for the keys and values that each decoder layer will read of the encoder; none for layers that are left out."""
+
+    def __init__(self, config: TransformerConfig, depth: Gene):
+        self.genes = (depth,)
+        self.layers, self.inner, self.outputs = max(config.decoder_depths), config.inner_width, max(config.cross_layers)
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        batch, time = carry["known"].shape
+        return carry | {"memory": rooms(self.option(choice, 0), self.layers, (batch, self.outputs * time, self.inner))}, {}
+
+
+def rooms(depth: Size, layers: int, shape: tuple[int, int, int]) -> tuple[KeysValues, ...]:
+    """Empty keys and values (batch, time, inner) of every layer; of those beyond a static depth of no time at all."""
+    batch, time, inner = shape
+    sizes = [time if not isinstance(depth, int) or layer < depth else 0 for layer in range(layers)]
+    return tuple(KeysValues(*(jnp.zeros((batch, size, inner)) for _ in range(2))) for size in sizes)
+
+
+class Memory(Stage):
+    """The keys and values that one decoder layer reads of the last encoder layers, concatenated along time."""
+
+    def __init__(self, config: TransformerConfig, place: int, gate: Gate, width: Gene, outputs: Gene, *, rngs: nnx.Rngs):
+        self.place, self.gate = place, gate
+        self.genes = (width, outputs)
+        self.key_value = KeyValue(max(config.encoder_widths), config.inner_width, rngs=rngs)
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        width, number = self.option(choice, 0), self.option(choice, 1)
+        encoded = carry["encoded"][: number if isinstance(number, int) else None]
+        memory = list(carry["memory"])
+        memory[self.place] = self.key_value(jnp.concatenate([cut(x, -1, width) for x in encoded], axis=1))
+        return carry | {"memory": tuple(memory)}, {}
+
+
+class Ready(Stage):
+    """All that decoding needs: the encoder's keys and values, and empty caches for the decoder's own.
+
+    A cache has room for as many tokens as the target is long. `cache` is what beam search rearranges.
+    """
+
+    def __init__(self, config: TransformerConfig, depth: Gene):
+        self.genes = (depth,)
+        self.layers, self.inner = max(config.decoder_depths), config.inner_width
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        batch, time = carry["target"].shape
+        cache = {"layers": rooms(self.option(choice, 0), self.layers, (batch, time, self.inner)),
+                 "step": jnp.zeros(batch, jnp.int32)}  # fmt: skip
+        return {name: carry[name] for name in ("target", "known", "memory")} | {"cache": cache}, {}
+
+
+class DecoderEmbed(Stage):
+    """Embedding and positions of one step's tokens, or of the whole target."""
+
+    repeated = True
+
+    def __init__(self, config: TransformerConfig, width: Gene, *, rngs: nnx.Rngs):
+        self.genes = (width,)
+        self.embed = PlacedEmbedding(config.target_words, max(config.decoder_widths), config.positions, rngs=rngs)
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        if isinstance(carry, tuple):  # one step
+            tokens, carry = carry
+            tokens, at = tokens[:, None], carry["cache"]["step"][:, None] + 1
+        else:
+            tokens, at = carry["target"], places(carry["target"])
+        return carry | {"decoded": self.embed(tokens, at, self.option(choice, 0))}, {}
+
+
+class DecoderAttention(Stage):
+    """Causal self-attention of a decoder layer; one step reads and extends the layer's cache."""
+
+    repeated = True
+
+    def __init__(self, config: TransformerConfig, place: int, gate: Gate, width: Gene, heads: Gene, *, rngs: nnx.Rngs):
+        self.place, self.gate = place, gate
+        self.genes = (width, heads)
+        full = max(config.decoder_widths)
+        self.key_value = KeyValue(full, config.inner_width, rngs=rngs)
+        self.attention = Attention(full, config.inner_width, max(config.heads), rngs=rngs)
+        self.norm = LayerNorm(full)
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        width, heads = (self.option(choice, gene) for gene in range(2))
+        x, cache = cut(carry["decoded"], -1, width), carry["cache"]
+        own, visible = self.key_value(x), causal(x.shape[1])
+        if x.shape[1] == 1:  # one step
+            step = cache["step"][0]
+            layers = list(cache["layers"])
+            layers[self.place] = own = cached(layers[self.place], own, step)
+            cache = cache | {"layers": tuple(layers)}
+            visible = (jnp.arange(own.keys.shape[1]) <= step)[None, None]
+        x = self.norm(x + self.attention(x, own, visible, heads, width), width)
+        return carry | {"decoded": x, "cache": cache}, {}
+
+
+class CrossAttention(Stage):
+    """Attention of a decoder layer to the encoder."""
+
+    repeated = True
+
+    def __init__(self, config: TransformerConfig, place: int, gate: Gate, genes: tuple[Gene, Gene, Gene], *, rngs: nnx.Rngs):
+        self.place, self.gate = place, gate
+        self.genes = genes
+        full = max(config.decoder_widths)
+        self.attention = Attention(full, config.inner_width, max(config.heads), rngs=rngs)
+        self.norm = LayerNorm(full)
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        width, heads, outputs = (self.option(choice, gene) for gene in range(3))
+        x, known = cut(carry["decoded"], -1, width), carry["known"]
+        time = outputs * known.shape[1]
+        memory = KeysValues(*(cut(part, 1, time) for part in carry["memory"][self.place]))
+        visible = jnp.tile(known, (1, memory.keys.shape[1] // known.shape[1]))
+        visible = (visible & (jnp.arange(visible.shape[1]) < time)[None])[:, None]
+        return carry | {"decoded": self.norm(x + self.attention(x, memory, visible, heads, width), width)}, {}
+
+
+class DecoderFeedForward(Stage):
+    """Feed-forward part of a decoder layer."""
+
+    repeated = True
+
+    def __init__(self, config: TransformerConfig, place: int, gate: Gate, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
+        self.place, self.gate = place, gate
+        self.genes = (width, hidden)
+        self.feed = FeedForward(max(config.decoder_widths), max(config.hidden), rngs=rngs)
+        self.norm = LayerNorm(max(config.decoder_widths))
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        width, hidden = (self.option(choice, gene) for gene in range(2))
+        x = cut(carry["decoded"], -1, width)
+        return carry | {"decoded": self.norm(x + self.feed(x, hidden, width), width)}, {}
+
+
+class WordScores(Stage):
+    """Logits of the next word: of one step (batch, words) with the carry for the next one, else (batch, time, words)."""
+
+    repeated = True
+
+    def __init__(self, table: nnx.Param, width: Gene, shared: bool):
+        self.genes = (width,)
+        self.borrowed = ("scores.table",) if shared else ()
+        self.scores = Scores(table)
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        logits, cache = self.scores(cut(carry["decoded"], -1, self.option(choice, 0))), carry["cache"]
+        if logits.shape[1] > 1:
+            return logits, {}
+        following = {name: carry[name] for name in carry if name != "decoded"}
+        return (logits[:, 0], following | {"cache": cache | {"step": cache["step"] + 1}}), {}
+
+
+class Transformer(SuperNet):
+    """An encoder-decoder super-network.
+
+    `net({"source": …, "target": …}, arch)` returns logits (batch, time, words) of the word that follows each of the target;
+    both inputs are int32 tokens (batch, time), filled up with PAD on either side; a target begins with END.
+
+    Genes, layers counted from 1: `encoder_width`, `decoder_width`, `decoder_depth`; `encoder_heads_1`…,
+    `encoder_hidden_1`…; `decoder_heads_1`…, `cross_heads_1`…, `cross_layers_1`… (how many of the last encoder layers),
+    `decoder_hidden_1`….
+    """
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width, depth = Gene("encoder_width", config.encoder_widths), Gene("decoder_depth", config.decoder_depths)
+        stages: list[Stage] = [EncoderEmbed(config, width, rngs=rngs)]
+        for i in range(config.encoder_layers):
+            stages.append(EncoderAttention(config, i, width, Gene(f"encoder_heads_{i + 1}", config.heads), rngs=rngs))
+            stages.append(EncoderFeedForward(config, i, width, Gene(f"encoder_hidden_{i + 1}", config.hidden), rngs=rngs))
+        decoder_width = Gene("decoder_width", config.decoder_widths)
+        memories: list[Stage] = []
+        layers: list[Stage] = []
+        for i in range(max(config.decoder_depths)):
+            gate = (depth, i + 1) if i + 1 > min(config.decoder_depths) else None
+            needs = gate and (depth.name, i + 1)
+            heads, cross = (Gene(f"{name}_heads_{i + 1}", config.heads, needs) for name in ("decoder", "cross"))
+            outputs = Gene(f"cross_layers_{i + 1}", config.cross_layers, needs)
+            hidden = Gene(f"decoder_hidden_{i + 1}", config.hidden, needs)
+            memories.append(Memory(config, i, gate, width, outputs, rngs=rngs))
+            layers.append(DecoderAttention(config, i, gate, decoder_width, heads, rngs=rngs))
+            layers.append(CrossAttention(config, i, gate, (decoder_width, cross, outputs), rngs=rngs))
+            layers.append(DecoderFeedForward(config, i, gate, decoder_width, hidden, rngs=rngs))
+        embed = DecoderEmbed(config, decoder_width, rngs=rngs)
+        table = embed.embed.embed.table
+        if not config.shared_embeddings:
+            table = Embedding(config.target_words, max(config.decoder_widths), rngs=rngs).table
+        scores = WordScores(table, decoder_width, config.shared_embeddings)
+        super().__init__([*stages, Start(config, depth), *memories, Ready(config, depth), embed, *layers, scores])
+        if config.shared_embeddings:
+            embed.embed.embed.table = stages[0].embed.embed.table  # type: ignore[attr-defined]
+        self.tie()
+
+    def tie(self) -> None:
+        """Makes the output projection the decoder's embedding again, where it is one tensor with it."""
+        if self.config.shared_embeddings:
+            (embed,) = (stage for stage in self.stages if isinstance(stage, DecoderEmbed))
+            self.stages[-1].scores.table = embed.embed.embed.table  # type: ignore[attr-defined]
+
+    def inputs(self, batch: int) -> PyTree[jax.ShapeDtypeStruct]:
+        return dict.fromkeys(("source", "target"), jax.ShapeDtypeStruct((batch, self.config.length), jnp.int32))

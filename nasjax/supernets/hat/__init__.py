@@ -1,0 +1,1 @@
+"""Facts about the super-networks that Hardware-aware Transformers publishes."""

@@ -1,0 +1,171 @@
+"""Elastic Transformer layers: embeddings, positions, layer norm, attention with a key-value cache, feed-forward.
+
+Widths and numbers of heads are static (weights are sliced) or traced (weights are masked), as in `elastic`. Sequences are
+(batch, time, width); beyond a traced width they are zero. Whether a layer is bidirectional or causal is a matter of the
+`visible` mask it is called with, pre- or post-norm a matter of where its stage calls `LayerNorm`.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from nasjax.supernets.elastic import Dense, Layer, Size, cut, mask
+from nasjax.supernets.initial import full, normal
+
+Sequence = Float[Array, "batch time width"]
+Tokens = Int[Array, "batch time"]
+
+HIDDEN_SCORE = -1e9
+"""Attention score of a key that must not be seen: its weight is exactly 0, and no row is ever NaN."""
+
+
+class Embedding(Layer):
+    """Vectors of tokens, of elastic width. Weights: `table` (words, width)."""
+
+    def __init__(self, words: int, width: int, *, rngs: nnx.Rngs):
+        self.table = nnx.Param(normal(rngs.params(), (words, width), width**-0.5))
+
+    def __call__(self, tokens: Int[Array, "*shape"], width: Size) -> Float[Array, "*shape width"]:
+        self.note(width=width)
+        return mask(cut(self.table[...], 1, width)[tokens], width)
+
+    def narrow(self, *, width: int) -> None:  # type: ignore[override]
+        self.table = nnx.Param(cut(self.table[...], 1, width))
+
+
+class Scores(Layer):
+    """Scores of all words: products with the `table` (words, width) of their vectors, which may be an embedding's own."""
+
+    def __init__(self, table: nnx.Param):
+        self.table = table
+
+    def __call__(self, x: Float[Array, "*shape width"]) -> Float[Array, "*shape words"]:
+        self.note(width=x.shape[-1])
+        return x @ cut(self.table[...], 1, x.shape[-1]).T
+
+    def narrow(self, *, width: int) -> None:  # type: ignore[override]
+        self.table = nnx.Param(cut(self.table[...], 1, width))
+
+
+def sinusoids(positions: int, width: int) -> Float[np.ndarray, "positions width"]:
+    """Vectors of positions 0, 1, …: half sines, then half cosines, of wavelengths from 2 pi to 20,000 pi.
+
+    Source: tensor2tensor and fairseq; arXiv:1706.03762 (3.5) interleaves sines and cosines.
+    """
+    rates = np.exp(np.arange(width // 2, dtype=np.float32) * np.float32(-math.log(10_000) / max(1, width // 2 - 1)))
+    angles = np.arange(positions, dtype=np.float32)[:, None] * rates
+    return np.pad(np.concatenate([np.sin(angles), np.cos(angles)], axis=1), ((0, 0), (0, width % 2)))
+
+
+class LayerNorm(Layer):
+    """Normalises over the first `width` entries of the last axis. Weights: `scale` and `bias` (width,)."""
+
+    def __init__(self, width: int, *, epsilon: float = 1e-5):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(full(width, 1))
+        self.bias = nnx.Param(full(width, 0))
+
+    def __call__(self, x: Sequence, width: Size) -> Sequence:
+        self.note(width=x.shape[-1])
+        count = jnp.asarray(width, x.dtype)
+        centred = mask(x - x.sum(-1, keepdims=True) / count, width)
+        variance = jnp.square(centred).sum(-1, keepdims=True) / count
+        scale, bias = (mask(cut(part[...], 0, x.shape[-1]), width)[None, None] for part in (self.scale, self.bias))
+        return centred * lax.rsqrt(variance + self.epsilon) * scale + bias
+
+    def narrow(self, *, width: int) -> None:  # type: ignore[override]
+        self.scale, self.bias = (nnx.Param(cut(part[...], 0, width)) for part in (self.scale, self.bias))
+
+
+class FeedForward(nnx.Module):
+    """Two dense layers with a ReLU between them; the hidden width is elastic."""
+
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs):
+        self.hidden = Dense(width, hidden, rngs=rngs)
+        self.output = Dense(hidden, width, rngs=rngs)
+
+    def __call__(self, x: Sequence, hidden: Size, width: Size) -> Sequence:
+        return self.output(jax.nn.relu(self.hidden(x, hidden)), width)
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of all heads side by side, as attention reads them."""
+
+    keys: Sequence
+    values: Sequence
+
+
+class KeyValue(nnx.Module):
+    """Keys and values of a sequence, `inner` wide."""
+
+    def __init__(self, width: int, inner: int, *, rngs: nnx.Rngs):
+        self.key = Dense(width, inner, rngs=rngs)
+        self.value = Dense(width, inner, rngs=rngs)
+
+    def __call__(self, x: Sequence) -> KeysValues:
+        return KeysValues(self.key(x), self.value(x))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention to given keys and values: queries, heads and output projection.
+
+    Queries, keys and values are `inner` wide whatever the width of the sequence; the number of heads is elastic, and divides
+    them anew: `inner` / 4 columns a head for four heads, `inner` / 8 for eight. `heads` is the greatest number, a multiple
+    of every other.
+    """
+
+    def __init__(self, width: int, inner: int, heads: int, *, rngs: nnx.Rngs):
+        self.heads = heads
+        self.query = Dense(width, inner, rngs=rngs)
+        self.output = Dense(inner, width, rngs=rngs)
+
+    def __call__(
+        self, x: Sequence, memory: KeysValues, visible: Bool[Array, "#memory #time keys"], heads: Size, width: Size
+    ) -> Sequence:
+        """Attends from `x` to the `visible` keys of `memory`; returns `width` columns.
+
+        `x` may have several rows for each of `memory`, one after the other, such as the beams of one sentence.
+        """
+        query = self.query(x)
+        together = query.reshape(memory.keys.shape[0], -1, query.shape[2])
+        mixed = attend(together, memory, visible, heads, self.heads)
+        return self.output(mixed.reshape(query.shape), width)
+
+
+def attend(
+    query: Float[Array, "batch time inner"],
+    memory: KeysValues,
+    visible: Bool[Array, "#batch #time keys"],
+    heads: Size,
+    most: int,
+) -> Float[Array, "batch time inner"]:
+    """Scaled dot-product attention of `heads` heads, of at most `most`.
+
+    With a traced number the scores of `most` narrow heads are summed over those that make up one wider head.
+    """
+    split = heads if isinstance(heads, int) else most
+    q, k, v = (part.reshape(*part.shape[:2], split, -1) for part in (query, *memory))
+    scores = jnp.einsum("bthc,bshc->bhts", q, k)
+    if not isinstance(heads, int):
+        head = jnp.arange(most) // (most // heads)
+        scores = jnp.einsum("hg,bgts->bhts", (head[:, None] == head[None]).astype(scores.dtype), scores)
+    scale = lax.rsqrt(query.shape[2] / jnp.asarray(heads, scores.dtype))
+    weights = jax.nn.softmax(jnp.where(visible[:, None], scores * scale, HIDDEN_SCORE), axis=-1)
+    return jnp.einsum("bhts,bshc->bthc", weights, v).reshape(query.shape)
+
+
+def causal(time: int) -> Bool[Array, "1 time time"]:
+    """The keys that each position sees: its own and those before it."""
+    steps = jnp.arange(time)
+    return (steps[:, None] >= steps[None])[None]
+
+
+def cached(cache: KeysValues, new: KeysValues, step: Int[Array, ""]) -> KeysValues:
+    """The cache with the keys and values of one more position, number `step`."""
+    return KeysValues(*(lax.dynamic_update_slice_in_dim(old, one, step, 1) for old, one in zip(cache, new, strict=True)))

@@ -1,0 +1,220 @@
+"""The Transformer family: every way to run a sub-network gives the same, and its layers do what others of its kind do."""
+
+from dataclasses import replace
+
+import hat_golden as hat
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_transformer as tiny
+from flax import nnx
+
+from nasjax.errors import ConfigError
+from nasjax.evaluation.switch import Switched
+from nasjax.hardware.costs import cost_tables
+from nasjax.supernets import checkpoints, transformer_layers
+from nasjax.supernets.extract import extract
+from nasjax.supernets.families import transformer
+from nasjax.supernets.families.transformer import PAD, DecoderEmbed
+from nasjax.supernets.hat.lists import from_hat
+from nasjax.supernets.runner import Subnet
+from nasjax.supernets.transformer_layers import KeysValues, attend
+
+CLOSE = {"rtol": 0, "atol": 5e-6}
+
+
+@pytest.fixture(scope="module")
+def net():
+    return tiny.CONFIG.create(0)
+
+
+@pytest.fixture(scope="module")
+def archs(net):
+    space = net.space
+    return np.stack([space.largest(), space.smallest(), *np.asarray(space.sample(jax.random.key(0), 4))])
+
+
+def static(archs):
+    return [tuple(map(int, arch)) for arch in archs]
+
+
+def stepped(run, inputs):
+    """Logits of a target that is fed token by token."""
+
+    def step(carry, tokens):
+        logits, carry = run.step(tokens, carry)
+        return carry, logits
+
+    return jnp.swapaxes(jax.lax.scan(step, run.encode(inputs), inputs["target"].T)[1], 0, 1)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_masked_switched_extracted_and_stepped_logits_are_the_static_ones(net, archs, side):
+    inputs = tiny.inputs(side=side)
+    masked = jax.jit(jax.vmap(lambda arch: net.forward(inputs, arch, net.stored())[0]))(jnp.asarray(archs))
+    switched = jax.jit(lambda arch: stepped(Subnet(Switched(net), arch, net.stored()), inputs))
+    for row, arch in enumerate(static(archs)):
+        wanted = net(inputs, arch)
+        assert np.abs(wanted).max() > 1
+        extracted = extract(net, arch)
+        np.testing.assert_allclose(masked[row], wanted, **CLOSE)
+        np.testing.assert_allclose(switched(jnp.asarray(archs[row])), wanted, **CLOSE)
+        np.testing.assert_array_equal(extracted(inputs), wanted)
+        np.testing.assert_allclose(stepped(Subnet(net, arch, net.stored()), inputs), wanted, **CLOSE)
+
+
+def test_padding_changes_nothing_on_either_side(net, archs):
+    right, left = tiny.inputs(), tiny.inputs(side="left")
+    for arch in static(archs)[:3]:
+        np.testing.assert_allclose(net(right, arch), net(left, arch), **CLOSE)
+        longer = right | {"source": jnp.pad(right["source"], ((0, 0), (0, 3)), constant_values=PAD)}
+        np.testing.assert_allclose(net(longer, arch), net(right, arch), **CLOSE)
+
+
+def test_several_rows_of_one_sentence_read_the_same_memory(net, archs):
+    """As the beams of beam search do."""
+    arch, inputs, beams = static(archs)[0], tiny.inputs(), 3
+    run = Subnet(net, arch, net.stored())
+    carry = run.encode(inputs)
+    tokens = jnp.asarray(np.random.default_rng(1).integers(4, tiny.WORDS, (4, beams)), jnp.int32)
+    together = carry | {"cache": jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), carry["cache"])}
+    logits, _ = run.step(tokens.reshape(-1), together)
+    for beam in range(beams):
+        alone, _ = run.step(tokens[:, beam], carry)
+        np.testing.assert_allclose(logits.reshape(4, beams, -1)[:, beam], alone, **CLOSE)
+
+
+def test_gradients_of_masked_units_are_zero(net, archs):
+    """Exactly those weights that extraction leaves out."""
+    arch = static(archs)[1]
+    graph, weights = nnx.split(net)
+
+    def loss(weights):
+        return jnp.square(nnx.merge(graph, weights).forward(tiny.inputs(), jnp.asarray(archs[1]), None)[0]).sum()
+
+    gradients = nnx.merge(graph, jax.jit(jax.grad(loss))(weights))
+    small = extract(net, arch)
+    layers = [stage for stage in gradients.stages if isinstance(stage, transformer.EncoderFeedForward)]
+    extracted = [stage for stage in small.stages if isinstance(stage, transformer.EncoderFeedForward)]
+    hidden, width = extracted[0].feed.hidden.kernel.shape[1], extracted[0].feed.hidden.kernel.shape[0]
+    kernel = layers[0].feed.hidden.kernel[...]
+    assert np.abs(kernel[:width, :hidden]).max() > 0
+    assert not np.any(kernel[:, hidden:])
+    assert not np.any(kernel[width:])
+    assert not np.any(gradients.stages[-2].feed.hidden.kernel[...])  # a decoder layer beyond the depth
+
+
+def test_shared_embeddings_are_one_tensor_with_one_gradient(net, archs):
+    _, weights = nnx.split(net)
+    tables = [path for path, _ in nnx.to_flat_state(weights) if path[-1] == "table"]
+    assert len(tables) == 1
+    apart = replace(tiny.CONFIG, shared_embeddings=False).create(0)
+    assert sum(path[-1] == "table" for path, _ in nnx.to_flat_state(nnx.state(apart))) == 3
+    for stage in apart.stages:
+        for module in (getattr(stage, "embed", None) and stage.embed.embed, getattr(stage, "scores", None)):
+            if module:
+                module.table[...] = net.stages[0].embed.embed.table[...]
+    small = extract(net, static(archs)[1])
+    (embed,) = (stage for stage in small.stages if isinstance(stage, DecoderEmbed))
+    assert small.stages[-1].scores.table is embed.embed.embed.table
+    params = cost_tables(net)["params"].exact(archs[1:2])[0]
+    assert params == sum(
+        leaf[...].size for leaf in jax.tree.leaves(nnx.state(small), is_leaf=lambda x: hasattr(x, "get_value"))
+    )
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_is_softmax_of_scaled_products_head_by_head(heads):
+    rng = np.random.default_rng(0)
+    query, keys, values = (rng.normal(size=(2, time, 8)).astype(np.float32) for time in (3, 5, 5))
+    visible = rng.random((2, 3, 5)) < 0.7
+    visible[..., 0] = True
+    wanted = np.zeros((2, 3, 8))
+    for example in range(2):
+        for head in range(heads):
+            own = slice(head * 8 // heads, (head + 1) * 8 // heads)
+            scores = query[example][:, own] @ keys[example][:, own].T / np.sqrt(8 / heads)
+            weights = np.where(visible[example], np.exp(scores), 0)
+            wanted[example][:, own] = weights / weights.sum(1, keepdims=True) @ values[example][:, own]
+    memory = KeysValues(jnp.asarray(keys), jnp.asarray(values))
+    for number in (heads, jnp.int32(heads)):
+        found = attend(jnp.asarray(query), memory, jnp.asarray(visible), number, 4)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6)
+
+
+MISTAKES = {
+    "positions from 1": lambda patch: patch.setattr(transformer, "places", lambda tokens: jnp.cumsum(tokens != PAD, 1) - 1),
+    "positions of the sampled width": lambda patch: patch.setattr(
+        transformer, "sinusoids", lambda number, width: transformer_layers.sinusoids(number, 512).repeat(2, 1)[:, :width]
+    ),
+    "scale of the wider heads": lambda patch: patch.setattr(
+        transformer_layers, "attend", lambda q, memory, visible, heads, most: attend(q * 1.2, memory, visible, heads, most)
+    ),
+    "layer norms without weights": lambda patch: patch.setattr(
+        transformer_layers.LayerNorm, "__call__", lambda self, x, width: jax.nn.standardize(x, epsilon=1e-5)
+    ),
+    "an older encoder layer": lambda patch: patch.setattr(
+        transformer.Memory, "forward", _reading_in_another_order(transformer.Memory.forward)
+    ),
+}  # fmt: skip
+
+
+def _reading_in_another_order(forward):
+    return lambda self, carry, choice, statistics: (
+        carry | {"memory": forward(self, carry | {"encoded": carry["encoded"][::-1]}, choice, statistics)[0]["memory"]},
+        {},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_golden_values_see_mistakes(monkeypatch, mistake, row=6):
+    net = hat.network(hat.WMT)
+    arch = static(hat.archs(hat.WMT, net))[row]
+    MISTAKES[mistake](monkeypatch)
+    inputs = hat.inputs(hat.WMT, "right")
+    logits = np.asarray(net(inputs, arch) * (inputs["target"] != PAD)[..., None])[..., :: hat.STEP]
+    assert hat.deviation(logits, hat.golden(hat.WMT)["logits_right"][row]) > 1e-3
+
+
+def test_hats_lists_are_read_with_and_without_layers_beyond_the_depth():
+    net = nnx.eval_shape(hat.config(hat.WMT).create)
+    lists = hat.lists(hat.WMT, 3)
+    depth = lists["decoder_layer_num"]
+    short = {
+        key: value[:depth] if key.startswith("decoder") and isinstance(value, list) else value
+        for key, value in lists.items()
+    }
+    parts = {part: {key: value for key, value in lists.items() if key.startswith(part)} for part in ("encoder", "decoder")}
+    parts["encoder"]["encoder_layer_num"] = 6
+    assert from_hat(net, lists) == from_hat(net, short) == from_hat(net, parts)
+    with pytest.raises(ConfigError, match="decoder_arbitrary_ende_attn cannot hold 3; allowed: -1, 1, 2"):
+        from_hat(net, lists | {"decoder_arbitrary_ende_attn": [3] * 6})
+    with pytest.raises(ConfigError, match="encoder_ffn_embed_dim must be a list of 6 numbers"):
+        from_hat(net, lists | {"encoder_ffn_embed_dim": [1024]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": (3, 4)}, r"supernet.heads=\[3, 4\]: each must divide the greatest, and inner_width=8"),
+        ({"cross_layers": (1, 4)}, "there are only 3 encoder layers"),
+        ({"target_words": 30}, "encoder and decoder must be equal in words and greatest width"),
+        ({"length": 0}, "supernet.length must be a whole number of at least 1, not 0"),
+    ],
+)
+def test_invalid_settings_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(tiny.CONFIG, **changes)
+
+
+def test_a_checkpoint_with_other_embeddings_or_vocabulary_is_refused():
+    tensors = hat.published(hat.WMT)
+    other = tensors | {"decoder.embed_tokens.weight": tensors["encoder.embed_tokens.weight"] + 1}
+    with pytest.raises(
+        ConfigError, match=r"differs from 'encoder.embed_tokens.weight': set supernet.shared_embeddings=false"
+    ):
+        checkpoints.fill(hat.config(hat.WMT).create, other, "net.pt")
+    with pytest.raises(ConfigError, match=r"'encoder.embed_tokens.weight' has shape \(512, 640\), \(500, 640\) is expected"):
+        checkpoints.fill(replace(hat.config(hat.WMT), source_words=500, target_words=500).create, tensors, "net.pt")

@@ -1,0 +1,28 @@
+"""A small Transformer super-network, and sentences for it."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from nasjax.supernets.families.transformer import END, PAD, TransformerConfig
+
+WORDS = 20
+CONFIG = TransformerConfig(
+    source_words=WORDS, target_words=WORDS, length=7, positions=30, encoder_layers=3, decoder_depths=(1, 2, 3),
+    encoder_widths=(6, 8), decoder_widths=(5, 8), inner_width=8, heads=(2, 4), hidden=(5, 7, 9),
+)  # fmt: skip
+
+
+def sentences(rng, lengths, time, side="right", first=None):
+    """Tokens (sentences, time), filled up at the side."""
+    tokens = np.full((len(lengths), time), PAD, np.int32)
+    for row, length in zip(tokens, lengths, strict=True):
+        own = slice(0, length) if side == "right" else slice(time - length, time)
+        row[own] = rng.integers(4, WORDS, length)
+        row[own][0 if first else -1] = END
+    return jnp.asarray(tokens)
+
+
+def inputs(seed=0, side="right"):
+    """Four sources of up to seven tokens, and targets of six."""
+    rng = np.random.default_rng(seed)
+    return {"source": sentences(rng, (7, 5, 4, 2), 7, side), "target": sentences(rng, (6, 6, 6, 6), 6, first=END)}
