@@ -40,7 +40,9 @@ def task():
 
 @pytest.fixture(scope="module")
 def archs(net):
-    return np.asarray(net.space.sample(jax.random.key(1), 4), np.int32)
+    archs = np.asarray(net.space.sample(jax.random.key(3), 4), np.int32)
+    assert len(np.unique(archs[:, net.space.names.index("encoder_width")])) == 2
+    return archs
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from nasjax.evaluation.micro_batched import micro_batched
 from nasjax.evaluation.population import StrategyConfig
 from nasjax.evaluation.runner import FinishedRun, NeedsNetwork, ResumedRun
 from nasjax.evaluation.scoring import finished_totals, place, program_arguments, score
-from nasjax.evaluation.switch import Switched
+from nasjax.evaluation.switch import Switched, padded
 from nasjax.evaluation.totals import Totals, in_float64, merged, stacked
 from nasjax.supernets import SuperNet
 from nasjax.supernets.elastic import RECALIBRATE
@@ -278,8 +278,18 @@ def _score_carry(
     if weights is None:
         run: Runner = FinishedRun(batch.inputs, carry)
     else:
-        run = ResumedRun(Subnet(Switched(nnx.merge(graph, weights)), arch, statistics, host), batch.inputs, carry)
+        net = nnx.merge(graph, weights)
+        carry = jax.tree.map(padded, carry, _full_carry(net, batch.inputs, host))
+        run = ResumedRun(Subnet(Switched(net), arch, statistics, host), batch.inputs, carry)
     return score(task, run, batch)
+
+
+def _full_carry(net: SuperNet, inputs: PyTree, host: HostOptions) -> PyTree[jax.ShapeDtypeStruct]:
+    """The largest shapes of the carry that repeated stages read: `Switched` expects these of every sub-network."""
+    largest = tuple(map(int, net.space.largest()))
+    return jax.eval_shape(
+        lambda inputs: net.forward(net.prepare(inputs, host), largest, None, stop=net.first_repeated)[0], inputs
+    )
 
 
 def _walk(

@@ -140,7 +140,7 @@ def _run(
             for index, gene in zip(indices, inner, strict=True):
                 mixed[gene] = Branching(options[gene], index)
             narrow, used = stage(tuple(mixed), carry, weights, statistics)
-            return jax.tree.map(_padded, narrow, full), used
+            return jax.tree.map(padded, narrow, full), used
 
         return run
 
@@ -171,7 +171,7 @@ def _branch_index(stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Arr
     return branch, jnp.asarray([indices[gene] for gene in stage.sizes_only], jnp.int32)
 
 
-def _padded(narrow: Array, full: jax.ShapeDtypeStruct) -> Array:
+def padded(narrow: Array, full: jax.ShapeDtypeStruct) -> Array:
     """The array padded with zeros to the full shape."""
     if narrow.shape == full.shape:  # A scalar too, which cannot be padded.
         return narrow

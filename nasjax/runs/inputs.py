@@ -9,7 +9,7 @@ from typing import Any
 from nasjax.errors import ConfigError, naming_damage
 from nasjax.host import is_database, parse_json, read_text
 
-READ = ("supernet.table", "supernet.checkpoint", "task.path")
+READ = ("supernet.table", "supernet.checkpoint", "task.path", "task.vocabulary")
 """Settings that name what is measured; a run's context holds the content of each."""
 
 INPUTS = (*READ, "hardware.file", "hardware.source", "warm_start", "archive", "subnet")

@@ -11,12 +11,14 @@ from nasjax.tasks.digits import DigitsConfig
 from nasjax.tasks.image_classification import ACCURACY, LOSS, ImageClassification
 from nasjax.tasks.image_folder import ImageFolderConfig
 from nasjax.tasks.own import OwnTaskConfig
+from nasjax.tasks.translation import BLEU, CHRF, TranslationConfig
 
 TASKS = {
     "digits": DigitsConfig,
     "arrays": ArraysConfig,
     "image_folder": ImageFolderConfig,
     "imagenet": ImageFolderConfig(validation=0.2, test=0.8),
+    "translation": TranslationConfig,
     "own": OwnTaskConfig,
 }
 """Every task by name."""
@@ -27,9 +29,8 @@ OBJECTIVES: dict[str, Objective] = {
     for objective in (
         ACCURACY,
         LOSS,
-        Objective(
-            "bleu", "max", range=(0.0, 100.0), about="translation quality, 0 to 100 (a column of a table or function)"
-        ),
+        BLEU,
+        CHRF,
     )
 }
 """The metrics of tasks by name; a table's columns of these names have their meaning."""
@@ -62,6 +63,7 @@ __all__ = [
     "Runner",
     "Split",
     "Task",
+    "TranslationConfig",
     "create",
     "image_classification",
 ]

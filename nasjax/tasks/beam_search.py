@@ -1,0 +1,114 @@
+"""Beam search with a key-value cache, jitted: all sentences of a batch at once, until the last one is finished.
+
+The algorithm is fairseq's: a step keeps the `beam` best unfinished continuations of each sentence. One that ends among the
+`beam` best is finished, with its log probability divided by a power of its length; a sentence is done when it has `beam`
+finished ones, and the best of them is its translation.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from nasjax.supernets.families.transformer import END, PAD
+from nasjax.tasks.base import Runner
+
+NEVER = -1e9
+"""Score of what must not be chosen."""
+
+
+class Best(NamedTuple):
+    """The best finished translation of each sentence, its score, and how many were finished."""
+
+    tokens: Int[Array, "batch time"]
+    score: Float[Array, " batch"]
+    number: Int[Array, " batch"]
+
+
+class Beams(NamedTuple):
+    """The unfinished translations of each sentence, their log probabilities, and the carry of their next step."""
+
+    step: Int[Array, ""]
+    tokens: Int[Array, "batch beam time"]
+    scores: Float[Array, "batch beam"]
+    carry: PyTree
+    best: Best
+
+
+def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, time: int) -> Best:
+    """Translates every sentence of `inputs` into at most `time` tokens, END among them.
+
+    `run.step` gets `beam` rows for each sentence, one after the other; of its carry only `cache` has as many rows.
+    """
+    carry = run.encode(inputs)
+    batch, given = inputs["target"].shape
+
+    def for_beams(leaf: Array) -> Array:
+        """`beam` rows for each, with room for `time` tokens if it has room for any."""
+        if leaf.ndim > 1 and leaf.shape[1] == given:
+            leaf = jnp.pad(leaf, ((0, 0), (0, max(0, time - given)), *[(0, 0)] * (leaf.ndim - 2)))
+        return jnp.repeat(leaf, beam, axis=0)
+
+    carry = carry | {"cache": jax.tree.map(for_beams, carry["cache"])}
+    empty = jnp.full((batch, beam, time), PAD, jnp.int32)
+    only_first = jnp.where(jnp.arange(beam) == 0, 0.0, NEVER)  # All beams are equal at first.
+    best = Best(empty[:, 0], jnp.full(batch, -jnp.inf), jnp.zeros(batch, jnp.int32))
+    start = Beams(jnp.int32(0), empty, jnp.broadcast_to(only_first, (batch, beam)), carry, best)
+
+    def unfinished(state: Beams) -> Any:
+        return (state.step < time) & jnp.any(state.best.number < beam)
+
+    def step(state: Beams) -> Beams:
+        before = jnp.where(state.step == 0, END, _at(state.tokens, state.step - 1))
+        logits, carry = run.step(before.reshape(-1), state.carry)
+        logs = jax.nn.log_softmax(logits).reshape(batch, beam, -1)
+        words = jnp.arange(logs.shape[-1])
+        last = state.step == time - 1
+        logs = jnp.where((words == PAD) | (last & (words != END)), NEVER, logs)
+        scores, chosen = lax.top_k((state.scores[..., None] + logs).reshape(batch, -1), 2 * beam)
+        parents, words = chosen // logs.shape[-1], (chosen % logs.shape[-1]).astype(jnp.int32)
+        tokens = _with(jnp.take_along_axis(state.tokens, parents[..., None], axis=1), state.step, words)
+        best = _finished(state.best, tokens[:, :beam], scores[:, :beam], words[:, :beam], state.step + 1, length_penalty)
+        # The best that go on: those that end come last.
+        scores, kept = lax.top_k(jnp.where(words == END, 2 * NEVER, scores), beam)
+        rows = (jnp.arange(batch)[:, None] * beam + jnp.take_along_axis(parents, kept, axis=1)).reshape(-1)
+        carry = carry | {"cache": jax.tree.map(lambda leaf: leaf[rows], carry["cache"])}
+        return Beams(state.step + 1, jnp.take_along_axis(tokens, kept[..., None], axis=1), scores, carry, best)
+
+    return lax.while_loop(unfinished, step, start).best
+
+
+def _at(tokens: Int[Array, "batch beam time"], step: Int[Array, ""]) -> Int[Array, "batch beam"]:
+    return lax.dynamic_index_in_dim(tokens, jnp.maximum(step, 0), axis=2, keepdims=False)
+
+
+def _with(
+    tokens: Int[Array, "batch beams time"], step: Int[Array, ""], words: Int[Array, "batch beams"]
+) -> Int[Array, "batch beams time"]:
+    return lax.dynamic_update_index_in_dim(tokens, words, step, axis=2)
+
+
+def _finished(
+    best: Best,
+    tokens: Int[Array, "batch beam time"],
+    scores: Float[Array, "batch beam"],
+    words: Int[Array, "batch beam"],
+    length: Int[Array, ""],
+    penalty: float,
+) -> Best:
+    """The best with those of the `beam` best continuations that end; a sentence that is done takes no more."""
+    beam = words.shape[1]
+    ends = (words == END) & (scores > NEVER / 2) & (best.number < beam)[:, None]
+    ends &= jnp.cumsum(ends, axis=1) <= (beam - best.number)[:, None]
+    found = jnp.where(ends, scores / length.astype(scores.dtype) ** penalty, -jnp.inf)
+    first = found.argmax(axis=1)
+    score = jnp.take_along_axis(found, first[:, None], axis=1)[:, 0]
+    better = score > best.score
+    own = jnp.take_along_axis(tokens, first[:, None, None], axis=1)[:, 0]
+    return Best(
+        jnp.where(better[:, None], own, best.tokens),
+        jnp.where(better, score, best.score),
+        best.number + ends.sum(axis=1),
+    )

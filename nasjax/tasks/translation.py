@@ -1,0 +1,253 @@
+"""Translation of texts: pairs of text files, corpus BLEU of beam search, and the loss of given translations."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from nasjax.errors import ConfigError
+from nasjax.objectives import Objective
+from nasjax.supernets import SuperNet
+from nasjax.supernets.families.transformer import END, PAD, Transformer
+from nasjax.tasks.base import SPLITS, Runner, Split, Task
+from nasjax.tasks.beam_search import beam_search
+from nasjax.tasks.text_pairs import EMPTY, Pairs, exists, held_out, read_pairs
+from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
+from nasjax.tasks.vocabulary import UNKNOWN, Vocabulary, learn_pieces, read_vocabularies
+
+BLEU = Objective("bleu", "max", range=(0.0, 100.0), about="corpus BLEU of translations, 0 to 100 (sacrebleu)")
+CHRF = Objective("chrf", "max", range=(0.0, 100.0), about="corpus chrF of translations, 0 to 100 (sacrebleu)")
+
+LIMITS = {"words": UNKNOWN + 2, "held_out": 1, "limit": 0, "longest": 0, "beam": 0}
+"""The least value of each numeric setting."""
+
+BUCKETS = sorted(part * 2**power for power in range(3, 16) for part in (2, 3))
+"""Padded lengths: 16, 24, 32, 48, …; each is compiled once."""
+
+MARGIN, RATIO = 8, 1.25
+"""A translation may have so many times the tokens of its bucket, and so many more."""
+
+
+@dataclass(frozen=True)
+class TranslationConfig:
+    """Your own pairs of text files: `path/train.SOURCE` and `path/train.TARGET`, a sentence on each line, or `.gz` of them.
+
+    Attributes:
+      path: the folder.
+      source, target: the languages: endings of the files' names.
+      train, validation, test: names of the files without their endings. Where there are none of a name, `held_out` random
+        pairs of the training files are used.
+      held_out: how many.
+      vocabulary: a SentencePiece model for both languages, or a folder with fairseq's `dict.SOURCE.txt` and
+        `dict.TARGET.txt` (and `codes` of subword-nmt); None: one for both languages is learnt from the training pairs.
+      words: the size of a vocabulary that is learnt, with four special tokens.
+      empty: whether pairs with an empty side are left out (`drop`, which is printed), kept (`keep`) or an error (`refuse`).
+      longest: training pairs with more tokens on a side are left out; 0: none are.
+      limit: the greatest number of pairs a split; 0: no limit.
+      beam: beams of beam search; 0: nothing is translated, the only metric is the loss.
+      length_penalty: the power of a translation's length by which its log probability is divided.
+      label_smoothing: the share of the training loss that is spread over all words.
+      tokenizer: sacrebleu's for BLEU: `13a`, `intl`, `zh`, `char`, …; `none` for texts that are tokenised already.
+      seed: draws the pairs that are held out.
+    """
+
+    path: str | None = None
+    source: str = "en"
+    target: str = "de"
+    train: str = "train"
+    validation: str = "val"
+    test: str = "test"
+    held_out: int = 1000
+    vocabulary: str | None = None
+    words: int = 8000
+    empty: str = "drop"
+    longest: int = 100
+    limit: int = 0
+    beam: int = 5
+    length_penalty: float = 0.6
+    label_smoothing: float = 0.1
+    tokenizer: str = "13a"
+    seed: int = 0
+
+    def create(self) -> "Translation":
+        """Reads all pairs. Raises ConfigError for missing or damaged files, and for invalid settings."""
+        self._check()
+        folder, languages = Path(self.path), (self.source, self.target)  # type: ignore[arg-type]
+        pairs = {"train": read_pairs(folder, self.train, languages, self.empty)}
+        for i, (split, name) in enumerate((("test", self.test), ("validation", self.validation))):
+            if exists(folder, name, self.source) or exists(folder, name, self.target):
+                pairs[split] = read_pairs(folder, name, languages, self.empty)
+            else:
+                pairs["train"], pairs[split] = held_out(pairs["train"], self.held_out, self.seed + i)
+        if self.limit:
+            pairs = {split: some.take(range(min(self.limit, len(some)))) for split, some in pairs.items()}
+        if self.vocabulary is None:
+            learnt: Vocabulary = learn_pieces((*pairs["train"].sources, *pairs["train"].targets), self.words)
+            source, target = learnt, learnt
+        else:
+            source, target = read_vocabularies(self.vocabulary, *languages)
+        splits: dict[str, Split] = {}
+        references: list[str] = []
+        for split in SPLITS:
+            longest = self.longest if split == "train" else 0
+            splits[split], kept = split_of(pairs[split], source, target, longest, len(references))
+            references += kept.targets
+        return Translation(
+            splits["train"],
+            splits["validation"],
+            splits["test"],
+            target,
+            tuple(references),
+            source.size,
+            self.beam,
+            self.length_penalty,
+            self.label_smoothing,
+            TranslationScores(self.tokenizer),
+            origin={"name": "translation", **asdict(self)},
+        )
+
+    def _check(self) -> None:
+        """Raises ConfigError for settings that are not allowed."""
+        if self.path is None:
+            raise ConfigError("task=translation needs task.path=FOLDER, with files train.SOURCE and train.TARGET")
+        if not Path(self.path).is_dir():
+            raise ConfigError(f"task.path={self.path} is not a folder")
+        if self.empty not in EMPTY:
+            raise ConfigError(f"task.empty={self.empty} is unknown; allowed: {', '.join(EMPTY)}")
+        for name, least in LIMITS.items():
+            if not least <= getattr(self, name) <= 2**24:
+                raise ConfigError(f"task.{name} must be {least} to {2**24}, not {getattr(self, name)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"task.label_smoothing must be at least 0 and below 1, not {self.label_smoothing}")
+        if not 0 <= self.length_penalty <= 10:
+            raise ConfigError(f"task.length_penalty must be 0 to 10, not {self.length_penalty}")
+
+
+@dataclass(eq=False)
+class Translation(Task):
+    """Sentences as tokens, padded to their bucket's length, and their references as text.
+
+    Inputs are `source` and `target`, (n, time) int32, the target one token later than its own words; `targets` has the
+    words that follow (`words`) and the number of each sentence in `references` (`row`). Metrics: `bleu` and `chrf` of beam
+    search (0-100) unless `beam` is 0, and `loss`, the cross-entropy of a reference's token (nats).
+    """
+
+    target_vocabulary: Vocabulary
+    references: tuple[str, ...]
+    source_words: int
+    beam: int
+    length_penalty: float
+    label_smoothing: float
+    scores: TranslationScores
+
+    on_host = True
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        """Tokens of a mean translation: so often repeated stages run for one sentence."""
+        return int(np.ceil((self.validation.targets["words"] != PAD).sum(1).mean()))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        loss = Objective("loss", "min", "nats", range=(0.0, float(np.log(self.target_vocabulary.size))))
+        return (BLEU, CHRF, loss) if self.beam else (loss,)
+
+    def outputs(self, run: Runner, inputs: PyTree) -> PyTree:
+        """Log probabilities of the reference's tokens, and the best translation that beam search finds."""
+        following = shifted_back(inputs["target"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(run(inputs), following)
+        loss = (losses * (following != PAD)).sum(1)
+        if not self.beam:
+            return {"loss": loss}
+        most = room(inputs["target"].shape[1])
+        return {"loss": loss, "tokens": beam_search(run, inputs, self.beam, self.length_penalty, most).tokens}
+
+    def statistics(self, outputs: PyTree, targets: PyTree) -> Float[np.ndarray, "batch stats"]:
+        """Tokens and their loss; with beam search the counts of BLEU and chrF."""
+        number = (targets["words"] != PAD).sum(1)
+        rows = np.stack([number, np.asarray(outputs["loss"], np.float64)], axis=1)
+        if not self.beam:
+            return rows
+        texts = self.target_vocabulary.decode(outputs["tokens"].tolist())
+        return np.concatenate(
+            [rows, self.scores.statistics(texts, [self.references[row] for row in targets["row"]])], axis=1
+        )
+
+    def metrics(self, totals: Float[Array | np.ndarray, " stats"]) -> Mapping[str, Float[Array, ""] | float]:
+        number, loss = totals[:2]
+        found = {"loss": loss / number}
+        if self.beam:
+            found |= {"bleu": bleu(totals[2 : 2 + BLEU_STATISTICS]), "chrf": chrf(totals[2 + BLEU_STATISTICS :])}
+        return found
+
+    def loss(self, outputs: Any, targets: PyTree, teacher: Any = None) -> Float[Array, " batch"]:
+        """The label-smoothed loss of a sentence, a token's mean: (1 - e) of its word's, e of the mean of all words'."""
+        known = (targets["words"] != PAD).astype(outputs.dtype)
+        logs = jax.nn.log_softmax(outputs)
+        if teacher is None:
+            own = jnp.take_along_axis(logs, targets["words"][..., None], axis=-1)[..., 0]
+            losses = -(1 - self.label_smoothing) * own - self.label_smoothing * logs.mean(-1)
+        else:
+            losses = -(jax.nn.softmax(lax.stop_gradient(teacher)) * logs).sum(-1)
+        return (losses * known).sum(1) / known.sum(1)
+
+    def check(self, net: SuperNet) -> None:
+        """Raises ConfigError if the vocabularies or the sentences' lengths do not fit a super-network."""
+        if isinstance(net, Transformer):
+            config = net.config
+            wanted = {"source_words": self.source_words, "target_words": self.target_vocabulary.size}
+            given = {name: getattr(config, name) for name in wanted}
+            if given != wanted:
+                changes = " ".join(f"supernet.{name}={number}" for name, number in wanted.items())
+                raise ConfigError(
+                    f"the task's vocabularies have {' and '.join(map(str, wanted.values()))} words, the super-network's "
+                    f"{' and '.join(map(str, given.values()))}: set {changes}, or task.vocabulary"
+                )
+            longest = max(room(int(getattr(self, name).bucket.max())) for name in SPLITS)
+            if longest > config.positions:
+                raise ConfigError(
+                    f"sentences have up to {longest} tokens (with room to decode), the super-network {config.positions} "
+                    f"positions: task.longest={int((config.positions - MARGIN) / RATIO)} leaves longer ones out"
+                )
+        super().check(net)
+
+
+def room(bucket: int) -> int:
+    """The greatest number of tokens of a translation in a bucket."""
+    return int(RATIO * bucket) + MARGIN
+
+
+def shifted_back(target: Int[Array, "batch time"]) -> Int[Array, "batch time"]:
+    """The words that follow those of a target: END after the last, then PAD."""
+    known = target != PAD
+    following = jnp.concatenate([target[:, 1:], jnp.full((len(target), 1), PAD, target.dtype)], axis=1)
+    return jnp.where(known & (following == PAD), END, following)
+
+
+def split_of(pairs: Pairs, source: Vocabulary, target: Vocabulary, longest: int, first_row: int) -> tuple[Split, Pairs]:
+    """Examples of sentence pairs, and their pairs, without those of more than `longest` tokens on a side (0: all)."""
+    tokens = list(zip(source.encode(pairs.sources), target.encode(pairs.targets), strict=True))
+    kept = [i for i, pair in enumerate(tokens) if not longest or max(map(len, pair)) <= longest]
+    if not kept:
+        raise ConfigError(f"{pairs.name}: all {len(tokens)} pairs have more than task.longest={longest} tokens")
+    tokens = [tokens[i] for i in kept]
+    needed = [max(map(len, pair)) for pair in tokens]
+    if max(needed) > BUCKETS[-1]:
+        raise ConfigError(f"{pairs.name} has a sentence of {max(needed)} tokens; the most are {BUCKETS[-1]}")
+    bucket = np.asarray(BUCKETS, np.int32)[np.searchsorted(BUCKETS, needed)]
+    shape = len(tokens), int(bucket.max())
+    inputs = {name: np.full(shape, PAD, np.int32) for name in ("source", "target")}
+    words = np.full(shape, PAD, np.int32)
+    for i, (ours, theirs) in enumerate(tokens):
+        inputs["source"][i, : len(ours)] = ours
+        inputs["target"][i, : len(theirs)] = [END, *theirs[:-1]]
+        words[i, : len(theirs)] = theirs
+    rows = first_row + np.arange(len(tokens), dtype=np.int32)
+    return Split(inputs, {"words": words, "row": rows}, bucket), pairs.take(kept)

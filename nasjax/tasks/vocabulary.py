@@ -1,0 +1,177 @@
+"""Vocabularies of subwords: learnt from text or given, by SentencePiece, or as fairseq's dictionaries with BPE codes."""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from nasjax.errors import ConfigError, one_line
+from nasjax.host import read_text, regular_file
+from nasjax.supernets.families.transformer import END, PAD
+
+BEGIN, UNKNOWN = 0, 3
+"""The other special tokens; fairseq's dictionaries have all four in this order: 0 to 3."""
+
+CONTINUED = "@@ "
+"""What subword-nmt puts between the parts of a word."""
+
+
+class Vocabulary(Protocol):
+    """Turns sentences into tokens, and back; `size` counts the special tokens. Its `repr` is a digest of its content."""
+
+    @property
+    def size(self) -> int: ...
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """The tokens of every sentence, END last."""
+
+    def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Every sentence as text, without special tokens; what follows END is left out."""
+
+
+def before_end(tokens: Iterable[int]) -> list[int]:
+    """The tokens before the first END, without padding."""
+    found: list[int] = []
+    for token in tokens:
+        if token == END:
+            break
+        if token != PAD:
+            found.append(int(token))
+    return found
+
+
+def _sentencepiece() -> ModuleType:
+    try:
+        import sentencepiece
+    except ImportError:
+        raise ConfigError("subword vocabularies need SentencePiece: pip install 'nasjax[translation]'") from None
+    return sentencepiece
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SentencePieces:
+    """A SentencePiece model, from the bytes of its file. Raises ConfigError if its special tokens are others than ours."""
+
+    model: bytes
+    name: str = "the vocabulary"
+
+    def __post_init__(self):
+        make = _sentencepiece().SentencePieceProcessor
+        try:
+            processor = make(model_proto=self.model)
+        except RuntimeError:
+            raise ConfigError(f"{self.name} is no SentencePiece model") from None
+        special = {"pad": processor.pad_id(), "end": processor.eos_id(), "unknown": processor.unk_id()}
+        wanted = {"pad": PAD, "end": END, "unknown": UNKNOWN}
+        for token, index in special.items():
+            if index < 0:
+                raise ConfigError(f"{self.name} has no {token} token: train it with {TRAINING_FLAGS}")
+        if special != wanted:
+            raise ConfigError(
+                f"{self.name} numbers its special tokens {special}, not {wanted}: train it with {TRAINING_FLAGS}"
+            )
+        object.__setattr__(self, "_processor", processor)
+
+    @property
+    def size(self) -> int:
+        return self._processor.get_piece_size()  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"SentencePieces({sha256(self.model).hexdigest()})"
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        return [[*tokens, END] for tokens in self._processor.encode(list(sentences))]  # type: ignore[attr-defined]
+
+    def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        words = [[token for token in before_end(row) if token > UNKNOWN] for row in tokens]
+        return self._processor.decode(words)  # type: ignore[attr-defined]
+
+
+TRAINING_FLAGS = "--bos_id=0 --pad_id=1 --eos_id=2 --unk_id=3"
+"""Flags of `spm_train` for the special tokens that we need."""
+
+
+def learn_pieces(sentences: Iterable[str], size: int) -> SentencePieces:
+    """Learns a vocabulary of `size` byte-pair pieces (SentencePiece's BPE). Raises ConfigError if the text is too short."""
+    file = io.BytesIO()
+    trainer = _sentencepiece().SentencePieceTrainer
+    try:
+        trainer.train(
+            sentence_iterator=iter(sentences), model_writer=file, vocab_size=size, model_type="bpe", character_coverage=1.0,
+            bos_id=BEGIN, pad_id=PAD, eos_id=END, unk_id=UNKNOWN, minloglevel=2, num_threads=1,
+            input_sentence_size=0, shuffle_input_sentence=False,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise ConfigError(f"no vocabulary of task.words={size} can be learnt from this text: {one_line(error)}") from error
+    return SentencePieces(file.getvalue())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dictionary:
+    """One language's words in the order of fairseq's `dict.txt`, without special tokens, and BPE codes if there are any."""
+
+    words: tuple[str, ...]
+    codes: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "_index", {word: UNKNOWN + 1 + i for i, word in enumerate(self.words)})
+        object.__setattr__(self, "_split", _byte_pairs(self.codes) if self.codes else lambda sentence: sentence)
+
+    @property
+    def size(self) -> int:
+        return UNKNOWN + 1 + len(self.words)
+
+    def __repr__(self) -> str:
+        return f"Dictionary({sha256(repr((self.words, self.codes)).encode()).hexdigest()})"
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        found: Any = self
+        return [[*(found._index.get(word, UNKNOWN) for word in found._split(one).split()), END] for one in sentences]
+
+    def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        def word(token: int) -> str:
+            return self.words[token - UNKNOWN - 1] if token > UNKNOWN else "<unk>"
+
+        return [" ".join(map(word, before_end(row))).replace(CONTINUED, "").removesuffix("@@") for row in tokens]
+
+
+def _byte_pairs(codes: str) -> Any:
+    """The function that splits the words of a tokenised sentence by subword-nmt's codes."""
+    try:
+        from subword_nmt.apply_bpe import BPE
+    except ImportError:
+        raise ConfigError("BPE codes need subword-nmt: pip install subword-nmt") from None
+    return BPE(io.StringIO(codes)).process_line
+
+
+def read_dictionary(path: Path, codes: Path | None) -> Dictionary:
+    """Reads fairseq's dictionary: a word and its count on each line. Raises ConfigError for another file."""
+    words = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        word, _, count = line.rpartition(" ")
+        if not word or not count.isdecimal():
+            raise ConfigError(
+                f"{path}, line {number}: a dictionary has a word and its count on each line, not {line[:40]!r}"
+            )
+        words.append(word)
+    if not words:
+        raise ConfigError(f"{path} has no words")
+    return Dictionary(tuple(words), read_text(codes) if codes else None)
+
+
+def read_vocabularies(given: str, source: str, target: str) -> tuple[Vocabulary, Vocabulary]:
+    """Vocabularies of both languages: a SentencePiece model for both, or a folder of fairseq's.
+
+    Such a folder holds `dict.SOURCE.txt` and `dict.TARGET.txt`, and `codes` where words are to be split. Raises ConfigError
+    for anything else.
+    """
+    path = Path(given)
+    if path.is_dir():
+        codes = path / "codes" if (path / "codes").exists() else None
+        both = [read_dictionary(path / f"dict.{language}.txt", codes) for language in (source, target)]
+        return both[0], both[1]
+    model = SentencePieces(regular_file(f"task.vocabulary={given}", path).read_bytes(), f"task.vocabulary={given}")
+    return model, model

@@ -1,0 +1,317 @@
+"""Translation of text files: reading, subwords, beam search, BLEU; every strategy translates as a plain loop does."""
+
+import gzip
+import io
+import math
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sacrebleu.metrics
+import sentencepiece
+import tiny_transformer as tiny
+from flax import nnx
+
+from nasjax import tasks
+from nasjax.errors import ConfigError
+from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
+from nasjax.supernets.extract import extract
+from nasjax.supernets.families.transformer import END, PAD
+from nasjax.supernets.runner import Subnet
+from nasjax.tasks.beam_search import beam_search
+from nasjax.tasks.translation import room, shifted_back
+from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
+from nasjax.tasks.vocabulary import SentencePieces, learn_pieces
+
+NOUNS, VERBS = ("dog", "cat", "bird", "horse", "child"), ("sees", "hears", "likes", "follows")
+GERMAN = {"dog": "Hund", "cat": "Katze", "bird": "Vogel", "horse": "Pferd", "child": "Kind", "sees": "sieht",
+          "hears": "hört", "likes": "mag", "follows": "verfolgt", "the": "das"}  # fmt: skip
+
+
+def write_pairs(folder, number=120, seed=0):
+    """Files train.en and train.de of sentences that are translated word by word."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(number):
+        words = ["the", rng.choice(NOUNS), rng.choice(VERBS), "the", rng.choice(NOUNS)]
+        lines.append(words if rng.random() < 0.7 else [*words, rng.choice(VERBS), "the", rng.choice(NOUNS)])
+    for language, translate in (("en", str), ("de", GERMAN.get)):
+        text = "".join(" ".join(map(translate, words)) + " .\n" for words in lines)
+        (folder / f"train.{language}").write_text(text, encoding="utf-8")
+    return folder
+
+
+SETTINGS = {"words": 80, "held_out": 9, "beam": 3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def task(folder):
+    return tasks.create("translation", path=str(folder), **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def net(task):
+    words = {"source_words": task.source_words, "target_words": task.source_words}
+    layers = {"encoder_layers": 2, "cross_layers": (1, 2), "decoder_depths": (1, 2), "hidden": (5, 9)}
+    return replace(tiny.CONFIG, **words, **layers, positions=60).create(3)
+
+
+def plain_beam_search(logits_after, source, beam, penalty, time):
+    """One sentence, no cache: `logits_after(source, words so far)`; the best tokens and their score."""
+    beams, finished = [([], 0.0)], []
+    for step in range(time):
+        candidates = []
+        for words, score in beams:
+            logits = logits_after(source, [END, *words])
+            logs = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+            for word, log in enumerate(logs):
+                if word != PAD and (step < time - 1 or word == END):
+                    candidates.append(([*words, word], score + log))
+        candidates.sort(key=lambda pair: -pair[1])
+        for words, score in candidates[:beam]:
+            if words[-1] == END and len(finished) < beam:
+                finished.append((words, score / (step + 1) ** penalty))
+        beams = [pair for pair in candidates[: 2 * beam] if pair[0][-1] != END][:beam]
+        if len(finished) == beam:
+            break
+    return max(finished, key=lambda pair: pair[1])
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_beam_search_finds_what_a_plain_loop_without_cache_finds(net, task, beam, time=9, penalty=0.6):
+    arch = tuple(map(int, np.asarray(net.space.sample(jax.random.key(2), 1))[0]))
+    inputs = task.validation.take(np.arange(6)).inputs
+    inputs = {name: jnp.asarray(leaf) for name, leaf in inputs.items()}
+    found = jax.jit(lambda inputs: beam_search(Subnet(net, arch, net.stored()), inputs, beam, penalty, time))(inputs)
+    run = jax.jit(lambda source, target: net.forward({"source": source, "target": target}, arch, net.stored())[0])
+
+    def logits_after(source, words):
+        target = np.full((1, time + 1), PAD, np.int32)
+        target[0, : len(words)] = words
+        return np.asarray(run(source[None], target), np.float64)[0, len(words) - 1]
+
+    for row in range(6):
+        words, score = plain_beam_search(logits_after, inputs["source"][row], beam, penalty, time)
+        assert found.tokens[row].tolist() == words + [PAD] * (time - len(words))
+        np.testing.assert_allclose(found.score[row], score, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def archs(net):
+    return np.asarray(net.space.sample(jax.random.key(1), 3), np.int32)
+
+
+@pytest.fixture(scope="module")
+def by_hand(net, task, archs):
+    """Metrics of extracted networks: each sentence alone by `beam_search`, scored by sacrebleu's own corpus functions."""
+    found = []
+    for arch in archs:
+        small = extract(net, tuple(map(int, arch)))
+        graph, weights = nnx.split(small)
+
+        @jax.jit
+        def run(weights, inputs, graph=graph):
+            small = nnx.merge(graph, weights)
+            subnet = Subnet(small, (0,) * len(small.space.genes), small.stored())
+            most = room(inputs["target"].shape[1])
+            return subnet(inputs), beam_search(subnet, inputs, task.beam, task.length_penalty, most).tokens
+
+        split, texts, loss, number = task.validation, [], 0.0, 0
+        for i in range(len(split)):
+            inputs = {name: leaf[i : i + 1, : split.bucket[i]] for name, leaf in split.inputs.items()}
+            logits, tokens = run(weights, inputs)
+            texts += task.target_vocabulary.decode(np.asarray(tokens).tolist())
+            logits, words = np.asarray(logits, np.float64)[0], split.targets["words"][i]
+            logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+            known = np.flatnonzero(words != PAD)
+            loss -= logs[known, words[known]].sum()
+            number += len(known)
+        references = [task.references[row] for row in split.targets["row"]]
+        scores = [
+            metric.corpus_score(texts, [references]).score for metric in (sacrebleu.metrics.BLEU(), sacrebleu.metrics.CHRF())
+        ]
+        found.append((*scores, loss / number))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_translates_as_extracted_networks_do_sentence_by_sentence(net, task, archs, by_hand, strategy):
+    evaluator = EVALUATORS[strategy](batch=4, chunk=3, calibration_examples=0).bind(net, task)
+    found = measure(evaluator, archs)
+    assert set(evaluator.metrics) == {"bleu", "chrf", "loss"}
+    assert np.ptp(by_hand[:, 2]) > 0.01
+    np.testing.assert_allclose(
+        np.stack([found[name] for name in ("bleu", "chrf", "loss")], 1), by_hand, rtol=1e-5, atol=1e-8
+    )
+
+
+def mangled(rng, sentence, rate):
+    """The sentence with some words lost or exchanged."""
+    words = sentence.split()
+    return " ".join(word if rng.random() > rate else rng.choice(["", "x", words[0]]) for word in words)
+
+
+@pytest.mark.parametrize("rate", [0, 0.2, 0.6, 0.97, 1])
+def test_bleu_and_chrf_equal_sacrebleus_corpus_scores(task, rate):
+    rng = np.random.default_rng(0)
+    references = [reference + ", and 3.5% more!" for reference in task.references[:40]]
+    texts = [mangled(rng, reference, rate) for reference in references]
+    rows = TranslationScores("13a").statistics(texts, references)
+    wanted = sacrebleu.metrics.BLEU().corpus_score(texts, [references]).score
+    np.testing.assert_allclose(bleu(rows.sum(0)[:BLEU_STATISTICS]), wanted, rtol=1e-5, atol=1e-6)
+    wanted = sacrebleu.metrics.CHRF().corpus_score(texts, [references]).score
+    np.testing.assert_allclose(chrf(rows.sum(0)[BLEU_STATISTICS:]), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("texts", [[""], ["a"], ["a b c"], ["q r s t u"]])
+def test_bleu_and_chrf_of_hardly_anything_are_sacrebleus(texts):
+    references = ["a b c d e"]
+    rows = TranslationScores("13a").statistics(texts, references)[0]
+    assert math.isclose(
+        bleu(rows[:BLEU_STATISTICS]), sacrebleu.metrics.BLEU().corpus_score(texts, [references]).score, abs_tol=1e-4
+    )
+    assert math.isclose(
+        chrf(rows[BLEU_STATISTICS:]), sacrebleu.metrics.CHRF().corpus_score(texts, [references]).score, abs_tol=1e-4
+    )
+    assert np.isfinite(jax.grad(lambda rows: bleu(rows[:BLEU_STATISTICS]) + chrf(rows[BLEU_STATISTICS:]))(rows)).all()
+
+
+def test_targets_begin_with_end_and_are_followed_by_their_own_words(task):
+    split = task.validation
+    for source, target, words, row in zip(
+        split.inputs["source"], split.inputs["target"], split.targets["words"], split.targets["row"], strict=True
+    ):
+        assert target[0] == END
+        np.testing.assert_array_equal(shifted_back(jnp.asarray(target)[None])[0], words)
+        assert task.target_vocabulary.decode([words.tolist()]) == [task.references[row]]
+        assert source[source != PAD][-1] == END
+
+
+def test_the_loss_of_training_is_label_smoothed_cross_entropy(task):
+    rng = np.random.default_rng(0)
+    split = task.validation.take(np.arange(4))
+    logits = rng.normal(size=(*split.targets["words"].shape, task.target_vocabulary.size)).astype(np.float32)
+    found = task.loss(jnp.asarray(logits), split.targets)
+    for row in range(4):
+        words = split.targets["words"][row]
+        known = np.flatnonzero(words != PAD)
+        logs = logits[row] - np.log(np.exp(logits[row]).sum(-1, keepdims=True))
+        wanted = np.full((len(known), logits.shape[-1]), 0.1 / logits.shape[-1])
+        wanted[np.arange(len(known)), words[known]] += 0.9
+        np.testing.assert_allclose(found[row], -(wanted * logs[known]).sum(1).mean(), rtol=1e-5)
+
+
+def test_the_same_files_give_the_same_task_and_other_ones_another(folder, task, tmp_path):
+    assert tasks.create("translation", path=str(folder), **SETTINGS).digest() == task.digest()
+    other = write_pairs(tmp_path)
+    text = (other / "train.de").read_text(encoding="utf-8")
+    for language in ("en", "de"):  # Compressed, they are the same.
+        content = (other / f"train.{language}").read_bytes()
+        (other / f"train.{language}").unlink()
+        (other / f"train.{language}.gz").write_bytes(gzip.compress(content))
+    assert tasks.create("translation", path=str(other), **SETTINGS).digest() == task.digest()
+    (other / "train.de").write_text(text.replace("Hund", "Wolf"), encoding="utf-8")
+    assert tasks.create("translation", path=str(other), **SETTINGS).digest() != task.digest()
+    assert tasks.create("translation", path=str(folder), **SETTINGS | {"beam": 2}).digest() != task.digest()
+
+
+def test_without_beams_the_loss_is_the_only_metric(folder, net, archs, by_hand):
+    task = tasks.create("translation", path=str(folder), **SETTINGS | {"beam": 0})
+    evaluator = EVALUATORS["masked"](batch=4, chunk=3, calibration_examples=0).bind(net, task)
+    found = measure(evaluator, archs)
+    assert list(evaluator.metrics) == ["loss"]
+    np.testing.assert_allclose(found["loss"], by_hand[:, 2], rtol=1e-5)
+
+
+def test_a_model_of_sentencepiece_and_fairseqs_dictionaries_are_read(folder, tmp_path, task):
+    model = tmp_path / "own.model"
+    model.write_bytes(task.target_vocabulary.model)
+    assert tasks.create("translation", path=str(folder), vocabulary=str(model), **SETTINGS).digest() == task.digest()
+    for language, words in (("en", ["the", *NOUNS, *VERBS, "."]), ("de", [*GERMAN.values(), "."])):
+        (tmp_path / f"dict.{language}.txt").write_text("".join(f"{word} 7\n" for word in words), encoding="utf-8")
+    found = tasks.create("translation", path=str(folder), vocabulary=str(tmp_path), tokenizer="none", held_out=9)
+    assert (found.source_words, found.target_vocabulary.size) == (4 + 11, 4 + 11)
+    words = found.validation.targets["words"]
+    assert found.target_vocabulary.decode(words.tolist()) == [
+        found.references[row] for row in found.validation.targets["row"]
+    ]
+    assert found.target_vocabulary.decode([[3, 4, END, 5]]) == ["<unk> Hund"]
+
+
+def damaged(folder, change):
+    write_pairs(folder, 30)
+    change(folder / "train.en", folder / "train.de")
+    return {"path": str(folder), "held_out": 5, "words": 60}
+
+
+def without_first(text):
+    """The text with an empty first line."""
+    return "\n" + text.partition("\n")[2]
+
+
+def rewrite(file, change):
+    file.write_text(change(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (lambda en, de: rewrite(de, lambda text: text + "noch\n"), {}, "train.en has 30 lines, .*train.de 31: line by line"),
+        (lambda en, de: de.unlink(), {}, "train.de is missing: task.path needs a file of each language, or its .gz"),
+        (lambda en, de: de.write_bytes(b"\xff\xfe" * 99), {}, "train.de is not text in UTF-8"),
+        (lambda en, de: rewrite(en, without_first), {"empty": "refuse"}, "line 1 is empty in one file"),
+        (lambda en, de: None, {"empty": "maybe"}, "task.empty=maybe is unknown; allowed: drop, keep, refuse"),
+        (lambda en, de: None, {"held_out": 15}, "task.held_out=15 leaves none of 15 pairs for training"),
+        (lambda en, de: None, {"words": 9000}, "no vocabulary of task.words=9000 can be learnt from this text"),
+        (lambda en, de: None, {"longest": 2}, "all 20 pairs have more than task.longest=2 tokens"),
+        (lambda en, de: None, {"tokenizer": "moses"}, "task.tokenizer=moses is unknown; allowed: 13a, char"),
+        (lambda en, de: None, {"beam": -1}, "task.beam must be 0 to 16777216, not -1"),
+        (lambda en, de: None, {"vocabulary": "none.model"}, "task.vocabulary=none.model is not a file: it does not exist"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_in_one_line(tmp_path, change, settings, message):
+    given = damaged(tmp_path, change) | settings
+    with pytest.raises(ConfigError, match=message) as caught:
+        tasks.create("translation", **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_vocabularies_with_other_special_tokens_are_refused(tmp_path):
+    lines = ["the dog sees the cat"] * 9
+    for flags, message in (
+        ({}, "has no pad token: train it with --bos_id=0 --pad_id=1"),
+        ({"pad_id": 3}, "special tokens {'pad': 3"),
+    ):
+        file = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=file, vocab_size=20, model_type="bpe", minloglevel=2, **flags
+        )
+        with pytest.raises(ConfigError, match=message):
+            SentencePieces(file.getvalue(), "task.vocabulary=x.model")
+    with pytest.raises(ConfigError, match=r"task.vocabulary=x.model is no SentencePiece model"):
+        SentencePieces(b"nothing", "task.vocabulary=x.model")
+    assert learn_pieces(lines, 20).decode([[END]]) == [""]
+
+
+def test_empty_lines_are_dropped_and_counted_or_kept(tmp_path, capsys):
+    given = damaged(tmp_path, lambda en, de: rewrite(en, without_first))
+    assert len(tasks.create("translation", **given).train) == 19
+    assert "1 of 30 pairs are left out: a side is empty" in capsys.readouterr().err
+    assert len(tasks.create("translation", **given, empty="keep").train) == 20
+
+
+def test_a_network_of_another_vocabulary_or_too_few_positions_is_refused(task):
+    with pytest.raises(
+        ConfigError, match=r"have 80 and 80 words, the super-network's 20 and 20: set supernet.source_words=80"
+    ):
+        task.check(tiny.CONFIG.create(0))
+    few = replace(tiny.CONFIG, source_words=80, target_words=80, positions=20).create(0)
+    with pytest.raises(ConfigError, match=r"up to \d\d tokens .* the super-network 20 positions: task.longest=9"):
+        task.check(few)
