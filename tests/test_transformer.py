@@ -12,6 +12,7 @@ from flax import nnx
 
 from nasjax.errors import ConfigError
 from nasjax.evaluation.switch import Switched
+from nasjax.hardware.activation_memory import inner_jaxprs
 from nasjax.hardware.costs import cost_tables
 from nasjax.supernets import checkpoints, transformer_layers
 from nasjax.supernets.extract import extract
@@ -218,3 +219,24 @@ def test_a_checkpoint_with_other_embeddings_or_vocabulary_is_refused():
         checkpoints.fill(hat.config(hat.WMT).create, other, "net.pt")
     with pytest.raises(ConfigError, match=r"'encoder.embed_tokens.weight' has shape \(512, 640\), \(500, 640\) is expected"):
         checkpoints.fill(replace(hat.config(hat.WMT), source_words=500, target_words=500).create, tensors, "net.pt")
+
+
+def conditionals(jaxpr):
+    """All conditionals of a jaxpr, inner ones too."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "cond":
+            yield equation
+        else:
+            for inner in inner_jaxprs(equation.params):
+                yield from conditionals(inner)
+
+
+def test_switched_steps_pass_only_what_a_stage_changes_through_its_branches(net, archs):
+    """Each decoder layer returns its own keys and values; memory and other layers' caches pass by."""
+    inputs = tiny.inputs()
+    run = Subnet(Switched(net), jnp.asarray(archs[0]), net.stored())
+    carry = run.encode(inputs)
+    jaxpr = jax.make_jaxpr(run.step)(inputs["target"][:, 0], carry)
+    shapes = [out.aval.shape for equation in conditionals(jaxpr.jaxpr) for out in equation.outvars]
+    assert carry["memory"][0].keys.shape not in shapes
+    assert shapes.count(carry["cache"]["layers"][0].keys.shape) == 2 * max(tiny.CONFIG.decoder_depths)

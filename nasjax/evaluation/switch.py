@@ -132,24 +132,48 @@ def _run(
         return nnx.merge(graph, weights).forward(carry, choice, {} if statistics is None else statistics)
 
     choices = _branch_choices(inner, options)
-    full = jax.eval_shape(partial(stage, choices[-1]), carry, weights, statistics)[0]
+    full, kept = _outputs(partial(stage, choices[-1]), carry, weights, statistics)
+    kept &= _outputs(partial(stage, choices[0]), carry, weights, statistics)[1]
+
+    def changed(carry: PyTree) -> list[Any]:
+        return [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(carry) if path not in kept]
 
     def branch(choice: tuple[int, ...]) -> Any:
-        def run(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[PyTree, Statistics]:
+        def run(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[list[Any], Statistics]:
             mixed: list[Any] = list(choice)
             for index, gene in zip(indices, inner, strict=True):
                 mixed[gene] = Branching(options[gene], index)
             narrow, used = stage(tuple(mixed), carry, weights, statistics)
-            return jax.tree.map(padded, narrow, full), used
+            return changed(jax.tree.map(padded, narrow, full)), used
 
         return run
 
-    def skipped(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[PyTree, Statistics]:
+    def skipped(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[list[Any], Statistics]:
         known = isinstance(statistics, dict) and statistics
-        return carry, known or nnx.merge(graph, weights).stored()
+        return changed(carry), known or nnx.merge(graph, weights).stored()
 
     branches = [*map(branch, choices), *([skipped] if gated else [])]
-    return lax.switch(branch_index, branches, carry, weights, statistics, indices)
+    new, used = lax.switch(branch_index, branches, carry, weights, statistics, indices)
+    before, following = dict(jax.tree_util.tree_leaves_with_path(carry)), iter(new)
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(full)]
+    leaves = [before[path] if path in kept else next(following) for path in paths]
+    return jax.tree.unflatten(jax.tree.structure(full), leaves), used
+
+
+def _outputs(run: Callable[..., Any], carry: PyTree, *others: Any) -> tuple[PyTree[jax.ShapeDtypeStruct], set[Any]]:
+    """The shapes of the carry that a stage returns, and the paths of the leaves that it returns as it got them.
+
+    A conditional would copy these, and a decoder's carry has caches that most stages do not touch.
+    """
+    kept: set[Any] = set()
+
+    def noting(carry: PyTree, *others: Any) -> PyTree:
+        after = run(carry, *others)[0]
+        before = dict(jax.tree_util.tree_leaves_with_path(carry))
+        kept.update(path for path, leaf in jax.tree_util.tree_leaves_with_path(after) if before.get(path) is leaf)
+        return after
+
+    return jax.eval_shape(noting, carry, *others), kept
 
 
 def _branch_choices(inner: tuple[int, ...], options: tuple[tuple[Any, ...], ...]) -> list[tuple[int, ...]]:
