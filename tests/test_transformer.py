@@ -14,6 +14,7 @@ from nasjax.errors import ConfigError
 from nasjax.evaluation.switch import Switched
 from nasjax.hardware.activation_memory import inner_jaxprs
 from nasjax.hardware.costs import cost_tables
+from nasjax.hardware.latency_table import branches
 from nasjax.supernets import checkpoints, transformer_layers
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families import transformer
@@ -240,3 +241,10 @@ def test_switched_steps_pass_only_what_a_stage_changes_through_its_branches(net,
     shapes = [out.aval.shape for equation in conditionals(jaxpr.jaxpr) for out in equation.outvars]
     assert carry["memory"][0].keys.shape not in shapes
     assert shapes.count(carry["cache"]["layers"][0].keys.shape) == 2 * max(tiny.CONFIG.decoder_depths)
+
+
+def test_equal_layers_share_the_branches_of_the_latency_table(net):
+    """Widths, heads (2), hidden widths (3), attended layers (3), depths (3): whatever the number of layers."""
+    embeds, encoder, memory, depth, decoder = 2 + 2, 2 * 2 + 2 * 3, 2 * 3, 3 + 3, 2 * 2 + 2 * 2 * 3 + 2 * 3
+    scores = 2
+    assert len(branches(net.shapes(5), batch=1).distinct) == embeds + encoder + memory + depth + decoder + scores

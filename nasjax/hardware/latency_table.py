@@ -149,6 +149,7 @@ def _branch(stage: Stage, choice: tuple[int, ...], carry: PyTree) -> Branch:
     def narrowed(weights: nnx.State) -> Stage:
         alone = extract_stage(nnx.merge(graph, weights), choice, carry)
         alone.gate = None
+        alone.place = 0  # Equal stages are timed once.
         alone.repeated = False  # One run of it is timed.
         alone.genes = tuple(Gene(f"gene_{i}", gene.options) for i, gene in enumerate(alone.genes))
         return alone
