@@ -18,10 +18,10 @@ from nasjax.hardware.latency_table import branches
 from nasjax.supernets import checkpoints, transformer_layers
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families import transformer
-from nasjax.supernets.families.transformer import PAD, DecoderEmbed
+from nasjax.supernets.families.transformer import DecoderEmbed
 from nasjax.supernets.hat.lists import from_hat
 from nasjax.supernets.runner import Subnet
-from nasjax.supernets.transformer_layers import KeysValues, attend
+from nasjax.supernets.transformer_layers import PAD, KeysValues, attend, dropped
 
 CLOSE = {"rtol": 0, "atol": 5e-6}
 
@@ -145,10 +145,12 @@ def test_attention_is_softmax_of_scaled_products_head_by_head(heads):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6)
 
 
+SINUSOIDS = transformer_layers.sinusoids
+
 MISTAKES = {
     "positions from 1": lambda patch: patch.setattr(transformer, "places", lambda tokens: jnp.cumsum(tokens != PAD, 1) - 1),
     "positions of the sampled width": lambda patch: patch.setattr(
-        transformer, "sinusoids", lambda number, width: transformer_layers.sinusoids(number, 512).repeat(2, 1)[:, :width]
+        transformer_layers, "sinusoids", lambda number, width: SINUSOIDS(number, 512).repeat(2, 1)[:, :width]
     ),
     "scale of the wider heads": lambda patch: patch.setattr(
         transformer_layers, "attend", lambda q, memory, visible, heads, most: attend(q * 1.2, memory, visible, heads, most)
@@ -248,3 +250,23 @@ def test_equal_layers_share_the_branches_of_the_latency_table(net):
     embeds, encoder, memory, depth, decoder = 2 + 2, 2 * 2 + 2 * 3, 2 * 3, 3 + 3, 2 * 2 + 2 * 2 * 3 + 2 * 3
     scores = 2
     assert len(branches(net.shapes(5), batch=1).distinct) == embeds + encoder + memory + depth + decoder + scores
+
+
+def test_only_training_drops_at_random_and_less_of_narrow_networks(net, archs):
+    key = jax.random.key_data(jax.random.key(0))
+    largest, smallest = static(archs)[:2]
+    inputs = tiny.inputs()
+    for arch in (largest, smallest):
+        plain = net(inputs, arch)
+        first, again = (net.forward(inputs | {"dropout": key}, arch, None)[0] for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert np.abs(first - plain).max() > 0.1
+        masked = net.forward(inputs | {"dropout": key}, jnp.asarray(arch, jnp.int32), None)[0]
+        assert masked.shape == plain.shape
+    x = jnp.ones((40, 50, 8))
+    for width, share in ((8, 0.3), (4, 0.15)):
+        _, found = dropped({"dropout": key}, x, 0.3, width, 8)
+        np.testing.assert_allclose((found == 0).mean(), share, atol=0.02)
+        np.testing.assert_allclose(found.mean(), 1, atol=0.02)
+    never = replace(tiny.CONFIG, dropout=0.0).create(0)
+    np.testing.assert_array_equal(never.forward(inputs | {"dropout": key}, largest, None)[0], never(inputs, largest))

@@ -18,8 +18,8 @@ from nasjax import tasks
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
 from nasjax.supernets.extract import extract
-from nasjax.supernets.families.transformer import END, PAD
 from nasjax.supernets.runner import Subnet
+from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.beam_search import beam_search
 from nasjax.tasks.translation import room, shifted_back
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from nasjax.supernets.families.transformer import END, PAD, TransformerConfig
+from nasjax.supernets.families.transformer import TransformerConfig
+from nasjax.supernets.transformer_layers import END, PAD
 
 WORDS = 20
 CONFIG = TransformerConfig(

@@ -73,6 +73,7 @@ SUPERNETS: dict[str, SuperNetConfig] = {
         length=23,
         heads=(2, 4),
         hidden=(512, 1024, 2048),
+        dropout=0.375,
     ),
     "tabular": TabularConfig(),
     "external": ExternalConfig(),

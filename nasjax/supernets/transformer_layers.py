@@ -6,20 +6,23 @@ Widths and numbers of heads are static (weights are sliced) or traced (weights a
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from nasjax.supernets.elastic import Dense, Layer, Size, cut, mask
 from nasjax.supernets.initial import full, normal
 
 Sequence = Float[Array, "batch time width"]
 Tokens = Int[Array, "batch time"]
+
+PAD, END = 1, 2
+"""Tokens that fill sentences up, and that end them; END also begins every target. (fairseq's dictionaries have them so.)"""
 
 HIDDEN_SCORE = -1e9
 """Attention score of a key that must not be seen: its weight is exactly 0, and no row is ever NaN."""
@@ -61,6 +64,42 @@ def sinusoids(positions: int, width: int) -> Float[np.ndarray, "positions width"
     rates = np.exp(np.arange(width // 2, dtype=np.float32) * np.float32(-math.log(10_000) / max(1, width // 2 - 1)))
     angles = np.arange(positions, dtype=np.float32)[:, None] * rates
     return np.pad(np.concatenate([np.sin(angles), np.cos(angles)], axis=1), ((0, 0), (0, width % 2)))
+
+
+class PlacedEmbedding(nnx.Module):
+    """Token vectors, scaled by the root of their width, plus the vectors of their places.
+
+    The vectors of places are those of the greatest width, cut: 320 sines and 192 cosines are left of 640 for a width of 512.
+    """
+
+    def __init__(self, words: int, width: int, positions: int, *, rngs: nnx.Rngs):
+        self.full_width, self.positions = width, positions
+        self.embed = Embedding(words, width, rngs=rngs)
+
+    def __call__(self, tokens: Tokens, at: Tokens, width: Size) -> Float[Array, "batch time width"]:
+        vectors = sinusoids(PAD + self.positions + 1, self.full_width)
+        vectors[PAD] = 0
+        placed = mask(cut(jnp.asarray(vectors), 1, width)[PAD + at], width)
+        return jnp.sqrt(jnp.asarray(width, jnp.float32)) * self.embed(tokens, width) + placed
+
+
+def places(tokens: Tokens) -> Tokens:
+    """The place of each token, counted from 1 without padding; 0 for padding."""
+    known = tokens != PAD
+    return jnp.cumsum(known, axis=1) * known
+
+
+def dropped(carry: PyTree, x: Any, share: float, width: Size, full: int) -> tuple[PyTree, Any]:
+    """The carry with its next key, and `x` with a random part set to zero: `share` at the `full` width.
+
+    Only training's carries have a key (`dropout`, uint32); without one nothing is dropped.
+    """
+    if "dropout" not in carry or not share:
+        return carry, x
+    key, following = jax.random.split(jax.random.wrap_key_data(carry["dropout"]))
+    kept = jnp.round(256 * (1 - share * jnp.asarray(width, jnp.float32) / full))  # Bytes are quicker to draw than floats.
+    chosen = jax.random.bits(key, x.shape, jnp.uint8) < kept
+    return carry | {"dropout": jax.random.key_data(following)}, jnp.where(chosen, x * (256 / kept), 0)
 
 
 class LayerNorm(Layer):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
-from nasjax.supernets.families.transformer import END, PAD
+from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.base import Runner
 
 NEVER = -1e9

@@ -26,7 +26,7 @@ ACCURACY = Objective(
     range=(0.0, 100.0),
     about="share of images whose class comes first, % (image classification)",
 )
-LOSS = Objective("loss", "min", "nats", about="cross-entropy, nats (image classification)")
+LOSS = Objective("loss", "min", "nats", about="cross-entropy of an image's class or a translation's token, nats")
 
 
 @dataclass(eq=False)

@@ -15,12 +15,14 @@ from jaxtyping import Array, Float, Int, PyTree
 from nasjax.errors import ConfigError
 from nasjax.objectives import Objective
 from nasjax.supernets import SuperNet
-from nasjax.supernets.families.transformer import END, PAD, Transformer
+from nasjax.supernets.families.transformer import Transformer
+from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.base import SPLITS, Runner, Split, Task
 from nasjax.tasks.beam_search import beam_search
 from nasjax.tasks.text_pairs import EMPTY, Pairs, exists, held_out, read_pairs
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
 from nasjax.tasks.vocabulary import UNKNOWN, Vocabulary, learn_pieces, read_vocabularies
+from nasjax.types import PRNGKey
 
 BLEU = Objective("bleu", "max", range=(0.0, 100.0), about="corpus BLEU of translations, 0 to 100 (sacrebleu)")
 CHRF = Objective("chrf", "max", range=(0.0, 100.0), about="corpus chrF of translations, 0 to 100 (sacrebleu)")
@@ -197,6 +199,10 @@ class Translation(Task):
         else:
             losses = -(jax.nn.softmax(lax.stop_gradient(teacher)) * logs).sum(-1)
         return (losses * known).sum(1) / known.sum(1)
+
+    def augment(self, key: PRNGKey, inputs: PyTree, shift: int) -> PyTree:
+        """The inputs with a key, by which Transformers drop activations at random (`supernet.dropout`)."""
+        return inputs | {"dropout": jax.random.key_data(key)}
 
     def check(self, net: SuperNet) -> None:
         """Raises ConfigError if the vocabularies or the sentences' lengths do not fit a super-network."""

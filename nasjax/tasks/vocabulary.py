@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from nasjax.errors import ConfigError, one_line
 from nasjax.host import read_text, regular_file
-from nasjax.supernets.families.transformer import END, PAD
+from nasjax.supernets.transformer_layers import END, PAD
 
 BEGIN, UNKNOWN = 0, 3
 """The other special tokens; fairseq's dictionaries have all four in this order: 0 to 3."""

@@ -7,34 +7,34 @@ and programs would have a branch for every combination. Each ends with a layer n
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.space import Gene
-from nasjax.supernets.elastic import Size, cut, mask
+from nasjax.supernets.elastic import Size, cut
 from nasjax.supernets.families.limits import POSITIVE_INTEGER, check_limits
 from nasjax.supernets.stage import Choice, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.transformer_layers import (
+    PAD,
     Attention,
     Embedding,
     FeedForward,
     KeysValues,
     KeyValue,
     LayerNorm,
+    PlacedEmbedding,
     Scores,
-    Tokens,
     cached,
     causal,
-    sinusoids,
+    dropped,
+    places,
 )
-
-PAD, END = 1, 2
-"""Tokens that fill sentences up, and that end them; END also begins every target. (fairseq's dictionaries have them so.)"""
 
 Gate = tuple[Gene, float] | None
 """The depth gene, and the depth from which a stage runs (`Stage.gate`)."""
@@ -61,6 +61,7 @@ class TransformerConfig:
       inner_width: width of all heads' queries, keys and values together.
       heads, hidden: options of each layer's number of attention heads and feed-forward width.
       cross_layers: options of the number of last encoder layers whose outputs a decoder layer attends to.
+      dropout: share of embeddings and of sublayers' outputs that training drops at the greatest width; less at smaller ones.
       checkpoint: a file of weights, nasjax's or HAT's; None: weights are initialised from a seed.
       untrained: says that untrained weights are meant: a search on them gives no warning.
 
@@ -80,11 +81,14 @@ class TransformerConfig:
     heads: tuple[int, ...] = (4, 8)
     hidden: tuple[int, ...] = (1024, 2048, 3072)
     cross_layers: tuple[int, ...] = (1, 2, 3)
+    dropout: float = 0.3
     checkpoint: str | None = None
     untrained: bool = False
 
     def __post_init__(self):
         check_limits(self, LIMITS)
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"supernet.dropout must be at least 0 and below 1, not {self.dropout}")
         most = max(self.heads)
         for heads in self.heads:
             if self.inner_width % heads or most % heads:
@@ -109,27 +113,19 @@ class TransformerConfig:
         return Transformer(self, rngs=nnx.Rngs(seed))
 
 
-class PlacedEmbedding(nnx.Module):
-    """Token vectors, scaled by the root of their width, plus the vectors of their places.
+class Sublayer(Stage):
+    """A part of a layer: its output is the layer norm of the sum of its input and what `forward` makes of that."""
 
-    The vectors of places are those of the greatest width, cut: 320 sines and 192 cosines are left of 640 for a width of 512.
-    """
+    def __init__(self, config: TransformerConfig, place: int, gate: Gate, genes: tuple[Gene, ...]):
+        self.place, self.gate, self.genes = place, gate, genes
+        self.full: int = max(genes[0].options)  # type: ignore[assignment, type-var]
+        self.dropout = config.dropout
+        self.norm = LayerNorm(self.full)
 
-    def __init__(self, words: int, width: int, positions: int, *, rngs: nnx.Rngs):
-        self.full_width, self.positions = width, positions
-        self.embed = Embedding(words, width, rngs=rngs)
-
-    def __call__(self, tokens: Tokens, at: Tokens, width: Size) -> Float[Array, "batch time width"]:
-        vectors = sinusoids(PAD + self.positions + 1, self.full_width)
-        vectors[PAD] = 0
-        placed = mask(cut(jnp.asarray(vectors), 1, width)[PAD + at], width)
-        return jnp.sqrt(jnp.asarray(width, jnp.float32)) * self.embed(tokens, width) + placed
-
-
-def places(tokens: Tokens) -> Tokens:
-    """The place of each token, counted from 1 without padding; 0 for padding."""
-    known = tokens != PAD
-    return jnp.cumsum(known, axis=1) * known
+    def added(self, carry: PyTree, x: Any, change: Any, width: Size) -> tuple[PyTree, Any]:
+        """The carry, and the sublayer's output."""
+        carry, change = dropped(carry, change, self.dropout, width, self.full)
+        return carry, self.norm(x + change, width)
 
 
 class EncoderEmbed(Stage):
@@ -137,47 +133,46 @@ class EncoderEmbed(Stage):
 
     def __init__(self, config: TransformerConfig, width: Gene, *, rngs: nnx.Rngs):
         self.genes = (width,)
-        self.outputs = max(config.cross_layers)
+        self.outputs, self.dropout = max(config.cross_layers), config.dropout
         self.embed = PlacedEmbedding(config.source_words, max(config.encoder_widths), config.positions, rngs=rngs)
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
-        source = carry["source"]
-        x = self.embed(source, places(source), self.option(choice, 0))
-        return {"target": carry["target"], "known": source != PAD, "encoded": (x,) * self.outputs}, {}
+        source, width = carry["source"], self.option(choice, 0)
+        x = self.embed(source, places(source), width)
+        carry, x = dropped(carry, x, self.dropout, width, self.embed.full_width)
+        kept = {name: carry[name] for name in carry if name != "source"}
+        return kept | {"known": source != PAD, "encoded": (x,) * self.outputs}, {}
 
 
-class EncoderAttention(Stage):
+class EncoderAttention(Sublayer):
     """Self-attention of an encoder layer: its output is the newest of the carry, the oldest is dropped."""
 
     def __init__(self, config: TransformerConfig, place: int, width: Gene, heads: Gene, *, rngs: nnx.Rngs):
-        self.place = place
-        self.genes = (width, heads)
-        full = max(config.encoder_widths)
-        self.key_value = KeyValue(full, config.inner_width, rngs=rngs)
-        self.attention = Attention(full, config.inner_width, max(config.heads), rngs=rngs)
-        self.norm = LayerNorm(full)
+        super().__init__(config, place, None, (width, heads))
+        self.key_value = KeyValue(self.full, config.inner_width, rngs=rngs)
+        self.attention = Attention(self.full, config.inner_width, max(config.heads), rngs=rngs)
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, heads = (self.option(choice, gene) for gene in range(2))
         outputs = tuple(cut(x, -1, width) for x in carry["encoded"])
         x = outputs[0]
-        x = self.norm(x + self.attention(x, self.key_value(x), carry["known"][:, None], heads, width), width)
+        mixed = self.attention(x, self.key_value(x), carry["known"][:, None], heads, width)
+        carry, x = self.added(carry, x, mixed, width)
         return carry | {"encoded": (x, *outputs[:-1])}, {}
 
 
-class EncoderFeedForward(Stage):
+class EncoderFeedForward(Sublayer):
     """Feed-forward part of an encoder layer."""
 
     def __init__(self, config: TransformerConfig, place: int, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
-        self.place = place
-        self.genes = (width, hidden)
-        self.feed = FeedForward(max(config.encoder_widths), max(config.hidden), rngs=rngs)
-        self.norm = LayerNorm(max(config.encoder_widths))
+        super().__init__(config, place, None, (width, hidden))
+        self.feed = FeedForward(self.full, max(config.hidden), rngs=rngs)
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, hidden = (self.option(choice, gene) for gene in range(2))
         x, *older = (cut(x, -1, width) for x in carry["encoded"])
-        return carry | {"encoded": (self.norm(x + self.feed(x, hidden, width), width), *older)}, {}
+        carry, x = self.added(carry, x, self.feed(x, hidden, width), width)
+        return carry | {"encoded": (x, *older)}, {}
 
 
 class Start(Stage):
@@ -229,7 +224,7 @@ class Ready(Stage):
         batch, time = carry["target"].shape
         cache = {"layers": rooms(self.option(choice, 0), self.layers, (batch, time, self.inner)),
                  "step": jnp.zeros(batch, jnp.int32)}  # fmt: skip
-        return {name: carry[name] for name in ("target", "known", "memory")} | {"cache": cache}, {}
+        return {name: carry[name] for name in carry if name != "encoded"} | {"cache": cache}, {}
 
 
 class DecoderEmbed(Stage):
@@ -238,7 +233,7 @@ class DecoderEmbed(Stage):
     repeated = True
 
     def __init__(self, config: TransformerConfig, width: Gene, *, rngs: nnx.Rngs):
-        self.genes = (width,)
+        self.genes, self.dropout = (width,), config.dropout
         self.embed = PlacedEmbedding(config.target_words, max(config.decoder_widths), config.positions, rngs=rngs)
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
@@ -247,21 +242,20 @@ class DecoderEmbed(Stage):
             tokens, at = tokens[:, None], carry["cache"]["step"][:, None] + 1
         else:
             tokens, at = carry["target"], places(carry["target"])
-        return carry | {"decoded": self.embed(tokens, at, self.option(choice, 0))}, {}
+        width = self.option(choice, 0)
+        carry, x = dropped(carry, self.embed(tokens, at, width), self.dropout, width, self.embed.full_width)
+        return carry | {"decoded": x}, {}
 
 
-class DecoderAttention(Stage):
+class DecoderAttention(Sublayer):
     """Causal self-attention of a decoder layer; one step reads and extends the layer's cache."""
 
     repeated = True
 
     def __init__(self, config: TransformerConfig, place: int, gate: Gate, width: Gene, heads: Gene, *, rngs: nnx.Rngs):
-        self.place, self.gate = place, gate
-        self.genes = (width, heads)
-        full = max(config.decoder_widths)
-        self.key_value = KeyValue(full, config.inner_width, rngs=rngs)
-        self.attention = Attention(full, config.inner_width, max(config.heads), rngs=rngs)
-        self.norm = LayerNorm(full)
+        super().__init__(config, place, gate, (width, heads))
+        self.key_value = KeyValue(self.full, config.inner_width, rngs=rngs)
+        self.attention = Attention(self.full, config.inner_width, max(config.heads), rngs=rngs)
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, heads = (self.option(choice, gene) for gene in range(2))
@@ -273,21 +267,18 @@ class DecoderAttention(Stage):
             layers[self.place] = own = cached(layers[self.place], own, step)
             cache = cache | {"layers": tuple(layers)}
             visible = (jnp.arange(own.keys.shape[1]) <= step)[None, None]
-        x = self.norm(x + self.attention(x, own, visible, heads, width), width)
+        carry, x = self.added(carry, x, self.attention(x, own, visible, heads, width), width)
         return carry | {"decoded": x, "cache": cache}, {}
 
 
-class CrossAttention(Stage):
+class CrossAttention(Sublayer):
     """Attention of a decoder layer to the encoder."""
 
     repeated = True
 
-    def __init__(self, config: TransformerConfig, place: int, gate: Gate, genes: tuple[Gene, Gene, Gene], *, rngs: nnx.Rngs):
-        self.place, self.gate = place, gate
-        self.genes = genes
-        full = max(config.decoder_widths)
-        self.attention = Attention(full, config.inner_width, max(config.heads), rngs=rngs)
-        self.norm = LayerNorm(full)
+    def __init__(self, config: TransformerConfig, place: int, gate: Gate, genes: tuple[Gene, ...], *, rngs: nnx.Rngs):
+        super().__init__(config, place, gate, genes)
+        self.attention = Attention(self.full, config.inner_width, max(config.heads), rngs=rngs)
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, heads, outputs = (self.option(choice, gene) for gene in range(3))
@@ -296,24 +287,24 @@ class CrossAttention(Stage):
         memory = KeysValues(*(cut(part, 1, time) for part in carry["memory"][self.place]))
         visible = jnp.tile(known, (1, memory.keys.shape[1] // known.shape[1]))
         visible = (visible & (jnp.arange(visible.shape[1]) < time)[None])[:, None]
-        return carry | {"decoded": self.norm(x + self.attention(x, memory, visible, heads, width), width)}, {}
+        carry, x = self.added(carry, x, self.attention(x, memory, visible, heads, width), width)
+        return carry | {"decoded": x}, {}
 
 
-class DecoderFeedForward(Stage):
+class DecoderFeedForward(Sublayer):
     """Feed-forward part of a decoder layer."""
 
     repeated = True
 
     def __init__(self, config: TransformerConfig, place: int, gate: Gate, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
-        self.place, self.gate = place, gate
-        self.genes = (width, hidden)
-        self.feed = FeedForward(max(config.decoder_widths), max(config.hidden), rngs=rngs)
-        self.norm = LayerNorm(max(config.decoder_widths))
+        super().__init__(config, place, gate, (width, hidden))
+        self.feed = FeedForward(self.full, max(config.hidden), rngs=rngs)
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, hidden = (self.option(choice, gene) for gene in range(2))
         x = cut(carry["decoded"], -1, width)
-        return carry | {"decoded": self.norm(x + self.feed(x, hidden, width), width)}, {}
+        carry, x = self.added(carry, x, self.feed(x, hidden, width), width)
+        return carry | {"decoded": x}, {}
 
 
 class WordScores(Stage):
