@@ -73,15 +73,12 @@ def _by_bucket(
 def _block(split: Split, rows: Int[np.ndarray, " rows"], size: int, each: int, length: int | None) -> Block:
     """The block of these examples, cut to the padded `length` of their bucket."""
     missing = each * size - len(rows)
-    longest = max((leaf.shape[1] for leaf in jax.tree.leaves(split.inputs) if leaf.ndim > 1), default=0)
 
     def batched(leaf: np.ndarray) -> np.ndarray:
         part = np.asarray(leaf)[rows]
-        if length is not None and part.ndim > 1 and part.shape[1] == longest:
-            part = part[:, :length]
         padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
         return padded.reshape(each, size, *part.shape[1:])
 
-    inputs, targets = jax.tree.map(batched, (split.inputs, split.targets))
+    inputs, targets = jax.tree.map(batched, split.trimmed((split.inputs, split.targets), length))
     weights = np.concatenate([np.ones(len(rows), np.float32), np.zeros(missing, np.float32)])
     return Block(inputs, targets, weights.reshape(each, size))

@@ -41,6 +41,13 @@ class Split:
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.targets)[0])
 
+    def trimmed(self, tree: PyTree, length: int | None) -> PyTree:
+        """Arrays of inputs or targets, examples first, cut to the padded `length` of a bucket; None: as they are."""
+        longest = max((leaf.shape[1] for leaf in jax.tree.leaves(self.inputs) if leaf.ndim > 1), default=0)
+        return jax.tree.map(
+            lambda leaf: leaf if length is None or leaf.ndim < 2 or leaf.shape[1] != longest else leaf[:, :length], tree
+        )
+
     def take(self, rows: Any) -> "Split":
         """The examples of an index array or slice."""
         inputs, targets = jax.tree.map(lambda leaf: leaf[rows], (self.inputs, self.targets))

@@ -1,7 +1,7 @@
 """The training loop of all methods; a method chooses the sub-networks of each step, their weights and teachers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from nasjax.evaluation.calibration import calibrate
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
-from nasjax.tasks import Task
+from nasjax.tasks import Split, Task
 from nasjax.types import PRNGKey
 
 TrainingProgress = Callable[[int, int, float], None]
@@ -71,14 +71,11 @@ class TrainerConfig(ABC):
 
 
 def _train(config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, progress: TrainingProgress) -> SuperNet:
-    number = len(task.train)
-    batch = min(config.batch, number)
-    steps = number // batch
-    total = config.epochs * steps
+    buckets = _buckets(task.train, config.batch)
+    total = config.epochs * sum(bucket.steps for bucket in buckets)
     schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, total // 20, total)
     optimiser = optax.adamw(schedule, weight_decay=config.weight_decay)
     graph, weights, rest = nnx.split(nnx.clone(net), nnx.Param, ...)  # type: ignore[misc]  # store_statistics writes
-    examples = jax.tree.map(jnp.asarray, (task.train.inputs, task.train.targets))
 
     def gradient_at(host: Any) -> Callable[..., Any]:
         def loss(weights: Any, inputs: PyTree, targets: PyTree, key: PRNGKey) -> Float[Array, ""]:
@@ -89,33 +86,74 @@ def _train(config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, progr
 
     gradients = [gradient_at(host) for host in net.all_hosts()]
 
-    def step(carry: Any, drawn: Any) -> tuple[Any, Float[Array, ""]]:
-        weights, moments = carry
-        rows, key = drawn
-        shift, sample = jax.random.split(key)
-        inputs, targets = jax.tree.map(lambda leaf: leaf[rows], examples)
-        augmented = task.augment(shift, inputs, config.shift)
-        host = jax.random.randint(jax.random.fold_in(sample, 0), (), 0, len(gradients))
-        value, gradient = lax.switch(host, gradients, weights, augmented, targets, sample)
-        updates, moments = optimiser.update(gradient, moments, weights)
-        return (optax.apply_updates(weights, updates), moments), value
-
     @jax.jit
-    def epoch(weights: Any, moments: Any, key: PRNGKey) -> tuple[Any, Any, Float[Array, ""]]:
-        order, draws = jax.random.split(key)
-        rows = jax.random.permutation(order, number)[: steps * batch].reshape(steps, batch)
-        (weights, moments), losses = lax.scan(step, (weights, moments), (rows, jax.random.split(draws, steps)))
-        return weights, moments, losses.mean()
+    def run(weights: Any, moments: Any, examples: PyTree, rows: Any, keys: Any) -> tuple[Any, Any, Float[Array, " steps"]]:
+        def step(carry: Any, drawn: Any) -> tuple[Any, Float[Array, ""]]:
+            weights, moments = carry
+            rows, key = drawn
+            shift, sample = jax.random.split(key)
+            inputs, targets = jax.tree.map(lambda leaf: leaf[rows], examples)
+            augmented = task.augment(shift, inputs, config.shift)
+            host = jax.random.randint(jax.random.fold_in(sample, 0), (), 0, len(gradients))
+            value, gradient = lax.switch(host, gradients, weights, augmented, targets, sample)
+            updates, moments = optimiser.update(gradient, moments, weights)
+            return (optax.apply_updates(weights, updates), moments), value
+
+        (weights, moments), losses = lax.scan(step, (weights, moments), (rows, keys))
+        return weights, moments, losses
 
     moments = optimiser.init(weights)
     for i in range(config.epochs):
-        weights, moments, value = epoch(weights, moments, jax.random.fold_in(key, i))
+        losses = []
+        for bucket, rows, keys in _batches(buckets, jax.random.fold_in(key, i)):
+            weights, moments, values = run(weights, moments, bucket.examples, rows, keys)
+            losses.append(values)
+        value = float(jnp.concatenate(losses).mean())
         if not np.isfinite(value):
             raise FloatingPointError(f"the loss is {value} in epoch {i + 1}: reduce trainer.learning_rate")
-        progress(i + 1, config.epochs, float(value))
+        progress(i + 1, config.epochs, value)
     trained = nnx.merge(graph, weights, rest)
-    store_statistics(trained, task, batch)
+    store_statistics(trained, task, min(config.batch, len(task.train)))
     return trained
+
+
+class Bucket(NamedTuple):
+    """Training examples of one padded length, on the device, and the batches of an epoch: `steps` of `batch` examples."""
+
+    examples: PyTree[Array]
+    number: int
+    batch: int
+
+    @property
+    def steps(self) -> int:
+        return self.number // self.batch
+
+
+def _buckets(split: Split, batch: int) -> list[Bucket]:
+    """The examples by bucket; one bucket of all where sentences have no lengths."""
+    tree = split.inputs, split.targets
+    lengths = [None] if split.bucket is None else np.unique(split.bucket).tolist()
+    buckets = []
+    for length in lengths:
+        rows = np.arange(len(split)) if length is None else np.flatnonzero(split.bucket == length)
+        own = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(np.asarray(leaf)[rows]), split.trimmed(tree, length))
+        buckets.append(Bucket(own, len(rows), min(batch, len(rows))))
+    return buckets
+
+
+def _batches(buckets: list[Bucket], key: PRNGKey) -> Iterator[tuple[Bucket, Int[Array, "steps batch"], PRNGKey]]:
+    """The rows and keys of an epoch's steps: of one bucket all at once, of several one by one in random order."""
+    drawn = []
+    for i, bucket in enumerate(buckets):
+        order, draws = jax.random.split(key if len(buckets) == 1 else jax.random.fold_in(key, i))
+        rows = jax.random.permutation(order, bucket.number)[: bucket.steps * bucket.batch]
+        drawn.append((bucket, rows.reshape(bucket.steps, bucket.batch), jax.random.split(draws, bucket.steps)))
+    if len(buckets) == 1:
+        yield drawn[0]
+        return
+    steps = [(bucket, rows[i : i + 1], keys[i : i + 1]) for bucket, rows, keys in drawn for i in range(bucket.steps)]
+    for i in np.asarray(jax.random.permutation(jax.random.fold_in(key, len(buckets)), len(steps))):
+        yield steps[i]
 
 
 def step_loss(net: SuperNet, task: Task, inputs: PyTree, targets: PyTree, subnets: Subnets) -> Float[Array, ""]:
