@@ -1,6 +1,6 @@
 """Searches that are killed (`kill -9`) at random moments resume and end as uninterrupted ones.
 
-Two hundred kills, an hour on two idle cores: `KILLS=200 scripts/test --slow tests/test_kills.py -s`.
+Two hundred kills, about an hour on two cores: `KILLS=200 scripts/test --slow tests/test_kills.py -s`.
 """
 
 import json
