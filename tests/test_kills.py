@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ class Warm:
         processes, began = self._line().split(), time.monotonic()
         for killed, seconds in kills.items():
             if not select.select([self._process.stdout], [], [], max(0, began + seconds - time.monotonic()))[0]:
-                os.kill(int(processes[killed]), signal.SIGKILL)
+                with suppress(ProcessLookupError):  # It ended itself, before the others.
+                    os.kill(int(processes[killed]), signal.SIGKILL)
         statuses = self._line().split()
         assert set(statuses) <= {"0", str(int(signal.SIGKILL))}, statuses
         return [status == "0" for status in statuses]
