@@ -1,6 +1,7 @@
 """A network that was extracted can be trained on, and is printed as what it is."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_an_extracted_network_is_tuned_in_a_folder_that_loads(subnet, capsys):
     changed = [name for name, value in tensors(before).items() if not (tensors(after)[name] == value).all()]
     assert changed == list(tensors(before))
     record = json.loads(Path("tuned/record.json").read_text())
-    assert record["settings"]["subnet"] == "subnet" and set(record["scores"]) == {"before", "after"}
+    assert record["settings"]["subnet"] == os.path.abspath("subnet") and set(record["scores"]) == {"before", "after"}
     # Its own batch-norm statistics, of all training images, are stored with it.
     task = tasks.create("digits")
     logits = np.asarray(jax.jit(after.__call__)(task.test.inputs))
