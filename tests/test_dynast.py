@@ -155,4 +155,7 @@ def test_real_logs(mbv3):
     with pytest.raises(ValueError, match="are one network, but its macs are"):
         import_results(sorted(TRACES.glob("*_ofa.csv")) + sorted(TRACES.glob("mbnv3w10_linasga_*.csv")), mbv3)
     bleu = columns(import_results([TRACES / "tests_inputs_transformerlt.csv"]))
+    transformer = supernets.abstract("transformer_lt_wmt_en_de")
+    named = import_results([TRACES / "tests_inputs_transformerlt.csv"], transformer)
+    assert list(named.genes) == list(transformer.space.names) and len(named.rows) == 19
     assert min(bleu["macs"]) > 1e9 and max(bleu["params"]) < 1e8 and 22 < min(bleu["bleu"]) < max(bleu["bleu"]) < 27

@@ -1,6 +1,7 @@
 """Damaged files of every kind, for every reader: each is read, or refused in one line that names it; nothing hangs."""
 
 import csv
+import gzip
 import json
 import os
 import signal
@@ -57,11 +58,13 @@ from nasjax.supernets.checkpoints import read_tensors
 from nasjax.supernets.external import ExternalConfig
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import load, save_network
+from nasjax.supernets.hat import lists as hat
 from nasjax.supernets.tabular import TabularConfig, TabularNet
 from nasjax.tactics import REDUCTIONS, TACTICS
 from nasjax.tasks import TASKS
 from nasjax.tasks.arrays import ArraysConfig
 from nasjax.tasks.image_folder import ImageFolderConfig
+from nasjax.tasks.translation import TranslationConfig
 from nasjax.training import TRAINERS
 from nasjax.training.loop import TrainerConfig
 
@@ -237,6 +240,11 @@ def digits() -> supernets.SuperNet:
     return supernets.abstract("digits")
 
 
+@cache
+def transformer() -> supernets.SuperNet:
+    return supernets.abstract("transformer_lt_wmt_en_de", source_words=9, target_words=9)
+
+
 def read_archive(folder: Path) -> None:
     check_archive(folder / "archive.db")
     with closing(Archive(folder / "archive.db", read_identity(FILES)["id"])) as archive:
@@ -266,10 +274,10 @@ def stored_times(folder: Path) -> None:
         AutoConfig(file=str(folder / "times.jsonl")).stored_seconds(None, None)
 
 
-def once_for_all_lists(folder: Path) -> None:
+def published_lists(file: Path, net: supernets.SuperNet) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynast, "cost_tables", lambda net: {})  # They take seconds, and concern no file.
-        import_results([folder / "ofa.csv"], digits())
+        import_results([file], net)
 
 
 class NoDevice:
@@ -309,6 +317,17 @@ def valid_files(folder: Path) -> None:
     (folder / "images" / "class").mkdir(parents=True)
     for number in range(8):
         Image.fromarray(np.full((9, 9, 3), 30 * number, np.uint8)).save(folder / "images" / "class" / f"{number}.png")
+    (folder / "pairs").mkdir()
+    (folder / "pairs" / "train.en").write_text("the dog sees\n" * 9)
+    (folder / "pairs" / "train.de.gz").write_bytes(gzip.compress(b"der Hund sieht\n" * 9, mtime=0))
+    for language, words in (("en", "the dog sees"), ("de", "der Hund sieht")):
+        text = "".join(f"{word} 9\n" for word in words.split())
+        (folder / "pairs" / f"dict.{language}.txt").write_text(text)
+    by_layer = {name: [4 if "heads" in name else 1024] * 6 for name in hat.BY_LAYER}
+    lists = {"encoder_embed_dim": [512], "decoder_embed_dim": [512], "decoder_layer_num": [2], **by_layer}
+    lists["decoder_arbitrary_ende_attn"] = [-1] * 6
+    with (folder / "hat.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["Sub-network", "BLEU Score"], [lists, 25]])
     np.savez(folder / "images.npz", x=np.zeros((12, 4, 4), np.uint8), y=np.arange(12) % 3)
 
 
@@ -331,7 +350,12 @@ READERS = {
     "measured latencies": Reader(("latencies.jsonl",), lambda f: Timer(NoDevice(), f / "latencies.jsonl", {})),
     "times of strategies": Reader(("times.jsonl",), stored_times),
     "results of DyNAS-T": Reader(("dynast.csv",), lambda f: import_results([f / "dynast.csv"])),
-    "Once-for-All's lists": Reader(("ofa.csv",), once_for_all_lists),
+    "Once-for-All's lists": Reader(("ofa.csv",), lambda f: published_lists(f / "ofa.csv", digits())),
+    "HAT's lists": Reader(("hat.csv",), lambda f: published_lists(f / "hat.csv", transformer())),
+    "pairs of texts": Reader(
+        ("pairs/train.en", "pairs/train.de.gz", "pairs/dict.en.txt"),
+        lambda f: TranslationConfig(str(f / "pairs"), held_out=2, vocabulary=str(f / "pairs"), beam=0).create(),
+    ),
     "extracted network": Reader(("config.json",), load),
     "training record": Reader(("record.json",), lambda f: _recorded_task(f / "record.json")),
     "weights": Reader(("network.safetensors",), lambda f: read_tensors(f / "network.safetensors")),

@@ -3,6 +3,7 @@
 import csv
 from ast import literal_eval
 from pathlib import Path
+from types import SimpleNamespace
 
 import hat_golden as hat
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from tiny_transformer import stepped
 
 from nasjax import supernets
 from nasjax.evaluation.switch import Switched
@@ -17,6 +19,7 @@ from nasjax.hardware.costs import cost_tables
 from nasjax.supernets.extract import extract
 from nasjax.supernets.hat.lists import from_hat
 from nasjax.supernets.runner import Subnet
+from nasjax.tasks.translation import Translation
 
 TOLERANCE = 2e-5
 """Of the scale of the values."""
@@ -29,16 +32,6 @@ def known_logits(logits, inputs):
     return np.asarray(logits * (inputs["target"] != 1)[..., None])[..., :: hat.STEP]
 
 
-def stepped(run, inputs):
-    """Logits of a target that is fed token by token."""
-
-    def step(carry, tokens):
-        logits, carry = run.step(tokens, carry)
-        return carry, logits
-
-    return jnp.swapaxes(jax.lax.scan(step, run.encode(inputs), inputs["target"].T)[1], 0, 1)
-
-
 def static(name, row):
     """The row-th sub-network as a network of its own, and its architecture."""
     net = hat.network(name)
@@ -49,14 +42,16 @@ def static(name, row):
 def check(name, row, run, side):
     inputs = hat.inputs(name, side)
     values = hat.golden(name)
-    states = run.encode(inputs)
-    assert states is not None
+    words = {"words": jnp.asarray(values["following"], jnp.int32)}
     for logits in (jax.jit(run)(inputs), jax.jit(lambda inputs: stepped(run, inputs))(inputs)):
         assert hat.deviation(known_logits(logits, inputs), values[f"logits_{side}"][row]) < TOLERANCE, (row, side)
+        means = Translation.loss(SimpleNamespace(label_smoothing=0.1), logits, words)
+        sums = means * (words["words"] != 1).sum(1)
+        assert hat.deviation(sums, values[f"losses_{side}"][row]) < TOLERANCE, (row, side)
 
 
 @pytest.mark.parametrize(("name", "row", "side"), [(hat.WMT, 4, "right"), (hat.IWSLT, 5, "left")])
-def test_logits_equal_the_original_s_at_once_and_step_by_step(name, row, side):
+def test_logits_and_losses_equal_the_original_s_at_once_and_step_by_step(name, row, side):
     """A random architecture of each space; the slow tests below have all."""
     net = hat.network(name)
     arch = tuple(map(int, hat.archs(name, net)[row]))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_transformer as tiny
 from flax import nnx
+from tiny_transformer import stepped
 
 from nasjax.errors import ConfigError
 from nasjax.evaluation.switch import Switched
@@ -39,16 +40,6 @@ def archs(net):
 
 def static(archs):
     return [tuple(map(int, arch)) for arch in archs]
-
-
-def stepped(run, inputs):
-    """Logits of a target that is fed token by token."""
-
-    def step(carry, tokens):
-        logits, carry = run.step(tokens, carry)
-        return carry, logits
-
-    return jnp.swapaxes(jax.lax.scan(step, run.encode(inputs), inputs["target"].T)[1], 0, 1)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

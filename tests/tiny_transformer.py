@@ -1,5 +1,6 @@
 """A small Transformer super-network, and sentences for it."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,3 +28,13 @@ def inputs(seed=0, side="right"):
     """Four sources of up to seven tokens, and targets of six."""
     rng = np.random.default_rng(seed)
     return {"source": sentences(rng, (7, 5, 4, 2), 7, side), "target": sentences(rng, (6, 6, 6, 6), 6, first=END)}
+
+
+def stepped(run, inputs):
+    """Logits of a target that is fed token by token."""
+
+    def step(carry, tokens):
+        logits, carry = run.step(tokens, carry)
+        return carry, logits
+
+    return jnp.swapaxes(jax.lax.scan(step, run.encode(inputs), inputs["target"].T)[1], 0, 1)

@@ -132,8 +132,8 @@ def _run(
         return nnx.merge(graph, weights).forward(carry, choice, {} if statistics is None else statistics)
 
     choices = _branch_choices(inner, options)
-    full, kept = _outputs(partial(stage, choices[-1]), carry, weights, statistics)
-    kept &= _outputs(partial(stage, choices[0]), carry, weights, statistics)[1]
+    shapes, unchanged = zip(*(_outputs(partial(stage, one), carry, weights, statistics) for one in choices), strict=True)
+    full, kept = shapes[-1], set.intersection(*unchanged)
 
     def changed(carry: PyTree) -> list[Any]:
         return [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(carry) if path not in kept]

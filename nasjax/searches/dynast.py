@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from nasjax.errors import ConfigError
 from nasjax.hardware.costs import cost_tables
 from nasjax.space import Option
 from nasjax.supernets import SuperNet
+from nasjax.supernets.families.transformer import Transformer
+from nasjax.supernets.hat.lists import from_hat
 from nasjax.supernets.ofa.lists import from_ofa
 
 ARCHITECTURE = "Sub-network"
@@ -59,12 +62,14 @@ class Imported:
 def import_results(files: Sequence[Path], net: SuperNet | None = None) -> Imported:
     """Reads DyNAS-T's result CSVs into one row a network: the mean of repeated evaluations, and their `count`.
 
-    `net`, which may be abstract, gives the genes of Once-for-All's architectures their names, and its exact costs are
-    compared with those in the files; the lists of other architectures have names. Raises ConfigError for a file that cannot
-    be read, and for contradictory exact costs.
+    `net`, which may be abstract, gives the genes of Once-for-All's and HAT's architectures their names, and its exact costs
+    are compared with those in the files; without it, genes are named after the lists. Raises ConfigError for a file that
+    cannot be read, and for contradictory exact costs.
     """
     remarks: list[str] = []
-    to_choices = _choices_by_layer if net is None else lambda lists: from_ofa(net, lists)  # type: ignore
+    to_choices: Callable[[Mapping[str, Any]], Mapping[str, Option]] = _choices_by_layer
+    if net is not None:
+        to_choices = partial(from_hat if isinstance(net, Transformer) else from_ofa, net)  # type: ignore[arg-type]
     networks: dict[tuple[tuple[str, Option], ...], list[tuple[str, dict[str, float]]]] = {}
     for file in files:
         for place, lists, values in _read_rows(file, remarks):

@@ -1,7 +1,7 @@
 """Image classification: accuracy and cross-entropy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class ImageClassification(Task):
     @property
     def objectives(self) -> tuple[Objective, ...]:
         guessing = float(np.log(self.classes))
-        return (ACCURACY, Objective("loss", "min", "nats", range=(0.0, guessing), about=LOSS.about))
+        return (ACCURACY, replace(LOSS, range=(0.0, guessing)))
 
     def statistics(self, outputs: Logits, targets: Labels) -> Float[Array, "batch 3"]:
         """For every example: 1, whether the largest logit is the target's, and the cross-entropy."""

@@ -2,6 +2,7 @@
 
 import gzip
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def _lines(file: Path) -> list[str]:
         text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not text in UTF-8 ({error.reason} at byte {error.start})") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{file} cannot be read ({error})") from None
     # Not splitlines: other characters that end lines (U+2028, form feeds) stand within sentences.
     lines = text.replace("\r\n", "\n").split("\n")

@@ -1,7 +1,7 @@
 """Translation of texts: pairs of text files, corpus BLEU of beam search, and the loss of given translations."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nasjax.supernets.families.transformer import Transformer
 from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.base import SPLITS, Runner, Split, Task
 from nasjax.tasks.beam_search import beam_search
+from nasjax.tasks.image_classification import LOSS
 from nasjax.tasks.text_pairs import EMPTY, Pairs, exists, held_out, read_pairs
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
 from nasjax.tasks.vocabulary import UNKNOWN, Vocabulary, learn_pieces, read_vocabularies
@@ -158,7 +159,7 @@ class Translation(Task):
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        loss = Objective("loss", "min", "nats", range=(0.0, float(np.log(self.target_vocabulary.size))))
+        loss = replace(LOSS, range=(0.0, float(np.log(self.target_vocabulary.size))))
         return (BLEU, CHRF, loss) if self.beam else (loss,)
 
     def outputs(self, run: Runner, inputs: PyTree) -> PyTree:

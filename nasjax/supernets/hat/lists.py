@@ -43,12 +43,15 @@ def from_hat(net: Transformer, lists: Mapping[str, Any]) -> dict[str, Option]:
         wanted = ", ".join((*SINGLE, *BY_LAYER))
         raise ConfigError(f"the entries of an architecture are {wanted}, not {', '.join(map(str, given)) or 'none'}")
     choices: dict[str, Option] = {gene: _only(name, given[name]) for name, gene in SINGLE.items()}
+    if choices["decoder_depth"] not in net.config.decoder_depths:
+        allowed = ", ".join(map(str, net.config.decoder_depths))
+        raise ConfigError(f"decoder_layer_num cannot be {choices['decoder_depth']!r}; allowed: {allowed}")
     for name, gene in BY_LAYER.items():
         number = net.config.encoder_layers if name.startswith("encoder") else choices["decoder_depth"]
         if not isinstance(given[name], list | tuple) or len(given[name]) < number:  # type: ignore[operator]
             raise ConfigError(f"{name} must be a list of {number} numbers, one a layer, not {given[name]}")
         for layer, option in enumerate(given[name][:number]):  # type: ignore[misc]
-            if name == "decoder_arbitrary_ende_attn" and option not in ATTENDED:
+            if name == "decoder_arbitrary_ende_attn" and option not in list(ATTENDED):
                 raise ConfigError(f"{name} cannot hold {option!r}; allowed: {', '.join(map(str, ATTENDED))}")
             choices[f"{gene}{layer + 1}"] = ATTENDED[option] if name == "decoder_arbitrary_ende_attn" else option
     return net.space.decode(net.space.encode(choices))
