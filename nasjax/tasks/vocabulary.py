@@ -1,12 +1,11 @@
 """Vocabularies of subwords: learnt from text or given, by SentencePiece, or as fairseq's dictionaries with BPE codes."""
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 from nasjax.errors import ConfigError, one_line
 from nasjax.host import read_text, regular_file
@@ -51,43 +50,39 @@ def _sentencepiece() -> ModuleType:
     return sentencepiece
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class SentencePieces:
-    """A SentencePiece model, from the bytes of its file. Raises ConfigError if its special tokens are others than ours."""
+    """A SentencePiece model, from the bytes of its file. Raises ConfigError if its special tokens are others than ours.
 
-    model: bytes
-    name: str = "the vocabulary"
+    `name` says in messages which file it is.
+    """
 
-    def __post_init__(self):
+    def __init__(self, model: bytes, name: str = "the vocabulary"):
+        self.model = model
         make = _sentencepiece().SentencePieceProcessor
         try:
-            processor = make(model_proto=self.model)
+            self._processor = make(model_proto=model)
         except RuntimeError:
-            raise ConfigError(f"{self.name} is no SentencePiece model") from None
-        special = {"pad": processor.pad_id(), "end": processor.eos_id(), "unknown": processor.unk_id()}
+            raise ConfigError(f"{name} is no SentencePiece model") from None
+        special = {"pad": self._processor.pad_id(), "end": self._processor.eos_id(), "unknown": self._processor.unk_id()}
         wanted = {"pad": PAD, "end": END, "unknown": UNKNOWN}
         for token, index in special.items():
             if index < 0:
-                raise ConfigError(f"{self.name} has no {token} token: train it with {TRAINING_FLAGS}")
+                raise ConfigError(f"{name} has no {token} token: train it with {TRAINING_FLAGS}")
         if special != wanted:
-            raise ConfigError(
-                f"{self.name} numbers its special tokens {special}, not {wanted}: train it with {TRAINING_FLAGS}"
-            )
-        object.__setattr__(self, "_processor", processor)
-
-    @property
-    def size(self) -> int:
-        return self._processor.get_piece_size()  # type: ignore[attr-defined]
+            raise ConfigError(f"{name} has special tokens {special}, not {wanted}: train it with {TRAINING_FLAGS}")
 
     def __repr__(self) -> str:
         return f"SentencePieces({sha256(self.model).hexdigest()})"
 
+    @property
+    def size(self) -> int:
+        return self._processor.get_piece_size()
+
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        return [[*tokens, END] for tokens in self._processor.encode(list(sentences))]  # type: ignore[attr-defined]
+        return [[*tokens, END] for tokens in self._processor.encode(list(sentences))]
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        words = [[token for token in before_end(row) if token > UNKNOWN] for row in tokens]
-        return self._processor.decode(words)  # type: ignore[attr-defined]
+        return self._processor.decode([[token for token in before_end(row) if token > UNKNOWN] for row in tokens])
 
 
 TRAINING_FLAGS = "--bos_id=0 --pad_id=1 --eos_id=2 --unk_id=3"
@@ -109,27 +104,23 @@ def learn_pieces(sentences: Iterable[str], size: int) -> SentencePieces:
     return SentencePieces(file.getvalue())
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Dictionary:
     """One language's words in the order of fairseq's `dict.txt`, without special tokens, and BPE codes if there are any."""
 
-    words: tuple[str, ...]
-    codes: str | None = None
+    def __init__(self, words: Sequence[str], codes: str | None = None):
+        self.words, self.codes = tuple(words), codes
+        self._index = {word: UNKNOWN + 1 + i for i, word in enumerate(words)}
+        self._split: Callable[[str], str] = _byte_pairs(codes) if codes else str
 
-    def __post_init__(self):
-        object.__setattr__(self, "_index", {word: UNKNOWN + 1 + i for i, word in enumerate(self.words)})
-        object.__setattr__(self, "_split", _byte_pairs(self.codes) if self.codes else lambda sentence: sentence)
+    def __repr__(self) -> str:
+        return f"Dictionary({sha256(repr((self.words, self.codes)).encode()).hexdigest()})"
 
     @property
     def size(self) -> int:
         return UNKNOWN + 1 + len(self.words)
 
-    def __repr__(self) -> str:
-        return f"Dictionary({sha256(repr((self.words, self.codes)).encode()).hexdigest()})"
-
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        found: Any = self
-        return [[*(found._index.get(word, UNKNOWN) for word in found._split(one).split()), END] for one in sentences]
+        return [[*(self._index.get(word, UNKNOWN) for word in self._split(one).split()), END] for one in sentences]
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         def word(token: int) -> str:
@@ -138,7 +129,7 @@ class Dictionary:
         return [" ".join(map(word, before_end(row))).replace(CONTINUED, "").removesuffix("@@") for row in tokens]
 
 
-def _byte_pairs(codes: str) -> Any:
+def _byte_pairs(codes: str) -> Callable[[str], str]:
     """The function that splits the words of a tokenised sentence by subword-nmt's codes."""
     try:
         from subword_nmt.apply_bpe import BPE
@@ -159,7 +150,7 @@ def read_dictionary(path: Path, codes: Path | None) -> Dictionary:
         words.append(word)
     if not words:
         raise ConfigError(f"{path} has no words")
-    return Dictionary(tuple(words), read_text(codes) if codes else None)
+    return Dictionary(words, read_text(codes) if codes else None)
 
 
 def read_vocabularies(given: str, source: str, target: str) -> tuple[Vocabulary, Vocabulary]:
