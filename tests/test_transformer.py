@@ -22,7 +22,8 @@ from nasjax.supernets.families import transformer
 from nasjax.supernets.families.transformer import DecoderEmbed
 from nasjax.supernets.hat.lists import from_hat
 from nasjax.supernets.runner import Subnet
-from nasjax.supernets.transformer_layers import PAD, KeysValues, attend, dropped
+from nasjax.supernets.transformer_layers import END, PAD, KeysValues, attend, dropped
+from nasjax.tasks.beam_search import with_room
 
 CLOSE = {"rtol": 0, "atol": 5e-6}
 
@@ -65,17 +66,23 @@ def test_padding_changes_nothing_on_either_side(net, archs):
         np.testing.assert_allclose(net(longer, arch), net(right, arch), **CLOSE)
 
 
-def test_several_rows_of_one_sentence_read_the_same_memory(net, archs):
-    """As the beams of beam search do."""
-    arch, inputs, beams = static(archs)[0], tiny.inputs(), 3
-    run = Subnet(net, arch, net.stored())
-    carry = run.encode(inputs)
-    tokens = jnp.asarray(np.random.default_rng(1).integers(4, tiny.WORDS, (4, beams)), jnp.int32)
-    together = carry | {"cache": jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0), carry["cache"])}
-    logits, _ = run.step(tokens.reshape(-1), together)
-    for beam in range(beams):
-        alone, _ = run.step(tokens[:, beam], carry)
-        np.testing.assert_allclose(logits.reshape(4, beams, -1)[:, beam], alone, **CLOSE)
+def test_beams_that_are_exchanged_continue_their_own_beginnings(net, archs):
+    """Each step's logits are those of the beam's own words at once."""
+    arch, inputs, beams, time = static(archs)[0], tiny.inputs(), 3, 4
+    run, rng = Subnet(net, arch, net.stored()), np.random.default_rng(1)
+    carry = with_room(run.encode(inputs), beams, time)
+    words = np.full((4, beams, 0), END, np.int32)
+    for _ in range(time):
+        new = rng.integers(4, tiny.WORDS, (4, beams, 1)).astype(np.int32)
+        words = np.concatenate([words, new], axis=2)
+        logits, carry = run.step(jnp.asarray(new[..., 0]), carry)
+        for beam in range(beams):
+            at_once = net({"source": inputs["source"], "target": jnp.asarray(words[:, beam])}, arch)
+            np.testing.assert_allclose(logits[:, beam], at_once[:, -1], **CLOSE)
+        parents = rng.integers(0, beams, (4, beams))
+        words = np.take_along_axis(words, parents[..., None], axis=1)
+        visible = np.take_along_axis(np.asarray(carry["cache"]["visible"]), parents[..., None], axis=1)
+        carry = carry | {"cache": carry["cache"] | {"visible": jnp.asarray(visible)}}
 
 
 def test_gradients_of_masked_units_are_zero(net, archs):
@@ -130,7 +137,7 @@ def test_attention_is_softmax_of_scaled_products_head_by_head(heads):
             scores = query[example][:, own] @ keys[example][:, own].T / np.sqrt(8 / heads)
             weights = np.where(visible[example], np.exp(scores), 0)
             wanted[example][:, own] = weights / weights.sum(1, keepdims=True) @ values[example][:, own]
-    memory = KeysValues(jnp.asarray(keys), jnp.asarray(values))
+    memory = KeysValues(*(jnp.asarray(part.swapaxes(1, 2)) for part in (keys, values)))
     for number in (heads, jnp.int32(heads)):
         found = attend(jnp.asarray(query), memory, jnp.asarray(visible), number, 4)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6)
@@ -230,7 +237,7 @@ def test_switched_steps_pass_only_what_a_stage_changes_through_its_branches(net,
     inputs = tiny.inputs()
     run = Subnet(Switched(net), jnp.asarray(archs[0]), net.stored())
     carry = run.encode(inputs)
-    jaxpr = jax.make_jaxpr(run.step)(inputs["target"][:, 0], carry)
+    jaxpr = jax.make_jaxpr(run.step)(inputs["target"][:, :1], carry)
     shapes = [out.aval.shape for equation in conditionals(jaxpr.jaxpr) for out in equation.outvars]
     assert carry["memory"][0].keys.shape not in shapes
     assert shapes.count(carry["cache"]["layers"][0].keys.shape) == 2 * max(tiny.CONFIG.decoder_depths)

@@ -20,7 +20,7 @@ from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
 from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.transformer_layers import END, PAD
-from nasjax.tasks.beam_search import beam_search
+from nasjax.tasks.beam_search import beam_search, greatest
 from nasjax.tasks.translation import room, shifted_back
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
 from nasjax.tasks.vocabulary import SentencePieces, learn_pieces
@@ -101,6 +101,17 @@ def test_beam_search_finds_what_a_plain_loop_without_cache_finds(net, task, beam
         words, score = plain_beam_search(logits_after, inputs["source"][row], beam, penalty, time)
         assert found.tokens[row].tolist() == words + [PAD] * (time - len(words))
         np.testing.assert_allclose(found.score[row], score, rtol=1e-5)
+
+
+@pytest.mark.parametrize("entries", [3, 80, 81, 2000])
+def test_the_greatest_entries_are_those_of_a_stable_sort(entries, number=3):
+    """Of equal ones the first comes first, and nothing is too small to be found."""
+    values = np.random.default_rng(0).integers(0, 40, (5, entries)).astype(np.float32) * 1e8 - 1e9
+    values[0] = -np.inf
+    order = np.argsort(-values, axis=1, kind="stable")[:, :number]
+    found, places = greatest(jnp.asarray(values), number)
+    np.testing.assert_array_equal(places, order)
+    np.testing.assert_array_equal(found, np.take_along_axis(values, order, axis=1))
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def stepped(run, inputs):
     """Logits of a target that is fed token by token."""
 
     def step(carry, tokens):
-        logits, carry = run.step(tokens, carry)
-        return carry, logits
+        logits, carry = run.step(tokens[:, None], carry)
+        return carry, logits[:, 0]
 
     return jnp.swapaxes(jax.lax.scan(step, run.encode(inputs), inputs["target"].T)[1], 0, 1)

@@ -134,10 +134,10 @@ class FeedForward(nnx.Module):
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of all heads side by side, as attention reads them."""
+    """Keys and values of all heads one above the other, time last: attention then multiplies them as they are."""
 
-    keys: Sequence
-    values: Sequence
+    keys: Float[Array, "batch inner keys"]
+    values: Float[Array, "batch inner keys"]
 
 
 class KeyValue(nnx.Module):
@@ -148,7 +148,7 @@ class KeyValue(nnx.Module):
         self.value = Dense(width, inner, rngs=rngs)
 
     def __call__(self, x: Sequence) -> KeysValues:
-        return KeysValues(self.key(x), self.value(x))
+        return KeysValues(*(jnp.swapaxes(layer(x), 1, 2) for layer in (self.key, self.value)))
 
 
 class Attention(nnx.Module):
@@ -165,16 +165,10 @@ class Attention(nnx.Module):
         self.output = Dense(inner, width, rngs=rngs)
 
     def __call__(
-        self, x: Sequence, memory: KeysValues, visible: Bool[Array, "#memory #time keys"], heads: Size, width: Size
+        self, x: Sequence, memory: KeysValues, visible: Bool[Array, "#batch #time keys"], heads: Size, width: Size
     ) -> Sequence:
-        """Attends from `x` to the `visible` keys of `memory`; returns `width` columns.
-
-        `x` may have several rows for each of `memory`, one after the other, such as the beams of one sentence.
-        """
-        query = self.query(x)
-        together = query.reshape(memory.keys.shape[0], -1, query.shape[2])
-        mixed = attend(together, memory, visible, heads, self.heads)
-        return self.output(mixed.reshape(query.shape), width)
+        """Attends from `x` to the `visible` keys of `memory`; returns `width` columns."""
+        return self.output(attend(self.query(x), memory, visible, heads, self.heads), width)
 
 
 def attend(
@@ -189,14 +183,16 @@ def attend(
     With a traced number the scores of `most` narrow heads are summed over those that make up one wider head.
     """
     split = heads if isinstance(heads, int) else most
-    q, k, v = (part.reshape(*part.shape[:2], split, -1) for part in (query, *memory))
-    scores = jnp.einsum("bthc,bshc->bhts", q, k)
+    batch, time, inner = query.shape
+    q = query.reshape(batch, time, split, -1)
+    k, v = (part.reshape(batch, split, inner // split, -1) for part in memory)
+    scores = jnp.einsum("bthc,bhcs->bhts", q, k)
     if not isinstance(heads, int):
         head = jnp.arange(most) // (most // heads)
         scores = jnp.einsum("hg,bgts->bhts", (head[:, None] == head[None]).astype(scores.dtype), scores)
     scale = lax.rsqrt(query.shape[2] / jnp.asarray(heads, scores.dtype))
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores * scale, HIDDEN_SCORE), axis=-1)
-    return jnp.einsum("bhts,bshc->bthc", weights, v).reshape(query.shape)
+    return jnp.einsum("bhts,bhcs->bthc", weights, v).reshape(query.shape)
 
 
 def causal(time: int) -> Bool[Array, "1 time time"]:
@@ -205,6 +201,6 @@ def causal(time: int) -> Bool[Array, "1 time time"]:
     return (steps[:, None] >= steps[None])[None]
 
 
-def cached(cache: KeysValues, new: KeysValues, step: Int[Array, ""]) -> KeysValues:
-    """The cache with the keys and values of one more position, number `step`."""
-    return KeysValues(*(lax.dynamic_update_slice_in_dim(old, one, step, 1) for old, one in zip(cache, new, strict=True)))
+def cached(cache: KeysValues, new: KeysValues, place: Int[Array, ""]) -> KeysValues:
+    """The cache with new keys and values from `place` on."""
+    return KeysValues(*(lax.dynamic_update_slice_in_dim(old, one, place, 2) for old, one in zip(cache, new, strict=True)))

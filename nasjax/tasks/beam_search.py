@@ -18,6 +18,9 @@ from nasjax.tasks.base import Runner
 NEVER = -1e9
 """Score of what must not be chosen."""
 
+GROUP = 8
+"""Entries of a group, of which `greatest` looks at the maximum first."""
+
 
 class Best(NamedTuple):
     """The best finished translation of each sentence, its score, and how many were finished."""
@@ -40,18 +43,11 @@ class Beams(NamedTuple):
 def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, time: int) -> Best:
     """Translates every sentence of `inputs` into at most `time` tokens, END among them.
 
-    `run.step` gets `beam` rows for each sentence, one after the other; of its carry only `cache` has as many rows.
+    `run.step` gets the last tokens of all beams, (batch, beam). The `cache` of its carry holds the keys and values of all
+    earlier ones (`layers`), and which of their places each beam continues (`visible`): beams are exchanged by the latter.
     """
-    carry = run.encode(inputs)
-    batch, given = inputs["target"].shape
-
-    def for_beams(leaf: Array) -> Array:
-        """`beam` rows for each, with room for `time` tokens if it has room for any."""
-        if leaf.ndim > 1 and leaf.shape[1] == given:
-            leaf = jnp.pad(leaf, ((0, 0), (0, max(0, time - given)), *[(0, 0)] * (leaf.ndim - 2)))
-        return jnp.repeat(leaf, beam, axis=0)
-
-    carry = carry | {"cache": jax.tree.map(for_beams, carry["cache"])}
+    carry = with_room(run.encode(inputs), beam, time)
+    batch = inputs["target"].shape[0]
     empty = jnp.full((batch, beam, time), PAD, jnp.int32)
     only_first = jnp.where(jnp.arange(beam) == 0, 0.0, NEVER)  # All beams are equal at first.
     best = Best(empty[:, 0], jnp.full(batch, -jnp.inf), jnp.zeros(batch, jnp.int32))
@@ -62,22 +58,53 @@ def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, t
 
     def step(state: Beams) -> Beams:
         before = jnp.where(state.step == 0, END, _at(state.tokens, state.step - 1))
-        logits, carry = run.step(before.reshape(-1), state.carry)
-        logs = jax.nn.log_softmax(logits).reshape(batch, beam, -1)
+        logits, carry = run.step(before, state.carry)
+        logs = jax.nn.log_softmax(logits)
         words = jnp.arange(logs.shape[-1])
         last = state.step == time - 1
         logs = jnp.where((words == PAD) | (last & (words != END)), NEVER, logs)
-        scores, chosen = lax.top_k((state.scores[..., None] + logs).reshape(batch, -1), 2 * beam)
+        scores, chosen = greatest((state.scores[..., None] + logs).reshape(batch, -1), 2 * beam)
         parents, words = chosen // logs.shape[-1], (chosen % logs.shape[-1]).astype(jnp.int32)
         tokens = _with(jnp.take_along_axis(state.tokens, parents[..., None], axis=1), state.step, words)
         best = _finished(state.best, tokens[:, :beam], scores[:, :beam], words[:, :beam], state.step + 1, length_penalty)
         # The best that go on: those that end come last.
         scores, kept = lax.top_k(jnp.where(words == END, 2 * NEVER, scores), beam)
-        rows = (jnp.arange(batch)[:, None] * beam + jnp.take_along_axis(parents, kept, axis=1)).reshape(-1)
-        carry = carry | {"cache": jax.tree.map(lambda leaf: leaf[rows], carry["cache"])}
+        parents = jnp.take_along_axis(parents, kept, axis=1)
+        visible = jnp.take_along_axis(carry["cache"]["visible"], parents[..., None], axis=1)
+        carry = carry | {"cache": carry["cache"] | {"visible": visible}}
         return Beams(state.step + 1, jnp.take_along_axis(tokens, kept[..., None], axis=1), scores, carry, best)
 
     return lax.while_loop(unfinished, step, start).best
+
+
+def with_room(carry: PyTree, beam: int, time: int) -> PyTree:
+    """The carry with an empty cache for `time` tokens of `beam` beams, before the first step."""
+    places = beam * time
+
+    def empty(leaf: Array) -> Array:
+        return jnp.zeros((*leaf.shape[:-1], places), leaf.dtype) if leaf.size else leaf  # No places: the layer is left out.
+
+    layers = jax.tree.map(empty, carry["cache"]["layers"])
+    visible = jnp.zeros((len(carry["cache"]["visible"]), beam, places), bool)
+    return carry | {"cache": carry["cache"] | {"layers": layers, "visible": visible}}
+
+
+def greatest(
+    values: Float[Array, "batch entries"], number: int
+) -> tuple[Float[Array, "batch number"], Int[Array, "batch number"]]:
+    """The `number` greatest entries of each row and their indices, descending; of equal entries the first comes first.
+
+    As `lax.top_k`, which on a CPU sorts whole rows when it is in a loop: here at most GROUP * `number` entries are sorted.
+    """
+    batch, entries = values.shape
+    if entries <= GROUP * number:
+        return lax.top_k(values, number)
+    filled = jnp.pad(values, ((0, 0), (0, -entries % GROUP)), constant_values=-jnp.inf)
+    groups = filled.reshape(batch, -1, GROUP)
+    # The greatest entries are in the groups of the greatest maxima.
+    chosen = jnp.sort(greatest(groups.max(axis=2), number)[1], axis=1)
+    found, place = lax.top_k(jnp.take_along_axis(groups, chosen[..., None], axis=1).reshape(batch, -1), number)
+    return found, jnp.take_along_axis(chosen, place // GROUP, axis=1) * GROUP + place % GROUP
 
 
 def _at(tokens: Int[Array, "batch beam time"], step: Int[Array, ""]) -> Int[Array, "batch beam"]:

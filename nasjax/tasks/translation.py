@@ -193,12 +193,13 @@ class Translation(Task):
     def loss(self, outputs: Any, targets: PyTree, teacher: Any = None) -> Float[Array, " batch"]:
         """The label-smoothed loss of a sentence, a token's mean: (1 - e) of its word's, e of the mean of all words'."""
         known = (targets["words"] != PAD).astype(outputs.dtype)
-        logs = jax.nn.log_softmax(outputs)
+        # Log probabilities are scores less this: written out, they would be read and written several times.
+        total = jax.nn.logsumexp(outputs, axis=-1)
         if teacher is None:
-            own = jnp.take_along_axis(logs, targets["words"][..., None], axis=-1)[..., 0]
-            losses = -(1 - self.label_smoothing) * own - self.label_smoothing * logs.mean(-1)
+            own = jnp.take_along_axis(outputs, targets["words"][..., None], axis=-1)[..., 0]
+            losses = total - (1 - self.label_smoothing) * own - self.label_smoothing * outputs.mean(-1)
         else:
-            losses = -(jax.nn.softmax(lax.stop_gradient(teacher)) * logs).sum(-1)
+            losses = total - (jax.nn.softmax(lax.stop_gradient(teacher)) * outputs).sum(-1)
         return (losses * known).sum(1) / known.sum(1)
 
     def augment(self, key: PRNGKey, inputs: PyTree, shift: int) -> PyTree:

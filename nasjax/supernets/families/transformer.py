@@ -184,14 +184,14 @@ class Start(Stage):
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         batch, time = carry["known"].shape
-        return carry | {"memory": rooms(self.option(choice, 0), self.layers, (batch, self.outputs * time, self.inner))}, {}
+        return carry | {"memory": rooms(self.option(choice, 0), self.layers, (batch, self.inner, self.outputs * time))}, {}
 
 
 def rooms(depth: Size, layers: int, shape: tuple[int, int, int]) -> tuple[KeysValues, ...]:
-    """Empty keys and values (batch, time, inner) of every layer; of those beyond a static depth of no time at all."""
-    batch, time, inner = shape
+    """Empty keys and values (batch, inner, time) of every layer; of those beyond a static depth of no time at all."""
+    *batch_inner, time = shape
     sizes = [time if not isinstance(depth, int) or layer < depth else 0 for layer in range(layers)]
-    return tuple(KeysValues(*(jnp.zeros((batch, size, inner)) for _ in range(2))) for size in sizes)
+    return tuple(KeysValues(*(jnp.zeros((*batch_inner, size)) for _ in range(2))) for size in sizes)
 
 
 class Memory(Stage):
@@ -211,9 +211,12 @@ class Memory(Stage):
 
 
 class Ready(Stage):
-    """All that decoding needs: the encoder's keys and values, and empty caches for the decoder's own.
+    """All that decoding needs: the encoder's keys and values, and an empty cache for the decoder's own.
 
-    A cache has room for as many tokens as the target is long. `cache` is what beam search rearranges.
+    A step decodes one token each for several `rows` of a sentence (its beams; at first one), whose keys stand next to each
+    other in the cache: row r of step s at place s * rows + r. `cache` has the layers' keys and values, the number of the
+    step, and which places each row sees (`visible`): its own beginning. Rows are exchanged by exchanging those of `visible`.
+    A cache has room for as many tokens as the target is long.
     """
 
     def __init__(self, config: TransformerConfig, depth: Gene):
@@ -222,13 +225,13 @@ class Ready(Stage):
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         batch, time = carry["target"].shape
-        cache = {"layers": rooms(self.option(choice, 0), self.layers, (batch, time, self.inner)),
-                 "step": jnp.zeros(batch, jnp.int32)}  # fmt: skip
+        cache = {"layers": rooms(self.option(choice, 0), self.layers, (batch, self.inner, time)),
+                 "step": jnp.zeros(batch, jnp.int32), "visible": jnp.zeros((batch, 1, time), bool)}  # fmt: skip
         return {name: carry[name] for name in carry if name != "encoded"} | {"cache": cache}, {}
 
 
 class DecoderEmbed(Stage):
-    """Embedding and positions of one step's tokens, or of the whole target."""
+    """Embedding and positions of one step's tokens (batch, rows), or of the whole target, which needs no cache."""
 
     repeated = True
 
@@ -239,9 +242,14 @@ class DecoderEmbed(Stage):
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         if isinstance(carry, tuple):  # one step
             tokens, carry = carry
-            tokens, at = tokens[:, None], carry["cache"]["step"][:, None] + 1
+            cache, rows = carry["cache"], tokens.shape[1]
+            at = jnp.broadcast_to(cache["step"][:, None] + 1, tokens.shape)
+            own = cache["step"][0] * rows + jnp.arange(rows)
+            visible = cache["visible"] | (jnp.arange(cache["visible"].shape[2]) == own[:, None])[None]
+            carry = carry | {"cache": cache | {"visible": visible}}
         else:
             tokens, at = carry["target"], places(carry["target"])
+            carry = {name: carry[name] for name in carry if name != "cache"}
         width = self.option(choice, 0)
         carry, x = dropped(carry, self.embed(tokens, at, width), self.dropout, width, self.embed.full_width)
         return carry | {"decoded": x}, {}
@@ -259,16 +267,15 @@ class DecoderAttention(Sublayer):
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, heads = (self.option(choice, gene) for gene in range(2))
-        x, cache = cut(carry["decoded"], -1, width), carry["cache"]
+        x = cut(carry["decoded"], -1, width)
         own, visible = self.key_value(x), causal(x.shape[1])
-        if x.shape[1] == 1:  # one step
-            step = cache["step"][0]
-            layers = list(cache["layers"])
-            layers[self.place] = own = cached(layers[self.place], own, step)
-            cache = cache | {"layers": tuple(layers)}
-            visible = (jnp.arange(own.keys.shape[1]) <= step)[None, None]
+        if "cache" in carry:  # one step
+            cache = carry["cache"]
+            layers, visible = list(cache["layers"]), cache["visible"]
+            layers[self.place] = own = cached(layers[self.place], own, cache["step"][0] * x.shape[1])
+            carry = carry | {"cache": cache | {"layers": tuple(layers)}}
         carry, x = self.added(carry, x, self.attention(x, own, visible, heads, width), width)
-        return carry | {"decoded": x, "cache": cache}, {}
+        return carry | {"decoded": x}, {}
 
 
 class CrossAttention(Sublayer):
@@ -284,8 +291,8 @@ class CrossAttention(Sublayer):
         width, heads, outputs = (self.option(choice, gene) for gene in range(3))
         x, known = cut(carry["decoded"], -1, width), carry["known"]
         time = outputs * known.shape[1]
-        memory = KeysValues(*(cut(part, 1, time) for part in carry["memory"][self.place]))
-        visible = jnp.tile(known, (1, memory.keys.shape[1] // known.shape[1]))
+        memory = KeysValues(*(cut(part, 2, time) for part in carry["memory"][self.place]))
+        visible = jnp.tile(known, (1, memory.keys.shape[2] // known.shape[1]))
         visible = (visible & (jnp.arange(visible.shape[1]) < time)[None])[:, None]
         carry, x = self.added(carry, x, self.attention(x, memory, visible, heads, width), width)
         return carry | {"decoded": x}, {}
@@ -308,7 +315,7 @@ class DecoderFeedForward(Sublayer):
 
 
 class WordScores(Stage):
-    """Logits of the next word: of one step (batch, words) with the carry for the next one, else (batch, time, words)."""
+    """Logits of the next word: of one step (batch, rows, words) with the next one's carry, else (batch, time, words)."""
 
     repeated = True
 
@@ -318,11 +325,11 @@ class WordScores(Stage):
         self.scores = Scores(table)
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
-        logits, cache = self.scores(cut(carry["decoded"], -1, self.option(choice, 0))), carry["cache"]
-        if logits.shape[1] > 1:
+        logits = self.scores(cut(carry["decoded"], -1, self.option(choice, 0)))
+        if "cache" not in carry:
             return logits, {}
-        following = {name: carry[name] for name in carry if name != "decoded"}
-        return (logits[:, 0], following | {"cache": cache | {"step": cache["step"] + 1}}), {}
+        following, cache = {name: carry[name] for name in carry if name != "decoded"}, carry["cache"]
+        return (logits, following | {"cache": cache | {"step": cache["step"] + 1}}), {}
 
 
 class Transformer(SuperNet):
@@ -374,3 +381,6 @@ class Transformer(SuperNet):
 
     def inputs(self, batch: int) -> PyTree[jax.ShapeDtypeStruct]:
         return dict.fromkeys(("source", "target"), jax.ShapeDtypeStruct((batch, self.config.length), jnp.int32))
+
+    def tokens(self, batch: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, 1), jnp.int32)
