@@ -15,6 +15,7 @@ from nasjax.version import __version__
 
 if TYPE_CHECKING:
     from nasjax import supernets, tasks
+    from nasjax.deploy.translator import load_translator
     from nasjax.searches.front import Front
     from nasjax.searches.loop import Progress, search, searching
     from nasjax.searches.problem import follow
@@ -26,6 +27,7 @@ _PLACES = {
     "Progress": "nasjax.searches.loop",
     "follow": "nasjax.searches.problem",
     "load": "nasjax.supernets.folders",
+    "load_translator": "nasjax.deploy.translator",
     "search": "nasjax.searches.loop",
     "search_seeds": "nasjax.searches.vmapped_seeds",
     "searching": "nasjax.searches.loop",
@@ -33,7 +35,10 @@ _PLACES = {
     "tasks": "nasjax",
 }
 
-__all__ = ["Front", "Progress", "__version__", "follow", "load", "search", "search_seeds", "searching", "supernets", "tasks"]
+__all__ = [
+    "Front", "Progress", "__version__", "follow", "load", "load_translator", "search", "search_seeds", "searching",
+    "supernets", "tasks",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

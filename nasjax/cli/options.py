@@ -135,6 +135,16 @@ COMMANDS: Mapping[str, Command] = {
             words_required=True,
         ),
         Command(
+            name="translate",
+            summary="translate text by an extracted network, a sentence on each line",
+            handler="nasjax.cli.translate:translate",
+            options=(
+                CommandOption("subnet", "FOLDER", "the network, as nasjax extract has written it"),
+                CommandOption("text", "FILE", "the sentences; by default standard input"),
+            ),
+            words_required=True,
+        ),
+        Command(
             name="evaluate",
             summary="measure given architectures",
             handler="nasjax.cli.evaluate:evaluate",

@@ -251,7 +251,9 @@ def _extract_and_write(
     net, task, size = restored.net, restored.task, restored.evaluator.batch
     extracted = extract_subnet(net, restored.evaluator, wanted.arch, task.validation.take(slice(size)).inputs)
     extracted.save(place, exports, batch)
-    before, after = validation_metrics([extract(net, wanted.arch), extracted.network], task, size)
+    # Without batch norms nothing is re-calibrated.
+    networks = [extract(net, wanted.arch), extracted.network] if net.has_norms else [extracted.network]
+    before, *_, after = validation_metrics(networks, task, size) * (1 if net.has_norms else 2)
     metric = task.objectives[0].name
     weights = (place / "network.safetensors").stat().st_size
     return WrittenSubnet(wanted, extracted, target, metric, before[metric], after[metric], weights)
@@ -272,7 +274,8 @@ def load_subnet(folder: Path, config: Mapping[str, Any]) -> tuple[Extracted, dic
     inputs = jax.tree.map(np.asarray, network.prepare(task.validation.take(slice(batch)).inputs, host))
     metrics = validation_metrics([network], task, batch)[0]
     outputs = network_outputs(network, inputs)
-    return Extracted(network, network.origin, tuple(facts["arch"]), facts["choices"], 0.0, inputs, outputs), metrics
+    arch, choices = tuple(facts["arch"]), facts["choices"]
+    return Extracted(network, network.origin, arch, choices, 0.0, inputs, outputs, task.files()), metrics
 
 
 def add_exports(extracted: Extracted, folder: Path, suffixes: Sequence[str], batch: int | None = None) -> list[Path]:

@@ -39,7 +39,8 @@ class Extracted:
     """An extracted sub-network. `network(inputs)` returns its outputs; `str` has one line for each stage.
 
     `arch` and `choices` are its architecture. `difference` is the largest difference between its outputs and those of the
-    masked super-network on prepared validation `inputs`; these `outputs` verify files when they are written.
+    masked super-network on prepared validation `inputs`; these `outputs` verify files when they are written. `files` are
+    those of the task's that lie beside the weights, such as vocabularies.
     """
 
     network: SuperNet = field(repr=False)
@@ -49,6 +50,7 @@ class Extracted:
     difference: float
     inputs: PyTree[np.ndarray] = field(repr=False)
     outputs: PyTree[np.ndarray] = field(repr=False)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def __call__(self, inputs: PyTree[np.ndarray | Array]) -> PyTree[Array]:
         return self.network(inputs)
@@ -76,6 +78,8 @@ class Extracted:
         partial.mkdir(parents=True)
         try:
             save_network(self.network, self.origin, self.arch, partial)
+            for name, content in self.files.items():
+                (partial / name).write_bytes(content)
             files = [partial / f"{made.stem}{suffix}" for suffix, made in kinds.items()]
             for file, made in zip(files, kinds.values(), strict=True):
                 file.write_bytes(made.make(self.network, facts, batch))
@@ -142,7 +146,7 @@ def extract_subnet(
     outputs = _outputs(net, lambda net, *given: net.forward(*given)[0], prepared, traced, statistics)
     choices = net.space.decode(np.array(arch, np.int32))
     difference = _difference(outputs, network_outputs(network, prepared), choices)
-    return Extracted(network, net.origin, arch, choices, difference, prepared, outputs)
+    return Extracted(network, net.origin, arch, choices, difference, prepared, outputs, evaluator.task.files())
 
 
 def validation_metrics(networks: Sequence[SuperNet], task: Task, batch: int) -> list[dict[str, float]]:

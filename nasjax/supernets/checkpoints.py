@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -77,6 +78,16 @@ def save_weights(net: SuperNet, path: Path, metadata: dict[str, Any]) -> None:
     replace_file(path, save(tensors(net), {"nasjax": json.dumps(metadata)}))
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """What `save_weights` has stored with weights; nothing for files of others."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {}).get("nasjax", "{}"))
+    except (SafetensorError, OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def load_weights(make: Callable[[], SuperNet], path: Path, classifier_seed: int | None = None) -> SuperNet:
     """Returns the network that `make` builds, with the weights of a file; its own weights are never computed.
 
@@ -85,7 +96,9 @@ def load_weights(make: Callable[[], SuperNet], path: Path, classifier_seed: int 
     replaced by a newly initialised one. Raises ConfigError for a file that cannot be read, and for a checkpoint of another
     network, naming the first tensor that is missing, unexpected or of another shape.
     """
-    return fill(make, read_tensors(path), str(path), classifier_seed)
+    net = fill(make, read_tensors(path), str(path), classifier_seed)
+    net.facts = MappingProxyType(read_facts(path))
+    return net
 
 
 def _new_classifier(net: SuperNet, seed: int) -> dict[str, jax.Array]:

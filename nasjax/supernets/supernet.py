@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -88,6 +89,9 @@ class SuperNet(nnx.Module):
 
     untrained: str | None = None
     """The digest of its weights as they were initialised; None where they may be trained."""
+
+    facts: Mapping[str, Any] = MappingProxyType({})
+    """What the file of its weights says of them, such as the vocabularies that they were trained with."""
 
     steps: int = 1
     """The number of times that repeated stages run for one example, given by the task; it multiplies costs and latencies."""

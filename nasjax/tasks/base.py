@@ -109,6 +109,14 @@ class Task(ABC):
         """Augmented training inputs; images are shifted by up to `shift` pixels."""
         return inputs
 
+    def files(self) -> Mapping[str, bytes]:
+        """Files that a deployed network needs of the task, by name, such as vocabularies."""
+        return {}
+
+    def facts(self) -> Mapping[str, Any]:
+        """What weights depend on besides the super-network: stored with trained ones (`SuperNet.facts`), as JSON."""
+        return {}
+
     def changed(self, **fields: Any) -> Self:
         """A copy with other splits or another origin; does not call the constructor, which a sub-class may have changed."""
         other = copy(self)

@@ -1,5 +1,6 @@
 """Translation of texts: pairs of text files, corpus BLEU of beam search, and the loss of given translations."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,6 +35,9 @@ LIMITS = {"words": UNKNOWN + 2, "held_out": 1, "limit": 0, "longest": 0, "beam":
 BUCKETS = sorted(part * 2**power for power in range(3, 16) for part in (2, 3))
 """Padded lengths: 16, 24, 32, 48, …; each is compiled once."""
 
+TRANSLATION = "translation.json"
+"""The file of a deployed network that says how it translates."""
+
 MARGIN, RATIO = 8, 1.25
 """A translation may have so many times the tokens of its bucket, and so many more."""
 
@@ -48,8 +52,9 @@ class TranslationConfig:
       train, validation, test: names of the files without their endings. Where there are none of a name, `held_out` random
         pairs of the training files are used.
       held_out: how many.
-      vocabulary: a SentencePiece model for both languages, or a folder with fairseq's `dict.SOURCE.txt` and
-        `dict.TARGET.txt` (and `codes` of subword-nmt); None: one for both languages is learnt from the training pairs.
+      vocabulary: a SentencePiece model for both languages, or a folder with `vocabulary.model` (as `nasjax train` writes
+        it), or with fairseq's `dict.SOURCE.txt` and `dict.TARGET.txt` (and `codes` of subword-nmt); None: one for both
+        languages is learnt from the training pairs.
       words: the size of a vocabulary that is learnt, with four special tokens.
       empty: whether pairs with an empty side are left out (`drop`, which is printed), kept (`keep`) or an error (`refuse`).
       longest: training pairs with more tokens on a side are left out; 0: none are.
@@ -106,9 +111,10 @@ class TranslationConfig:
             splits["train"],
             splits["validation"],
             splits["test"],
+            source,
             target,
             tuple(references),
-            source.size,
+            languages,
             self.beam,
             self.length_penalty,
             self.label_smoothing,
@@ -142,15 +148,31 @@ class Translation(Task):
     search (0-100) unless `beam` is 0, and `loss`, the cross-entropy of a reference's token (nats).
     """
 
+    source_vocabulary: Vocabulary
     target_vocabulary: Vocabulary
     references: tuple[str, ...]
-    source_words: int
+    languages: tuple[str, str]
     beam: int
     length_penalty: float
     label_smoothing: float
     scores: TranslationScores
 
     on_host = True
+
+    @property
+    def source_words(self) -> int:
+        """The size of the source's vocabulary."""
+        return self.source_vocabulary.size
+
+    def files(self) -> Mapping[str, bytes]:
+        """The vocabularies, and how to translate: `nasjax.load_translator` reads them."""
+        source, target = self.languages
+        how = {"source": source, "target": target, "beam": max(1, self.beam), "length_penalty": self.length_penalty}
+        vocabularies = self.source_vocabulary.files(source) | self.target_vocabulary.files(target)
+        return {TRANSLATION: json.dumps(how, indent=1).encode(), **vocabularies}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"vocabularies": [repr(self.source_vocabulary), repr(self.target_vocabulary)]}
 
     @property
     def steps(self) -> int:  # type: ignore[override]
@@ -217,6 +239,12 @@ class Translation(Task):
                 raise ConfigError(
                     f"the task's vocabularies have {' and '.join(map(str, wanted.values()))} words, the super-network's "
                     f"{' and '.join(map(str, given.values()))}: set {changes}, or task.vocabulary"
+                )
+            trained = net.facts.get("vocabularies")
+            if trained not in (None, self.facts()["vocabularies"]):
+                raise ConfigError(
+                    "the weights were trained with other vocabularies of the same size: set task.vocabulary to the folder "
+                    "that nasjax train wrote, or task.path and task.words as they were then"
                 )
             longest = max(room(int(getattr(self, name).bucket.max())) for name in SPLITS)
             if longest > config.positions:

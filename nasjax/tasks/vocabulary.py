@@ -18,6 +18,10 @@ CONTINUED = "@@ "
 """What subword-nmt puts between the parts of a word."""
 
 
+PIECES = "vocabulary.model"
+"""The name of a SentencePiece model in a folder of files."""
+
+
 class Vocabulary(Protocol):
     """Turns sentences into tokens, and back; `size` counts the special tokens. Its `repr` is a digest of its content."""
 
@@ -29,6 +33,9 @@ class Vocabulary(Protocol):
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Every sentence as text, without special tokens; what follows END is left out."""
+
+    def files(self, language: str) -> dict[str, bytes]:
+        """The files by name that `read_vocabularies` reads it from, as that of a `language`."""
 
 
 def before_end(tokens: Iterable[int]) -> list[int]:
@@ -84,6 +91,9 @@ class SentencePieces:
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         return self._processor.decode([[token for token in before_end(row) if token > UNKNOWN] for row in tokens])
 
+    def files(self, language: str) -> dict[str, bytes]:
+        return {PIECES: self.model}
+
 
 TRAINING_FLAGS = "--bos_id=0 --pad_id=1 --eos_id=2 --unk_id=3"
 """Flags of `spm_train` for the special tokens that we need."""
@@ -128,6 +138,10 @@ class Dictionary:
 
         return [" ".join(map(word, before_end(row))).replace(CONTINUED, "").removesuffix("@@") for row in tokens]
 
+    def files(self, language: str) -> dict[str, bytes]:
+        codes = {"codes": self.codes.encode()} if self.codes else {}
+        return {f"dict.{language}.txt": "".join(f"{word} 1\n" for word in self.words).encode(), **codes}
+
 
 def _byte_pairs(codes: str) -> Callable[[str], str]:
     """The function that splits the words of a tokenised sentence by subword-nmt's codes."""
@@ -154,12 +168,14 @@ def read_dictionary(path: Path, codes: Path | None) -> Dictionary:
 
 
 def read_vocabularies(given: str, source: str, target: str) -> tuple[Vocabulary, Vocabulary]:
-    """Vocabularies of both languages: a SentencePiece model for both, or a folder of fairseq's.
+    """Vocabularies of both languages: a SentencePiece model for both, or a folder with either that or fairseq's.
 
-    Such a folder holds `dict.SOURCE.txt` and `dict.TARGET.txt`, and `codes` where words are to be split. Raises ConfigError
-    for anything else.
+    A folder holds `vocabulary.model`, or `dict.SOURCE.txt` and `dict.TARGET.txt`, and `codes` where words are to be split.
+    Raises ConfigError for anything else.
     """
     path = Path(given)
+    if (path / PIECES).exists():
+        path /= PIECES
     if path.is_dir():
         codes = path / "codes" if (path / "codes").exists() else None
         both = [read_dictionary(path / f"dict.{language}.txt", codes) for language in (source, target)]

@@ -55,10 +55,13 @@ def train_run(
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     if config["subnet"] is None:
-        supernets.save_weights(trained, partial / "supernet.safetensors", {"supernet": config["supernet"]["name"]})
+        facts = {"supernet": config["supernet"]["name"], **task.facts()}
+        supernets.save_weights(trained, partial / "supernet.safetensors", facts)
     else:
         facts = read_facts(config["subnet"])
         save_network(trained, facts["supernet"], facts["arch"], partial)
+    for name, content in task.files().items():
+        (partial / name).write_bytes(content)
     write_text(partial / "record.json", json.dumps(record, indent=1) + "\n")
     os.replace(partial, path)
     return record

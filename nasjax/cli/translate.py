@@ -1,0 +1,29 @@
+"""`nasjax translate`: text by an extracted network."""
+
+import sys
+from pathlib import Path
+
+from nasjax.cli.console import ProgressBar, prepare_jax
+from nasjax.cli.options import Arguments
+from nasjax.deploy.translator import load_translator
+from nasjax.errors import ConfigError
+from nasjax.host import regular_file
+
+
+def translate(arguments: Arguments) -> int:
+    """Runs `nasjax translate`: prints a translation for each line of the text."""
+    options = arguments.options
+    if "subnet" not in options:
+        raise ConfigError("nasjax translate needs subnet=FOLDER, a network that nasjax extract has written")
+    prepare_jax()
+    translator = load_translator(options["subnet"])
+    name = options.get("text", "standard input")
+    content = regular_file(f"text={name}", Path(name)).read_bytes() if "text" in options else sys.stdin.buffer.read()
+    try:
+        sentences = content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not text in UTF-8 ({error.reason} at byte {error.start})") from None
+    with ProgressBar("sentences", "", len(sentences)) as bar:
+        translations = translator(sentences, lambda done: bar.update(done, len(sentences), 0.0))
+    print("\n".join(translations))
+    return 0
