@@ -91,7 +91,9 @@ def _extract_networks(arguments: Arguments, index: int | None, exports: Sequence
         folders = _new_folders(options, networks)
         if config.get("hardware") is not None:
             # First of all that runs here: nothing else should disturb what is timed.
-            networks = _with_latencies(restored.net.shapes(restored.task.steps), config["hardware"], networks)
+            networks = _with_latencies(
+                restored.net.shapes(restored.task.steps, restored.task.beams), config["hardware"], networks
+            )
     with ProgressBar("networks", restored.task.objectives[0].name, len(networks)) as bar:
 
         def progress(done: int, last: WrittenSubnet) -> None:

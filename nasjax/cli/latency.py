@@ -20,6 +20,7 @@ def latency(arguments: Arguments) -> int:
     if samples is not None and "out" not in options:
         raise ConfigError(f"samples={samples} estimates are for a file: say out=FILE.csv too")
     steps = whole_number(options, "steps", 1, "a number of steps")
+    beams = whole_number(options, "beams", 1, "a number of beams")
     out = (
         new_place(f"out={options['out']}", options["out"]) if "out" in options else None
     )  # Refused before anything is timed.
@@ -27,7 +28,7 @@ def latency(arguments: Arguments) -> int:
     net = supernets.create(seed=config["seed"], **config["supernet"])
     if not isinstance(net, supernets.SuperNet):
         raise ConfigError(f"supernet={config['supernet']['name']} has no layers to time")
-    profile = profile_with_progress(net.shapes(steps or 1), config["hardware"])
+    profile = profile_with_progress(net.shapes(steps or 1, beams or 1), config["hardware"])
     if out is not None:
         write_table(out, *latency_rows(profile, samples or 0))
         print(f"Written to {out}; hardware=csv hardware.file={out} searches with it")

@@ -165,7 +165,8 @@ COMMANDS: Mapping[str, Command] = {
             options=(
                 CommandOption("out", "FILE.csv", "a table of the latencies to write, which hardware=csv reads"),
                 CommandOption("samples", "NUMBER", "random networks whose estimated latencies are added to the table"),
-                CommandOption("steps", "NUMBER", "how often repeated stages run for one example; by default once"),
+                CommandOption("steps", "NUMBER", "tokens to decode, how often repeated stages run; by default 1"),
+                CommandOption("beams", "NUMBER", "continuations of one example that a step decodes at once; by default 1"),
             ),
             words_required=True,
         ),

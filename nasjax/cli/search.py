@@ -71,7 +71,7 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
     settings = {key: value for key, value in config.items() if key not in ("supernet", "task", "distributed")}
     if settings["hardware"] is not None and isinstance(net, SuperNet):
         _check_metrics(net.space, task, settings)  # Profiling takes long.
-        shapes = net.shapes(1 if task is None else task.steps)
+        shapes = net.shapes() if task is None else net.shapes(task.steps, task.beams)
         settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
     interrupted = _search_until_interrupted(net, task, settings, label, resume)
     complete = _print_results(settings, interrupted, label, resume)

@@ -174,7 +174,7 @@ def network_name(network: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct]) -> str
         bare = stage.bare()
         shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(nnx.state(bare))]
         stages.append((type(stage).__module__, bare.settings(), shapes))
-    decoding = () if network.steps == 1 else (network.steps,)
+    decoding = () if network.steps == 1 else (network.steps, network.beams)
     return sha256(repr((__version__, stages, str(inputs), *decoding)).encode()).hexdigest()[:16]
 
 

@@ -65,7 +65,8 @@ class Profile:
         """One line for the user: the device, the model's errors, and how steady the measurements were."""
         errors = self.model.errors
         checked = f"on {errors.rows} networks held out: error {errors.mape:.1f} %, tau {errors.tau:.2f}" if errors else ""
-        made = f"Latency on {self.context['device']}, batch {self.batch}, from {self.model.rows} measured networks"
+        decoding = f", {self.net.steps} tokens of {self.net.beams} beams" if self.net.steps > 1 else ""
+        made = f"Latency on {self.context['device']}, batch {self.batch}{decoding}, from {self.model.rows} measured networks"
         notes = [] if self.timer is None else _timing_notes(self.timer)
         return "; ".join([made, checked or "errors unknown", *notes])
 

@@ -60,7 +60,7 @@ def profiling(net: SuperNet, hardware: Hardware) -> Generator[ProfilingProgress,
     """
     target = settings("hardware", HARDWARE, hardware)
     settings("hardware.predictor", PREDICTORS, target.predictor)  # Checked before anything is timed.
-    shapes = net.shapes(net.steps)
+    shapes = net.shapes(net.steps, net.beams)
     if isinstance(target, Csv):
         return _recorded_profile(shapes, target)
     return (yield from _measured_profile(shapes, target))
@@ -101,7 +101,8 @@ def _measured_profile(net: SuperNet, target: Target) -> Generator[ProfilingProgr
     prior: LatencyPrior | None = table if source is None else source.as_prior
     inputs = _inputs(net) if table is None else Inputs(net.space, table.by_unit)
     model = _fitted_model(target.predictor, inputs, (archs, milliseconds), prior)
-    context = {**timer.context, "batch": target.batch}
+    decoding = {"steps": net.steps, "beams": net.beams} if net.steps > 1 else {}
+    context = {**timer.context, "batch": target.batch, **decoding}
     return Profile(net, model, target, context, archs, milliseconds, timer, joules if "energy" in context else None)
 
 

@@ -180,7 +180,11 @@ def _of_network(
     bound = config.bind(net, task)
     if jax.process_count() > 1:
         bound = LeadingEvaluator.of(bound)
-    timing = hardware if hardware is None or isinstance(hardware, Profile) else profile(shapes, hardware)
+    timing = (
+        hardware
+        if hardware is None or isinstance(hardware, Profile)
+        else profile(net.shapes(task.steps, task.beams), hardware)
+    )
     measured: Evaluator = Halving(bound, _compared_by(task, costs)) if config.first_examples else bound
     if timing is not None:
         known |= measurable(timing.ranges())

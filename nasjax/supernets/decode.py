@@ -12,7 +12,7 @@ from nasjax.supernets.supernet import SuperNet
 
 
 def decode(net: SuperNet, inputs: PyTree, arch: Choice, statistics: tuple[Statistics, ...], steps: int) -> PyTree:
-    """The outputs of the last of `steps` decoding steps; the network's outputs if no stage is repeated.
+    """The outputs of the last of `steps` decoding steps, for `net.beams`; the network's outputs if no stage is repeated.
 
     The first step's tokens are 0, those of every further step the argmax of the outputs before.
     """
@@ -20,7 +20,7 @@ def decode(net: SuperNet, inputs: PyTree, arch: Choice, statistics: tuple[Statis
     carry, _ = net.forward(inputs, arch, statistics, stop=first)
     if first == len(net.stages):
         return carry
-    batch = jax.tree.leaves(inputs)[0].shape[0]
+    batch, carry = jax.tree.leaves(inputs)[0].shape[0], net.begin(carry)
     tokens = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), net.tokens(batch))
 
     def step(tokens: Any, carry: Any) -> tuple[Any, Any]:

@@ -96,6 +96,9 @@ class SuperNet(nnx.Module):
     steps: int = 1
     """The number of times that repeated stages run for one example, given by the task; it multiplies costs and latencies."""
 
+    beams: int = 1
+    """The number of continuations of one example that a step decodes at once, given by the task; for latencies."""
+
     def __init__(self, stages: Sequence[Stage], input_shape: tuple[int, ...] = (), resolutions: tuple[int, ...] = ()):
         self.stages = nnx.List(stages)
         self.input_shape = input_shape
@@ -192,13 +195,17 @@ class SuperNet(nnx.Module):
         """
         if stage != self.first_repeated:
             return carry
-        return self.tokens(jax.tree.leaves(carry)[0].shape[0]), carry
+        return self.tokens(jax.tree.leaves(carry)[0].shape[0]), jax.eval_shape(self.begin, carry)
 
-    def shapes(self, steps: int = 1) -> "SuperNet":
-        """An abstract copy, shapes without values, whose repeated stages run `steps` times for one example."""
+    def begin(self, carry: PyTree) -> PyTree:
+        """The carry of the first of `steps` steps, from that of the last stage that is not repeated: with all caches."""
+        return carry
+
+    def shapes(self, steps: int = 1, beams: int = 1) -> "SuperNet":
+        """An abstract copy, shapes without values, whose repeated stages run `steps` times for `beams` of one example."""
         abstract = nnx.eval_shape(lambda: self)
         if self.first_repeated < len(self.stages):
-            abstract.steps = steps
+            abstract.steps, abstract.beams = steps, beams
         return abstract
 
     # -- batch norms --------------------------------------------------------------------------------------------------

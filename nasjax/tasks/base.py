@@ -73,7 +73,7 @@ class Task(ABC):
 
     `origin` records the name and settings that the task was created with. A sub-class defines `objectives`, `statistics`,
     `metrics` and, for training, `loss`. With `on_host`, statistics are computed by NumPy on the host, else within jit.
-    `steps` is the number of times that a network's repeated stages run for one example.
+    `steps` is the number of times that a network's repeated stages run for one example, `beams` for how many continuations.
     """
 
     train: Split
@@ -83,6 +83,7 @@ class Task(ABC):
 
     on_host: ClassVar[bool] = False
     steps: ClassVar[int] = 1
+    beams: ClassVar[int] = 1
 
     @property
     @abstractmethod

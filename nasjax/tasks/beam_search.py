@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from nasjax.supernets.families.transformer import with_room
 from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.base import Runner
 
@@ -75,18 +76,6 @@ def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, t
         return Beams(state.step + 1, jnp.take_along_axis(tokens, kept[..., None], axis=1), scores, carry, best)
 
     return lax.while_loop(unfinished, step, start).best
-
-
-def with_room(carry: PyTree, beam: int, time: int) -> PyTree:
-    """The carry with an empty cache for `time` tokens of `beam` beams, before the first step."""
-    places = beam * time
-
-    def empty(leaf: Array) -> Array:
-        return jnp.zeros((*leaf.shape[:-1], places), leaf.dtype) if leaf.size else leaf  # No places: the layer is left out.
-
-    layers = jax.tree.map(empty, carry["cache"]["layers"])
-    visible = jnp.zeros((len(carry["cache"]["visible"]), beam, places), bool)
-    return carry | {"cache": carry["cache"] | {"layers": layers, "visible": visible}}
 
 
 def greatest(

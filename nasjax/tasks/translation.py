@@ -180,6 +180,10 @@ class Translation(Task):
         return int(np.ceil((self.validation.targets["words"] != PAD).sum(1).mean()))
 
     @property
+    def beams(self) -> int:  # type: ignore[override]
+        return max(1, self.beam)
+
+    @property
     def objectives(self) -> tuple[Objective, ...]:
         loss = replace(LOSS, range=(0.0, float(np.log(self.target_vocabulary.size))))
         return (BLEU, CHRF, loss) if self.beam else (loss,)

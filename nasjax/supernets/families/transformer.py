@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.space import Gene
@@ -230,6 +230,18 @@ class Ready(Stage):
         return {name: carry[name] for name in carry if name != "encoded"} | {"cache": cache}, {}
 
 
+def with_room(carry: PyTree, beams: int, time: int) -> PyTree:
+    """The carry before the first step, with an empty cache for `time` tokens of `beams` rows a sentence."""
+    places = beams * time
+
+    def empty(leaf: Array) -> Array:
+        return jnp.zeros((*leaf.shape[:-1], places), leaf.dtype) if leaf.size else leaf  # No places: the layer is left out.
+
+    layers = jax.tree.map(empty, carry["cache"]["layers"])
+    visible = jnp.zeros((len(carry["cache"]["visible"]), beams, places), bool)
+    return carry | {"cache": carry["cache"] | {"layers": layers, "visible": visible}}
+
+
 class DecoderEmbed(Stage):
     """Embedding and positions of one step's tokens (batch, rows), or of the whole target, which needs no cache."""
 
@@ -383,4 +395,7 @@ class Transformer(SuperNet):
         return dict.fromkeys(("source", "target"), jax.ShapeDtypeStruct((batch, self.config.length), jnp.int32))
 
     def tokens(self, batch: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, 1), jnp.int32)
+        return jax.ShapeDtypeStruct((batch, self.beams), jnp.int32)
+
+    def begin(self, carry: PyTree) -> PyTree:
+        return with_room(carry, self.beams, max(self.steps, self.config.length))
