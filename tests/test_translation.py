@@ -17,6 +17,9 @@ from flax import nnx
 from nasjax import tasks
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
+from nasjax.evaluation.halving import better
+from nasjax.evaluation.memory import decoding_bytes
+from nasjax.searches.problem import search_problem
 from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.transformer_layers import END, PAD
@@ -242,6 +245,36 @@ def test_without_beams_the_loss_is_the_only_metric(folder, net, archs, by_hand):
     found = measure(evaluator, archs)
     assert list(evaluator.metrics) == ["loss"]
     np.testing.assert_allclose(found["loss"], by_hand[:, 2], rtol=1e-5)
+
+
+def test_successive_halving_chooses_the_first_half_by_the_loss_of_all_sentences(folder, net, task):
+    """Only these are translated whole; the others have the metrics of the first few sentences."""
+    archs = np.asarray(net.space.sample(jax.random.key(5), 4), np.int32)
+    settings = {"name": "masked", "batch": 9, "chunk": 4, "calibration_examples": 0}
+    halved = search_problem(net, task, settings | {"first_examples": 6}).evaluator(archs)
+    whole = search_problem(net, task, settings)
+    found = whole.evaluator(archs)
+    values = np.stack([found["loss"], whole.costs["macs"].exact(archs)], axis=1)
+    chosen = better(values, 2, 4)
+    for name in ("bleu", "chrf", "loss"):
+        same = np.isclose(halved[name], found[name], rtol=1e-5, atol=1e-8)
+        assert same[chosen].all()
+    assert np.flatnonzero(np.isclose(halved["loss"], found["loss"], rtol=1e-5)).tolist() == chosen.tolist()
+
+
+def test_results_say_how_bleu_was_computed(task, net):
+    signatures = search_problem(net, task, "masked").signatures
+    assert signatures["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert signatures["chrf"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+
+
+def test_a_small_memory_holds_the_caches_of_few_sentences(folder, net):
+    """Caches grow with beams and with the longest sentence's tokens."""
+    inputs = {name: np.zeros((1, 40), np.int32) for name in ("source", "target")}
+    few, many, longer = (decoding_bytes(net, inputs, steps, beams) for steps, beams in ((20, 1), (20, 10), (40, 10)))
+    layers, inner = 2, 8
+    assert many - few >= 3 * 4 * 2 * layers * inner * 20 * 9
+    assert longer - many >= 3 * 4 * 2 * layers * inner * 20 * 10
 
 
 def test_a_model_of_sentencepiece_and_fairseqs_dictionaries_are_read(folder, tmp_path, task):

@@ -40,22 +40,23 @@ def blocks_by_step(
 ) -> list[list[Block]]:
     """The blocks of every `step` examples (None: all), taken in `order`: each of `each` batches of `size`, of one bucket.
 
-    Incomplete blocks are padded with zeros of weight 0. A bucket of few examples has fewer batches a block, the same in
-    every step, and a multiple of `devices`.
+    Incomplete blocks are padded with zeros of weight 0. A bucket of few examples has fewer batches a block, a multiple of
+    `devices`, and these are of fewer examples, so that little is padding: the same in every step.
     """
     order = np.arange(len(split)) if order is None else order
     step = step or len(split)
     by_step = [_by_bucket(order[start : start + step], split.bucket) for start in range(0, len(split), step)]
     longest = {length: max(len(rows.get(length, ())) for rows in by_step) for rows in by_step for length in rows}
-    batches = {
-        length: each if length is None else devices * even(-(-number // (size * devices)), each // devices)
-        for length, number in longest.items()
-    }
+    shapes = dict.fromkeys(longest, (each, size))
+    for length, number in longest.items():
+        if length is not None:
+            own = even(-(-number // devices), size)
+            shapes[length] = devices * even(-(-number // (own * devices)), each // devices), own
     return [
         [
-            _block(split, rows[first : first + batches[length] * size], size, batches[length], length)
+            _block(split, rows[first : first + prod(shapes[length])], *shapes[length], length)
             for length, rows in buckets.items()
-            for first in range(0, len(rows), batches[length] * size)
+            for first in range(0, len(rows), prod(shapes[length]))
         ]
         for buckets in by_step
     ]
@@ -70,8 +71,8 @@ def _by_bucket(
     return {int(length): rows[bucket[rows] == length] for length in np.unique(bucket[rows])}
 
 
-def _block(split: Split, rows: Int[np.ndarray, " rows"], size: int, each: int, length: int | None) -> Block:
-    """The block of these examples, cut to the padded `length` of their bucket."""
+def _block(split: Split, rows: Int[np.ndarray, " rows"], each: int, size: int, length: int | None) -> Block:
+    """The block of these examples, `each` batches of `size`, cut to the padded `length` of their bucket."""
     missing = each * size - len(rows)
 
     def batched(leaf: np.ndarray) -> np.ndarray:

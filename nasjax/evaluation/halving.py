@@ -3,6 +3,9 @@
 Source: Jamieson and Talwalkar 2016 (arXiv:1502.07943), section 3, with ranks of Deb et al. 2002 instead of one loss.
 Networks that stop early have metrics of fewer examples, with larger standard errors. A network's values thus depend on the
 other networks of its chunk; the setting is part of a measurement's key.
+
+A task may have a cheaper metric, as translation has its loss (`Task.cheaper`): the first half is chosen by that on all
+examples, instead of by the first few.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +23,9 @@ from nasjax.types import Population
 ComparedValues = Callable[[Population, Mapping[str, Float[np.ndarray, " pop"]]], Float[np.ndarray, "pop obj"]]
 """(architectures, metrics so far) -> objectives that they are compared by, minimised."""
 
+FirstValues = Callable[[Population], Float[np.ndarray, "pop obj"]]
+"""architectures -> objectives, minimised, that the first half is chosen by."""
+
 
 class Halving:
     """Measures like a `PopulationEvaluator`, in steps of its `config.first_examples`; at most `config.chunk` at once.
@@ -28,8 +34,8 @@ class Halving:
     network is scored on an example twice, nor re-calibrated twice (by `prefix`: unless its cache drops the statistics).
     """
 
-    def __init__(self, evaluator: PopulationEvaluator, values: ComparedValues):
-        self._evaluator, self._values = evaluator, values
+    def __init__(self, evaluator: PopulationEvaluator, values: ComparedValues, first: FirstValues | None = None):
+        self._evaluator, self._values, self._first = evaluator, values, first
         self.metrics = evaluator.metrics
         self.context: Mapping[str, Any] = evaluator.context
         self.chunk = evaluator.config.chunk
@@ -46,7 +52,10 @@ class Halving:
         start = 1
         number = np.full(len(archs), evaluator.examples(1), np.int64)
         while start < evaluator.steps:
-            values = self._values(archs[rows], evaluator.described(Totals(*(part[rows] for part in totals))))
+            if start == 1 and self._first is not None:
+                values = self._first(archs)
+            else:
+                values = self._values(archs[rows], evaluator.described(Totals(*(part[rows] for part in totals))))
             rows = rows[better(values, -(-len(rows) // 2), self.chunk)]
             stop = min(2 * start, evaluator.steps)
             more = both(Totals(*(part[rows] for part in totals)), evaluator.totals(archs[rows], start, stop, known))

@@ -31,6 +31,9 @@ MATERIALISED = ("dot_general", "conv_general_dilated", "cond", "scan", "while")
 ALIVE = 6
 """How many of the largest such results are in memory at once; re-calibration on a CPU: 3 (MobileNetV3) to 6 (ResNet50)."""
 
+ALIVE_CACHES = 3
+"""How many copies of a decoding step's caches and scores are in memory at once: before, after, and one that is changed."""
+
 CPU_BYTES = 1.6e7
 """Bytes that the activations of a chunk may take on a CPU; more do not fit its caches, and differing kernels are slow."""
 
@@ -100,6 +103,27 @@ def plan(
 def network_bytes(net: SuperNet) -> int:
     """Bytes of the largest network for one example: its inputs and the ALIVE largest MATERIALISED results."""
     return example_bytes(net.example()) + sum(sorted(_sizes(net).results, reverse=True)[:ALIVE])
+
+
+def decoding_bytes(net: SuperNet, inputs: PyTree[Array | np.ndarray], steps: int, beams: int) -> int:
+    """Bytes that decoding `steps` tokens of `beams` takes for one example like `inputs`; 0 for a network without steps.
+
+    The largest network's caches, of which a loop holds ALIVE_CACHES, and as many scores of a step's words.
+    """
+    if net.first_repeated == len(net.stages):
+        return 0
+    largest = tuple(map(int, net.space.largest()))
+    shapes = net.shapes(steps, beams)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), inputs)
+    graph, weights = nnx.split(shapes)
+
+    def step(weights: Any, inputs: PyTree) -> Any:
+        net = nnx.merge(graph, weights)
+        carry = net.begin(net.forward(inputs, largest, None, stop=net.first_repeated)[0])
+        tokens = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), net.tokens(1))
+        return net.forward((tokens, carry), largest, None, start=net.first_repeated)[0]
+
+    return ALIVE_CACHES * example_bytes(jax.eval_shape(step, weights, one))
 
 
 def gradient_bytes(net: SuperNet) -> int:

@@ -21,7 +21,7 @@ from nasjax.errors import ConfigError
 from nasjax.evaluation.base import OUT_OF_MEMORY, Calibration, KnownStatistics, Strategy
 from nasjax.evaluation.blocks import Block, batches_per_block, blocks_by_step, even
 from nasjax.evaluation.host_genes import by_host
-from nasjax.evaluation.memory import Needs, plan
+from nasjax.evaluation.memory import Needs, decoding_bytes, plan
 from nasjax.evaluation.mesh import mesh, replicate
 from nasjax.evaluation.scoring import place
 from nasjax.evaluation.totals import Totals, metric_function
@@ -62,7 +62,10 @@ class PopulationEvaluator:
         self._step = min(config.first_examples or number, number)
         per_device = -(-self._step // self._devices)
         needed = -(-per_device // config.batch) * even(per_device, config.batch) * -(-number // self._step)
-        planned = plan(config, config.needs(net), net, calibration, self._examples.inputs, needed)
+        needs = config.needs(net)
+        decoding = decoding_bytes(net, self._examples.inputs, task.most_steps, task.beams) if task.most_steps > 1 else 0
+        needs = needs._replace(example=needs.example + decoding)
+        planned = plan(config, needs, net, calibration, self._examples.inputs, needed)
         self.batch, self.chunk = even(per_device, planned.batch), planned.chunk
         self._calibration = replicate(self._mesh, calibration)
         self._rows_at_once, self._room = planned.chunk, planned.room

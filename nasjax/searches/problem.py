@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol
 
@@ -15,7 +15,16 @@ from jaxtyping import Array, Float
 from nasjax import tasks
 from nasjax.deploy.subnet import Extracted, extract_subnet
 from nasjax.errors import ConfigError
-from nasjax.evaluation import EVALUATORS, Evaluator, EvaluatorSetting, Halving, processes
+from nasjax.evaluation import (
+    EVALUATORS,
+    Evaluator,
+    EvaluatorConfig,
+    EvaluatorSetting,
+    Halving,
+    PopulationEvaluator,
+    measure,
+    processes,
+)
 from nasjax.evaluation.halving import ComparedValues
 from nasjax.evaluation.processes import LeadingEvaluator, leading
 from nasjax.evaluation.proxies import Score, proxies
@@ -70,7 +79,8 @@ class SearchProblem:
     architectures, more is better. `estimates` are jittable models of measured metrics, such as a latency model. `leading`
     holds while other processes, where there are any, do their part of what is measured. `identity` is what a run's
     measurements depend on, the timing aside, which is in its settings. `left_out` says of what cannot be a metric why.
-    `scored` names the metrics that depend on weights, `untrained` says where these are not trained.
+    `scored` names the metrics that depend on weights, `untrained` says where these are not trained. `signatures` say how
+    metrics are computed (`Task.signatures`).
     """
 
     space: SearchSpace
@@ -89,6 +99,7 @@ class SearchProblem:
     identity: Mapping[str, Any] = field(default_factory=dict)
     scored: frozenset[str] = frozenset()
     untrained: Callable[[], str | None] = lambda: None
+    signatures: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     def check_named(self, goals: Sequence[str]) -> None:
@@ -185,7 +196,7 @@ def _of_network(
         if hardware is None or isinstance(hardware, Profile)
         else profile(net.shapes(task.steps, task.beams), hardware)
     )
-    measured: Evaluator = Halving(bound, _compared_by(task, costs)) if config.first_examples else bound
+    measured: Evaluator = _halving(config, bound, net, task, costs) if config.first_examples else bound
     if timing is not None:
         known |= measurable(timing.ranges())
         origin["hardware"] = timing.origin
@@ -207,6 +218,7 @@ def _of_network(
         identity=bound.context,
         scored=frozenset(objective.name for objective in task.objectives),
         untrained=cache(lambda: untrained_warning(net)),
+        signatures=task.signatures,
     )
 
 
@@ -238,6 +250,16 @@ def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: E
     if isinstance(net, SuperNet) and task is not None:
         task.check(net)
         processes.follow(settings("evaluator", EVALUATORS, evaluator).bind(net, task))
+
+
+def _halving(
+    config: EvaluatorConfig, bound: PopulationEvaluator, net: SuperNet, task: Task, costs: Mapping[str, CostTable]
+) -> Halving:
+    cheaper, compared = task.cheaper(), _compared_by(task, costs)
+    if cheaper is None or isinstance(bound, LeadingEvaluator):  # Other processes know one evaluator only.
+        return Halving(bound, compared)
+    first, by_first = replace(config, first_examples=0).bind(net, cheaper), _compared_by(cheaper, costs)
+    return Halving(bound, compared, lambda archs: by_first(archs, measure(first, archs)))
 
 
 def _compared_by(task: Task, costs: Mapping[str, CostTable]) -> ComparedValues:

@@ -49,6 +49,7 @@ def write_results(
         **_space(history.problem, archive.reduction()),
         "metrics": [*history.metrics, *history.predicted_latency],
         **_objectives(history),
+        "signatures": history.problem.signatures,
         "warning": history.problem.warning(column.name for column in history.goals.columns),
         "seconds": seconds,
         "version": __version__,

@@ -73,7 +73,8 @@ class Task(ABC):
 
     `origin` records the name and settings that the task was created with. A sub-class defines `objectives`, `statistics`,
     `metrics` and, for training, `loss`. With `on_host`, statistics are computed by NumPy on the host, else within jit.
-    `steps` is the number of times that a network's repeated stages run for one example, `beams` for how many continuations.
+    `steps` is the number of times that a network's repeated stages run for a mean example, `most_steps` for the longest, and
+    `beams` for how many continuations at once.
     """
 
     train: Split
@@ -83,7 +84,13 @@ class Task(ABC):
 
     on_host: ClassVar[bool] = False
     steps: ClassVar[int] = 1
+    most_steps: ClassVar[int] = 1
     beams: ClassVar[int] = 1
+
+    @property
+    def signatures(self) -> Mapping[str, str]:
+        """How metrics are computed, by name, in the words of the library that does: stored with results."""
+        return {}
 
     @property
     @abstractmethod
@@ -117,6 +124,10 @@ class Task(ABC):
     def facts(self) -> Mapping[str, Any]:
         """What weights depend on besides the super-network: stored with trained ones (`SuperNet.facts`), as JSON."""
         return {}
+
+    def cheaper(self) -> "Task | None":
+        """The same examples with a first metric that costs less, for the first choice of successive halving; None: none."""
+        return None
 
     def changed(self, **fields: Any) -> Self:
         """A copy with other splits or another origin; does not call the constructor, which a sub-class may have changed."""

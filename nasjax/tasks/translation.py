@@ -175,9 +175,21 @@ class Translation(Task):
         return {"vocabularies": [repr(self.source_vocabulary), repr(self.target_vocabulary)]}
 
     @property
+    def signatures(self) -> Mapping[str, str]:
+        return dict(zip(("bleu", "chrf"), self.scores.signature, strict=True)) if self.beam else {}
+
+    def cheaper(self) -> "Translation | None":
+        """The task whose metric is the loss."""
+        return self.changed(beam=0) if self.beam else None
+
+    @property
     def steps(self) -> int:  # type: ignore[override]
         """Tokens of a mean translation: so often repeated stages run for one sentence."""
         return int(np.ceil((self.validation.targets["words"] != PAD).sum(1).mean()))
+
+    @property
+    def most_steps(self) -> int:  # type: ignore[override]
+        return room(int(max(self.validation.bucket.max(), self.test.bucket.max()))) if self.beam else 1  # type: ignore[union-attr]
 
     @property
     def beams(self) -> int:  # type: ignore[override]

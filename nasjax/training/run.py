@@ -50,7 +50,7 @@ def train_run(
         ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
     scores = {name: _scores(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
     record = {"command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
-              "metric": task.objectives[0].name, "scores": scores,
+              "metric": task.objectives[0].name, "signatures": dict(task.signatures), "scores": scores,
               "settings": plain_data(absolute_inputs(config))}  # fmt: skip
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
