@@ -283,13 +283,13 @@ def add_exports(extracted: Extracted, folder: Path, suffixes: Sequence[str], bat
 
     Raises ConfigError for a file that exists, and for an export that is impossible.
     """
-    files = [folder / f"{kind(suffix).stem}{suffix}" for suffix in suffixes]
-    for file in files:
+    files = [[folder / name for name in kind(suffix).names(extracted.network)] for suffix in suffixes]
+    for file in (file for some in files for file in some):
         new_place(str(file), file)
-    written = []
+    written: list[Path] = []
     try:
-        for file in files:
-            written.append(extracted.export(file, batch))
+        for some in files:
+            written += extracted.export_to(some, batch)
     except BaseException:
         for file in written:
             file.unlink()

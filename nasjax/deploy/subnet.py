@@ -19,6 +19,7 @@ from nasjax.evaluation.blocks import Block, blocks_by_step
 from nasjax.evaluation.scoring import finished_totals, program_arguments, score
 from nasjax.evaluation.totals import Totals, merged, metric_function, stacked
 from nasjax.export import kind, reloaded_outputs
+from nasjax.export.programs import without_padding
 from nasjax.host import new_place
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.space import Option
@@ -72,18 +73,15 @@ class Extracted:
         """
         target = Path(folder)
         new_place(f"out={target}", target, "folder")
-        kinds = {suffix: kind(suffix) for suffix in exports}
-        facts = self._facts()
+        kinds = [kind(suffix) for suffix in exports]
+        self._facts()
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         partial.mkdir(parents=True)
         try:
             save_network(self.network, self.origin, self.arch, partial)
-            for name, content in self.files.items():
-                (partial / name).write_bytes(content)
-            files = [partial / f"{made.stem}{suffix}" for suffix, made in kinds.items()]
-            for file, made in zip(files, kinds.values(), strict=True):
-                file.write_bytes(made.make(self.network, facts, batch))
-            self._verify([partial, *files], batch)
+            _write(partial, self.files)
+            written = [_write(partial, made.make(self.network, self._facts, batch)) for made in kinds]
+            self._verify([[partial], *written], batch)
             os.replace(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -92,23 +90,33 @@ class Extracted:
     @with_jax_defaults
     def export(self, file: str | Path, batch: int | None = None) -> Path:
         """Writes one file of the format that its suffix names (`nasjax.export.KINDS`): .stablehlo, .onnx, .pth,
-        .safetensors.
+        .safetensors. An encoder-decoder's `net.onnx` is two, `net.encoder.onnx`, which is returned, and `net.step.onnx`.
 
         StableHLO and ONNX files take `batch` examples at a time (None: any number). The file is loaded and verified in a
         separate process before it appears. Raises ConfigError as `save` does, for a file that exists, and for a folder that
         does not.
         """
         target = Path(file)
-        made = kind(target.suffix)
-        new_place(str(target), target)
-        partial = target.with_name(f".{os.getpid()}.{target.name}")
+        names = kind(target.suffix).names(self.network)
+        targets = [target] if len(names) == 1 else [target.with_name(f"{target.stem}.{name}") for name in names]
+        return self.export_to(targets, batch)[0]
+
+    @with_jax_defaults
+    def export_to(self, targets: Sequence[Path], batch: int | None = None) -> Sequence[Path]:
+        """Writes the files of one format, as `export` does, to these paths, in the order of `Kind.names`; returns them."""
+        made = kind(targets[0].suffix)
+        for target in targets:
+            new_place(str(target), target)
+        contents = made.make(self.network, self._facts, batch).values()
+        partial = {target.with_name(f".{os.getpid()}.{target.name}"): target for target in targets}
         try:
-            partial.write_bytes(made.make(self.network, self._facts() if made.stem == "ofa" else {}, batch))
-            self._verify([partial], batch)
-            os.replace(partial, target)
+            self._verify([_write(Path(), dict(zip(partial, contents, strict=True)))], batch)
+            for file, target in partial.items():
+                os.replace(file, target)
         finally:
-            partial.unlink(missing_ok=True)
-        return target
+            for file in partial:
+                file.unlink(missing_ok=True)
+        return targets
 
     def _facts(self) -> dict[str, Any]:
         """What `nasjax.load` rebuilds the network from. Raises ConfigError for a super-network that was made in memory."""
@@ -119,7 +127,7 @@ class Extracted:
             )
         return {"supernet": {**self.origin, "checkpoint": None}, "arch": list(self.arch)}
 
-    def _verify(self, paths: Sequence[Path], batch: int | None) -> None:
+    def _verify(self, written: Sequence[Sequence[Path]], batch: int | None) -> None:
         """Raises RuntimeError if outputs of the written files, loaded in a separate process, are not the super-network's."""
         number = batch or self.examples
 
@@ -127,8 +135,11 @@ class Extracted:
             return np.resize(leaf, (number, *leaf.shape[1:]))
 
         inputs, outputs = jax.tree.map(resized, (self.inputs, self.outputs))
-        for reloaded in reloaded_outputs(paths, inputs):
-            _difference(outputs, reloaded, self.choices)
+        wanted, *found = (
+            without_padding(self.network, inputs, some) for some in (outputs, *reloaded_outputs(written, inputs))
+        )
+        for one in found:
+            _difference(wanted, one, self.choices)
 
 
 def extract_subnet(
@@ -184,6 +195,13 @@ def _outputs(net: SuperNet, forward: Callable[..., Any], *arguments: Any) -> PyT
     graph, weights = nnx.split(net)
     run = jax.jit(lambda weights, *arguments: forward(nnx.merge(graph, weights), *arguments))
     return jax.tree.map(np.asarray, run(weights, *arguments))
+
+
+def _write(folder: Path, contents: Mapping[Any, bytes]) -> list[Path]:
+    """Writes files by their names; returns their paths."""
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in contents]
 
 
 def _difference(expected: PyTree[np.ndarray], outputs: PyTree[np.ndarray], choices: Mapping[str, Option]) -> float:

@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from nasjax.errors import ConfigError, one_line
+from nasjax.export.programs import ExportedRunner, Program, programs
 from nasjax.export.published import run_published, to_pth, to_safetensors
-from nasjax.export.stablehlo import run_stablehlo, stablehlo
-from nasjax.export.to_onnx import run_onnx, to_onnx
+from nasjax.export.stablehlo import load_stablehlo, program_to_stablehlo, run_stablehlo, stablehlo
+from nasjax.export.to_onnx import load_onnx, program_to_onnx, run_onnx, to_onnx
 from nasjax.supernets import SuperNet
 
 
@@ -27,30 +28,54 @@ class Kind:
     """A file format.
 
     Attributes:
-      make: `make(network, origin, batch)` returns the file's content; `origin`: what `nasjax.load` rebuilds it from.
-      run: `run(file, inputs)` returns the outputs of the network in a file.
-      stem: the file's name in a folder, without suffix.
+      make: `make(network, facts, batch)` returns the contents of the files, by their `names`; `facts()` returns what
+        `nasjax.load` rebuilds the network from.
+      run: `run(files, inputs)` returns the outputs of the network in these files.
+      names: `names(network)` are those of the files in a folder: one, or the encoder's and the decoding step's.
       needs: packages that it needs; `get`: how to install them.
     """
 
-    make: Callable[[SuperNet, Mapping[str, Any], int | None], bytes]
-    run: Callable[[Path, Any], Any]
-    stem: str
+    make: Callable[[SuperNet, Callable[[], Mapping[str, Any]], int | None], Mapping[str, bytes]]
+    run: Callable[[Sequence[Path], Any], Any]
+    names: Callable[[SuperNet], Sequence[str]]
     needs: tuple[str, ...] = ()
     get: str = ""
 
 
+def _of_programs(
+    suffix: str, write: Callable[[SuperNet, Program], bytes], load: Callable[[Path], Any], needs: tuple[str, ...], get: str
+) -> Kind:
+    """A format whose files hold a program each."""
+
+    def make(net: SuperNet, facts: Any, batch: int | None) -> dict[str, bytes]:
+        return {f"{name}{suffix}": write(net, program) for name, program in programs(net, batch).items()}
+
+    def run(files: Sequence[Path], inputs: Any) -> Any:
+        loaded = [load(file) for file in files]
+        return ExportedRunner(*loaded)(inputs) if len(loaded) > 1 else loaded[0](inputs)
+
+    return Kind(make, run, lambda net: [f"{name}{suffix}" for name in programs(net)], needs, get)
+
+
+def _of_weights(suffix: str, write: Callable[..., bytes], needs: tuple[str, ...] = (), get: str = "") -> Kind:
+    """A file of Once-for-All's format."""
+    name = f"ofa{suffix}"
+    return Kind(
+        lambda net, facts, batch: {name: write(net, facts(), batch)},
+        lambda files, inputs: run_published(files[0], inputs),
+        lambda net: [name],
+        needs,
+        get,
+    )
+
+
 KINDS = {
-    ".stablehlo": Kind(
-        lambda net, about, batch: stablehlo(net, batch),
-        run_stablehlo,
-        "network",
-        ("flatbuffers",),
-        "pip install nasjax[export]",
+    ".stablehlo": _of_programs(
+        ".stablehlo", program_to_stablehlo, load_stablehlo, ("flatbuffers",), "pip install nasjax[export]"
     ),
-    ".onnx": Kind(to_onnx, run_onnx, "network", ("onnx", "onnxruntime"), "pip install nasjax[onnx]"),
-    ".pth": Kind(to_pth, run_published, "ofa", ("torch",), "pip install torch; .safetensors does without"),
-    ".safetensors": Kind(to_safetensors, run_published, "ofa"),
+    ".onnx": _of_programs(".onnx", program_to_onnx, load_onnx, ("onnx", "onnxruntime"), "pip install nasjax[onnx]"),
+    ".pth": _of_weights(".pth", to_pth, ("torch",), "pip install torch; .safetensors does without"),
+    ".safetensors": _of_weights(".safetensors", to_safetensors),
 }
 """Every file format by suffix."""
 
@@ -76,14 +101,14 @@ CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_sec
 """JAX settings that are passed to the process that loads files."""
 
 
-def reloaded_outputs(paths: Sequence[Path], inputs: PyTree[np.ndarray]) -> list[PyTree[np.ndarray]]:
-    """The outputs of each exported file, or folder for `nasjax.load`, as loaded in a separate process.
+def reloaded_outputs(written: Sequence[Sequence[Path]], inputs: PyTree[np.ndarray]) -> list[PyTree[np.ndarray]]:
+    """The outputs of each network, in one exported file or two, or a folder for `nasjax.load`, loaded in a separate process.
 
     Raises RuntimeError if that process fails.
     """
     with tempfile.TemporaryDirectory() as place:
-        (Path(place) / "inputs.pickle").write_bytes(pickle.dumps(inputs))
-        output_files = [Path(place) / f"{i}.pickle" for i in range(len(paths))]
+        (Path(place) / "inputs.pickle").write_bytes(pickle.dumps((written, inputs)))
+        output_files = [Path(place) / f"{i}.pickle" for i in range(len(written))]
         # The process has this one's modules and compilation cache, and shares the accelerator's memory.
         cache = {name.upper(): getattr(jax.config, name) for name in CACHE}
         environment = {
@@ -91,13 +116,28 @@ def reloaded_outputs(paths: Sequence[Path], inputs: PyTree[np.ndarray]) -> list[
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             **{name: str(value) for name, value in cache.items() if value is not None},
         }
-        command = [sys.executable, "-m", "nasjax.export", place, *map(str, paths)]
+        command = [sys.executable, "-m", "nasjax.export", place]
         done = subprocess.run(command, env=os.environ | environment, capture_output=True, encoding="utf-8", errors="replace")
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            names = ", ".join(path.name for path in paths)
+            names = ", ".join(path.name for paths in written for path in paths)
             raise RuntimeError(f"the written files ({names}) cannot be loaded ({last}): please report this")
         return [pickle.loads(file.read_bytes()) for file in output_files]
 
 
-__all__ = ["KINDS", "Kind", "kind", "reloaded_outputs", "run_onnx", "run_published", "run_stablehlo", "stablehlo", "to_onnx"]
+__all__ = [
+    "KINDS",
+    "ExportedRunner",
+    "Kind",
+    "Program",
+    "kind",
+    "load_onnx",
+    "load_stablehlo",
+    "programs",
+    "reloaded_outputs",
+    "run_onnx",
+    "run_published",
+    "run_stablehlo",
+    "stablehlo",
+    "to_onnx",
+]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Runs exported networks: `python -m nasjax.export FOLDER FILE…` reads `inputs.pickle` in FOLDER and writes `0.pickle`, …"""
+"""Runs exported networks: `python -m nasjax.export FOLDER` reads `inputs.pickle` in FOLDER, with the files of each network
+and the inputs, and writes `0.pickle`, …"""
 
 import pickle
 import sys
@@ -20,9 +21,9 @@ def run_folder(folder: Path, inputs: PyTree[np.ndarray]) -> PyTree[Array]:
 
 
 if __name__ == "__main__":
-    place, *files = map(Path, sys.argv[1:])
-    inputs = pickle.loads((place / "inputs.pickle").read_bytes())
-    for i, file in enumerate(files):
-        run = run_folder if file.is_dir() else KINDS[file.suffix].run
-        outputs = jax.tree.map(np.asarray, run(file, inputs))
-        (place / f"{i}.pickle").write_bytes(pickle.dumps(outputs))
+    place = Path(sys.argv[1])
+    written, inputs = pickle.loads((place / "inputs.pickle").read_bytes())
+    for i, files in enumerate(written):
+        first = files[0]
+        outputs = run_folder(first, inputs) if first.is_dir() else KINDS[first.suffix].run(files, inputs)
+        (place / f"{i}.pickle").write_bytes(pickle.dumps(jax.tree.map(np.asarray, outputs)))

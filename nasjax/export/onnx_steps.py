@@ -1,76 +1,11 @@
-"""ONNX operators for the equations of a jaxpr, and the ONNX graph that they are added to.
-
-Networks here hold images with channels last (NHWC). ONNX's convolutions and pooling want channels first (NCHW), so that
-every tensor of the graph knows its layout, and is transposed only where an operator needs the other one.
-"""
+"""ONNX operators for the equations of a jaxpr."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from nasjax.errors import ConfigError
-
-TO_CHANNELS_FIRST = (0, 3, 1, 2)
-"""Permutation from NHWC to NCHW."""
-
-TO_CHANNELS_LAST = (0, 2, 3, 1)
-"""Permutation from NCHW to NHWC."""
-
-
-class Tensor(NamedTuple):
-    """A value of the graph, which depends on the network's inputs, by its name; constants are NumPy arrays instead."""
-
-    name: str
-    channels_first: bool = False
-
-
-Value = Tensor | np.ndarray
-"""Operand of an equation: a tensor of the graph, or a constant in JAX's layout."""
-
-
-@dataclass
-class Graph:
-    """Nodes and constants of an ONNX graph so far; `transposed` keeps tensors in their other layout."""
-
-    nodes: list[Any] = field(default_factory=list)
-    constants: list[Any] = field(default_factory=list)
-    transposed: dict[Tensor, Tensor] = field(default_factory=dict)
-
-    def add(
-        self,
-        operator: str,
-        inputs: Sequence[str | np.ndarray],
-        channels_first: bool = False,
-        name: str = "",
-        **attributes: Any,
-    ) -> Tensor:
-        """Adds a node and returns its result; arrays among `inputs` become constants of the graph."""
-        import onnx
-
-        names = []
-        for value in inputs:
-            if isinstance(value, np.ndarray):
-                self.constants.append(onnx.numpy_helper.from_array(value, f"c{len(self.constants)}"))
-                value = self.constants[-1].name
-            names.append(value)
-        name = name or f"t{len(self.nodes)}"
-        self.nodes.append(onnx.helper.make_node(operator, names, [name], **attributes))
-        return Tensor(name, channels_first)
-
-    def in_layout(self, value: Value, channels_first: bool) -> str | np.ndarray:
-        """An input for `add`: the value with channels first or last. Constants without four axes have one layout only."""
-        if isinstance(value, np.ndarray):
-            if channels_first and value.ndim == 4:
-                return np.ascontiguousarray(value.transpose(TO_CHANNELS_FIRST))
-            return value
-        if value.channels_first == channels_first:
-            return value.name
-        if value not in self.transposed:
-            permutation = TO_CHANNELS_FIRST if channels_first else TO_CHANNELS_LAST
-            self.transposed[value] = self.add("Transpose", [value.name], channels_first, perm=permutation)
-        return self.transposed[value].name
+from nasjax.export.onnx_graph import TO_CHANNELS_FIRST, Graph, Tensor, Value, unsupported
 
 
 def _elementwise(operator: str) -> Callable[..., Tensor]:
@@ -102,19 +37,47 @@ def _power(graph: Graph, equation: Any, value: Tensor) -> Tensor:
 def _cast(graph: Graph, equation: Any, value: Tensor) -> Tensor:
     import onnx
 
-    dtype = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(equation.params["new_dtype"]))
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(equation.outvars[0].aval.dtype))
     return graph.add("Cast", [value.name], value.channels_first, to=dtype)
 
 
-def _select(graph: Graph, equation: Any, condition: Value, if_false: Value, if_true: Value) -> Tensor:
+def _select(graph: Graph, equation: Any, condition: Value, if_false: Value, if_true: Value) -> Value:
+    if isinstance(condition, np.ndarray) and condition.ndim == 0:
+        return if_true if condition else if_false
     return _elementwise("Where")(graph, equation, condition, if_true, if_false)
 
 
-def _static_shape(shape: Sequence[Any]) -> np.ndarray:
-    """A shape as ONNX takes it, -1 for a symbolic batch. Raises ConfigError if more than one axis is symbolic."""
-    if sum(not isinstance(n, int) for n in shape) > 1:
-        raise ConfigError("the network merges the batch with another axis: ONNX export needs a fixed batch size (batch=N)")
-    return np.array([n if isinstance(n, int) else -1 for n in shape], np.int64)
+def _logical(operator: str) -> Callable[..., Tensor]:
+    """A logical operator; JAX's is bitwise on integers, which ONNX's is not."""
+
+    def add(graph: Graph, equation: Any, *operands: Value) -> Tensor:
+        if equation.outvars[0].aval.dtype != np.bool_:
+            raise unsupported("combines integers bitwise")
+        return _elementwise(operator)(graph, equation, *operands)
+
+    return add
+
+
+def _not_equal(graph: Graph, equation: Any, *operands: Value) -> Tensor:
+    return _chain("Not")(graph, equation, _elementwise("Equal")(graph, equation, *operands))
+
+
+def _size(graph: Graph, equation: Any) -> Tensor:
+    """A symbolic size as a number."""
+    return _cast(graph, equation, graph.add("Squeeze", [graph.size(equation.params["dim"])]))
+
+
+def _count(graph: Graph, equation: Any) -> Tensor:
+    """0, 1, …, as many as an axis has a symbolic size."""
+    if len(equation.params["shape"]) > 1:
+        raise unsupported("has an iota of several axes")
+    ends = graph.add("Squeeze", [graph.size(equation.params["shape"][0])]).name
+    return _cast(graph, equation, graph.add("Range", [np.array(0, np.int64), ends, np.array(1, np.int64)]))
+
+
+def _cumulative_sum(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    axis, reverse = np.array(equation.params["axis"], np.int64), int(equation.params["reverse"])
+    return graph.add("CumSum", [graph.in_layout(value, False), axis], reverse=reverse)
 
 
 def _reshape(graph: Graph, equation: Any, value: Tensor) -> Tensor:
@@ -124,18 +87,25 @@ def _reshape(graph: Graph, equation: Any, value: Tensor) -> Tensor:
     to_pixel = len(after) == 4 and after[1:3] == (1, 1)
     shape = tuple(after[i] for i in TO_CHANNELS_FIRST) if to_pixel else after
     source = value.name if from_pixel else graph.in_layout(value, False)
-    return graph.add("Reshape", [source, _static_shape(shape)], to_pixel)
+    one_unknown = sum(not isinstance(n, int) for n in shape) <= 1
+    whole = np.array([n if isinstance(n, int) else -1 for n in shape], np.int64) if one_unknown else graph.shape(shape)
+    return graph.add("Reshape", [source, whole], to_pixel)
 
 
 def _broadcast(graph: Graph, equation: Any, value: Tensor) -> Tensor:
     before, after = (v.aval.shape for v in (equation.invars[0], equation.outvars[0]))
     axes = equation.params["broadcast_dimensions"]
-    with_ones = [before[axes.index(axis)] if axis in axes else 1 for axis in range(len(after))]
-    repeats = [1 if n is m or n == m else n for n, m in zip(after, with_ones, strict=True)]
-    reshaped = graph.add("Reshape", [graph.in_layout(value, False), _static_shape(with_ones)])
+    name = graph.in_layout(value, False)
+    if new := [axis for axis in range(len(after)) if axis not in axes]:
+        name = graph.add("Unsqueeze", [name, np.array(new, np.int64)]).name
+    repeats = [1 if axis in axes and before[axes.index(axis)] == n else n for axis, n in enumerate(after)]
     if all(n == 1 for n in repeats):
-        return reshaped
-    return graph.add("Expand", [reshaped.name, _static_shape(repeats)])
+        return Tensor(name)  # type: ignore[arg-type]
+    return graph.add("Expand", [name, graph.shape(repeats)])
+
+
+def _tile(graph: Graph, equation: Any, value: Tensor) -> Tensor:
+    return graph.add("Tile", [graph.in_layout(value, False), graph.shape(equation.params["reps"])])
 
 
 def _reduce(operator: str) -> Callable[..., Tensor]:
@@ -174,19 +144,62 @@ def _strided_slice(graph: Graph, value: Tensor, shape: Any, start: Any, stop: An
     return graph.add("Slice", [value.name, starts, stops, axes, steps], value.channels_first)
 
 
-def _gather(graph: Graph, equation: Any, value: Tensor, indices: np.ndarray) -> Tensor:
-    """A slice at constant indices, such as `x[:, 0]`."""
+def _gather(graph: Graph, equation: Any, value: Value, indices: Value) -> Tensor:
+    """A slice at constant indices, such as `x[:, 0]`, or rows of computed ones along an axis, such as `table[tokens]`."""
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
-    if isinstance(indices, Tensor) or indices.ndim != 1 or numbers.operand_batching_dims:
-        raise ConfigError(
-            "the network gathers by computed indices, which ONNX export does not support; export it as .stablehlo"
-        )
     shape = equation.invars[0].aval.shape
-    start = [0] * len(shape)
-    for axis, index in zip(numbers.start_index_map, indices.tolist(), strict=True):
-        start[axis] = min(max(index, 0), shape[axis] - sizes[axis])
-    stop = [n if i == 0 else i + n for i, n in zip(start, sizes, strict=True)]
-    return _reshape(graph, equation, _strided_slice(graph, value, shape, start, stop, (1,) * len(shape)))
+    if (
+        isinstance(value, Tensor)
+        and isinstance(indices, np.ndarray)
+        and indices.ndim == 1
+        and not numbers.operand_batching_dims
+    ):
+        start = [0] * len(shape)
+        for axis, index in zip(numbers.start_index_map, indices.tolist(), strict=True):
+            start[axis] = min(max(index, 0), shape[axis] - sizes[axis])
+        stop = [n if i == 0 else i + n for i, n in zip(start, sizes, strict=True)]
+        return _reshape(graph, equation, _strided_slice(graph, value, shape, start, stop, (1,) * len(shape)))
+    axis, *others = numbers.start_index_map
+    more = len(equation.invars[1].aval.shape) - 1  # The last axis of indices has one for each axis of `start_index_map`.
+    kept = tuple(i if i < axis else i + more - 1 for i in range(len(shape)) if i != axis)
+    rows = tuple(1 if i == axis else n for i, n in enumerate(shape))
+    if others or numbers.collapsed_slice_dims != (axis,) or numbers.offset_dims != kept or tuple(sizes) != rows:
+        raise unsupported("gathers other things than rows")
+    chosen = graph.add("Squeeze", [graph.in_layout(indices, False), np.array([-1], np.int64)]).name
+    return graph.add("Gather", [graph.in_layout(value, False), chosen], axis=axis)
+
+
+def _start(graph: Graph, index: Value, size: Any, part: Any) -> Any:
+    """Where a part of an axis starts, int64 (1,): at an index, or before it, so that the part ends within the axis."""
+    number = graph.add("Cast", [graph.in_layout(index, False)], to=7).name  # 7: int64
+    last = graph.add("Sub", [graph.size(size), graph.size(part)]).name
+    return graph.add("Min", [graph.add("Reshape", [number, np.array([1], np.int64)]).name, last]).name
+
+
+def _dynamic_slice(graph: Graph, equation: Any, value: Value, *indices: Value) -> Value:
+    """A slice at computed indices."""
+    shape, sizes = equation.invars[0].aval.shape, equation.params["slice_sizes"]
+    for axis, (size, part, index) in enumerate(zip(shape, sizes, indices, strict=True)):
+        if size != part:
+            start = _start(graph, index, size, part)
+            stop = graph.add("Add", [start, graph.size(part)]).name
+            value = graph.add("Slice", [graph.in_layout(value, False), start, stop, np.array([axis], np.int64)])
+    return value
+
+
+def _dynamic_update_slice(graph: Graph, equation: Any, value: Value, new: Value, *indices: Value) -> Value:
+    """New entries along one axis from a computed index on: what stands before them, themselves, and what stands behind."""
+    shape, sizes = (v.aval.shape for v in equation.invars[:2])
+    changed = [axis for axis, (size, part) in enumerate(zip(shape, sizes, strict=True)) if size != part]
+    if len(changed) != 1:
+        raise unsupported("updates a slice of several axes")
+    (axis,) = changed
+    start = _start(graph, indices[axis], shape[axis], sizes[axis])
+    stop = graph.add("Add", [start, graph.size(sizes[axis])]).name
+    whole, ends, axes = graph.in_layout(value, False), (np.array([0]), np.array([2**62])), np.array([axis])
+    before = graph.add("Slice", [whole, ends[0], start, axes]).name
+    behind = graph.add("Slice", [whole, stop, ends[1], axes]).name
+    return graph.add("Concat", [before, graph.in_layout(new, False), behind], axis=axis)
 
 
 def _unstack(graph: Graph, equation: Any, value: Tensor) -> list[Value]:
@@ -207,10 +220,7 @@ def _log2(graph: Graph, equation: Any, value: Tensor) -> Tensor:
 def _pad(graph: Graph, equation: Any, value: Tensor, fill: np.ndarray) -> Tensor:
     rows = _by_axis(equation.params["padding_config"], value.channels_first)
     if any(interior for _, _, interior in rows) or min(min(low, high) for low, high, _ in rows) < 0:
-        raise ConfigError(
-            "the network pads between elements or by negative amounts, which ONNX export does not support; export it as "
-            ".stablehlo"
-        )
+        raise unsupported("pads between elements or by negative amounts")
     pads = np.array([low for low, _, _ in rows] + [high for _, high, _ in rows], np.int64)
     return graph.add("Pad", [value.name, pads, fill], value.channels_first)
 
@@ -264,10 +274,7 @@ def _convolution(graph: Graph, equation: Any, value: Value, kernel: Value) -> Te
     )
     plain = set(parameters["lhs_dilation"]) == {1} and parameters["batch_group_count"] == 1
     if not nhwc_by_hwio or not plain or isinstance(kernel, Tensor):
-        raise ConfigError(
-            "the network has a convolution other than NHWC by a constant HWIO kernel, which ONNX export does not support; "
-            "export it as .stablehlo"
-        )
+        raise unsupported("has a convolution other than NHWC by a constant HWIO kernel")
     pads = [low for low, _ in parameters["padding"]] + [high for _, high in parameters["padding"]]
     return graph.add(
         "Conv",
@@ -286,10 +293,7 @@ def _max_pool(graph: Graph, equation: Any, value: Tensor) -> Tensor:
     # Batch and channels must not be pooled: windows and strides of 1, no padding.
     others = (window[0], window[-1], strides[0], strides[-1], *padding[0], *padding[-1], *parameters["base_dilation"])
     if len(window) != 4 or set(others) - {0, 1} or set(parameters["window_dilation"]) != {1}:
-        raise ConfigError(
-            "the network pools over other axes than height and width, which ONNX export does not support; export it as "
-            ".stablehlo"
-        )
+        raise unsupported("pools over other axes than height and width")
     pads = [low for low, _ in padding[1:3]] + [high for _, high in padding[1:3]]
     return graph.add(
         "MaxPool", [graph.in_layout(value, True)], True, kernel_shape=window[1:3], strides=strides[1:3], pads=pads
@@ -313,6 +317,9 @@ OPERATORS: dict[str, Callable[..., Value | list[Value]]] = {
     "ge": _elementwise("GreaterOrEqual"),
     "le": _elementwise("LessOrEqual"),
     "eq": _elementwise("Equal"),
+    "ne": _not_equal,
+    **{name.lower(): _logical(name) for name in ("And", "Or", "Xor", "Not")},
+    "cumsum": _cumulative_sum,
     "reduce_sum": _reduce("ReduceSum"),
     "reduce_max": _reduce("ReduceMax"),
     "reduce_min": _reduce("ReduceMin"),
@@ -322,6 +329,9 @@ OPERATORS: dict[str, Callable[..., Value | list[Value]]] = {
     "broadcast_in_dim": _broadcast,
     "slice": _slice,
     "gather": _gather,
+    "tile": _tile,
+    "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _dynamic_update_slice,
     "unstack": _unstack,
     "pad": _pad,
     "concatenate": _concatenate,
@@ -331,3 +341,6 @@ OPERATORS: dict[str, Callable[..., Value | list[Value]]] = {
     "reduce_window_max": _max_pool,
 }
 """For each JAX primitive, by name, a function that adds ONNX nodes: (graph, equation, *operands) -> result."""
+
+SIZES: dict[str, Callable[..., Tensor]] = {"dim_as_value": _size, "iota": _count}
+"""As OPERATORS, for primitives without operands, whose results depend on a symbolic size."""

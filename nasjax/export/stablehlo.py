@@ -1,7 +1,8 @@
 """Export to StableHLO, which JAX runs without this package."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from jax import export
 from jaxtyping import Array, PyTree
 
 from nasjax.errors import ConfigError
+from nasjax.export.programs import Program, whole
 from nasjax.supernets import SuperNet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -22,21 +24,25 @@ def stablehlo(net: SuperNet, batch: int | None = None, platforms: Sequence[str] 
     `jax.export.deserialize(bytearray(artifact)).call(inputs)` returns its outputs. Raises ConfigError if flatbuffers, which
     JAX writes artifacts with, is not installed.
     """
+    return program_to_stablehlo(net, whole(net, batch), platforms)
+
+
+def program_to_stablehlo(net: SuperNet, program: Program, platforms: Sequence[str] = PLATFORMS) -> bytes:
+    """A program of an extracted network, as `stablehlo` does the whole."""
     graph, weights = nnx.split(net)
-    inputs = input_shapes(net, batch)
-    made = export.export(jax.jit(lambda inputs: nnx.merge(graph, weights)(inputs)), platforms=platforms)(inputs)
+    function = jax.jit(lambda inputs: program.function(nnx.merge(graph, weights), inputs))
+    made = export.export(function, platforms=platforms)(program.inputs)
     try:
         return bytes(made.serialize())
     except ModuleNotFoundError:
         raise ConfigError("StableHLO needs the package flatbuffers: pip install nasjax[export]") from None
 
 
-def input_shapes(net: SuperNet, batch: int | None) -> PyTree[jax.ShapeDtypeStruct]:
-    """Shapes of a network's inputs for `batch` examples (None: any number, a symbolic size)."""
-    size = export.symbolic_shape("batch")[0] if batch is None else batch
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), net.inputs(1))
+def load_stablehlo(file: Path) -> Callable[[Any], Any]:
+    """The function in a file."""
+    return export.deserialize(bytearray(file.read_bytes())).call
 
 
 def run_stablehlo(file: Path, inputs: PyTree[np.ndarray]) -> PyTree[Array]:
     """The outputs of an exported network."""
-    return export.deserialize(bytearray(file.read_bytes())).call(inputs)
+    return load_stablehlo(file)(inputs)

@@ -1,7 +1,7 @@
 """Export to ONNX: translates the jaxpr of an extracted network, operation by operation, into ONNX's operators.
 
-Operations on weights alone are computed here, so that a batch norm becomes a product and a sum. Inputs are (batch, height,
-width, channels) images; between convolutions feature maps are (batch, channels, height, width), ONNX's layout.
+Operations on weights alone are computed here, so that a batch norm becomes a product and a sum. Images are (batch, height,
+width, channels); between convolutions feature maps are (batch, channels, height, width), ONNX's layout.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.extend.core import Literal
-from jaxtyping import Float
+from jaxtyping import PyTree
 
 from nasjax.errors import ConfigError
-from nasjax.export.onnx_steps import OPERATORS, Graph, Tensor, Value
-from nasjax.export.stablehlo import input_shapes
+from nasjax.export.onnx_graph import Graph, Tensor, Value
+from nasjax.export.onnx_steps import OPERATORS, SIZES
+from nasjax.export.programs import Program, whole
 from nasjax.supernets import SuperNet
 
 OPSET = 17
@@ -25,38 +26,78 @@ OPSET = 17
 
 
 def to_onnx(net: SuperNet, about: Any = None, batch: int | None = None) -> bytes:
-    """An extracted network as an ONNX model, `images` -> `logits`, for `batch` images at a time (None: any number).
+    """An extracted network as an ONNX model, `images` -> `logits`, for `batch` examples at a time (None: any number).
 
-    `images` are float32 (batch, height, width, channels). Raises ConfigError for a network with other inputs, and for an
-    operation that is not in OPERATORS.
+    `images` is the network's input, float32 (batch, height, width, channels) of images; a dict's arrays keep their names.
+    Raises ConfigError for a network with other inputs, and for an operation that is not in OPERATORS.
     """
+    return program_to_onnx(net, whole(net, batch))
+
+
+def program_to_onnx(net: SuperNet, program: Program) -> bytes:
+    """A program of an extracted network, as `to_onnx` does the whole."""
     import onnx
 
+    inputs = _by_name(program.inputs, "images")
     graph, weights = nnx.split(net)
-    images = input_shapes(net, batch)
-    if not isinstance(images, jax.ShapeDtypeStruct) or images.dtype != jnp.float32:
-        raise ConfigError("ONNX export supports networks with one float32 input only; .stablehlo supports every network")
-    closed = jax.make_jaxpr(lambda images, weights: nnx.merge(graph, weights)(images))(images, weights)
+
+    def function(inputs: Any, weights: Any) -> dict[str, Any]:
+        given = inputs if isinstance(program.inputs, dict) else inputs["images"]
+        return _by_name(program.function(nnx.merge(graph, weights), given), "logits")
+
+    closed, outputs = jax.make_jaxpr(function, return_shape=True)(inputs, weights)
     made = Graph()
-    given: list[Value] = [Tensor("images"), *(np.asarray(leaf) for leaf in jax.tree.leaves(weights))]
-    (logits,) = _translate(made, closed.jaxpr, [np.asarray(c) for c in closed.consts], given)
-    made.add("Identity", [made.in_layout(logits, False)], name="logits")
-    ends = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch or "batch", *shape[1:]])
-        for name, shape in (("images", images.shape), ("logits", closed.out_avals[0].shape))
-    ]
-    drawn = onnx.helper.make_graph(made.nodes, type(net).__name__, ends[:1], ends[1:], made.constants)
+    given = [made.given(name, inputs[name].shape) for name in sorted(inputs)]  # As JAX orders a dict.
+    constants = [np.asarray(leaf) for leaf in jax.tree.leaves(weights)]
+    results = _translate(made, closed.jaxpr, [np.asarray(c) for c in closed.consts], [*given, *constants])
+    for name, result in zip(sorted(outputs), results, strict=True):
+        made.add("Identity", [made.in_layout(result, False)], name=name)
+    drawn = onnx.helper.make_graph(made.nodes, type(net).__name__, _ends(inputs), _ends(outputs), made.constants)
     model = onnx.helper.make_model(drawn, opset_imports=[onnx.helper.make_opsetid("", OPSET)], producer_name="nasjax")
     model.ir_version = 8  # The format version of that operator set.
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
 
-def run_onnx(file: Path, images: Float[np.ndarray, "batch height width channels"]) -> Float[np.ndarray, "batch classes"]:
-    """The outputs of a model in ONNX Runtime on a CPU."""
+def _ends(shapes: dict[str, Any]) -> list[Any]:
+    """Descriptions of the graph's inputs or outputs; symbolic sizes have names."""
+    import onnx
+
+    rows = [(name, np.dtype(shape.dtype), shape.shape) for name, shape in sorted(shapes.items())]
+    return [
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(dtype), [n if isinstance(n, int) else str(n) for n in sizes]
+        )
+        for name, dtype, sizes in rows
+    ]
+
+
+def _by_name(arrays: Any, only: str) -> dict[str, Any]:
+    """Arrays by their names in a dict; one array by the name `only`. Raises ConfigError for other trees."""
+    named = arrays if isinstance(arrays, dict) else {only: arrays}
+    if not jax.tree_util.all_leaves(named.values()):
+        raise ConfigError("ONNX export supports inputs and outputs that are one array, or a dict of arrays; .stablehlo any")
+    return named
+
+
+def load_onnx(file: Path) -> Callable[[Any], Any]:
+    """The function in a file, in ONNX Runtime on a CPU: of one array, or of arrays by name; returns the same."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"images": images})[0]
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def call(inputs: Any) -> Any:
+        given = {name: np.asarray(array) for name, array in _by_name(inputs, "images").items()}
+        found = dict(zip(names, session.run(None, given), strict=True))
+        return found["logits"] if names == ["logits"] else found
+
+    return call
+
+
+def run_onnx(file: Path, inputs: PyTree[np.ndarray]) -> PyTree[np.ndarray]:
+    """The outputs of a model in ONNX Runtime on a CPU."""
+    return load_onnx(file)(inputs)
 
 
 CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
@@ -101,6 +142,8 @@ def _translate_step(graph: Graph, step: Any, given: list[Any]) -> list[Value]:
     if name in CALLS:
         inner = parameters[CALLS[name]]
         return _translate(graph, inner.jaxpr, inner.consts, given)
+    if name in SIZES and any(not isinstance(n, int) for n in parameters.get("shape", (None,))):
+        return [SIZES[name](graph, step)]
     if not any(isinstance(value, Tensor) for value in given):
         if step.primitive.multiple_results:
             return [np.asarray(result) for result in step.primitive.bind(*map(jnp.asarray, given), **parameters)]
@@ -112,7 +155,7 @@ def _translate_step(graph: Graph, step: Any, given: list[Any]) -> list[Value]:
 
 
 def _constant(step: Any, given: list[np.ndarray]) -> np.ndarray:
-    """The result of an operation on constants; not repeated along the batch, along which ONNX broadcasts."""
+    """The result of an operation on constants; not repeated along symbolic axes, along which ONNX broadcasts."""
     shape = tuple(n if isinstance(n, int) else 1 for n in step.outvars[0].aval.shape)
     if step.primitive.name == "broadcast_in_dim":
         return np.broadcast_to(_with_axes(given[0], step.params["broadcast_dimensions"], len(shape)), shape)

@@ -60,8 +60,11 @@ class Recalibrate:
 RECALIBRATE = Recalibrate()
 
 
-def cut(weight: Array, axis: int, size: Size) -> Array:
-    """The first `size` entries along `axis` if the size is static, the whole array if it is traced."""
+def cut(weight: Array, axis: int, size: Any) -> Array:
+    """The first `size` entries along `axis` if the size is static, the whole array if it is traced.
+
+    It is also whole for the symbolic sizes of exported programs, whose networks have nothing to cut.
+    """
     if isinstance(size, int) and size != weight.shape[axis]:
         return lax.slice_in_dim(weight, 0, size, axis=axis)
     return weight

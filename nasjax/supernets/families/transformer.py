@@ -187,8 +187,11 @@ class Start(Stage):
         return carry | {"memory": rooms(self.option(choice, 0), self.layers, (batch, self.inner, self.outputs * time))}, {}
 
 
-def rooms(depth: Size, layers: int, shape: tuple[int, int, int]) -> tuple[KeysValues, ...]:
-    """Empty keys and values (batch, inner, time) of every layer; of those beyond a static depth of no time at all."""
+def rooms(depth: Size, layers: int, shape: tuple[Any, int, Any]) -> tuple[KeysValues, ...]:
+    """Empty keys and values (batch, inner, time) of every layer; of those beyond a static depth of no time at all.
+
+    Exported programs have symbolic sizes of batch and time.
+    """
     *batch_inner, time = shape
     sizes = [time if not isinstance(depth, int) or layer < depth else 0 for layer in range(layers)]
     return tuple(KeysValues(*(jnp.zeros((*batch_inner, size)) for _ in range(2))) for size in sizes)
@@ -280,12 +283,14 @@ class DecoderAttention(Sublayer):
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, heads = (self.option(choice, gene) for gene in range(2))
         x = cut(carry["decoded"], -1, width)
-        own, visible = self.key_value(x), causal(x.shape[1])
+        own = self.key_value(x)
         if "cache" in carry:  # one step
             cache = carry["cache"]
             layers, visible = list(cache["layers"]), cache["visible"]
             layers[self.place] = own = cached(layers[self.place], own, cache["step"][0] * x.shape[1])
             carry = carry | {"cache": cache | {"layers": tuple(layers)}}
+        else:
+            visible = causal(x.shape[1])
         carry, x = self.added(carry, x, self.attention(x, own, visible, heads, width), width)
         return carry | {"decoded": x}, {}
 
