@@ -204,3 +204,10 @@ def causal(time: int) -> Bool[Array, "1 time time"]:
 def cached(cache: KeysValues, new: KeysValues, place: Int[Array, ""]) -> KeysValues:
     """The cache with new keys and values from `place` on."""
     return KeysValues(*(lax.dynamic_update_slice_in_dim(old, one, place, 2) for old, one in zip(cache, new, strict=True)))
+
+
+def rooms(depth: Size, layers: int, shape: tuple[Any, int, Any]) -> tuple[KeysValues, ...]:
+    """Empty keys and values (batch, inner, time) of every layer; of those beyond a static depth of no time at all."""
+    *batch_inner, time = shape
+    sizes = [time if not isinstance(depth, int) or layer < depth else 0 for layer in range(layers)]
+    return tuple(KeysValues(*(jnp.zeros((*batch_inner, size)) for _ in range(2))) for size in sizes)

@@ -34,6 +34,7 @@ from nasjax.supernets.transformer_layers import (
     causal,
     dropped,
     places,
+    rooms,
 )
 
 Gate = tuple[Gene, float] | None
@@ -185,16 +186,6 @@ class Start(Stage):
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         batch, time = carry["known"].shape
         return carry | {"memory": rooms(self.option(choice, 0), self.layers, (batch, self.inner, self.outputs * time))}, {}
-
-
-def rooms(depth: Size, layers: int, shape: tuple[Any, int, Any]) -> tuple[KeysValues, ...]:
-    """Empty keys and values (batch, inner, time) of every layer; of those beyond a static depth of no time at all.
-
-    Exported programs have symbolic sizes of batch and time.
-    """
-    *batch_inner, time = shape
-    sizes = [time if not isinstance(depth, int) or layer < depth else 0 for layer in range(layers)]
-    return tuple(KeysValues(*(jnp.zeros((*batch_inner, size)) for _ in range(2))) for size in sizes)
 
 
 class Memory(Stage):
