@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from hashlib import sha256
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -97,7 +96,7 @@ def load_weights(make: Callable[[], SuperNet], path: Path, classifier_seed: int 
     network, naming the first tensor that is missing, unexpected or of another shape.
     """
     net = fill(make, read_tensors(path), str(path), classifier_seed)
-    net.facts = MappingProxyType(read_facts(path))
+    net.facts = read_facts(path)
     return net
 
 
