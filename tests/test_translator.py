@@ -19,8 +19,10 @@ from nasjax.cli import main
 from nasjax.deploy.subnet import extract_subnet
 from nasjax.errors import ConfigError
 from nasjax.evaluation import MaskedConfig
+from nasjax.export import KINDS, ExportedRunner, load_onnx, load_stablehlo
 from nasjax.supernets.checkpoints import load_weights, save_weights
 from nasjax.supernets.runner import Subnet
+from nasjax.supernets.transformer_layers import PAD
 from nasjax.tasks.beam_search import beam_search
 from nasjax.tasks.translation import room
 
@@ -73,6 +75,28 @@ def test_it_translates_as_the_masked_super_network_does(net, task, folder):
     steps = []
     assert nasjax.load_translator(folder[0])(SENTENCES, steps.append) == wanted
     assert steps[-1] == 4
+
+
+@pytest.mark.parametrize(("suffix", "read"), [(".stablehlo", load_stablehlo), (".onnx", load_onnx)])
+def test_exported_files_translate_to_the_words_of_the_masked_super_network(net, folder, tmp_path, suffix, read):
+    translator, sentences = nasjax.load_translator(folder[0]), [sentence for sentence in SENTENCES if sentence]
+    masked = Subnet(net, jnp.asarray(folder[1], jnp.int32), net.stored())
+    for name, content in KINDS[suffix].make(translator.network, dict, None).items():
+        (tmp_path / name).write_bytes(content)
+    run = ExportedRunner(*(read(tmp_path / f"{name}{suffix}") for name in ("encoder", "step")))
+    source = np.full((len(sentences), 24), PAD, np.int32)
+    for row, own in zip(source, translator.source.encode(sentences), strict=True):
+        row[: len(own)] = own
+
+    def words(run):
+        inputs = {"source": jnp.asarray(source), "target": jnp.asarray(source[:, :1])}
+        found = beam_search(run, inputs, translator.beam, translator.length_penalty, room(24)).tokens
+        return translator.target.decode(found.tolist())
+
+    with jax.disable_jit(suffix == ".onnx"):
+        found = words(run)
+    assert found == words(masked)
+    assert len(set(found)) == 3
 
 
 def test_the_command_prints_a_translation_for_each_line(folder, monkeypatch, capsys, tmp_path):
