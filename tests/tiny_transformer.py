@@ -1,8 +1,11 @@
 """A small Transformer super-network, and sentences for it."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from nasjax.supernets.families.transformer import TransformerConfig
 from nasjax.supernets.transformer_layers import END, PAD
@@ -38,3 +41,19 @@ def stepped(run, inputs):
         return carry, logits[:, 0]
 
     return jnp.swapaxes(jax.lax.scan(step, run.encode(inputs), inputs["target"].T)[1], 0, 1)
+
+
+TIME = 16
+"""The most tokens of a golden translation."""
+
+
+def translator():
+    """A network with large weights, one of its architectures, and sources: translations differ, and end at many lengths."""
+    settings = {"encoder_layers": 2, "cross_layers": (1, 2), "decoder_depths": (1, 2), "shared_embeddings": False}
+    net = replace(CONFIG, **settings).create(0)
+    graph, weights = nnx.split(net)
+    rng = np.random.default_rng(149)
+    large = jax.tree.map(lambda leaf: leaf + 0.3 * rng.standard_normal(leaf.shape).astype(np.float32), weights)
+    net = nnx.merge(graph, large)
+    arch = np.array([1, 1, 0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1, 1], np.int32)
+    return net, arch, sentences(rng, (12, 11, 10, 9, 8, 7, 6, 6, 5, 4, 3, 2), 12)
