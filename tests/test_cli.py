@@ -14,6 +14,7 @@ import pytest
 import yaml
 from flax import nnx
 from tables import GENES, write_table
+from test_translation import write_pairs
 
 from nasjax import supernets, tasks
 from nasjax.cli import main
@@ -324,6 +325,9 @@ def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
         with Path("small.csv").open("w") as opened:
             csv.writer(opened).writerows([[*genes, *metrics], *small])
         words.append("supernet.table=small.csv")
+    if "translation" in file.read_text():
+        write_pairs(here)
+        words += ["task.path=.", "task.words=80", "supernet.source_words=80", "supernet.target_words=80", "task.held_out=9"]
     assert main(words) == 0
     assert (here / "run" / ("record.json" if match[1] == "train" else "report.html")).is_file()
 

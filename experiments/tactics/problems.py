@@ -8,6 +8,9 @@
   each).
 - `macro`: all 6,561 networks of NAS-Bench-Macro, accuracy and exact macs; `macro_measured`: the same with macs as measured.
 
+- `translation`: the Transformer of experiments/translation, BLEU and latency by surrogates that are fitted to the networks
+  measured there. The reference point is the worst of these.
+
 Tables have no noise, and their reference point is the worst value of each column.
 
 NASJAX_DATA names the folder of the data sets (default: ../shared/data beside the repository), NASJAX_CACHE that of fitted
@@ -30,12 +33,18 @@ import jax.numpy as jnp
 import numpy as np
 import sklearn
 import surrogate
+import yaml
 from jaxtyping import Array, Float
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from nasjax.hardware.costs import CostTable
+from nasjax import supernets
+from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
 from nasjax.predictors import Inputs
 from nasjax.space import Gene, SearchSpace
+from nasjax.supernets import SuperNet
 from nasjax.types import Objectives, Population
 
 HERE = Path(__file__).parent
@@ -237,12 +246,44 @@ def _fitted(kind: str) -> tuple[SearchSpace, CostTable, Callable]:
     return pickle.loads(path.read_bytes())
 
 
+TRANSLATION = HERE.parent / "translation"
+
+
+def translation() -> Benchmark:
+    """BLEU (ridge and boosted trees) and latency (ridge on its logarithm) of a Transformer super-network, without noise."""
+    with (TRANSLATION / "results" / "networks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    net = _transformer()
+    costs = cost_tables(net)
+    archs = np.array([net.space.encode({n: int(row[n]) for n in net.space.names if row[n]}) for row in rows], np.int32)
+    bleu, latency = (np.array([float(row[name]) for row in rows]) for name in ("bleu", "latency"))
+    features = surrogate.features(net.space, costs, archs)
+    quality = surrogate.fitted("trees", features, bleu)
+    time = make_pipeline(StandardScaler(), RidgeCV(10.0 ** np.arange(-4, 3))).fit(features, np.log(latency))
+
+    def true(archs: Population) -> Objectives:
+        archs = np.asarray(archs, np.int32)
+        size = max(16, 1 << (len(archs) - 1).bit_length())  # Compiled once for each power of two.
+        read = surrogate.features(net.space, costs, np.resize(archs, (size, archs.shape[1])))[: len(archs)]
+        return np.stack([-quality(read), np.exp(time.predict(read))], axis=1)
+
+    reference = np.array([-bleu.min(), latency.max()])
+    return Benchmark("translation", net.space, ("max:bleu", "min:latency"), reference, true, parts=costs["macs"].by_unit)
+
+
+def _transformer() -> SuperNet:
+    """The super-network of conf/experiment/multi30k.yaml, without weights."""
+    config = yaml.safe_load((HERE.parents[1] / "conf" / "experiment" / "multi30k.yaml").read_text())
+    return supernets.abstract("transformer_lt_wmt_en_de", **config["supernet"]).shapes(config["supernet"]["length"])
+
+
 MAKERS: dict[str, Callable[[], Benchmark]] = {
     **{
         f"surrogate_{kind}{variant}": lambda kind=kind, variant=variant: surrogate_of(kind, variant)
         for kind in ("blend", "trees")
         for variant in REFERENCES
     },
+    "translation": translation,
     "macro": macro,
     "macro_measured": macro_measured,
     **{
