@@ -106,6 +106,18 @@ def test_beam_search_finds_what_a_plain_loop_without_cache_finds(net, task, beam
         np.testing.assert_allclose(found.score[row], score, rtol=1e-5)
 
 
+def test_rows_without_end_fill_a_batch_up_and_are_not_translated(net, task, beam=3, time=9):
+    arch = tuple(map(int, net.space.largest()))
+    source = jnp.asarray(task.validation.inputs["source"][:3])
+    filled = jnp.concatenate([source[:2], jnp.zeros_like(source), source[2:]])
+    run = jax.jit(
+        lambda source: beam_search(Subnet(net, arch, net.stored()), {"source": source, "target": source}, beam, 1, time)
+    )
+    alone, together = run(source), run(filled)
+    np.testing.assert_array_equal(together.tokens[jnp.array([0, 1, 5])], alone.tokens)
+    assert np.all(together.tokens[2:5] == PAD)
+
+
 @pytest.mark.parametrize("entries", [3, 80, 81, 2000])
 def test_the_greatest_entries_are_those_of_a_stable_sort(entries, number=3):
     """Of equal ones the first comes first, and nothing is too small to be found."""

@@ -52,7 +52,6 @@ class Translator:
             rows = [wanted[i] for i in np.flatnonzero(buckets == bucket)]
             for part in (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)):
                 source = np.full((min(BATCH, len(rows)), bucket), PAD, np.int32)
-                source[len(part) :, 0] = tokens[part[0]][-1]  # Rows that fill the batch up end at once.
                 for row, i in zip(source, part, strict=False):
                     row[: len(tokens[i])] = tokens[i]
                 found = self.target.decode(np.asarray(run(weights, source))[: len(part)].tolist())

@@ -44,6 +44,8 @@ class Beams(NamedTuple):
 def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, time: int) -> Best:
     """Translates every sentence of `inputs` into at most `time` tokens, END among them.
 
+    Rows without END are no sentences, they fill a batch up: they are not translated, and nothing waits for them.
+
     `run.step` gets the last tokens of all beams, (batch, beam). The `cache` of its carry holds the keys and values of all
     earlier ones (`layers`), and which of their places each beam continues (`visible`): beams are exchanged by the latter.
     """
@@ -51,7 +53,8 @@ def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, t
     batch = inputs["target"].shape[0]
     empty = jnp.full((batch, beam, time), PAD, jnp.int32)
     only_first = jnp.where(jnp.arange(beam) == 0, 0.0, NEVER)  # All beams are equal at first.
-    best = Best(empty[:, 0], jnp.full(batch, -jnp.inf), jnp.zeros(batch, jnp.int32))
+    filler = ~jnp.any(inputs["source"] == END, axis=1)
+    best = Best(empty[:, 0], jnp.full(batch, -jnp.inf), jnp.where(filler, beam, 0))
     start = Beams(jnp.int32(0), empty, jnp.broadcast_to(only_first, (batch, beam)), carry, best)
 
     def unfinished(state: Beams) -> Any:
