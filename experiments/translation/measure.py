@@ -2,7 +2,7 @@
 
     python experiments/translation/measure.py WEIGHTS.safetensors MULTI30K KEPT.jsonl OUT.csv [NETWORKS [SENTENCES]]
 
-The first SENTENCES (500) validation sentences are translated by NETWORKS (200) random sub-networks of seed 0. Latencies are
+SENTENCES (500) random validation sentences are translated by NETWORKS (200) random sub-networks of seed 0. Latencies are
 those of the latency table that `latency.py` has kept in KEPT.jsonl. A row is appended as soon as its network is measured;
 networks that are in the file are skipped, so that an interrupted command can be repeated. Six CPU seconds a network.
 """
@@ -28,7 +28,8 @@ def main(weights, folder, kept, out, networks=200, sentences=500):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     net, task = multi30k.network(weights), multi30k.task(folder)
     task.check(net)
-    task = task.changed(validation=task.validation.take(np.arange(sentences)))
+    drawn = np.random.default_rng(0).permutation(len(task.validation))[:sentences]
+    task = task.changed(validation=task.validation.take(np.sort(drawn)))
     evaluator = EVALUATORS["prefix"](calibration_examples=0, chunk=CHUNK).bind(net, task)
     drawn = np.asarray(net.space.sample(jax.random.key(0), networks), np.int32)
     archs = np.concatenate([[net.space.largest()], [net.space.smallest()], drawn]).astype(np.int32)

@@ -284,11 +284,15 @@ def shifted_back(target: Int[Array, "batch time"]) -> Int[Array, "batch time"]:
 
 
 def split_of(pairs: Pairs, source: Vocabulary, target: Vocabulary, longest: int, first_row: int) -> tuple[Split, Pairs]:
-    """Examples of sentence pairs, and their pairs, without those of more than `longest` tokens on a side (0: all)."""
+    """Examples of sentence pairs, and their pairs, without those of more than `longest` tokens on a side (0: all).
+
+    They are sorted by the source's tokens: those of a batch then end after about as many steps of beam search.
+    """
     tokens = list(zip(source.encode(pairs.sources), target.encode(pairs.targets), strict=True))
     kept = [i for i, pair in enumerate(tokens) if not longest or max(map(len, pair)) <= longest]
     if not kept:
         raise ConfigError(f"{pairs.name}: all {len(tokens)} pairs have more than task.longest={longest} tokens")
+    kept.sort(key=lambda i: len(tokens[i][0]))
     tokens = [tokens[i] for i in kept]
     needed = [max(map(len, pair)) for pair in tokens]
     if max(needed) > BUCKETS[-1]:
