@@ -14,7 +14,12 @@ from nasjax.evaluation.switch import Switched
 from nasjax.supernets import elastic
 from nasjax.supernets.cpu import micro_batches
 from nasjax.supernets.cpu.deferred_norm import DeferredNorm
-from nasjax.supernets.cpu.micro_batches import largest_divisor, micro_batch_size
+from nasjax.supernets.cpu.micro_batches import (
+    concatenate_micro_batches,
+    largest_divisor,
+    map_micro_batches,
+    micro_batch_size,
+)
 from nasjax.supernets.elastic import RECALIBRATE, ConvNorm
 
 IMAGES = 6
@@ -66,6 +71,17 @@ def test_norms_are_deferred_only_while_re_calibrating(monkeypatch):
     assert isinstance(layer.deferred(x, RECALIBRATE)[0], DeferredNorm)
     assert not isinstance(layer.deferred(x, layer.norm.stored())[0], DeferredNorm)
     assert not isinstance(layer(x, RECALIBRATE)[0], DeferredNorm)
+
+
+def test_micro_batches_pass_empty_arrays_on():
+    """Such as the caches of a decoder's layers that are left out."""
+    tree = {"a": jnp.zeros((6, 3, 0)), "b": jnp.arange(12.0).reshape(6, 2)}
+    run = jax.jit(
+        lambda tree: concatenate_micro_batches(map_micro_batches(lambda part: jax.tree.map(jnp.negative, part), 2, tree))
+    )
+    found = run(tree)
+    assert found["a"].shape == (6, 3, 0)
+    np.testing.assert_array_equal(found["b"], -tree["b"])
 
 
 def test_moments_of_micro_batches_are_accurate_far_from_zero(monkeypatch):

@@ -1,5 +1,6 @@
 """Sandwich training teaches every sub-network, the same seed the same weights."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -9,13 +10,14 @@ import pytest
 from flax import nnx
 from tiny import CONFIG, close, easy_task
 
+from nasjax import tasks
 from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
 from nasjax.supernets import supernet
-from nasjax.supernets.checkpoints import tensors
+from nasjax.supernets.checkpoints import load_weights, tensors
 from nasjax.supernets.resolution import resized
 from nasjax.tasks.image_classification import shift_images
-from nasjax.training import SandwichConfig
+from nasjax.training import SandwichConfig, run
 from nasjax.training.loop import Subnets, step_loss
 
 SMALL = replace(
@@ -176,3 +178,18 @@ def test_every_image_is_one_of_its_shifts(most):
 def test_wrong_settings_are_refused(name):
     with pytest.raises(ValueError, match=f"trainer.{name} must be above 0, not 0"):
         SandwichConfig(**{name: 0})
+
+
+def test_weights_are_kept_where_scoring_fails(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "create", lambda **settings: task)
+    monkeypatch.setattr(run, "_network", lambda config: CONFIG.create(0))
+    monkeypatch.setattr(run, "_scores", lambda *given: 1 / 0)
+    config = {"supernet": {"name": "digits"}, "task": {"name": "digits"}, "subnet": None, "seed": 0,
+              "trainer": {"name": "sandwich", "epochs": 1, "batch": 16}, "evaluator": {"name": "masked"}}  # fmt: skip
+    with pytest.raises(ZeroDivisionError):
+        run.train_run(tmp_path / "run", config, "nasjax train", lambda *given: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    kept = load_weights(lambda: CONFIG.create(1), tmp_path / "run" / "supernet.safetensors")
+    untrained = tensors(CONFIG.create(0))
+    assert any(not np.array_equal(values, untrained[name]) for name, values in tensors(kept).items())
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["scores"] == {}

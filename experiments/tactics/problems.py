@@ -251,21 +251,27 @@ TRANSLATION = HERE.parent / "translation"
 
 def translation() -> Benchmark:
     """BLEU (ridge and boosted trees) and latency (ridge on its logarithm) of a Transformer super-network, without noise."""
-    with (TRANSLATION / "results" / "networks.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
     net = _transformer()
     costs = cost_tables(net)
-    archs = np.array([net.space.encode({n: int(row[n]) for n in net.space.names if row[n]}) for row in rows], np.int32)
-    bleu, latency = (np.array([float(row[name]) for row in rows]) for name in ("bleu", "latency"))
-    features = surrogate.features(net.space, costs, archs)
-    quality = surrogate.fitted("trees", features, bleu)
-    time = make_pipeline(StandardScaler(), RidgeCV(10.0 ** np.arange(-4, 3))).fit(features, np.log(latency))
+
+    def read(archs: Population) -> Float[np.ndarray, "pop features"]:
+        size = max(16, 1 << (len(archs) - 1).bit_length())  # Compiled once for each power of two.
+        return surrogate.features(net.space, costs, np.resize(archs, (size, archs.shape[1])))[: len(archs)]
+
+    def column(file: str, name: str) -> tuple[Population, np.ndarray]:
+        with (TRANSLATION / "results" / file).open(newline="") as opened:
+            rows = list(csv.DictReader(opened))
+        archs = [net.space.encode({gene: int(row[gene]) for gene in net.space.names if row[gene]}) for row in rows]
+        return np.array(archs, np.int32), np.array([float(row[name]) for row in rows])
+
+    archs, bleu = column("networks.csv", "bleu")
+    quality = surrogate.fitted("trees", read(archs), bleu)
+    timed, latency = column("latency.csv", "estimate")
+    time = make_pipeline(StandardScaler(), RidgeCV(10.0 ** np.arange(-4, 3))).fit(read(timed), np.log(latency))
 
     def true(archs: Population) -> Objectives:
-        archs = np.asarray(archs, np.int32)
-        size = max(16, 1 << (len(archs) - 1).bit_length())  # Compiled once for each power of two.
-        read = surrogate.features(net.space, costs, np.resize(archs, (size, archs.shape[1])))[: len(archs)]
-        return np.stack([-quality(read), np.exp(time.predict(read))], axis=1)
+        features = read(np.asarray(archs, np.int32))
+        return np.stack([-quality(features), np.exp(time.predict(features))], axis=1)
 
     reference = np.array([-bleu.min(), latency.max()])
     return Benchmark("translation", net.space, ("max:bleu", "min:latency"), reference, true, parts=costs["macs"].by_unit)

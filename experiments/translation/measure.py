@@ -1,10 +1,10 @@
-"""BLEU and latency of random sub-networks of a trained super-network, beside its largest and smallest.
+"""BLEU of random sub-networks of a trained super-network, beside its largest and smallest.
 
-    python experiments/translation/measure.py WEIGHTS.safetensors MULTI30K KEPT.jsonl OUT.csv [NETWORKS [SENTENCES]]
+    python experiments/translation/measure.py WEIGHTS.safetensors MULTI30K OUT.csv [NETWORKS [SENTENCES]]
 
-SENTENCES (500) random validation sentences are translated by NETWORKS (200) random sub-networks of seed 0. Latencies are
-those of the latency table that `latency.py` has kept in KEPT.jsonl. A row is appended as soon as its network is measured;
-networks that are in the file are skipped, so that an interrupted command can be repeated. Six CPU seconds a network.
+SENTENCES (500) random validation sentences are translated by NETWORKS (200) random sub-networks of seed 0. Rows are appended
+as soon as networks are measured; networks that are in the file are skipped, so that an interrupted command can be repeated.
+Six CPU seconds a network.
 """
 
 import csv
@@ -14,16 +14,14 @@ from pathlib import Path
 import jax
 import multi30k
 import numpy as np
-from latency import BEAMS, FITTED, STEPS
 
 from nasjax.evaluation import EVALUATORS
 from nasjax.hardware.costs import cost_tables
-from nasjax.hardware.profiling import profile
 
 CHUNK = 8
 
 
-def main(weights, folder, kept, out, networks=200, sentences=500):
+def main(weights, folder, out, networks=200, sentences=500):
     jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent / ".cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     net, task = multi30k.network(weights), multi30k.task(folder)
@@ -33,16 +31,14 @@ def main(weights, folder, kept, out, networks=200, sentences=500):
     evaluator = EVALUATORS["prefix"](calibration_examples=0, chunk=CHUNK).bind(net, task)
     drawn = np.asarray(net.space.sample(jax.random.key(0), networks), np.int32)
     archs = np.concatenate([[net.space.largest()], [net.space.smallest()], drawn]).astype(np.int32)
-    profiled = profile(net.shapes(STEPS, BEAMS), {"name": "cpu", "networks": FITTED, "file": kept})
-    costs = cost_tables(net.shapes(STEPS))
-    profiled.timer.close()
-    header = [*net.space.names, *evaluator.metrics, *(f"{name}_se" for name in evaluator.metrics), "macs", "latency"]
+    costs = cost_tables(net.shapes(task.steps))
+    header = [*net.space.names, *evaluator.metrics, *(f"{name}_se" for name in evaluator.metrics), "macs"]
     if not Path(out).exists():
         Path(out).write_text(",".join(header) + "\n")
     done = len(Path(out).read_text().splitlines()) - 1
     for first in range(done, len(archs), CHUNK):
         rows = archs[first : first + CHUNK]
-        found = {**evaluator(rows), "macs": costs["macs"].exact(rows), "latency": profiled.model.exact(rows)}
+        found = {**evaluator(rows), "macs": costs["macs"].exact(rows)}
         with open(out, "a", newline="") as file:
             for i, arch in enumerate(rows):
                 choices = net.space.decode(arch)
@@ -54,4 +50,4 @@ def main(weights, folder, kept, out, networks=200, sentences=500):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], *map(int, sys.argv[5:7]))
+    main(*sys.argv[1:4], *map(int, sys.argv[4:6]))

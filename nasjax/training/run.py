@@ -31,7 +31,8 @@ def train_run(
     """Trains as configured and writes weights and `record.json` into `path`; returns the record.
 
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
-    folder for `nasjax.load`. Raises ConfigError, without writing anything, if the folder exists or settings are invalid.
+    folder for `nasjax.load`. Where scoring fails, the weights are written all the same. Raises ConfigError, without writing
+    anything, if the folder exists or settings are invalid.
     """
     new_place(f"run={path}", path, "folder")
     check_seed(config["seed"])
@@ -44,14 +45,6 @@ def train_run(
         trained = trainer.train(net, task, jax.random.key(config["seed"]), progress)
     except FloatingPointError as error:
         raise ConfigError(str(error)) from None
-    if config["subnet"] is None:
-        ends = {"largest": (trained, net.space.largest()), "smallest": (trained, net.space.smallest())}
-    else:
-        ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
-    scores = {name: _scores(evaluator, network, task, arch) for name, (network, arch) in ends.items()}
-    record = {"command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
-              "metric": task.objectives[0].name, "signatures": dict(task.signatures), "scores": scores,
-              "settings": plain_data(absolute_inputs(config))}  # fmt: skip
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     if config["subnet"] is None:
@@ -62,8 +55,21 @@ def train_run(
         save_network(trained, facts["supernet"], facts["arch"], partial)
     for name, content in task.files().items():
         (partial / name).write_bytes(content)
-    write_text(partial / "record.json", json.dumps(record, indent=1) + "\n")
-    os.replace(partial, path)
+    record: dict[str, Any] = {
+        "command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
+        "metric": task.objectives[0].name, "signatures": dict(task.signatures), "scores": {},
+        "settings": plain_data(absolute_inputs(config)),
+    }  # fmt: skip
+    if config["subnet"] is None:
+        ends = {"largest": (trained, net.space.largest()), "smallest": (trained, net.space.smallest())}
+    else:
+        ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
+    try:
+        for name, (network, arch) in ends.items():
+            record["scores"][name] = _scores(evaluator, network, task, arch)
+    finally:  # Training has taken long: what it made is kept where scoring fails or is interrupted.
+        write_text(partial / "record.json", json.dumps(record, indent=1) + "\n")
+        os.replace(partial, path)
     return record
 
 

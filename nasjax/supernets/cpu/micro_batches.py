@@ -36,8 +36,9 @@ def largest_divisor(batch: int, example_bytes: int, max_bytes: float, minimum: i
 
 def map_micro_batches(function: Callable[..., Any], size: int, *trees: PyTree) -> Any:
     """`function` of one micro-batch of `size` examples after the other; results are stacked along a new first axis."""
-    micro_batches = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), trees)
-    first = jax.tree.leaves(micro_batches)[0]
+    # Sizes are spelled out: of empty leaves, such as the cache of a layer that is left out, -1 would be unknown.
+    micro_batches = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] // size, size, *leaf.shape[1:]), trees)
+    first = next(leaf for leaf in jax.tree.leaves(micro_batches) if leaf.size)
     run = jax.jit(function)  # Traced once, for its shapes too.
 
     def result(i: int | Int[Array, ""]) -> Any:
@@ -57,4 +58,4 @@ def map_micro_batches(function: Callable[..., Any], size: int, *trees: PyTree) -
 
 def concatenate_micro_batches(tree: PyTree) -> Any:
     """Results of `map_micro_batches`, (micro-batches, size, …), as one batch: (batch, …)."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), tree)
