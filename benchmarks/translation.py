@@ -31,7 +31,7 @@ def arguments():
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--sizes", default="small", choices=("small", "iwslt"))
     parser.add_argument("--checkpoint", help="trained weights of nasjax")
-    parser.add_argument("--text", default="/work/shared/data/multi30k", help="folder of pairs, read with a checkpoint")
+    parser.add_argument("--text", help="folder of pairs, needed with a checkpoint")
     parser.add_argument("--population", type=int, default=2)
     parser.add_argument("--sentences", type=int, default=200)
     parser.add_argument("--batch", type=int, default=100)
