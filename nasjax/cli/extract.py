@@ -29,6 +29,7 @@ from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings
 from nasjax.runs.inputs import override_inputs
 from nasjax.supernets import SuperNet
+from nasjax.tasks.translation import TRANSLATION
 
 
 def extract(arguments: Arguments) -> int:
@@ -144,7 +145,10 @@ def _print_extracted(extracted: Sequence[WrittenSubnet]) -> None:
     files = ", ".join(sorted(file.name for file in first.iterdir()))
     place = first if len(extracted) == 1 else first.parent
     print(f"Written to {place} ({files}), each file loaded again and compared. To load:\n")
-    print(f'    import nasjax\n    net = nasjax.load("{first}")\n    outputs = net(inputs)')
+    use = f'net = nasjax.load("{first}")\n    outputs = net(inputs)'
+    if (first / TRANSLATION).exists():
+        use = f'translate = nasjax.load_translator("{first}")\n    texts = translate(sentences)  # or nasjax translate'
+    print(f"    import nasjax\n    {use}")
 
 
 def _choices(choices: Mapping[str, Any]) -> str:

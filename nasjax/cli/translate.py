@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from time import perf_counter
 
 from nasjax.cli.console import ProgressBar, prepare_jax
 from nasjax.cli.options import Arguments
@@ -23,7 +24,8 @@ def translate(arguments: Arguments) -> int:
         sentences = content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name} is not text in UTF-8 ({error.reason} at byte {error.start})") from None
-    with ProgressBar("sentences", "", len(sentences)) as bar:
-        translations = translator(sentences, lambda done: bar.update(done, len(sentences), 0.0))
+    began = perf_counter()
+    with ProgressBar("sentences", "a second", len(sentences)) as bar:
+        translations = translator(sentences, lambda done: bar.update(done, len(sentences), done / (perf_counter() - began)))
     print("\n".join(translations))
     return 0
