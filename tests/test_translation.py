@@ -259,6 +259,7 @@ def test_without_beams_the_loss_is_the_only_metric(folder, net, archs, by_hand):
     np.testing.assert_allclose(found["loss"], by_hand[:, 2], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_successive_halving_chooses_the_first_half_by_the_loss_of_all_sentences(folder, net, task):
     """Only these are translated whole; the others have the metrics of the first few sentences."""
     archs = np.asarray(net.space.sample(jax.random.key(5), 4), np.int32)
