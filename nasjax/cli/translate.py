@@ -9,6 +9,7 @@ from nasjax.cli.options import Arguments
 from nasjax.deploy.translator import load_translator
 from nasjax.errors import ConfigError
 from nasjax.host import regular_file
+from nasjax.tasks.text_pairs import lines_of
 
 
 def translate(arguments: Arguments) -> int:
@@ -20,10 +21,7 @@ def translate(arguments: Arguments) -> int:
     translator = load_translator(options["subnet"])
     name = options.get("text", "standard input")
     content = regular_file(f"text={name}", Path(name)).read_bytes() if "text" in options else sys.stdin.buffer.read()
-    try:
-        sentences = content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name} is not text in UTF-8 ({error.reason} at byte {error.start})") from None
+    sentences = lines_of(content, name)
     began = perf_counter()
     with ProgressBar("sentences", "a second", len(sentences)) as bar:
         translations = translator(sentences, lambda done: bar.update(done, len(sentences), done / (perf_counter() - began)))

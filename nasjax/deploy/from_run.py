@@ -251,9 +251,10 @@ def _extract_and_write(
     net, task, size = restored.net, restored.task, restored.evaluator.batch
     extracted = extract_subnet(net, restored.evaluator, wanted.arch, task.validation.take(slice(size)).inputs)
     extracted.save(place, exports, batch)
-    # Without batch norms nothing is re-calibrated.
+    # Without batch norms nothing is re-calibrated: one network is measured, before and after.
     networks = [extract(net, wanted.arch), extracted.network] if net.has_norms else [extracted.network]
-    before, *_, after = validation_metrics(networks, task, size) * (1 if net.has_norms else 2)
+    metrics = validation_metrics(networks, task, size)
+    before, after = metrics[0], metrics[-1]
     metric = task.objectives[0].name
     weights = (place / "network.safetensors").stat().st_size
     return WrittenSubnet(wanted, extracted, target, metric, before[metric], after[metric], weights)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -44,22 +44,28 @@ class Translator:
         """
         tokens = self.source.encode(list(sentences))
         wanted = [i for i, sentence in enumerate(sentences) if sentence.strip()]
+        wanted.sort(key=lambda i: len(tokens[i]))  # Sentences of a batch then end together.
         buckets = np.array([self._bucket(i + 1, len(tokens[i])) for i in wanted], np.int32)
         translations, done = [""] * len(tokens), len(tokens) - len(wanted)
-        graph, weights = nnx.split(self.network)
-        run = jax.jit(partial(_translate, graph, self.beam, self.length_penalty))
         for bucket in np.unique(buckets):
             rows = [wanted[i] for i in np.flatnonzero(buckets == bucket)]
             for part in (rows[i : i + BATCH] for i in range(0, len(rows), BATCH)):
                 source = np.full((min(BATCH, len(rows)), bucket), PAD, np.int32)
                 for row, i in zip(source, part, strict=False):
                     row[: len(tokens[i])] = tokens[i]
-                found = self.target.decode(np.asarray(run(weights, source))[: len(part)].tolist())
+                words = np.asarray(self._run(source))
+                found = self.target.decode(words[: len(part)].tolist())
                 for i, text in zip(part, found, strict=True):
                     translations[i] = text
                 done += len(part)
                 progress(done)
         return translations
+
+    @cached_property
+    def _run(self) -> Callable[[Int[np.ndarray, "batch time"]], Int[Array, "batch longest"]]:
+        """Translates tokens; compiled once for each shape."""
+        graph, weights = nnx.split(self.network)
+        return partial(jax.jit(partial(_translate, graph, self.beam, self.length_penalty)), weights)
 
     def _bucket(self, number: int, length: int) -> int:
         """The padded length of a sentence. Raises ConfigError where the network has too few positions."""

@@ -85,11 +85,21 @@ def _lines(file: Path) -> list[str]:
     """The lines of a text, without spaces at their ends."""
     try:
         content = file.read_bytes()
-        text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not text in UTF-8 ({error.reason} at byte {error.start})") from None
+        content = gzip.decompress(content) if file.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{file} cannot be read ({error})") from None
+    return lines_of(content, str(file))
+
+
+def lines_of(content: bytes, name: str) -> list[str]:
+    """The lines of a text in UTF-8, without spaces at their ends; `name` names it in messages.
+
+    Raises ConfigError for other bytes.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not text in UTF-8 ({error.reason} at byte {error.start})") from None
     # Not splitlines: other characters that end lines (U+2028, form feeds) stand within sentences.
     lines = text.replace("\r\n", "\n").split("\n")
     return [line.strip() for line in (lines[:-1] if lines[-1] == "" else lines)]
