@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -148,3 +149,17 @@ def test_why_a_function_failed_has_no_control_characters():
         raise RuntimeError("\x1b[31mred\nlight\x00")
 
     assert answers(red, [{"k": 1}], ["acc"]) == [{"failure": r"raised RuntimeError: \x1b[31mred light\x00"}]
+
+
+def test_a_closed_pipe_ends_a_command_without_a_message():
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "nasjax", "list"], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_broken_pipe_of_another_process_is_reported(monkeypatch, capsys):
+    monkeypatch.setattr("nasjax.cli.list_names.group_names", raises(BrokenPipeError(32, "Broken pipe")))
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "nasjax: the file system: Broken pipe\n"

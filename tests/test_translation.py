@@ -1,7 +1,6 @@
 """Translation of text files: reading, subwords, beam search, BLEU; every strategy translates as a plain loop does."""
 
 import gzip
-import io
 import math
 from dataclasses import replace
 
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sacrebleu.metrics
-import sentencepiece
 import tiny_transformer as tiny
 from flax import nnx
 
@@ -26,7 +24,6 @@ from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.beam_search import beam_search, greatest
 from nasjax.tasks.translation import room, shifted_back
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
-from nasjax.tasks.vocabulary import SentencePieces, learn_pieces
 
 NOUNS, VERBS = ("dog", "cat", "bird", "horse", "child"), ("sees", "hears", "likes", "follows")
 GERMAN = {"dog": "Hund", "cat": "Katze", "bird": "Vogel", "horse": "Pferd", "child": "Kind", "sees": "sieht",
@@ -341,23 +338,6 @@ def test_mistakes_are_told_in_one_line(tmp_path, change, settings, message):
     with pytest.raises(ConfigError, match=message) as caught:
         tasks.create("translation", **given)
     assert "\n" not in str(caught.value)
-
-
-def test_vocabularies_with_other_special_tokens_are_refused(tmp_path):
-    lines = ["the dog sees the cat"] * 9
-    for flags, message in (
-        ({}, "has no pad token: train it with --bos_id=0 --pad_id=1"),
-        ({"pad_id": 3}, "special tokens {'pad': 3"),
-    ):
-        file = io.BytesIO()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=file, vocab_size=20, model_type="bpe", minloglevel=2, **flags
-        )
-        with pytest.raises(ConfigError, match=message):
-            SentencePieces(file.getvalue(), "task.vocabulary=x.model")
-    with pytest.raises(ConfigError, match=r"task.vocabulary=x.model is no SentencePiece model"):
-        SentencePieces(b"nothing", "task.vocabulary=x.model")
-    assert learn_pieces(lines, 20).decode([[END]]) == [""]
 
 
 def test_empty_lines_are_dropped_and_counted_or_kept(tmp_path, capsys):

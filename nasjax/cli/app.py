@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from nasjax.cli.failures import INTERRUPTED, INVALID, print_any_character, report_failure, shortened
+from nasjax.cli.failures import INTERRUPTED, INVALID, UNREAD, nobody_reads, print_any_character, report_failure, shortened
 from nasjax.cli.options import COMMANDS, Arguments, Command, group_names, read_words
 from nasjax.errors import ConfigError
 from nasjax.version import __version__
@@ -30,7 +30,8 @@ DESCRIPTION = "Searches super-networks for their Pareto-optimal sub-networks."
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    0: done; 1: a bug of nasjax; 2: invalid settings, or a problem with a file or disk; 130: interrupted.
+    0: done; 1: a bug of nasjax; 2: invalid settings, or a problem with a file or disk; 130: interrupted; 141: what reads the
+    output has ended, as in `nasjax list | head -1`.
     """
     print_any_character()
     parser = _parser()
@@ -46,11 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_encoding(words)
         multirun = getattr(parsed, "multirun", False)
         handler = _load_handler(command.multirun_handler if multirun else command.handler)
-        return handler(_read_arguments(command, parsed))
+        code = handler(_read_arguments(command, parsed))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("nasjax: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            return UNREAD
         code, line = report_failure(error)
         print(f"nasjax: {line}", file=sys.stderr)
         return code

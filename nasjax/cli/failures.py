@@ -1,6 +1,8 @@
 """What is printed whatever the terminal shows, and what an error means: its exit code and its line."""
 
+import os
 import re
+import select
 import sys
 import traceback
 from io import TextIOWrapper
@@ -10,6 +12,7 @@ from nasjax.errors import ConfigError, printable
 INVALID = 2
 BUG = 1
 INTERRUPTED = 130
+UNREAD = 141
 
 
 def report_failure(error: Exception) -> tuple[int, str]:
@@ -23,6 +26,20 @@ def report_failure(error: Exception) -> tuple[int, str]:
         return INVALID, shortened(f"{error.filename or 'the file system'}: {error.strerror or error}")
     traceback.print_exception(error)
     return BUG, f"this is a bug of nasjax, please report the traceback above ({type(error).__name__})"
+
+
+def nobody_reads() -> bool:
+    """Whether the output is a pipe that was closed at its other end; what is still to be printed is then dropped."""
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # Within Python, what is printed may go anywhere.
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def print_any_character() -> None:

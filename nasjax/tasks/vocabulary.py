@@ -1,6 +1,7 @@
 """Vocabularies of subwords: learnt from text or given, by SentencePiece, or as fairseq's dictionaries with BPE codes."""
 
 import io
+import re
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -148,15 +149,33 @@ def _byte_pairs(codes: str) -> Callable[[str], str]:
     try:
         from subword_nmt.apply_bpe import BPE
     except ImportError:
-        raise ConfigError("BPE codes need subword-nmt: pip install subword-nmt") from None
+        raise ConfigError("BPE codes need subword-nmt: pip install 'nasjax[translation]'") from None
     return BPE(io.StringIO(codes)).process_line
+
+
+def read_codes(path: Path) -> str:
+    """Reads subword-nmt's codes: a pair of parts on each line, the first may be their version.
+
+    Raises ConfigError for another file, at which subword-nmt would end the process.
+    """
+    text = read_text(path)
+    for number, line in enumerate(_lines(text), 1):
+        version = number == 1 and re.fullmatch(r"#version: *[0-9]+([.][0-9]+)*", line.strip())
+        if not version and len(line.strip("\r ").split(" ")) != 2:
+            raise ConfigError(f"{path}, line {number}: codes of subword-nmt are two parts on each line, not {line[:40]!r}")
+    return text
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text: not `splitlines`, as other characters that end lines are words of real vocabularies."""
+    return text.removesuffix("\n").split("\n")
 
 
 def read_dictionary(path: Path, codes: Path | None) -> Dictionary:
     """Reads fairseq's dictionary: a word and its count on each line. Raises ConfigError for another file."""
     words = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        word, _, count = line.rpartition(" ")
+    for number, line in enumerate(_lines(read_text(path)), 1):
+        word, _, count = line.rstrip("\r").rpartition(" ")
         if not word or not count.isdecimal():
             raise ConfigError(
                 f"{path}, line {number}: a dictionary has a word and its count on each line, not {line[:40]!r}"
@@ -164,7 +183,7 @@ def read_dictionary(path: Path, codes: Path | None) -> Dictionary:
         words.append(word)
     if not words:
         raise ConfigError(f"{path} has no words")
-    return Dictionary(words, read_text(codes) if codes else None)
+    return Dictionary(words, read_codes(codes) if codes else None)
 
 
 def read_vocabularies(given: str, source: str, target: str) -> tuple[Vocabulary, Vocabulary]:
