@@ -323,6 +323,7 @@ def valid_files(folder: Path) -> None:
     for language, words in (("en", "the dog sees"), ("de", "der Hund sieht")):
         text = "".join(f"{word} 9\n" for word in words.split())
         (folder / "pairs" / f"dict.{language}.txt").write_text(text)
+    (folder / "pairs" / "codes").write_text("#version: 0.2\nt h\nth e</w>\n")
     by_layer = {name: [4 if "heads" in name else 1024] * 6 for name in hat.BY_LAYER}
     lists = {"encoder_embed_dim": [512], "decoder_embed_dim": [512], "decoder_layer_num": [2], **by_layer}
     lists["decoder_arbitrary_ende_attn"] = [-1] * 6
@@ -353,7 +354,7 @@ READERS = {
     "Once-for-All's lists": Reader(("ofa.csv",), lambda f: published_lists(f / "ofa.csv", digits())),
     "HAT's lists": Reader(("hat.csv",), lambda f: published_lists(f / "hat.csv", transformer())),
     "pairs of texts": Reader(
-        ("pairs/train.en", "pairs/train.de.gz", "pairs/dict.en.txt"),
+        ("pairs/train.en", "pairs/train.de.gz", "pairs/dict.en.txt", "pairs/codes"),
         lambda f: TranslationConfig(str(f / "pairs"), held_out=2, vocabulary=str(f / "pairs"), beam=0).create(),
     ),
     "extracted network": Reader(("config.json",), load),

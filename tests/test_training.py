@@ -18,7 +18,7 @@ from nasjax.supernets.checkpoints import load_weights, tensors
 from nasjax.supernets.resolution import resized
 from nasjax.tasks.image_classification import shift_images
 from nasjax.training import SandwichConfig, run
-from nasjax.training.loop import Subnets, step_loss
+from nasjax.training.loop import step_loss
 
 SMALL = replace(
     CONFIG,
@@ -117,8 +117,9 @@ def test_a_loss_that_is_not_finite_stops_training(fresh, task):
     assert not called
 
 
-def test_the_loss_by_hand(fresh, task):
-    """The largest learns from labels, the others from its probabilities, and it learns nothing from them."""
+@pytest.mark.parametrize("distillation", [True, False])
+def test_the_loss_by_hand(fresh, task, distillation):
+    """The largest learns from labels, the others from its probabilities (it learns nothing from them) or from labels too."""
     net = fresh
     graph, weights, rest = nnx.split(net, nnx.Param, ...)
     images, labels = jnp.asarray(task.train.inputs[:24]), jnp.asarray(task.train.targets[:24])
@@ -133,13 +134,13 @@ def test_the_loss_by_hand(fresh, task):
     values = np.asarray(logits(weights), np.float64)
     log = values - np.log(np.exp(values).sum(-1, keepdims=True))
     teacher = np.exp(log[0])
-    wanted = [-log[0][np.arange(24), labels].mean(), *(-(teacher * student).sum(-1).mean() for student in log[1:])]
-
-    ends = tuple(tuple(map(int, arch)) for arch in (net.space.largest(), net.space.smallest()))
+    of_labels = -log[:, np.arange(24), labels].mean(1)
+    of_teacher = -(teacher * log).sum(-1).mean(1)
+    wanted = [of_labels[0], *(of_teacher if distillation else of_labels)[1:]]
 
     @jax.jit
     def loss(weights):
-        subnets = Subnets(ends, (None, 0), archs, 0, (1.0,) * 4)
+        subnets = SandwichConfig(distillation=distillation).subnets(net.space, jax.random.key(1))
         return step_loss(nnx.merge(graph, weights, rest), task, images, labels, subnets)
 
     assert float(loss(weights)) == pytest.approx(np.mean(wanted), rel=1e-5)

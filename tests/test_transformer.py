@@ -101,7 +101,7 @@ def test_gradients_of_masked_units_are_zero(net, archs):
     assert np.abs(kernel[:width, :hidden]).max() > 0
     assert not np.any(kernel[:, hidden:])
     assert not np.any(kernel[width:])
-    assert not np.any(gradients.stages[-2].feed.hidden.kernel[...])  # a decoder layer beyond the depth
+    assert not np.any(gradients.stages[-3].feed.hidden.kernel[...])  # a decoder layer beyond the depth
 
 
 def test_shared_embeddings_are_one_tensor_with_one_gradient(net, archs):
@@ -150,7 +150,7 @@ MISTAKES = {
         transformer_layers, "sinusoids", lambda number, width: SINUSOIDS(number, 512).repeat(2, 1)[:, :width]
     ),
     "scale of the wider heads": lambda patch: patch.setattr(
-        transformer_layers, "attend", lambda q, memory, visible, heads, most: attend(q * 1.2, memory, visible, heads, most)
+        transformer_layers, "attend", lambda q, *others: attend(q * 1.2, *others)
     ),
     "layer norms without weights": lambda patch: patch.setattr(
         transformer_layers.LayerNorm, "__call__", lambda self, x, width: jax.nn.standardize(x, epsilon=1e-5)
@@ -232,21 +232,22 @@ def conditionals(jaxpr):
 
 
 def test_switched_steps_pass_only_what_a_stage_changes_through_its_branches(net, archs):
-    """Each decoder layer returns its own keys and values; memory and other layers' caches pass by."""
+    """Memory and all caches pass by: a branch would copy them."""
     inputs = tiny.inputs()
     run = Subnet(Switched(net), jnp.asarray(archs[0]), net.stored())
     carry = run.encode(inputs)
     jaxpr = jax.make_jaxpr(run.step)(inputs["target"][:, :1], carry)
     shapes = [out.aval.shape for equation in conditionals(jaxpr.jaxpr) for out in equation.outvars]
     assert carry["memory"][0].keys.shape not in shapes
-    assert shapes.count(carry["cache"]["layers"][0].keys.shape) == 2 * max(tiny.CONFIG.decoder_depths)
+    assert carry["cache"]["layers"][0].keys.shape not in shapes
 
 
 def test_equal_layers_share_the_branches_of_the_latency_table(net):
     """Widths, heads (2), hidden widths (3), attended layers (3), depths (3): whatever the number of layers."""
     embeds, encoder, memory, depth, decoder = 2 + 2, 2 * 2 + 2 * 3, 2 * 3, 3 + 3, 2 * 2 + 2 * 2 * 3 + 2 * 3
-    scores = 2
-    assert len(branches(net.shapes(5), batch=1).distinct) == embeds + encoder + memory + depth + decoder + scores
+    remember, scores = 1, 2
+    found = branches(net.shapes(5), batch=1).distinct
+    assert len(found) == embeds + encoder + memory + depth + decoder + remember + scores
 
 
 def test_only_training_drops_at_random_and_less_of_narrow_networks(net, archs):

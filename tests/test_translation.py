@@ -21,7 +21,7 @@ from nasjax.searches.problem import search_problem
 from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.transformer_layers import END, PAD
-from nasjax.tasks.beam_search import beam_search, greatest
+from nasjax.tasks.beam_search import beam_search, continuations, greatest
 from nasjax.tasks.translation import room, shifted_back
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
 
@@ -124,6 +124,27 @@ def test_the_greatest_entries_are_those_of_a_stable_sort(entries, number=3):
     found, places = greatest(jnp.asarray(values), number)
     np.testing.assert_array_equal(places, order)
     np.testing.assert_array_equal(found, np.take_along_axis(values, order, axis=1))
+
+
+@pytest.mark.parametrize("words", [5, 8, 21, 40])
+@pytest.mark.parametrize("last", [False, True])
+def test_continuations_are_the_best_of_all_words_of_all_beams(words, last, beam=3, number=6):
+    """By brute force: PAD never continues, END alone ends a sentence that has no more room; with equal scores, too."""
+    rng = np.random.default_rng(words)
+    logits = rng.integers(-3, 4, (4, beam, words)).astype(np.float32)
+    logits[0] = rng.normal(size=(beam, words))
+    scores = rng.integers(-2, 1, (4, beam)).astype(np.float32)
+    found = continuations(jnp.asarray(scores), jnp.asarray(logits), number, jnp.asarray(last))
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    allowed = (np.arange(words) != PAD) & ((np.arange(words) == END) | (not last))
+    totals = np.where(allowed, scores[..., None] + logs, -np.inf).reshape(4, -1)
+    real = min(number, beam * allowed.sum())
+    best = np.argsort(-totals, axis=1, kind="stable")[:, :real]
+    np.testing.assert_allclose(found[0][:, :real], np.take_along_axis(totals, best, 1), rtol=1e-5, atol=1e-5)
+    chosen = np.asarray(found[1] * words + found[2])[:, :real]
+    np.testing.assert_allclose(np.take_along_axis(totals, chosen, 1), found[0][:, :real], rtol=1e-5, atol=1e-5)
+    assert all(len(set(row)) == real for row in chosen.tolist())
+    assert (found[0][:, real:] < -1e8).all()
 
 
 @pytest.fixture(scope="module")

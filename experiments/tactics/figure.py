@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 LINES = {
     "nasjax:ehvi": ("nasjax (ehvi)", "#c2410c"),
+    "nasjax:concurrent": ("nasjax (concurrent)", "#0369a1"),
+    "nasjax:full": ("nasjax (full)", "#4d7c0f"),
     "linas": ("LINAS", "#1d4ed8"),
     "optuna_tpe": ("Optuna TPE", "#047857"),
     "optuna_nsga2": ("Optuna NSGA-II", "#0d9488"),

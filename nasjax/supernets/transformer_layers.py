@@ -165,10 +165,16 @@ class Attention(nnx.Module):
         self.output = Dense(inner, width, rngs=rngs)
 
     def __call__(
-        self, x: Sequence, memory: KeysValues, visible: Bool[Array, "#batch #time keys"], heads: Size, width: Size
+        self,
+        x: Sequence,
+        memory: KeysValues,
+        visible: Bool[Array, "#batch #time keys"],
+        heads: Size,
+        width: Size,
+        own: KeysValues | None = None,
     ) -> Sequence:
-        """Attends from `x` to the `visible` keys of `memory`; returns `width` columns."""
-        return self.output(attend(self.query(x), memory, visible, heads, self.heads), width)
+        """Attends from `x` to the `visible` keys of `memory`, and to each place's `own`; returns `width` columns."""
+        return self.output(attend(self.query(x), memory, visible, heads, self.heads, own), width)
 
 
 def attend(
@@ -177,22 +183,32 @@ def attend(
     visible: Bool[Array, "#batch #time keys"],
     heads: Size,
     most: int,
+    own: KeysValues | None = None,
 ) -> Float[Array, "batch time inner"]:
     """Scaled dot-product attention of `heads` heads, of at most `most`.
 
-    With a traced number the scores of `most` narrow heads are summed over those that make up one wider head.
+    With a traced number the scores of `most` narrow heads are summed over those that make up one wider head. `own` is one
+    more key and value for each place of the query, which only that place sees: (batch, inner, time).
     """
     split = heads if isinstance(heads, int) else most
     batch, time, inner = query.shape
     q = query.reshape(batch, time, split, -1)
     k, v = (part.reshape(batch, split, inner // split, -1) for part in memory)
     scores = jnp.einsum("bthc,bhcs->bhts", q, k)
+    if own is not None:
+        own_k, own_v = (part.reshape(batch, split, inner // split, time) for part in own)
+        own_scores = (jnp.transpose(q, (0, 2, 3, 1)) * own_k).sum(2)
+        scores = jnp.concatenate([scores, own_scores[..., None]], axis=-1)
+        visible = jnp.pad(visible, ((0, 0), (0, 0), (0, 1)), constant_values=True)
     if not isinstance(heads, int):
         head = jnp.arange(most) // (most // heads)
         scores = jnp.einsum("hg,bgts->bhts", (head[:, None] == head[None]).astype(scores.dtype), scores)
     scale = lax.rsqrt(query.shape[2] / jnp.asarray(heads, scores.dtype))
     weights = jax.nn.softmax(jnp.where(visible[:, None], scores * scale, HIDDEN_SCORE), axis=-1)
-    return jnp.einsum("bhts,bhcs->bthc", weights, v).reshape(query.shape)
+    mixed = jnp.einsum("bhts,bhcs->bthc", weights[..., : k.shape[-1]], v)
+    if own is not None:
+        mixed += jnp.transpose(weights[:, :, None, :, -1] * own_v, (0, 3, 1, 2))
+    return mixed.reshape(query.shape)
 
 
 def causal(time: int) -> Bool[Array, "1 time time"]:
@@ -203,6 +219,8 @@ def causal(time: int) -> Bool[Array, "1 time time"]:
 
 def cached(cache: KeysValues, new: KeysValues, place: Int[Array, ""]) -> KeysValues:
     """The cache with new keys and values from `place` on."""
+    if not cache.keys.shape[2]:  # The layer is left out.
+        return cache
     return KeysValues(*(lax.dynamic_update_slice_in_dim(old, one, place, 2) for old, one in zip(cache, new, strict=True)))
 
 
@@ -211,3 +229,8 @@ def rooms(depth: Size, layers: int, shape: tuple[Any, int, Any]) -> tuple[KeysVa
     *batch_inner, time = shape
     sizes = [time if not isinstance(depth, int) or layer < depth else 0 for layer in range(layers)]
     return tuple(KeysValues(*(jnp.zeros((*batch_inner, size)) for _ in range(2))) for size in sizes)
+
+
+def roomy(layers: tuple[KeysValues, ...], time: Any) -> tuple[KeysValues, ...]:
+    """Empty keys and values of another `time`; of layers that are left out, which have none, of no time again."""
+    return jax.tree.map(lambda leaf: jnp.zeros((*leaf.shape[:2], time if leaf.shape[2] else 0), leaf.dtype), layers)

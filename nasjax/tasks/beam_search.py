@@ -7,10 +7,9 @@ finished ones, and the best of them is its translation.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from nasjax.supernets.families.transformer import with_room
 from nasjax.supernets.transformer_layers import END, PAD
@@ -63,12 +62,7 @@ def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, t
     def step(state: Beams) -> Beams:
         before = jnp.where(state.step == 0, END, _at(state.tokens, state.step - 1))
         logits, carry = run.step(before, state.carry)
-        logs = jax.nn.log_softmax(logits)
-        words = jnp.arange(logs.shape[-1])
-        last = state.step == time - 1
-        logs = jnp.where((words == PAD) | (last & (words != END)), NEVER, logs)
-        scores, chosen = greatest((state.scores[..., None] + logs).reshape(batch, -1), 2 * beam)
-        parents, words = chosen // logs.shape[-1], (chosen % logs.shape[-1]).astype(jnp.int32)
+        scores, parents, words = continuations(state.scores, logits, 2 * beam, last=state.step == time - 1)
         tokens = _with(jnp.take_along_axis(state.tokens, parents[..., None], axis=1), state.step, words)
         best = _finished(state.best, tokens[:, :beam], scores[:, :beam], words[:, :beam], state.step + 1, length_penalty)
         # The best that go on: those that end come last.
@@ -79,6 +73,41 @@ def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, t
         return Beams(state.step + 1, jnp.take_along_axis(tokens, kept[..., None], axis=1), scores, carry, best)
 
     return lax.while_loop(unfinished, step, start).best
+
+
+def continuations(
+    scores: Float[Array, "batch beam"], logits: Float[Array, "batch beam words"], number: int, last: Bool[Array, ""]
+) -> tuple[Float[Array, "batch number"], Int[Array, "batch number"], Int[Array, "batch number"]]:
+    """The `number` best continuations of all beams of a sentence, descending: their scores, beams and words.
+
+    PAD is never one; of the `last` token there is only END. All logits are read twice, and nothing of their size is written.
+    """
+    batch, beam, words = logits.shape
+    logits = jnp.pad(logits, ((0, 0), (0, 0), (0, -words % GROUP)), constant_values=-jnp.inf)
+    groups = logits.reshape(batch, beam, -1, GROUP)
+    maxima = groups.max(axis=3)
+    most = maxima.max(axis=2)
+    total = jnp.log(jnp.exp(logits - most[..., None]).sum(axis=2))
+
+    def allowed(logits: Array, word: Array) -> Array:
+        return jnp.where((word == PAD) | (last & (word != END)), NEVER, logits)
+
+    # Both are words of the first group.
+    first = allowed(groups[:, :, 0], jnp.arange(GROUP)).max(axis=2)
+    maxima = jnp.where(jnp.arange(maxima.shape[2]) == 0, first[..., None], jnp.where(last, NEVER, maxima))
+    values = scores[..., None] + ((maxima - most[..., None]) - total[..., None])
+    values = values.reshape(batch, -1)
+    chosen = jnp.sort(greatest(values, min(number, values.shape[1]))[1], axis=1)
+    beams, place = chosen // maxima.shape[2], chosen % maxima.shape[2]
+    word = place[..., None] * GROUP + jnp.arange(GROUP)
+    candidates = allowed(jnp.take_along_axis(groups.reshape(batch, -1, GROUP), chosen[..., None], axis=1), word)
+    most, total, scores = (jnp.take_along_axis(part, beams, axis=1)[..., None] for part in (most, total, scores))
+    values = scores + ((candidates - most) - total)
+    found, best = lax.top_k(values.reshape(batch, -1), number)
+    return found, *(
+        jnp.take_along_axis(jnp.broadcast_to(part, word.shape).reshape(batch, -1), best, axis=1).astype(jnp.int32)
+        for part in (beams[..., None], word)
+    )
 
 
 def greatest(

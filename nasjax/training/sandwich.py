@@ -1,7 +1,7 @@
 """The sandwich rule with in-place distillation (Universally Slimmable Networks, arXiv:1903.05134).
 
-Every step trains the largest sub-network on the targets, and the smallest and some random ones on the largest's outputs. An
-extracted network has one sub-network only, which is trained on the targets.
+Every step trains the largest sub-network on the targets, and the smallest and some random ones on the largest's outputs, or
+without distillation on the targets, too. An extracted network has one sub-network only, which is trained on the targets.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,16 @@ from nasjax.types import PRNGKey
 
 @dataclass(frozen=True)
 class SandwichConfig(TrainerConfig):
-    """Settings; `random_subnets` is the number of random sub-networks in every step."""
+    """Settings.
+
+    Attributes:
+      random_subnets: the number of random sub-networks in every step.
+      distillation: whether all others learn from the largest's outputs; else from the targets, as in Hardware-aware
+        Transformers (arXiv:2005.14187). A Transformer that starts untrained does not learn by distillation.
+    """
 
     random_subnets: int = 2
+    distillation: bool = True
 
     def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
         largest = tuple(map(int, space.largest()))
@@ -25,4 +32,5 @@ class SandwichConfig(TrainerConfig):
             return Subnets((largest,), (None,), jnp.zeros((0, len(space.genes)), jnp.int32), None, (1.0,))
         smallest = tuple(map(int, space.smallest()))
         drawn = jnp.asarray(space.sample_raw(key, self.random_subnets))
-        return Subnets((largest, smallest), (None, 0), drawn, 0, (1.0,) * (2 + self.random_subnets))
+        teacher = 0 if self.distillation else None
+        return Subnets((largest, smallest), (None, teacher), drawn, teacher, (1.0,) * (2 + self.random_subnets))

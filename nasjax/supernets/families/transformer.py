@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.space import Gene
@@ -35,6 +35,7 @@ from nasjax.supernets.transformer_layers import (
     dropped,
     places,
     rooms,
+    roomy,
 )
 
 Gate = tuple[Gene, float] | None
@@ -226,14 +227,8 @@ class Ready(Stage):
 
 def with_room(carry: PyTree, beams: int, time: int) -> PyTree:
     """The carry before the first step, with an empty cache for `time` tokens of `beams` rows a sentence."""
-    places = beams * time
-
-    def empty(leaf: Array) -> Array:
-        return jnp.zeros((*leaf.shape[:-1], places), leaf.dtype) if leaf.size else leaf  # No places: the layer is left out.
-
-    layers = jax.tree.map(empty, carry["cache"]["layers"])
-    visible = jnp.zeros((len(carry["cache"]["visible"]), beams, places), bool)
-    return carry | {"cache": carry["cache"] | {"layers": layers, "visible": visible}}
+    visible = jnp.zeros((len(carry["cache"]["visible"]), beams, beams * time), bool)
+    return carry | {"cache": carry["cache"] | {"layers": roomy(carry["cache"]["layers"], beams * time), "visible": visible}}
 
 
 class DecoderEmbed(Stage):
@@ -248,11 +243,8 @@ class DecoderEmbed(Stage):
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         if isinstance(carry, tuple):  # one step
             tokens, carry = carry
-            cache, rows = carry["cache"], tokens.shape[1]
-            at = jnp.broadcast_to(cache["step"][:, None] + 1, tokens.shape)
-            own = cache["step"][0] * rows + jnp.arange(rows)
-            visible = cache["visible"] | (jnp.arange(cache["visible"].shape[2]) == own[:, None])[None]
-            carry = carry | {"cache": cache | {"visible": visible}}
+            at = jnp.broadcast_to(carry["cache"]["step"][:, None] + 1, tokens.shape)
+            carry = carry | {"new": roomy(carry["cache"]["layers"], tokens.shape[1])}
         else:
             tokens, at = carry["target"], places(carry["target"])
             carry = {name: carry[name] for name in carry if name != "cache"}
@@ -262,7 +254,7 @@ class DecoderEmbed(Stage):
 
 
 class DecoderAttention(Sublayer):
-    """Causal self-attention of a decoder layer; one step reads and extends the layer's cache."""
+    """Causal self-attention of a decoder layer; one step reads the layer's cache, and leaves what is `new` in the carry."""
 
     repeated = True
 
@@ -276,13 +268,13 @@ class DecoderAttention(Sublayer):
         x = cut(carry["decoded"], -1, width)
         own = self.key_value(x)
         if "cache" in carry:  # one step
-            cache = carry["cache"]
-            layers, visible = list(cache["layers"]), cache["visible"]
-            layers[self.place] = own = cached(layers[self.place], own, cache["step"][0] * x.shape[1])
-            carry = carry | {"cache": cache | {"layers": tuple(layers)}}
+            cache, new = carry["cache"], list(carry["new"])
+            new[self.place] = own
+            carry = carry | {"new": tuple(new)}
+            mixed = self.attention(x, cache["layers"][self.place], cache["visible"], heads, width, own)
         else:
-            visible = causal(x.shape[1])
-        carry, x = self.added(carry, x, self.attention(x, own, visible, heads, width), width)
+            mixed = self.attention(x, own, causal(x.shape[1]), heads, width)
+        carry, x = self.added(carry, x, mixed, width)
         return carry | {"decoded": x}, {}
 
 
@@ -322,6 +314,22 @@ class DecoderFeedForward(Sublayer):
         return carry | {"decoded": x}, {}
 
 
+class Remember(Stage):
+    """Extends all layers' caches by what is new in a step: a stage with choices would have to copy its cache."""
+
+    repeated = True
+
+    def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
+        if "cache" not in carry:
+            return carry, {}
+        cache, rows = carry["cache"], carry["decoded"].shape[1]
+        first = cache["step"][0] * rows
+        layers = [cached(old, new, first) for old, new in zip(cache["layers"], carry["new"], strict=True)]
+        own = jnp.arange(cache["visible"].shape[2]) == first + jnp.arange(rows)[:, None]
+        cache = {"layers": tuple(layers), "step": cache["step"] + 1, "visible": cache["visible"] | own}
+        return {name: carry[name] for name in carry if name != "new"} | {"cache": cache}, {}
+
+
 class WordScores(Stage):
     """Logits of the next word: of one step (batch, rows, words) with the next one's carry, else (batch, time, words)."""
 
@@ -336,8 +344,7 @@ class WordScores(Stage):
         logits = self.scores(cut(carry["decoded"], -1, self.option(choice, 0)))
         if "cache" not in carry:
             return logits, {}
-        following, cache = {name: carry[name] for name in carry if name != "decoded"}, carry["cache"]
-        return (logits, following | {"cache": cache | {"step": cache["step"] + 1}}), {}
+        return (logits, {name: carry[name] for name in carry if name != "decoded"}), {}
 
 
 class Transformer(SuperNet):
@@ -376,7 +383,9 @@ class Transformer(SuperNet):
         if not config.shared_embeddings:
             table = Embedding(config.target_words, max(config.decoder_widths), rngs=rngs).table
         scores = WordScores(table, decoder_width, config.shared_embeddings)
-        super().__init__([*stages, Start(config, depth), *memories, Ready(config, depth), embed, *layers, scores])
+        super().__init__(
+            [*stages, Start(config, depth), *memories, Ready(config, depth), embed, *layers, Remember(), scores]
+        )
         if config.shared_embeddings:
             embed.embed.embed.table = stages[0].embed.embed.table  # type: ignore[attr-defined]
         self.tie()
