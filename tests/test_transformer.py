@@ -16,6 +16,7 @@ from nasjax.evaluation.switch import Switched
 from nasjax.hardware.activation_memory import inner_jaxprs
 from nasjax.hardware.costs import cost_tables
 from nasjax.hardware.latency_table import branches
+from nasjax.hardware.measurement import compiled
 from nasjax.supernets import checkpoints, transformer_layers
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families import transformer
@@ -240,6 +241,16 @@ def test_switched_steps_pass_only_what_a_stage_changes_through_its_branches(net,
     shapes = [out.aval.shape for equation in conditionals(jaxpr.jaxpr) for out in equation.outvars]
     assert carry["memory"][0].keys.shape not in shapes
     assert carry["cache"]["layers"][0].keys.shape not in shapes
+
+
+def test_the_program_of_a_timed_stage_returns_only_what_the_stage_computes(net):
+    """One output of feed-forward and cross-attention, of self-attention new keys and values, too: no cache is copied."""
+    found = branches(net.shapes(5, beams=3), batch=2).distinct.values()
+    outputs = {}
+    for kind in (transformer.DecoderFeedForward, transformer.DecoderAttention, transformer.CrossAttention):
+        branch = next(one for one in found if type(one.network.stages[0]) is kind)
+        outputs[kind] = len(compiled(branch.network, branch.carry, jax.devices()[0]).run())
+    assert list(outputs.values()) == [1, 3, 1]
 
 
 def test_equal_layers_share_the_branches_of_the_latency_table(net):

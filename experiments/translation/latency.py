@@ -1,11 +1,13 @@
 """Agreement of a latency table with measurements of whole translation networks.
 
-    python experiments/translation/latency.py OUT.csv KEPT.jsonl [STEPS [BEAMS [NETWORKS]]]
+    python experiments/translation/latency.py NAME OUT.csv KEPT.jsonl [NETWORKS]
 
-The table: every stage's choices timed once, decoder stages for one step of BEAMS (5) continuations, times STEPS (19) tokens;
-its sum is calibrated on 24 whole networks as in a search. Then NETWORKS (60) random other sub-networks are measured whole:
-the encoder, and STEPS steps of greedy decoding. Batch 1, on the processors that the process may use (`taskset -c 0`: one).
-What was measured is kept in KEPT.jsonl. 1,000 further random networks are written with estimates only.
+NAME: multi30k, or a super-network of Hardware-aware Transformers with random weights: transformer_lt_iwslt_de_en,
+transformer_lt_wmt_en_de. The table: every stage's choices timed once, decoder stages for one step of five continuations,
+times as many tokens as STEPS says; its sum is calibrated on 24 whole networks as in a search. Then NETWORKS (60) random
+other sub-networks are measured whole: the encoder, and all steps. Batch 1, on the processors that the process may use
+(`taskset -c 0`: one). What was measured is kept in KEPT.jsonl. 1,000 further random networks are written with estimates
+only.
 """
 
 import csv
@@ -17,13 +19,18 @@ import multi30k
 import numpy as np
 from scipy.stats import kendalltau
 
+from nasjax import supernets
 from nasjax.hardware.profiling import networks_to_measure, profile
 
-FITTED, STEPS, BEAMS, SAMPLES = 24, 19, 5, 1000
+FITTED, BEAMS, SAMPLES = 24, 5, 1000
+
+STEPS = {"multi30k": 19, "transformer_lt_iwslt_de_en": 23, "transformer_lt_wmt_en_de": 30}
+"""Tokens of a translation: Multi30k's mean, and what Hardware-aware Transformers measures."""
 
 
-def main(out, kept, steps=STEPS, beams=BEAMS, number=60):
-    net = multi30k.network().shapes(steps, beams)
+def main(name, out, kept, number=60):
+    net = multi30k.network() if name == "multi30k" else supernets.create(name, untrained=True, length=STEPS[name])
+    net = net.shapes(STEPS[name], BEAMS)
     made = profile(net, {"name": "cpu", "networks": FITTED, "seconds": 3.0, "file": kept})
     print(made.summary())
     seen = {arch.tobytes() for arch in made.archs}
@@ -48,4 +55,4 @@ def main(out, kept, steps=STEPS, beams=BEAMS, number=60):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:6]))
+    main(*sys.argv[1:4], *map(int, sys.argv[4:5]))

@@ -204,9 +204,12 @@ def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.De
     graph, weights = nnx.split(net)
     choice = (0,) * len(net.space.genes)
 
-    def forward(weights: nnx.State, inputs: PyTree) -> PyTree:
+    def forward(weights: nnx.State, inputs: PyTree) -> list[Any]:
         net = nnx.merge(graph, weights)
-        return decode(net, inputs, choice, net.stored(), net.steps)
+        given = jax.tree.leaves(inputs)
+        outputs = jax.tree.leaves(decode(net, inputs, choice, net.stored(), net.steps))
+        # What a decoder's stage only passes on, such as the caches of other layers, would be copied.
+        return [leaf for leaf in outputs if not any(leaf is one for one in given)]
 
     weights = jax.device_put(_constant_weights(weights), device)
     rng = np.random.default_rng(0)

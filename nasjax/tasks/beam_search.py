@@ -5,18 +5,24 @@ The algorithm is fairseq's: a step keeps the `beam` best unfinished continuation
 finished ones, and the best of them is its translation.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from nasjax.supernets.cpu.micro_batches import in_parts
 from nasjax.supernets.families.transformer import with_room
 from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.base import Runner
 
 NEVER = -1e9
 """Score of what must not be chosen."""
+
+AT_ONCE = 25
+"""Sentences that a CPU translates at once: their logits stay in its caches, and few wait for the longest translation."""
 
 GROUP = 8
 """Entries of a group, of which `greatest` looks at the maximum first."""
@@ -48,12 +54,19 @@ def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, t
     `run.step` gets the last tokens of all beams, (batch, beam). The `cache` of its carry holds the keys and values of all
     earlier ones (`layers`), and which of their places each beam continues (`visible`): beams are exchanged by the latter.
     """
-    carry = with_room(run.encode(inputs), beam, time)
-    batch = inputs["target"].shape[0]
+    parts = {"carry": run.encode(inputs), "sentence": jnp.any(inputs["source"] == END, axis=1)}
+    return in_parts(partial(_search, run.step, beam, length_penalty, time), AT_ONCE, parts)
+
+
+def _search(
+    run_step: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], beam: int, length_penalty: float, time: int, part: PyTree
+) -> Best:
+    """The translations of some sentences, from the carry of the encoder's last stage."""
+    carry = with_room(part["carry"], beam, time)
+    batch = len(part["sentence"])
     empty = jnp.full((batch, beam, time), PAD, jnp.int32)
     only_first = jnp.where(jnp.arange(beam) == 0, 0.0, NEVER)  # All beams are equal at first.
-    filler = ~jnp.any(inputs["source"] == END, axis=1)
-    best = Best(empty[:, 0], jnp.full(batch, -jnp.inf), jnp.where(filler, beam, 0))
+    best = Best(empty[:, 0], jnp.full(batch, -jnp.inf), jnp.where(part["sentence"], 0, beam))
     start = Beams(jnp.int32(0), empty, jnp.broadcast_to(only_first, (batch, beam)), carry, best)
 
     def unfinished(state: Beams) -> Any:
@@ -61,7 +74,7 @@ def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, t
 
     def step(state: Beams) -> Beams:
         before = jnp.where(state.step == 0, END, _at(state.tokens, state.step - 1))
-        logits, carry = run.step(before, state.carry)
+        logits, carry = run_step(before, state.carry)
         scores, parents, words = continuations(state.scores, logits, 2 * beam, last=state.step == time - 1)
         tokens = _with(jnp.take_along_axis(state.tokens, parents[..., None], axis=1), state.step, words)
         best = _finished(state.best, tokens[:, :beam], scores[:, :beam], words[:, :beam], state.step + 1, length_penalty)
