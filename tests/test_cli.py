@@ -327,7 +327,14 @@ def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
         words.append("supernet.table=small.csv")
     if "translation" in file.read_text():
         write_pairs(here)
-        words += ["task.path=.", "task.words=80", "supernet.source_words=80", "supernet.target_words=80", "task.held_out=9"]
+        words += [
+            "task.path=.",
+            "task.test=test",
+            "task.words=80",
+            "supernet.source_words=80",
+            "supernet.target_words=80",
+            "task.held_out=9",
+        ]
     assert main(words) == 0
     assert (here / "run" / ("record.json" if match[1] == "train" else "report.html")).is_file()
 

@@ -20,10 +20,10 @@ from nasjax.hardware.measurement import compiled
 from nasjax.supernets import checkpoints, transformer_layers
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families import transformer
-from nasjax.supernets.families.transformer import DecoderEmbed, with_room
+from nasjax.supernets.families.transformer import DecoderEmbed
 from nasjax.supernets.hat.lists import from_hat
 from nasjax.supernets.runner import Subnet
-from nasjax.supernets.transformer_layers import END, PAD, KeysValues, attend, dropped
+from nasjax.supernets.transformer_layers import END, PAD, KeysValues, attend, dropped, with_room
 
 CLOSE = {"rtol": 0, "atol": 5e-6}
 

@@ -30,6 +30,7 @@ STEPS = {"multi30k": 19, "transformer_lt_iwslt_de_en": 23, "transformer_lt_wmt_e
 
 def main(name, out, kept, number=60):
     net = multi30k.network() if name == "multi30k" else supernets.create(name, untrained=True, length=STEPS[name])
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     net = net.shapes(STEPS[name], BEAMS)
     made = profile(net, {"name": "cpu", "networks": FITTED, "seconds": 3.0, "file": kept})
     print(made.summary())

@@ -33,6 +33,7 @@ def main(weights, folder, out, networks=200, sentences=500):
     archs = np.concatenate([[net.space.largest()], [net.space.smallest()], drawn]).astype(np.int32)
     costs = cost_tables(net.shapes(task.steps))
     header = [*net.space.names, *evaluator.metrics, *(f"{name}_se" for name in evaluator.metrics), "macs"]
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     if not Path(out).exists():
         Path(out).write_text(",".join(header) + "\n")
     done = len(Path(out).read_text().splitlines()) - 1

@@ -25,5 +25,5 @@ def translate(arguments: Arguments) -> int:
     began = perf_counter()
     with ProgressBar("sentences", "a second", len(sentences)) as bar:
         translations = translator(sentences, lambda done: bar.update(done, len(sentences), done / (perf_counter() - began)))
-    print("\n".join(translations))
+    print("".join(f"{line}\n" for line in translations), end="")
     return 0

@@ -26,7 +26,7 @@ def save_network(net: SuperNet, origin: Mapping[str, Any], arch: tuple[int, ...]
 
     `origin` is the configuration of its super-network, `arch` the architecture that was extracted.
     """
-    save_weights(net, folder / "network.safetensors", {})
+    save_weights(net, folder / "network.safetensors", dict(net.facts))
     choices = net.space.decode(np.zeros(len(net.space.genes), np.int32))
     config = {"supernet": {**origin, "checkpoint": None}, "arch": list(arch), "choices": choices}
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")

@@ -234,3 +234,9 @@ def rooms(depth: Size, layers: int, shape: tuple[Any, int, Any]) -> tuple[KeysVa
 def roomy(layers: tuple[KeysValues, ...], time: Any) -> tuple[KeysValues, ...]:
     """Empty keys and values of another `time`; of layers that are left out, which have none, of no time again."""
     return jax.tree.map(lambda leaf: jnp.zeros((*leaf.shape[:2], time if leaf.shape[2] else 0), leaf.dtype), layers)
+
+
+def with_room(carry: PyTree, beams: int, time: int) -> PyTree:
+    """The carry before the first step, with an empty cache for `time` tokens of `beams` rows a sentence."""
+    visible = jnp.zeros((len(carry["cache"]["visible"]), beams, beams * time), bool)
+    return carry | {"cache": carry["cache"] | {"layers": roomy(carry["cache"]["layers"], beams * time), "visible": visible}}

@@ -14,8 +14,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from nasjax.supernets.cpu.micro_batches import in_parts
-from nasjax.supernets.families.transformer import with_room
-from nasjax.supernets.transformer_layers import END, PAD
+from nasjax.supernets.transformer_layers import END, PAD, with_room
 from nasjax.tasks.base import Runner
 
 NEVER = -1e9
@@ -75,7 +74,7 @@ def _search(
     def step(state: Beams) -> Beams:
         before = jnp.where(state.step == 0, END, _at(state.tokens, state.step - 1))
         logits, carry = run_step(before, state.carry)
-        scores, parents, words = continuations(state.scores, logits, 2 * beam, last=state.step == time - 1)
+        scores, parents, words = continuations(state.scores, logits, 2 * beam, state.step == 0, state.step == time - 1)
         tokens = _with(jnp.take_along_axis(state.tokens, parents[..., None], axis=1), state.step, words)
         best = _finished(state.best, tokens[:, :beam], scores[:, :beam], words[:, :beam], state.step + 1, length_penalty)
         # The best that go on: those that end come last.
@@ -89,11 +88,16 @@ def _search(
 
 
 def continuations(
-    scores: Float[Array, "batch beam"], logits: Float[Array, "batch beam words"], number: int, last: Bool[Array, ""]
+    scores: Float[Array, "batch beam"],
+    logits: Float[Array, "batch beam words"],
+    number: int,
+    first: Bool[Array, ""],
+    last: Bool[Array, ""],
 ) -> tuple[Float[Array, "batch number"], Int[Array, "batch number"], Int[Array, "batch number"]]:
     """The `number` best continuations of all beams of a sentence, descending: their scores, beams and words.
 
-    PAD is never one; of the `last` token there is only END. All logits are read twice, and nothing of their size is written.
+    PAD is never one, END none of the `first` token and the only one of the `last`. All logits are read twice, and nothing of
+    their size is written.
     """
     batch, beam, words = logits.shape
     logits = jnp.pad(logits, ((0, 0), (0, 0), (0, -words % GROUP)), constant_values=-jnp.inf)
@@ -103,11 +107,12 @@ def continuations(
     total = jnp.log(jnp.exp(logits - most[..., None]).sum(axis=2))
 
     def allowed(logits: Array, word: Array) -> Array:
-        return jnp.where((word == PAD) | (last & (word != END)), NEVER, logits)
+        refused = jnp.where(word == END, first & ~last, last | (word == PAD))
+        return jnp.where(refused, NEVER, logits)
 
     # Both are words of the first group.
-    first = allowed(groups[:, :, 0], jnp.arange(GROUP)).max(axis=2)
-    maxima = jnp.where(jnp.arange(maxima.shape[2]) == 0, first[..., None], jnp.where(last, NEVER, maxima))
+    special = allowed(groups[:, :, 0], jnp.arange(GROUP)).max(axis=2)
+    maxima = jnp.where(jnp.arange(maxima.shape[2]) == 0, special[..., None], jnp.where(last, NEVER, maxima))
     values = scores[..., None] + ((maxima - most[..., None]) - total[..., None])
     values = values.reshape(batch, -1)
     chosen = jnp.sort(greatest(values, min(number, values.shape[1]))[1], axis=1)
@@ -117,10 +122,11 @@ def continuations(
     most, total, scores = (jnp.take_along_axis(part, beams, axis=1)[..., None] for part in (most, total, scores))
     values = scores + ((candidates - most) - total)
     found, best = lax.top_k(values.reshape(batch, -1), number)
-    return found, *(
+    parents, words_found = (
         jnp.take_along_axis(jnp.broadcast_to(part, word.shape).reshape(batch, -1), best, axis=1).astype(jnp.int32)
         for part in (beams[..., None], word)
     )
+    return found, parents, words_found
 
 
 def greatest(

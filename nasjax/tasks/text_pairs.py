@@ -63,7 +63,9 @@ def read_pairs(folder: Path, name: str, languages: tuple[str, str], empty: str) 
 def held_out(pairs: Pairs, number: int, seed: int) -> tuple[Pairs, Pairs]:
     """The pairs without `number` random ones, and these."""
     if number >= len(pairs):
-        raise ConfigError(f"{pairs.name}: task.held_out={number} leaves none of {len(pairs)} pairs for training")
+        raise ConfigError(
+            f"{pairs.name}: task.held_out={number} leaves none of {len(pairs)} pairs for training: set a lower number"
+        )
     order = np.random.default_rng(seed).permutation(len(pairs))
     return pairs.take(sorted(order[number:])), pairs.take(sorted(order[:number]))
 

@@ -1,6 +1,7 @@
 """Translation of texts: pairs of text files, corpus BLEU of beam search, and the loss of given translations."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,15 +50,15 @@ class TranslationConfig:
     Attributes:
       path: the folder.
       source, target: the languages: endings of the files' names.
-      train, validation, test: names of the files without their endings. Where there are none of a name, `held_out` random
-        pairs of the training files are used.
+      train, validation, test: names of the files without their endings. Where there are no files `val` or `test`, `held_out`
+        random pairs of the training files are used, which is printed; other names must be there.
       held_out: how many.
       vocabulary: a SentencePiece model for both languages, or a folder with `vocabulary.model` (as `nasjax train` writes
         it), or with fairseq's `dict.SOURCE.txt` and `dict.TARGET.txt` (and `codes` of subword-nmt); None: one for both
         languages is learnt from the training pairs.
       words: the size of a vocabulary that is learnt, with four special tokens.
       empty: whether pairs with an empty side are left out (`drop`, which is printed), kept (`keep`) or an error (`refuse`).
-      longest: training pairs with more tokens on a side are left out; 0: none are.
+      longest: training pairs with more tokens on a side are left out, which is printed; 0: none are.
       limit: the greatest number of pairs a split; 0: no limit.
       beam: beams of beam search; 0: nothing is translated, the only metric is the loss.
       length_penalty: the power of a translation's length by which its log probability is divided.
@@ -89,11 +90,14 @@ class TranslationConfig:
         self._check()
         folder, languages = Path(self.path), (self.source, self.target)  # type: ignore[arg-type]
         pairs = {"train": read_pairs(folder, self.train, languages, self.empty)}
+        defaults = {"validation": TranslationConfig.validation, "test": TranslationConfig.test}
         for i, (split, name) in enumerate((("test", self.test), ("validation", self.validation))):
-            if exists(folder, name, self.source) or exists(folder, name, self.target):
+            # A missing file of a name that was chosen is missed; read_pairs says so.
+            if name != defaults[split] or exists(folder, name, self.source) or exists(folder, name, self.target):
                 pairs[split] = read_pairs(folder, name, languages, self.empty)
             else:
                 pairs["train"], pairs[split] = held_out(pairs["train"], self.held_out, self.seed + i)
+                print(f"nasjax: {folder / name}.*: none, {len(pairs[split])} random training pairs serve", file=sys.stderr)
         if self.limit:
             pairs = {split: some.take(range(min(self.limit, len(some)))) for split, some in pairs.items()}
         if self.vocabulary is None:
@@ -128,6 +132,8 @@ class TranslationConfig:
             raise ConfigError("task=translation needs task.path=FOLDER, with files train.SOURCE and train.TARGET")
         if not Path(self.path).is_dir():
             raise ConfigError(f"task.path={self.path} is not a folder")
+        if self.source == self.target:
+            raise ConfigError(f"task.source={self.source} and task.target={self.target} must be two languages")
         if self.empty not in EMPTY:
             raise ConfigError(f"task.empty={self.empty} is unknown; allowed: {', '.join(EMPTY)}")
         for name, least in LIMITS.items():
@@ -167,12 +173,14 @@ class Translation(Task):
     def files(self) -> Mapping[str, bytes]:
         """The vocabularies, and how to translate: `nasjax.load_translator` reads them."""
         source, target = self.languages
-        how = {"source": source, "target": target, "beam": max(1, self.beam), "length_penalty": self.length_penalty}
+        beam = self.beam or TranslationConfig.beam
+        how = {"source": source, "target": target, "beam": beam, "length_penalty": self.length_penalty}
         vocabularies = self.source_vocabulary.files(source) | self.target_vocabulary.files(target)
         return {TRANSLATION: json.dumps(how, indent=1).encode(), **vocabularies}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"vocabularies": [repr(self.source_vocabulary), repr(self.target_vocabulary)]}
+        return {"languages": list(self.languages),
+                "vocabularies": [repr(self.source_vocabulary), repr(self.target_vocabulary)]}  # fmt: skip
 
     @property
     def signatures(self) -> Mapping[str, str]:
@@ -201,7 +209,7 @@ class Translation(Task):
         return (BLEU, CHRF, loss) if self.beam else (loss,)
 
     def outputs(self, run: Runner, inputs: PyTree) -> PyTree:
-        """Log probabilities of the reference's tokens, and the best translation that beam search finds."""
+        """A reference's cross-entropy, summed over its tokens, and the best translation that beam search finds."""
         following = shifted_back(inputs["target"])
         losses = optax.softmax_cross_entropy_with_integer_labels(run(inputs), following)
         loss = (losses * (following != PAD)).sum(1)
@@ -229,7 +237,10 @@ class Translation(Task):
         return found
 
     def loss(self, outputs: Any, targets: PyTree, teacher: Any = None) -> Float[Array, " batch"]:
-        """The label-smoothed loss of a sentence, a token's mean: (1 - e) of its word's, e of the mean of all words'."""
+        """The loss of a sentence, a token's mean: (1 - e) of its word's and e of all words' mean, or against a teacher's.
+
+        A batch's loss is the mean over sentences; fairseq's is over tokens.
+        """
         known = (targets["words"] != PAD).astype(outputs.dtype)
         # Log probabilities are scores less this: written out, they would be read and written several times.
         total = jax.nn.logsumexp(outputs, axis=-1)
@@ -256,17 +267,25 @@ class Translation(Task):
                     f"the task's vocabularies have {' and '.join(map(str, wanted.values()))} words, the super-network's "
                     f"{' and '.join(map(str, given.values()))}: set {changes}, or task.vocabulary"
                 )
-            trained = net.facts.get("vocabularies")
-            if trained not in (None, self.facts()["vocabularies"]):
+            trained = net.facts.get("languages", list(self.languages))
+            if trained != list(self.languages):
+                raise ConfigError(
+                    f"the weights were trained to translate {' to '.join(trained)}: set task.source={trained[0]} "
+                    f"task.target={trained[1]}"
+                )
+            if net.facts.get("vocabularies") not in (None, self.facts()["vocabularies"]):
                 raise ConfigError(
                     "the weights were trained with other vocabularies of the same size: set task.vocabulary to the folder "
                     "that nasjax train wrote, or task.path and task.words as they were then"
                 )
-            longest = max(room(int(getattr(self, name).bucket.max())) for name in SPLITS)
-            if longest > config.positions:
+            padded = {name: int(getattr(self, name).bucket.max()) for name in SPLITS}
+            needs = {name: room(n) if self.beam and name != "train" else n for name, n in padded.items()}
+            name, needed = max(needs.items(), key=lambda pair: pair[1])
+            if needed > config.positions:
+                decoded = " with room to decode" if needed > padded[name] else ""
                 raise ConfigError(
-                    f"sentences have up to {longest} tokens (with room to decode), the super-network {config.positions} "
-                    f"positions: task.longest={int((config.positions - MARGIN) / RATIO)} leaves longer ones out"
+                    f"{name} sentences, padded to {padded[name]} tokens, need {needed} positions{decoded}, the network has "
+                    f"{config.positions}: set supernet.positions={needed}, or leave longer sentences out"
                 )
         super().check(net)
 
@@ -292,6 +311,11 @@ def split_of(pairs: Pairs, source: Vocabulary, target: Vocabulary, longest: int,
     kept = [i for i, pair in enumerate(tokens) if not longest or max(map(len, pair)) <= longest]
     if not kept:
         raise ConfigError(f"{pairs.name}: all {len(tokens)} pairs have more than task.longest={longest} tokens")
+    if len(kept) < len(tokens):
+        left = len(tokens) - len(kept)
+        print(
+            f"nasjax: {pairs.name}: {left} of {len(tokens)} pairs are left out: more than {longest} tokens", file=sys.stderr
+        )
     kept.sort(key=lambda i: len(tokens[i][0]))
     tokens = [tokens[i] for i in kept]
     needed = [max(map(len, pair)) for pair in tokens]

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nasjax.errors import ConfigError
+from nasjax.errors import ConfigError, one_line
 
 ORDER, CHARACTERS = 4, 6
 """The longest n-grams: of words in BLEU (Papineni et al. 2002), of characters in chrF (Popović 2015)."""
 
-BLEU_STATISTICS, CHRF_STATISTICS = 2 + 2 * ORDER, 3 * CHARACTERS
+BLEU_STATISTICS = 2 + 2 * ORDER
 """Numbers a sentence: lengths, matches and n-grams; n-grams of both and matches, for each order."""
 
 BETA = 2
@@ -39,7 +39,10 @@ class TranslationScores:
         allowed = sorted(name for name in metrics.BLEU.TOKENIZERS if name)
         if tokenizer not in allowed:
             raise ConfigError(f"task.tokenizer={tokenizer} is unknown; allowed: {', '.join(allowed)}")
-        self.bleu, self.chrf = metrics.BLEU(tokenize=tokenizer, force=True), metrics.CHRF()
+        try:
+            self.bleu, self.chrf = metrics.BLEU(tokenize=tokenizer, force=True), metrics.CHRF()
+        except Exception as error:  # Some tokenizers need packages or models, and miss them in many ways.
+            raise ConfigError(f"task.tokenizer={tokenizer} cannot be used: {one_line(error)}") from None
         self.signature = _signature(self.bleu), _signature(self.chrf)
 
     def __repr__(self) -> str:

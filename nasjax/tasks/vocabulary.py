@@ -196,6 +196,9 @@ def read_vocabularies(given: str, source: str, target: str) -> tuple[Vocabulary,
     if (path / PIECES).exists():
         path /= PIECES
     if path.is_dir():
+        missing = [name for name in (f"dict.{source}.txt", f"dict.{target}.txt") if not (path / name).exists()]
+        if missing:
+            raise ConfigError(f"{given} holds no vocabulary: there is neither {PIECES} nor {' and '.join(missing)}")
         codes = path / "codes" if (path / "codes").exists() else None
         both = [read_dictionary(path / f"dict.{language}.txt", codes) for language in (source, target)]
         return both[0], both[1]

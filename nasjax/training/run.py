@@ -48,11 +48,12 @@ def train_run(
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     if config["subnet"] is None:
-        facts = {"supernet": config["supernet"]["name"], **task.facts()}
-        supernets.save_weights(trained, partial / "supernet.safetensors", facts)
+        trained.facts = {"supernet": config["supernet"]["name"], **task.facts()}
+        supernets.save_weights(trained, partial / "supernet.safetensors", dict(trained.facts))
     else:
-        facts = read_facts(config["subnet"])
-        save_network(trained, facts["supernet"], facts["arch"], partial)
+        trained.facts = {**net.facts, **task.facts()}
+        saved = read_facts(config["subnet"])
+        save_network(trained, saved["supernet"], saved["arch"], partial)
     for name, content in task.files().items():
         (partial / name).write_bytes(content)
     record: dict[str, Any] = {

@@ -29,7 +29,7 @@ def plain_beam_search(net, source, row, beam):
             last = torch.tensor([[words[-1] if words else END]])
             logits, caches = net.step(last, step + 1, caches, memories)
             for word, log in enumerate(torch.log_softmax(logits[0, 0], 0).tolist()):
-                if word != PAD and (step < tiny.TIME - 1 or word == END):
+                if word != PAD and (word == END if step == tiny.TIME - 1 else step > 0 or word != END):
                     candidates.append(([*words, word], score + log, caches))
         candidates.sort(key=lambda candidate: -candidate[1])
         for words, score, _ in candidates[:beam]:

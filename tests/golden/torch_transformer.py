@@ -172,6 +172,8 @@ def beam_search(net, source, beam, penalty, time):
         logs[..., PAD] = -math.inf
         if step == time - 1:
             logs[..., :END], logs[..., END + 1 :] = -math.inf, -math.inf
+        elif step == 0:
+            logs[..., END] = -math.inf
         words = logs.shape[-1]
         candidates = (logs.add_(scores[..., None])).flatten(1)
         best, chosen = candidates.topk(min(2 * beam, candidates.shape[1]))

@@ -36,6 +36,7 @@ from nasjax.supernets.transformer_layers import (
     places,
     rooms,
     roomy,
+    with_room,
 )
 
 Gate = tuple[Gene, float] | None
@@ -56,7 +57,7 @@ class TransformerConfig:
       source_words, target_words: sizes of the two vocabularies, with the special tokens.
       shared_embeddings: whether both embeddings and the output projection are one tensor.
       length: tokens of source and target for which costs and latencies are stated.
-      positions: the most tokens that a sentence may have.
+      positions: the most tokens that a padded sentence, or a translation on its way, may have.
       encoder_layers: number of encoder layers.
       decoder_depths: options of the number of decoder layers.
       encoder_widths, decoder_widths: options of the width of embeddings and layers.
@@ -211,7 +212,6 @@ class Ready(Stage):
     A step decodes one token each for several `rows` of a sentence (its beams; at first one), whose keys stand next to each
     other in the cache: row r of step s at place s * rows + r. `cache` has the layers' keys and values, the number of the
     step, and which places each row sees (`visible`): its own beginning. Rows are exchanged by exchanging those of `visible`.
-    A cache has room for as many tokens as the target is long.
     """
 
     def __init__(self, config: TransformerConfig, depth: Gene):
@@ -220,15 +220,9 @@ class Ready(Stage):
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         batch, time = carry["target"].shape
-        cache = {"layers": rooms(self.option(choice, 0), self.layers, (batch, self.inner, time)),
-                 "step": jnp.zeros(batch, jnp.int32), "visible": jnp.zeros((batch, 1, time), bool)}  # fmt: skip
+        layers = rooms(self.option(choice, 0), self.layers, (batch, self.inner, time))
+        cache = {"layers": layers, "step": jnp.zeros(batch, jnp.int32), "visible": jnp.zeros((batch, 1, time), bool)}
         return {name: carry[name] for name in carry if name != "encoded"} | {"cache": cache}, {}
-
-
-def with_room(carry: PyTree, beams: int, time: int) -> PyTree:
-    """The carry before the first step, with an empty cache for `time` tokens of `beams` rows a sentence."""
-    visible = jnp.zeros((len(carry["cache"]["visible"]), beams, beams * time), bool)
-    return carry | {"cache": carry["cache"] | {"layers": roomy(carry["cache"]["layers"], beams * time), "visible": visible}}
 
 
 class DecoderEmbed(Stage):
@@ -270,8 +264,8 @@ class DecoderAttention(Sublayer):
         if "cache" in carry:  # one step
             cache, new = carry["cache"], list(carry["new"])
             new[self.place] = own
-            carry = carry | {"new": tuple(new)}
             mixed = self.attention(x, cache["layers"][self.place], cache["visible"], heads, width, own)
+            carry = carry | {"new": tuple(new)}
         else:
             mixed = self.attention(x, own, causal(x.shape[1]), heads, width)
         carry, x = self.added(carry, x, mixed, width)
@@ -324,9 +318,9 @@ class Remember(Stage):
             return carry, {}
         cache, rows = carry["cache"], carry["decoded"].shape[1]
         first = cache["step"][0] * rows
-        layers = [cached(old, new, first) for old, new in zip(cache["layers"], carry["new"], strict=True)]
+        layers = tuple(cached(old, new, first) for old, new in zip(cache["layers"], carry["new"], strict=True))
         own = jnp.arange(cache["visible"].shape[2]) == first + jnp.arange(rows)[:, None]
-        cache = {"layers": tuple(layers), "step": cache["step"] + 1, "visible": cache["visible"] | own}
+        cache = {"layers": layers, "step": cache["step"] + 1, "visible": cache["visible"] | own}
         return {name: carry[name] for name in carry if name != "new"} | {"cache": cache}, {}
 
 
