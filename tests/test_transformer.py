@@ -24,6 +24,7 @@ from nasjax.supernets.families.transformer import DecoderEmbed
 from nasjax.supernets.hat.lists import from_hat
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.transformer_layers import END, PAD, KeysValues, attend, dropped, with_room
+from nasjax.training import SandwichConfig
 
 CLOSE = {"rtol": 0, "atol": 5e-6}
 
@@ -220,6 +221,15 @@ def test_a_checkpoint_with_other_embeddings_or_vocabulary_is_refused():
         checkpoints.fill(hat.config(hat.WMT).create, other, "net.pt")
     with pytest.raises(ConfigError, match=r"'encoder.embed_tokens.weight' has shape \(512, 640\), \(500, 640\) is expected"):
         checkpoints.fill(replace(hat.config(hat.WMT), source_words=500, target_words=500).create, tensors, "net.pt")
+
+
+def test_untrained_transformers_are_not_distilled_without_a_word(net):
+    fresh, trainer = tiny.CONFIG.create(0), SandwichConfig()
+    assert trainer.advice(fresh) == ""  # Whether weights are as they were initialised is known of created networks.
+    fresh.untrained = "digest"
+    assert "learns next to nothing by distillation: train its largest" in trainer.advice(fresh)
+    assert SandwichConfig(distillation=False).advice(fresh) == ""
+    assert trainer.advice(extract(fresh, (0,) * len(fresh.space.genes))) == ""
 
 
 def conditionals(jaxpr):

@@ -2,8 +2,11 @@
 
 import io
 import json
+import re
+import shlex
 import shutil
 import sys
+from pathlib import Path
 from types import MappingProxyType
 
 import jax
@@ -20,7 +23,9 @@ from nasjax.deploy.subnet import extract_subnet
 from nasjax.errors import ConfigError
 from nasjax.evaluation import MaskedConfig
 from nasjax.export import KINDS, ExportedRunner, load_onnx, load_stablehlo
+from nasjax.supernets import save_network
 from nasjax.supernets.checkpoints import load_weights, save_weights
+from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.transformer_layers import PAD
 from nasjax.tasks.beam_search import beam_search
@@ -154,3 +159,38 @@ def test_weights_say_which_vocabularies_they_were_trained_with(net, task, tmp_pa
     loaded.facts = other
     with pytest.raises(ConfigError, match="trained with other vocabularies of the same size: set task"):
         task.check(loaded)
+
+
+def test_an_extracted_network_refuses_other_vocabularies_of_the_same_size(net, task, folder, tmp_path):
+    trained = nnx.clone(net)
+    trained.facts = dict(task.facts())
+    (tmp_path / "net").mkdir()
+    save_network(extract(trained, folder[1]), net.origin, folder[1], tmp_path / "net")
+    loaded = nasjax.load(tmp_path / "net")
+    task.check(loaded)
+    write_pairs(tmp_path, seed=5)
+    other = tasks.create("translation", path=str(tmp_path), **SETTINGS)
+    with pytest.raises(ConfigError, match="the weights were trained with other vocabularies of the same size"):
+        other.check(loaded)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_lead_from_two_files_to_a_translator(tmp_path, monkeypatch, capsys):
+    """All of them, with a few words and steps."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "translation.md").read_text()
+    block = next(block for block in re.findall(r"```\n(.*?)```", page, re.DOTALL) if "nasjax train" in block)
+    commands = [shlex.split(line)[1:] for line in block.replace("\\\n", " ").splitlines() if line.startswith("nasjax")]
+    assert [words[0] for words in commands] == ["train", "train", "search", "extract"]
+    Path("pairs").mkdir()
+    write_pairs(Path("pairs"))
+    small = ["task.words=80", "supernet.source_words=80", "supernet.target_words=80", "task.held_out=9"]
+    few = {"train": [*small, "trainer.epochs=1"], "search": [*small, "evaluations=4", "task.beam=2"], "extract": []}
+    for words in commands:
+        kept = [word for word in words if not word.startswith("trainer.epochs")]
+        assert main([*kept, *few[words[0]]]) == 0
+    (tmp_path / "text.en").write_text("the dog sees the cat .\n")
+    capsys.readouterr()
+    assert main(["translate", "subnet=translator", "text=text.en"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert {file.name for file in Path("translator").iterdir()} >= {"encoder.onnx", "step.onnx", "vocabulary.model"}

@@ -118,6 +118,8 @@ class Prefix:
         self._task = task
         graph, self._all_weights = nnx.split(net)
         self._score = jax.jit(partial(_score_carry, graph, task), static_argnames="host")
+        self._full_carry = partial(_full_carry, net)
+        self._full_carries: dict[Any, PyTree] = {}
         self._prepare = jax.jit(net.prepare, static_argnums=1)
         self._mean = jax.jit(lambda total, number: jax.tree.map(lambda moment: moment / number, total))
         self.release()
@@ -193,8 +195,16 @@ class Prefix:
             except NeedsNetwork:
                 self._needs_network = True
         if self._needs_network:
-            scored = self._score(self._all_weights, jnp.asarray(arch, jnp.int32), statistics, carry, arguments, host=host)
+            full = self._at_full_width(carry, batch.inputs, host)
+            scored = self._score(self._all_weights, jnp.asarray(arch, jnp.int32), statistics, full, arguments, host=host)
         return finished_totals(self._task, scored, batch) if self._task.on_host else scored
+
+    def _at_full_width(self, carry: PyTree, inputs: PyTree, host: HostOptions) -> PyTree:
+        """The carry, padded outside of the program of all repeated stages: it is compiled for one shape."""
+        key = host, *(leaf.shape for leaf in jax.tree.leaves(inputs))
+        if key not in self._full_carries:
+            self._full_carries[key] = self._full_carry(inputs, host)
+        return jax.tree.map(padded, carry, self._full_carries[key])
 
     def _path(self, arch: Choice | np.ndarray) -> Path:
         choices = self._choices(tuple(map(int, arch)))
@@ -273,13 +283,12 @@ def _score_carry(
 ) -> Any:
     """Totals of a batch (or its outputs, for a task on the host) from the carry of the last stage that is not repeated.
 
-    Without weights, that is the carry of the last stage.
+    That carry has its full width; without weights, it is the carry of the last stage.
     """
     if weights is None:
         run: Runner = FinishedRun(batch.inputs, carry)
     else:
         net = nnx.merge(graph, weights)
-        carry = jax.tree.map(padded, carry, _full_carry(net, batch.inputs, host))
         run = ResumedRun(Subnet(Switched(net), arch, statistics, host), batch.inputs, carry)
     return score(task, run, batch)
 

@@ -57,6 +57,10 @@ class TrainerConfig(ABC):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"trainer.{name} must be above 0, not {getattr(self, name)}")
 
+    def advice(self, net: SuperNet) -> str:
+        """What a person should know before `net` is trained so, on one line; usually nothing."""
+        return ""
+
     @abstractmethod
     def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
         """The sub-networks of a step; called within jit."""

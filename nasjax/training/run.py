@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def train_run(
     task.check(net)
     trainer = settings("trainer", TRAINERS, config["trainer"])
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
+    if advice := trainer.advice(net):
+        print(f"nasjax: {advice}", file=sys.stderr)
     try:
         trained = trainer.train(net, task, jax.random.key(config["seed"]), progress)
     except FloatingPointError as error:

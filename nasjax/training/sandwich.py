@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from nasjax.space import SearchSpace
+from nasjax.supernets import SuperNet
+from nasjax.supernets.families.transformer import Transformer
 from nasjax.training.loop import Subnets, TrainerConfig
 from nasjax.types import PRNGKey
 
@@ -25,6 +27,14 @@ class SandwichConfig(TrainerConfig):
 
     random_subnets: int = 2
     distillation: bool = True
+
+    def advice(self, net: SuperNet) -> str:
+        if not (self.distillation and net.untrained and isinstance(net, Transformer) and net.space.size > 1):
+            return ""
+        return (
+            "a Transformer that starts untrained learns next to nothing by distillation: train its largest sub-network "
+            "first (docs/translation.md), or set trainer.distillation=false"
+        )
 
     def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
         largest = tuple(map(int, space.largest()))
