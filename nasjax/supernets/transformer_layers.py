@@ -194,20 +194,22 @@ def attend(
     batch, time, inner = query.shape
     q = query.reshape(batch, time, split, -1)
     k, v = (part.reshape(batch, split, inner // split, -1) for part in memory)
-    scores = jnp.einsum("bthc,bhcs->bhts", q, k)
-    if own is not None:
-        own_k, own_v = (part.reshape(batch, split, inner // split, time) for part in own)
-        own_scores = (jnp.transpose(q, (0, 2, 3, 1)) * own_k).sum(2)
-        scores = jnp.concatenate([scores, own_scores[..., None]], axis=-1)
-        visible = jnp.pad(visible, ((0, 0), (0, 0), (0, 1)), constant_values=True)
-    if not isinstance(heads, int):
-        head = jnp.arange(most) // (most // heads)
-        scores = jnp.einsum("hg,bgts->bhts", (head[:, None] == head[None]).astype(scores.dtype), scores)
-    scale = lax.rsqrt(query.shape[2] / jnp.asarray(heads, scores.dtype))
-    weights = jax.nn.softmax(jnp.where(visible[:, None], scores * scale, HIDDEN_SCORE), axis=-1)
-    mixed = jnp.einsum("bhts,bhcs->bthc", weights[..., : k.shape[-1]], v)
-    if own is not None:
-        mixed += jnp.transpose(weights[:, :, None, :, -1] * own_v, (0, 3, 1, 2))
+
+    def scaled(scores: Array) -> Array:
+        if not isinstance(heads, int):
+            head = jnp.arange(most) // (most // heads)
+            scores = jnp.einsum("hg,bgts->bhts", (head[:, None] == head[None]).astype(scores.dtype), scores)
+        return scores * lax.rsqrt(inner / jnp.asarray(heads, scores.dtype))
+
+    scores = jnp.where(visible[:, None], scaled(jnp.einsum("bthc,bhcs->bhts", q, k)), HIDDEN_SCORE)
+    if own is None:
+        return jnp.einsum("bhts,bhcs->bthc", jax.nn.softmax(scores, axis=-1), v).reshape(query.shape)
+    own_k, own_v = (jnp.transpose(part.reshape(batch, split, inner // split, time), (0, 3, 1, 2)) for part in own)
+    own_scores = scaled(jnp.swapaxes((q * own_k).sum(3, keepdims=True), 1, 2))
+    greatest = jnp.maximum(scores.max(axis=-1, keepdims=True, initial=HIDDEN_SCORE), own_scores)
+    weights, own_weights = jnp.exp(scores - greatest), jnp.exp(own_scores - greatest)
+    total = weights.sum(axis=-1, keepdims=True) + own_weights
+    mixed = jnp.einsum("bhts,bhcs->bthc", weights / total, v) + own_v * jnp.swapaxes(own_weights / total, 1, 2)
     return mixed.reshape(query.shape)
 
 
@@ -231,7 +233,7 @@ def rooms(depth: Size, layers: int, shape: tuple[Any, int, Any]) -> tuple[KeysVa
     return tuple(KeysValues(*(jnp.zeros((*batch_inner, size)) for _ in range(2))) for size in sizes)
 
 
-def roomy(layers: tuple[KeysValues, ...], time: Any) -> tuple[KeysValues, ...]:
+def roomy(layers: PyTree, time: Any) -> PyTree:
     """Empty keys and values of another `time`; of layers that are left out, which have none, of no time again."""
     return jax.tree.map(lambda leaf: jnp.zeros((*leaf.shape[:2], time if leaf.shape[2] else 0), leaf.dtype), layers)
 
