@@ -19,6 +19,7 @@ from nasjax.supernets.folders import read_facts
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.transformer_layers import PAD
 from nasjax.tasks.beam_search import beam_search
+from nasjax.tasks.text_pairs import read_pairs
 from nasjax.tasks.translation import room
 
 SENTENCES = 3
@@ -26,7 +27,7 @@ SENTENCES = 3
 
 def main(weights, texts, folder):
     net, translator = multi30k.network(weights), load_translator(folder)
-    sentences = (Path(texts) / "test_2016_flickr.en").read_text(encoding="utf-8").splitlines()[:SENTENCES]
+    sentences = read_pairs(Path(texts), "test_2016_flickr", ("en", "de"), "drop").sources[:SENTENCES]
     encoded = translator.source.encode(sentences)
     longest = max(map(len, encoded))
     source = np.stack([np.pad(row, (0, longest - len(row)), constant_values=PAD) for row in encoded]).astype(np.int32)
