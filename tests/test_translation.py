@@ -21,6 +21,7 @@ from nasjax.searches.problem import search_problem
 from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.transformer_layers import END, PAD, KeysValues
+from nasjax.tasks import beam_search as beam_search_module
 from nasjax.tasks.beam_search import beam_search, continuations, greatest
 from nasjax.tasks.translation import room, shifted_back
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
@@ -85,7 +86,9 @@ def plain_beam_search(logits_after, source, beam, penalty, time):
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-def test_beam_search_finds_what_a_plain_loop_without_cache_finds(net, task, beam, time=9, penalty=0.6):
+def test_beam_search_finds_what_a_plain_loop_without_cache_finds(net, task, beam, monkeypatch, time=9, penalty=0.6):
+    """Also in parts, of 2 sentences for 4 beams."""
+    monkeypatch.setattr(beam_search_module, "AT_ONCE", 25 if beam == 1 else 2)
     arch = tuple(map(int, np.asarray(net.space.sample(jax.random.key(2), 1))[0]))
     inputs = task.validation.take(np.arange(6)).inputs
     inputs = {name: jnp.asarray(leaf) for name, leaf in inputs.items()}

@@ -102,6 +102,10 @@ def lines_of(content: bytes, name: str) -> list[str]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name} is not text in UTF-8 ({error.reason} at byte {error.start})") from None
-    # Not splitlines: other characters that end lines (U+2028, form feeds) stand within sentences.
+    return [line.strip() for line in split_lines(text)]
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text. Not `splitlines`: other characters that end lines (U+2028, form feeds) stand within sentences."""
     lines = text.replace("\r\n", "\n").split("\n")
-    return [line.strip() for line in (lines[:-1] if lines[-1] == "" else lines)]
+    return lines[:-1] if lines[-1] == "" else lines

@@ -11,6 +11,7 @@ from typing import Protocol
 from nasjax.errors import ConfigError, one_line
 from nasjax.host import read_text, regular_file
 from nasjax.supernets.transformer_layers import END, PAD
+from nasjax.tasks.text_pairs import split_lines
 
 BEGIN, UNKNOWN = 0, 3
 """The other special tokens; fairseq's dictionaries have all four in this order: 0 to 3."""
@@ -159,23 +160,18 @@ def read_codes(path: Path) -> str:
     Raises ConfigError for another file, at which subword-nmt would end the process.
     """
     text = read_text(path)
-    for number, line in enumerate(_lines(text), 1):
+    for number, line in enumerate(split_lines(text), 1):
         version = number == 1 and re.fullmatch(r"#version: *[0-9]+([.][0-9]+)*", line.strip())
-        if not version and len(line.strip("\r ").split(" ")) != 2:
+        if not version and len(line.strip(" ").split(" ")) != 2:
             raise ConfigError(f"{path}, line {number}: codes of subword-nmt are two parts on each line, not {line[:40]!r}")
     return text
-
-
-def _lines(text: str) -> list[str]:
-    """The lines of a text: not `splitlines`, as other characters that end lines are words of real vocabularies."""
-    return text.removesuffix("\n").split("\n")
 
 
 def read_dictionary(path: Path, codes: Path | None) -> Dictionary:
     """Reads fairseq's dictionary: a word and its count on each line. Raises ConfigError for another file."""
     words = []
-    for number, line in enumerate(_lines(read_text(path)), 1):
-        word, _, count = line.rstrip("\r").rpartition(" ")
+    for number, line in enumerate(split_lines(read_text(path)), 1):
+        word, _, count = line.rpartition(" ")
         if not word or not count.isdecimal():
             raise ConfigError(
                 f"{path}, line {number}: a dictionary has a word and its count on each line, not {line[:40]!r}"

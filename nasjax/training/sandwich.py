@@ -33,7 +33,7 @@ class SandwichConfig(TrainerConfig):
             return ""
         return (
             "a Transformer that starts untrained learns next to nothing by distillation: train its largest sub-network "
-            "first (docs/translation.md), or set trainer.distillation=false"
+            "first, alone (docs/translation.md)"
         )
 
     def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:

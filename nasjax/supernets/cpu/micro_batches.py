@@ -62,7 +62,10 @@ def concatenate_micro_batches(tree: PyTree) -> Any:
 
 
 def in_parts(function: Callable[[PyTree], Any], most: int, tree: PyTree) -> Any:
-    """`function(tree)`, on a CPU in equal parts of at most `most` examples; rows of zeros fill the last one up."""
+    """`function(tree)`, on a CPU in equal parts of at most `most` examples; rows of zeros fill the last one up.
+
+    Whole within `jax.disable_jit()`: a function that takes values only cannot be run in a loop.
+    """
     batch = jax.tree.leaves(tree)[0].shape[0]
     parts = -(-batch // most)
     if parts == 1 or jax.default_backend() != "cpu" or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
