@@ -1,4 +1,4 @@
-"""Beam search with a key-value cache, jitted: all sentences of a batch at once, until the last one is finished.
+"""Beam search with a key-value cache, jitted: many sentences at once, until the last one is finished.
 
 The algorithm is fairseq's: a step keeps the `beam` best unfinished continuations of each sentence. One that ends among the
 `beam` best is finished, with its log probability divided by a power of its length; a sentence is done when it has `beam`
@@ -97,7 +97,7 @@ def continuations(
     """The `number` best continuations of all beams of a sentence, descending: their scores, beams and words.
 
     PAD is never one, END none of the `first` token and the only one of the `last`. All logits are read twice, and nothing of
-    their size is written.
+    their size is written (but for a vocabulary that is no multiple of GROUP: they are padded).
     """
     batch, beam, words = logits.shape
     logits = jnp.pad(logits, ((0, 0), (0, 0), (0, -words % GROUP)), constant_values=-jnp.inf)
