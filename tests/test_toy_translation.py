@@ -121,7 +121,9 @@ def test_repeated_stages_count_once_a_word(net):
         np.testing.assert_array_equal(five[name].exact(archs), once[name].exact(archs))
     parts = branches(net.shapes(LENGTH), batch=1)
     sums = parts.sums(dict.fromkeys(parts.distinct, 1.0))
-    assert np.asarray(sums(archs))[:, 1].tolist() == [2 + 3 * LENGTH, 2 + 4 * LENGTH]
+    assert np.asarray(sums(archs)).tolist() == [[5, 5], [6, 6]]
+    runs = {type(branch.network.stages[0]): branch.network.steps for branch in parts.distinct.values()}
+    assert [runs[type(stage)] for stage in net.stages] == [LENGTH if stage.repeated else 1 for stage in net.stages]
 
 
 def test_training_learns_to_translate(net):

@@ -13,6 +13,7 @@ from tiny_transformer import stepped
 
 from nasjax.errors import ConfigError
 from nasjax.evaluation.switch import Switched
+from nasjax.hardware import latency_table
 from nasjax.hardware.activation_memory import inner_jaxprs
 from nasjax.hardware.costs import cost_tables
 from nasjax.hardware.latency_table import branches
@@ -23,6 +24,8 @@ from nasjax.supernets.families import transformer
 from nasjax.supernets.families.transformer import DecoderEmbed
 from nasjax.supernets.hat.lists import from_hat
 from nasjax.supernets.runner import Subnet
+from nasjax.supernets.stage import Stage
+from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.transformer_layers import END, PAD, KeysValues, attend, dropped, with_room
 from nasjax.training import SandwichConfig
 
@@ -261,6 +264,33 @@ def test_the_program_of_a_timed_stage_returns_only_what_the_stage_computes(net):
         branch = next(one for one in found if type(one.network.stages[0]) is kind)
         outputs[kind] = len(compiled(branch.network, branch.carry, jax.devices()[0]).run())
     assert list(outputs.values()) == [1, 3, 1]
+
+
+class Noting(Stage):
+    """A repeated stage that notes each of its runs."""
+
+    repeated = True
+
+    def __init__(self, note):
+        self.note = note
+
+    def forward(self, carry, choice, statistics):
+        jax.debug.callback(self.note, carry)
+        return carry + 1, {}
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_stage_of_a_decoder_is_timed_over_all_its_runs(steps):
+    """Each begins with the same inputs."""
+    noted = []
+    net = SuperNet([Noting(lambda value: noted.append(float(value[0, 0])))], (1,))
+    branch = latency_table._branch(net.stages[0], (), jax.ShapeDtypeStruct((1, 1), jnp.float32), steps)
+    program = compiled(branch.network, branch.carry, jax.devices()[0])
+    (found,) = program.run()
+    jax.effects_barrier()
+    assert len(noted) == steps
+    assert len(set(noted)) == 1
+    assert float(found[0, 0]) == pytest.approx(noted[0] + 1)
 
 
 def test_equal_layers_share_the_branches_of_the_latency_table(net):

@@ -58,14 +58,13 @@ class Branches:
     branches share a name.
 
     The host genes' axes come first. If only some options of a host gene are timed, its axis has these, and `shares` has for
-    each stage their weights in the interpolation to every option. `times`: runs of each stage for one example.
+    each stage their weights in the interpolation to every option.
     """
 
     distinct: Mapping[str, Branch]
     columns: tuple[tuple[int, ...], ...]
     names: tuple[np.ndarray, ...]
     units: tuple[int, ...]
-    times: tuple[int, ...]
     shares: tuple[Float[np.ndarray, "hosts timed"], ...] = ()
 
     def sums(self, milliseconds: Mapping[str, float]) -> TableSums:
@@ -78,7 +77,7 @@ class Branches:
 
     def _filled(self, value: Callable[[str], int]) -> CostTable:
         fill = np.vectorize(lambda name: 0 if name == SKIPPED_BRANCH else value(name), otypes=[np.int64])
-        tables = [time * fill(names) for time, names in zip(self.times, self.names, strict=True)]
+        tables = [fill(names) for names in self.names]
         if self.shares:
             shared = zip(self.shares, tables, strict=True)
             tables = [np.rint(np.tensordot(shares, table, 1)).astype(np.int64) for shares, table in shared]
@@ -86,7 +85,7 @@ class Branches:
 
 
 def branches(net: SuperNet, batch: int) -> Branches:
-    """The branches of a super-network (shapes are enough) for `batch` examples; repeated stages run `net.steps` times."""
+    """The branches of a super-network (shapes are enough) for `batch` examples, `net.steps` runs of repeated stages."""
     net = nnx.eval_shape(lambda: net)
     distinct: dict[str, Branch] = {}
     hosts = net.all_hosts()
@@ -102,8 +101,7 @@ def branches(net: SuperNet, batch: int) -> Branches:
     if len(timed) < len(hosts):
         sizes = np.array([_carry_sizes(net, net.example(host)) for host in hosts])
         shares = tuple(_interpolation(column, timed) for column in sizes.T)
-    times = tuple(net.steps if stage.repeated else 1 for stage in net.stages)
-    return Branches(distinct, columns, names, cost_units(net), times, shares)
+    return Branches(distinct, columns, names, cost_units(net), shares)
 
 
 def _carry_sizes(net: SuperNet, carry: PyTree) -> list[int]:
@@ -132,7 +130,7 @@ def _names(net: SuperNet, carry: PyTree, distinct: dict[str, Branch]) -> list[np
         for choice in product(*(range(len(gene.options)) for gene in stage.genes)):
             # Branches that differ only in the option of an open gate are the same.
             run = [gate for gate in gates if not stage.skipped((*gate, *choice))]
-            branch = _branch(stage, (*run[-1], *choice), carry)
+            branch = _branch(stage, (*run[-1], *choice), carry, net.steps if stage.repeated else 1)
             name = network_name(branch.network, branch.carry)
             distinct.setdefault(name, branch)
             for gate in run:
@@ -142,19 +140,21 @@ def _names(net: SuperNet, carry: PyTree, distinct: dict[str, Branch]) -> list[np
     return found
 
 
-def _branch(stage: Stage, choice: tuple[int, ...], carry: PyTree) -> Branch:
-    """A stage's static branch, with neutral names of genes."""
+def _branch(stage: Stage, choice: tuple[int, ...], carry: PyTree, runs: int) -> Branch:
+    """A stage's static branch, to be run so many times, with neutral names of genes."""
     graph, weights = nnx.split(stage)
 
     def narrowed(weights: nnx.State) -> Stage:
         alone = extract_stage(nnx.merge(graph, weights), choice, carry)
         alone.gate = None
         alone.place = 0  # Equal stages are timed once.
-        alone.repeated = False  # One run of it is timed.
+        alone.repeated = False  # Runs of it do not depend on each other.
         alone.genes = tuple(Gene(f"gene_{i}", gene.options) for i, gene in enumerate(alone.genes))
         return alone
 
-    return Branch(SuperNet([nnx.eval_shape(narrowed, weights)]), carry)
+    network = SuperNet([nnx.eval_shape(narrowed, weights)])
+    network.steps = runs
+    return Branch(network, carry)
 
 
 def _output_shapes(stage: Stage, carry: PyTree) -> PyTree:
