@@ -117,23 +117,3 @@ def test_a_stage_runs_once_for_each_micro_batch(monkeypatch):
     x = jnp.arange(24.0).reshape(6, 4)
     np.testing.assert_array_equal(micro_batched(run, x, ()), x + 1)
     assert set(shapes) == {(2, 4)}
-
-
-@pytest.mark.parametrize("batch", [3, 7])
-def test_parts_are_the_whole_whatever_their_number(batch):
-    """Seven examples in parts of three: two rows of zeros fill up; a leaf without values passes."""
-    tree = {
-        "x": jnp.arange(2.0 * batch).reshape(batch, 2),
-        "known": jnp.arange(batch) % 2 == 0,
-        "none": jnp.zeros((batch, 0)),
-    }
-    shapes = []
-
-    def run(tree):
-        shapes.append(tree["x"].shape)
-        return jnp.where(tree["known"][:, None], 1 / (1 + tree["x"]), -1), tree["none"]
-
-    found, none = micro_batches.in_parts(run, 3, tree)
-    np.testing.assert_array_equal(found, run(tree)[0])
-    assert none.shape == (batch, 0)
-    assert set(shapes[:-1]) == {(3, 2)}

@@ -87,7 +87,7 @@ def plain_beam_search(logits_after, source, beam, penalty, time):
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_beam_search_finds_what_a_plain_loop_without_cache_finds(net, task, beam, monkeypatch, time=9, penalty=0.6):
-    """Also in parts, of 2 sentences for 4 beams."""
+    """For 4 beams 2 sentences at a time, so that one that is done makes room for another."""
     monkeypatch.setattr(beam_search_module, "AT_ONCE", 25 if beam == 1 else 2)
     arch = tuple(map(int, np.asarray(net.space.sample(jax.random.key(2), 1))[0]))
     inputs = task.validation.take(np.arange(6)).inputs
@@ -113,8 +113,7 @@ def test_beam_search_ends_when_all_beams_are_done(ends, steps):
 
     class Run:
         def encode(self, inputs):
-            layers = (KeysValues(jnp.zeros((2, 1, 1)), jnp.zeros((2, 1, 1))),)
-            return {"cache": {"layers": layers, "visible": jnp.zeros((2, 1, 1), bool)}}
+            return no_keys(2)
 
         def step(self, tokens, carry):
             likely = jnp.array([END if len(done) >= after else 5 for after in ends])
@@ -127,7 +126,62 @@ def test_beam_search_ends_when_all_beams_are_done(ends, steps):
     assert len(done) == steps
 
 
-def test_rows_without_end_fill_a_batch_up_and_are_not_translated(net, task, beam=3, time=9):
+def no_keys(sentences):
+    """The carry of a network without attention."""
+    layers = (KeysValues(jnp.zeros((sentences, 1, 1)), jnp.zeros((sentences, 1, 1))),)
+    return {"cache": {"layers": layers, "visible": jnp.zeros((sentences, 1, 1), bool)}}
+
+
+@pytest.mark.parametrize(("score", "steps"), [(9.0, 3), (1.0, 5)])
+def test_a_sentence_is_done_once_nothing_can_surpass_its_best(score, steps):
+    """After two tokens END has this `score`, all other words 0: with 1.0 the second best can win for two more steps."""
+    done = []
+
+    class Run:
+        def encode(self, inputs):
+            return no_keys(1)
+
+        def step(self, tokens, carry):
+            done.append(tokens)
+            word = END if len(done) == 3 else 5
+            return jnp.broadcast_to(score * jax.nn.one_hot(word, 9), (*tokens.shape, 9)), carry
+
+    source = jnp.full((1, 4), END)
+    with jax.disable_jit():
+        found = beam_search(Run(), {"source": source, "target": source}, 4, 0.6, 8)
+    assert len(done) == steps
+    assert (found.tokens[0] == END).sum() == 1
+
+
+def test_a_sentence_that_is_done_makes_room_for_the_next(monkeypatch, lengths=(1, 2, 8, 1, 0, 3)):
+    """Two at a time, the longest sources first: 9 steps for 9 tokens and for 4, 3 and 2, then 2."""
+    monkeypatch.setattr(beam_search_module, "AT_ONCE", 2)
+    done = []
+
+    class Run:
+        def encode(self, inputs):
+            return no_keys(len(lengths)) | {"own": jnp.array(lengths), "begun": jnp.zeros(len(lengths), jnp.int32)}
+
+        def step(self, tokens, carry):
+            jax.debug.callback(done.append, carry["own"])
+            begun = carry["begun"] + 1
+            words = jnp.where(begun == carry["own"] + 1, END, 3 + carry["own"] % 5)
+            return 9.0 * jax.nn.one_hot(words, 9)[:, None], carry | {"begun": begun}
+
+    source = np.full((len(lengths), 9), PAD)
+    for row, length in zip(source, lengths, strict=True):
+        row[: length + 1] = [5] * length + [END if length else PAD]
+    found = jax.jit(lambda source: beam_search(Run(), {"source": source, "target": source}, 1, 0.6, 9))(jnp.asarray(source))
+    jax.effects_barrier()
+    for length, tokens in zip(lengths, found.tokens.tolist(), strict=True):
+        words = [3 + length % 5] * length + [END] if length else []
+        assert tokens == words + [PAD] * (9 - len(words))
+    assert len(done) == 11
+
+
+@pytest.mark.parametrize("at_once", [25, 2])
+def test_rows_without_end_fill_a_batch_up_and_are_not_translated(net, task, at_once, monkeypatch, beam=3, time=9):
+    monkeypatch.setattr(beam_search_module, "AT_ONCE", at_once)
     arch = tuple(map(int, net.space.largest()))
     source = jnp.asarray(task.validation.inputs["source"][:3])
     filled = jnp.concatenate([source[:2], jnp.zeros_like(source), source[2:]])
@@ -158,7 +212,7 @@ def test_continuations_are_the_best_of_all_words_of_all_beams(words, first, last
     logits = rng.integers(-3, 4, (4, beam, words)).astype(np.float32)
     logits[0] = rng.normal(size=(beam, words))
     scores = rng.integers(-2, 1, (4, beam)).astype(np.float32)
-    found = continuations(jnp.asarray(scores), jnp.asarray(logits), number, jnp.asarray(first), jnp.asarray(last))
+    found = continuations(jnp.asarray(scores), jnp.asarray(logits), number, jnp.full(4, first), jnp.full(4, last))
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     allowed = np.array([word != PAD and (word == END if last else not (first and word == END)) for word in range(words)])
     totals = np.where(allowed, scores[..., None] + logs, -np.inf).reshape(4, -1)

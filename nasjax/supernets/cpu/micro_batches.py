@@ -59,18 +59,3 @@ def map_micro_batches(function: Callable[..., Any], size: int, *trees: PyTree) -
 def concatenate_micro_batches(tree: PyTree) -> Any:
     """Results of `map_micro_batches`, (micro-batches, size, …), as one batch: (batch, …)."""
     return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), tree)
-
-
-def in_parts(function: Callable[[PyTree], Any], most: int, tree: PyTree) -> Any:
-    """`function(tree)`, on a CPU in equal parts of at most `most` examples; rows of zeros fill the last one up.
-
-    Whole within `jax.disable_jit()`: a function that takes values only cannot be run in a loop.
-    """
-    batch = jax.tree.leaves(tree)[0].shape[0]
-    parts = -(-batch // most)
-    if parts == 1 or jax.default_backend() != "cpu" or jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        return function(tree)
-    size = -(-batch // parts)
-    filled = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, parts * size - batch), *[(0, 0)] * (leaf.ndim - 1)]), tree)
-    found = concatenate_micro_batches(map_micro_batches(function, size, filled))
-    return jax.tree.map(lambda leaf: leaf[:batch], found)

@@ -211,7 +211,8 @@ class Ready(Stage):
 
     A step decodes one token each for several `rows` of a sentence (its beams; at first one), whose keys stand next to each
     other in the cache: row r of step s at place s * rows + r. `cache` has the layers' keys and values, the number of the
-    step, and which places each row sees (`visible`): its own beginning. Rows are exchanged by exchanging those of `visible`.
+    step, from 0 again after the last place, and which places each row sees (`visible`): its own beginning, and thus how long
+    that is. Rows are exchanged by exchanging those of `visible`; a sentence that sees none begins anew.
     """
 
     def __init__(self, config: TransformerConfig, depth: Gene):
@@ -237,7 +238,7 @@ class DecoderEmbed(Stage):
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         if isinstance(carry, tuple):  # one step
             tokens, carry = carry
-            at = jnp.broadcast_to(carry["cache"]["step"][:, None] + 1, tokens.shape)
+            at = carry["cache"]["visible"].sum(axis=2) + 1
             carry = carry | {"new": roomy(carry["cache"]["layers"], tokens.shape[1])}
         else:
             tokens, at = carry["target"], places(carry["target"])
@@ -320,7 +321,9 @@ class Remember(Stage):
         first = cache["step"][0] * rows
         layers = tuple(cached(old, new, first) for old, new in zip(cache["layers"], carry["new"], strict=True))
         own = jnp.arange(cache["visible"].shape[2]) == first + jnp.arange(rows)[:, None]
-        cache = {"layers": layers, "step": cache["step"] + 1, "visible": cache["visible"] | own}
+        following = cache["step"] + 1
+        following = jnp.where(following * rows < own.shape[1], following, 0)
+        cache = {"layers": layers, "step": following, "visible": cache["visible"] | own}
         return {name: carry[name] for name in carry if name != "new"} | {"cache": cache}, {}
 
 
