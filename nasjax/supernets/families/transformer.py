@@ -14,10 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PyTree
 
-from nasjax.errors import ConfigError
 from nasjax.space import Gene
 from nasjax.supernets.elastic import Size, cut
-from nasjax.supernets.families.limits import POSITIVE_INTEGER, check_limits
+from nasjax.supernets.families.transformer_sizes import TransformerSizes
 from nasjax.supernets.stage import Choice, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.transformer_layers import (
@@ -42,74 +41,20 @@ from nasjax.supernets.transformer_layers import (
 Gate = tuple[Gene, float] | None
 """The depth gene, and the depth from which a stage runs (`Stage.gate`)."""
 
-LIMITS = dict.fromkeys(
-    ("source_words", "target_words", "length", "positions", "encoder_layers", "decoder_depths", "encoder_widths",
-     "decoder_widths", "inner_width", "heads", "hidden", "cross_layers"), POSITIVE_INTEGER,
-)  # fmt: skip
-"""The allowed range of each numeric setting."""
-
 
 @dataclass(frozen=True)
-class TransformerConfig:
-    """Configuration of an encoder-decoder super-network; the defaults are HAT's for WMT'14 English to German.
+class TransformerConfig(TransformerSizes):
+    """Configuration of an encoder-decoder super-network.
 
     Attributes:
-      source_words, target_words: sizes of the two vocabularies, with the special tokens.
-      shared_embeddings: whether both embeddings and the output projection are one tensor.
-      length: tokens of source and target for which costs and latencies are stated.
-      positions: the most tokens that a padded sentence, or a translation on its way, may have.
-      encoder_layers: number of encoder layers.
-      decoder_depths: options of the number of decoder layers.
-      encoder_widths, decoder_widths: options of the width of embeddings and layers.
-      inner_width: width of all heads' queries, keys and values together.
-      heads, hidden: options of each layer's number of attention heads and feed-forward width.
-      cross_layers: options of the number of last encoder layers whose outputs a decoder layer attends to.
-      dropout: share of embeddings and of sublayers' outputs that training drops at the greatest width; less at smaller ones.
       checkpoint: a file of weights, nasjax's or HAT's; None: weights are initialised from a seed.
       untrained: says that untrained weights are meant: a search on them gives no warning.
 
     Raises ConfigError for invalid settings.
     """
 
-    source_words: int = 32768
-    target_words: int = 32768
-    shared_embeddings: bool = True
-    length: int = 30
-    positions: int = 1024
-    encoder_layers: int = 6
-    decoder_depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
-    encoder_widths: tuple[int, ...] = (512, 640)
-    decoder_widths: tuple[int, ...] = (512, 640)
-    inner_width: int = 512
-    heads: tuple[int, ...] = (4, 8)
-    hidden: tuple[int, ...] = (1024, 2048, 3072)
-    cross_layers: tuple[int, ...] = (1, 2, 3)
-    dropout: float = 0.3
     checkpoint: str | None = None
     untrained: bool = False
-
-    def __post_init__(self):
-        check_limits(self, LIMITS)
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"supernet.dropout must be at least 0 and below 1, not {self.dropout}")
-        most = max(self.heads)
-        for heads in self.heads:
-            if self.inner_width % heads or most % heads:
-                raise ConfigError(
-                    f"supernet.heads={list(self.heads)}: each must divide the greatest, and inner_width={self.inner_width}"
-                )
-        if max(self.cross_layers) > self.encoder_layers:
-            raise ConfigError(
-                f"supernet.cross_layers={list(self.cross_layers)}: there are only {self.encoder_layers} encoder layers"
-            )
-        if self.shared_embeddings:
-            source = self.source_words, max(self.encoder_widths)
-            target = self.target_words, max(self.decoder_widths)
-            if source != target:
-                raise ConfigError(
-                    f"supernet.shared_embeddings=true: encoder and decoder must be equal in words and greatest width, "
-                    f"not {source} and {target}"
-                )
 
     def create(self, seed: int = 0) -> "Transformer":
         """Returns the super-network with weights initialised from `seed`."""
@@ -119,7 +64,7 @@ class TransformerConfig:
 class Sublayer(Stage):
     """A part of a layer: its output is the layer norm of the sum of its input and what `forward` makes of that."""
 
-    def __init__(self, config: TransformerConfig, place: int, gate: Gate, genes: tuple[Gene, ...]):
+    def __init__(self, config: TransformerSizes, place: int, gate: Gate, genes: tuple[Gene, ...]):
         self.place, self.gate, self.genes = place, gate, genes
         self.full: int = max(genes[0].options)  # type: ignore[assignment, type-var]
         self.dropout = config.dropout
@@ -134,7 +79,7 @@ class Sublayer(Stage):
 class EncoderEmbed(Stage):
     """Embedding and positions of the source. Its carry holds the last outputs of the encoder, the newest first."""
 
-    def __init__(self, config: TransformerConfig, width: Gene, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerSizes, width: Gene, *, rngs: nnx.Rngs):
         self.genes = (width,)
         self.outputs, self.dropout = max(config.cross_layers), config.dropout
         self.embed = PlacedEmbedding(config.source_words, max(config.encoder_widths), config.positions, rngs=rngs)
@@ -150,7 +95,7 @@ class EncoderEmbed(Stage):
 class EncoderAttention(Sublayer):
     """Self-attention of an encoder layer: its output is the newest of the carry, the oldest is dropped."""
 
-    def __init__(self, config: TransformerConfig, place: int, width: Gene, heads: Gene, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerSizes, place: int, width: Gene, heads: Gene, *, rngs: nnx.Rngs):
         super().__init__(config, place, None, (width, heads))
         self.key_value = KeyValue(self.full, config.inner_width, rngs=rngs)
         self.attention = Attention(self.full, config.inner_width, max(config.heads), rngs=rngs)
@@ -167,7 +112,7 @@ class EncoderAttention(Sublayer):
 class EncoderFeedForward(Sublayer):
     """Feed-forward part of an encoder layer."""
 
-    def __init__(self, config: TransformerConfig, place: int, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerSizes, place: int, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
         super().__init__(config, place, None, (width, hidden))
         self.feed = FeedForward(self.full, max(config.hidden), rngs=rngs)
 
@@ -181,7 +126,7 @@ class EncoderFeedForward(Sublayer):
 class Start(Stage):
     """Room for the keys and values that each decoder layer will read of the encoder; none for layers that are left out."""
 
-    def __init__(self, config: TransformerConfig, depth: Gene):
+    def __init__(self, config: TransformerSizes, depth: Gene):
         self.genes = (depth,)
         self.layers, self.inner, self.outputs = max(config.decoder_depths), config.inner_width, max(config.cross_layers)
 
@@ -193,7 +138,7 @@ class Start(Stage):
 class Memory(Stage):
     """The keys and values that one decoder layer reads of the last encoder layers, concatenated along time."""
 
-    def __init__(self, config: TransformerConfig, place: int, gate: Gate, width: Gene, outputs: Gene, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerSizes, place: int, gate: Gate, width: Gene, outputs: Gene, *, rngs: nnx.Rngs):
         self.place, self.gate = place, gate
         self.genes = (width, outputs)
         self.key_value = KeyValue(max(config.encoder_widths), config.inner_width, rngs=rngs)
@@ -215,7 +160,7 @@ class Ready(Stage):
     that is. Rows are exchanged by exchanging those of `visible`; a sentence that sees none begins anew.
     """
 
-    def __init__(self, config: TransformerConfig, depth: Gene):
+    def __init__(self, config: TransformerSizes, depth: Gene):
         self.genes = (depth,)
         self.layers, self.inner = max(config.decoder_depths), config.inner_width
 
@@ -231,7 +176,7 @@ class DecoderEmbed(Stage):
 
     repeated = True
 
-    def __init__(self, config: TransformerConfig, width: Gene, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerSizes, width: Gene, *, rngs: nnx.Rngs):
         self.genes, self.dropout = (width,), config.dropout
         self.embed = PlacedEmbedding(config.target_words, max(config.decoder_widths), config.positions, rngs=rngs)
 
@@ -253,7 +198,7 @@ class DecoderAttention(Sublayer):
 
     repeated = True
 
-    def __init__(self, config: TransformerConfig, place: int, gate: Gate, width: Gene, heads: Gene, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerSizes, place: int, gate: Gate, width: Gene, heads: Gene, *, rngs: nnx.Rngs):
         super().__init__(config, place, gate, (width, heads))
         self.key_value = KeyValue(self.full, config.inner_width, rngs=rngs)
         self.attention = Attention(self.full, config.inner_width, max(config.heads), rngs=rngs)
@@ -278,7 +223,7 @@ class CrossAttention(Sublayer):
 
     repeated = True
 
-    def __init__(self, config: TransformerConfig, place: int, gate: Gate, genes: tuple[Gene, ...], *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerSizes, place: int, gate: Gate, genes: tuple[Gene, ...], *, rngs: nnx.Rngs):
         super().__init__(config, place, gate, genes)
         self.attention = Attention(self.full, config.inner_width, max(config.heads), rngs=rngs)
 
@@ -298,7 +243,7 @@ class DecoderFeedForward(Sublayer):
 
     repeated = True
 
-    def __init__(self, config: TransformerConfig, place: int, gate: Gate, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerSizes, place: int, gate: Gate, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
         super().__init__(config, place, gate, (width, hidden))
         self.feed = FeedForward(self.full, max(config.hidden), rngs=rngs)
 
