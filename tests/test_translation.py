@@ -1,7 +1,10 @@
 """Translation of text files: reading, subwords, beam search, BLEU; every strategy translates as a plain loop does."""
 
 import gzip
+import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import jax
@@ -16,7 +19,8 @@ from tiny import scrambled
 from nasjax import tasks
 from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
 from nasjax.evaluation.halving import better
-from nasjax.evaluation.memory import decoding_bytes
+from nasjax.evaluation.memory import decoding_bytes, network_bytes
+from nasjax.evaluation.switch import Switched
 from nasjax.searches.problem import search_problem
 from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
@@ -277,6 +281,20 @@ def test_results_say_how_bleu_was_computed(task, net):
     assert signatures["chrf"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
 
 
+def test_bleu_and_chrf_equal_what_sacrebleus_command_prints(task, tmp_path):
+    rng = np.random.default_rng(4)
+    references = list(task.references)
+    texts = [mangled(rng, sentence, 0.2) for sentence in references]
+    for name, lines in (("references", references), ("texts", texts)):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", tmp_path / "references", "-i", tmp_path / "texts", "-m", "bleu", "chrf"]
+    printed = subprocess.run([*command, "-w", "6"], capture_output=True, text=True, check=True).stdout
+    totals = TranslationScores("13a").statistics(texts, references).sum(0)
+    found = bleu(totals[:BLEU_STATISTICS]), chrf(totals[BLEU_STATISTICS:])
+    np.testing.assert_allclose(found, [score["score"] for score in json.loads(printed)], atol=2e-6)
+    assert [score["signature"] for score in json.loads(printed)] == list(TranslationScores("13a").signature)
+
+
 def test_a_small_memory_holds_the_caches_of_few_sentences(folder, net):
     """Caches grow with beams and with the longest sentence's tokens."""
     inputs = {name: np.zeros((1, 40), np.int32) for name in ("source", "target")}
@@ -284,6 +302,22 @@ def test_a_small_memory_holds_the_caches_of_few_sentences(folder, net):
     layers, inner = 2, 8
     assert many - few >= 3 * 4 * 2 * layers * inner * 20 * 9
     assert longer - many >= 3 * 4 * 2 * layers * inner * 20 * 10
+
+
+@pytest.mark.parametrize("way", ["masked", "switch"])
+def test_beam_search_takes_no_more_memory_than_is_planned(net, way, number=20, length=32, beam=4):
+    """By the compiler's own count of temporary buffers."""
+    runner = Switched(net) if way == "switch" else net
+    source = jax.ShapeDtypeStruct((number, length), jnp.int32)
+
+    def translate(arch, source):
+        run = Subnet(runner, arch, net.stored())
+        return beam_search(run, {"source": source, "target": source}, beam, 0.6, room(length)).tokens
+
+    program = jax.jit(translate).lower(jnp.asarray(net.space.largest()), source).compile()
+    inputs = {name: np.zeros((1, length), np.int32) for name in ("source", "target")}
+    planned = number * (network_bytes(net) + decoding_bytes(net, inputs, room(length), beam))
+    assert program.memory_analysis().temp_size_in_bytes < planned
 
 
 def test_a_model_of_sentencepiece_and_fairseqs_dictionaries_are_read(folder, tmp_path, task):

@@ -108,3 +108,18 @@ def test_what_is_left_out_or_held_out_is_said(tmp_path, capsys):
     assert [line.partition("*: ")[2] for line in said[:2]] == ["none, 5 random training pairs serve"] * 2
     number, total = re.search(r"train.\*: (\d+) of (\d+) pairs are left out: more than 12 tokens", said[2]).groups()
     assert int(total) == 20 and len(made.train) == 20 - int(number) > 0
+
+
+def test_a_dictionary_of_other_words_is_told(tmp_path, capsys):
+    """One word of nine is known in English, all are in German."""
+    write_pairs(tmp_path, 30)
+    text = (tmp_path / "train.de").read_text(encoding="utf-8")
+    for language, words in (("en", {"."}), ("de", set(text.split()))):
+        (tmp_path / f"dict.{language}.txt").write_text("".join(f"{word} 1\n" for word in sorted(words)), encoding="utf-8")
+    tasks.create("translation", path=str(tmp_path), vocabulary=str(tmp_path), held_out=5)
+    found = re.findall(
+        r"train\.\*: (\d+) % of the (\w+)'s tokens are not in the vocabulary: is the text", capsys.readouterr().err
+    )
+    (share, side) = found[0]
+    assert {side for _, side in found} == {"source"}
+    assert 60 < int(share) < 85

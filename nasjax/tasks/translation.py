@@ -39,6 +39,9 @@ BUCKETS = sorted(part * 2**power for power in range(3, 16) for part in (2, 3))
 TRANSLATION = "translation.json"
 """The file of a deployed network that says how it translates."""
 
+MOST_UNKNOWN = 0.02
+"""The share of unknown tokens from which a line asks whether the vocabulary fits the text."""
+
 MARGIN, RATIO = 8, 1.25
 """A translation may have so many times the tokens of its bucket, and so many more."""
 
@@ -307,7 +310,16 @@ def split_of(pairs: Pairs, source: Vocabulary, target: Vocabulary, longest: int,
 
     They are sorted by the source's tokens: those of a batch then end after about as many steps of beam search.
     """
-    tokens = list(zip(source.encode(pairs.sources), target.encode(pairs.targets), strict=True))
+    encoded = {"source": source.encode(pairs.sources), "target": target.encode(pairs.targets)}
+    for side, sentences in encoded.items():
+        unknown = np.concatenate([np.asarray(one) for one in sentences]) == UNKNOWN
+        if unknown.mean() > MOST_UNKNOWN:
+            print(
+                f"nasjax: {pairs.name}: {100 * unknown.mean():.0f} % of the {side}'s tokens are not in the vocabulary: "
+                "is the text tokenised as the vocabulary's was?",
+                file=sys.stderr,
+            )
+    tokens = list(zip(*encoded.values(), strict=True))
     kept = [i for i, pair in enumerate(tokens) if not longest or max(map(len, pair)) <= longest]
     if not kept:
         raise ConfigError(f"{pairs.name}: all {len(tokens)} pairs have more than task.longest={longest} tokens")
