@@ -1,5 +1,6 @@
 """The Transformer family: every way to run a sub-network gives the same, and its layers do what others of its kind do."""
 
+import re
 from dataclasses import replace
 
 import hat_golden as hat
@@ -17,7 +18,7 @@ from nasjax.hardware import latency_table
 from nasjax.hardware.activation_memory import inner_jaxprs
 from nasjax.hardware.costs import cost_tables
 from nasjax.hardware.latency_table import branches
-from nasjax.hardware.measurement import compiled
+from nasjax.hardware.measurement import compiled, timed_function
 from nasjax.supernets import checkpoints, transformer_layers
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families import transformer
@@ -59,6 +60,8 @@ def test_masked_switched_extracted_and_stepped_logits_are_the_static_ones(net, a
         np.testing.assert_allclose(masked[row], wanted, **CLOSE)
         np.testing.assert_allclose(switched(jnp.asarray(archs[row])), wanted, **CLOSE)
         np.testing.assert_array_equal(extracted(inputs), wanted)
+        traced = jnp.zeros(len(extracted.space.genes), jnp.int32)
+        np.testing.assert_allclose(extracted.forward(inputs, traced, extracted.stored())[0], wanted, **CLOSE)
         np.testing.assert_allclose(stepped(Subnet(net, arch, net.stored()), inputs), wanted, **CLOSE)
 
 
@@ -281,16 +284,35 @@ class Noting(Stage):
 
 @pytest.mark.parametrize("steps", [1, 7])
 def test_a_stage_of_a_decoder_is_timed_over_all_its_runs(steps):
-    """Each begins with the same inputs."""
+    """Each gets what the one before returned."""
     noted = []
     net = SuperNet([Noting(lambda value: noted.append(float(value[0, 0])))], (1,))
     branch = latency_table._branch(net.stages[0], (), jax.ShapeDtypeStruct((1, 1), jnp.float32), steps)
-    program = compiled(branch.network, branch.carry, jax.devices()[0])
-    (found,) = program.run()
+    (found,) = compiled(branch.network, branch.carry, jax.devices()[0]).run()
     jax.effects_barrier()
-    assert len(noted) == steps
-    assert len(set(noted)) == 1
-    assert float(found[0, 0]) == pytest.approx(noted[0] + 1)
+    np.testing.assert_allclose(noted, noted[0] + np.arange(steps), rtol=1e-6)
+    assert float(found[0, 0]) == pytest.approx(noted[0] + steps)
+
+
+DECODER = ("DecoderEmbed", "DecoderAttention", "CrossAttention", "DecoderFeedForward", "Remember", "WordScores")
+
+
+def entry_operations(text):
+    """What the entry computation of a compiled program does, loops aside, by the names of JAX."""
+    entry = text[text.index("\nENTRY ") :]
+    return {name.rpartition("/")[2] for name in re.findall(r'op_name="([^"]*)"', entry[: entry.index("\n}")])}
+
+
+def test_nothing_that_a_stage_of_a_decoder_computes_is_taken_out_of_the_loop_over_its_runs(net):
+    """By the compiled program of each: matrix products, layer norms and updates of caches are in the loop."""
+    found = branches(net.shapes(5, beams=3), batch=2).distinct.values()
+    for kind in DECODER:
+        branch = next(one for one in found if type(one.network.stages[0]).__name__ == kind)
+        weights = nnx.split(branch.network)[1]
+        program = jax.jit(timed_function(branch.network)).lower(weights, branch.carry).compile().as_text()
+        computed = {"dot_general", "rsqrt", "dynamic_update_slice", "gather", "exp", "sqrt"}
+        assert computed & set(re.findall(r'op_name="[^"]*/(\w+)"', program)), kind
+        assert not computed & entry_operations(program), kind
 
 
 def test_equal_layers_share_the_branches_of_the_latency_table(net):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 from scipy.stats import binom
 
 from nasjax.errors import ConfigError
@@ -41,6 +41,9 @@ BLOCK_TO_SAMPLE = 5
 
 MIN_REPEATS = 6
 """The least number of repeats whose median has a finite confidence interval."""
+
+NEVER_SEEN = 12345.678
+"""A value that no output has, see `timed_function`."""
 
 BATCHES = 20
 """The number of batches whose medians give the confidence interval, since consecutive repeats are correlated."""
@@ -203,33 +206,10 @@ def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.De
     """
     if net.space.size != 1:
         raise ConfigError(f"only an extracted network can be timed; this one has {net.space.size} sub-networks")
-    graph, weights = nnx.split(net)
-    choice = (0,) * len(net.space.genes)
-
-    runs = net.steps if net.first_repeated == len(net.stages) else 1
-
-    def once(weights: nnx.State, inputs: PyTree) -> list[Any]:
-        net = nnx.merge(graph, weights)
-        given = jax.tree.leaves(inputs)
-        outputs = jax.tree.leaves(decode(net, inputs, choice, net.stored(), net.steps))
-        # What a decoder's stage only passes on, such as the caches of other layers, would be copied.
-        return [leaf for leaf in outputs if not any(leaf is one for one in given)]
-
-    def forward(weights: nnx.State, inputs: PyTree) -> list[Any]:
-        if runs == 1:
-            return once(weights, inputs)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(once, weights, inputs))
-
-        def again(_: Any, before: list[Any]) -> list[Any]:
-            # Each run waits for the one before: else the compiler would keep the first one's results.
-            return once(*lax.optimization_barrier((weights, inputs, before))[:2])
-
-        return lax.fori_loop(0, runs, again, zeros)
-
-    weights = jax.device_put(_constant_weights(weights), device)
+    weights = jax.device_put(_constant_weights(nnx.split(net)[1]), device)
     rng = np.random.default_rng(0)
     values = jax.tree.map(lambda leaf: jax.device_put(_random_values(rng, leaf), device), inputs)
-    program = jax.jit(forward).lower(weights, values).compile()
+    program = jax.jit(timed_function(net)).lower(weights, values).compile()
     stats, costs = program.memory_analysis(), program.cost_analysis()
     memory = 0 if stats is None else (
         stats.argument_size_in_bytes + stats.output_size_in_bytes + stats.temp_size_in_bytes - stats.alias_size_in_bytes
@@ -237,6 +217,55 @@ def compiled(net: SuperNet, inputs: PyTree[jax.ShapeDtypeStruct], device: jax.De
     return Program(
         lambda: jax.block_until_ready(program(weights, values)), memory, float((costs or {}).get("flops", np.nan))
     )
+
+
+def timed_function(net: SuperNet) -> Callable[[nnx.State, PyTree], list[Array]]:
+    """What is timed of an extracted network: a function of its weights and inputs that returns all that it computes.
+
+    A network without repeated stages runs `net.steps` times, each on what the run before returned.
+    """
+    graph, choice = nnx.split(net)[0], (0,) * len(net.space.genes)
+
+    passed: set[str] = set()  # Inputs that are left for later stages.
+
+    def once(weights: nnx.State, inputs: PyTree) -> dict[str, Array]:
+        net, given = nnx.merge(graph, weights), _by_path(inputs)
+        outputs = _by_path(decode(net, inputs, choice, net.stored(), net.steps))
+        passed.update(path for path, leaf in given.items() if any(leaf is one for one in outputs.values()))
+        # What a decoder's stage only passes on, such as the caches of other layers, would be copied.
+        return {path: leaf for path, leaf in outputs.items() if not any(leaf is one for one in given.values())}
+
+    def runs(weights: nnx.State, inputs: PyTree) -> list[Array]:
+        shapes, first = jax.eval_shape(once, weights, inputs), _by_path(inputs)
+        fed = {path for path, new in shapes.items() if path in first and _same_shape(first[path], new)}
+
+        def again(_: Any, before: dict[str, Array]) -> dict[str, Array]:
+            # Never true, which the compiler does not know: else it would take what every run computes out of the loop.
+            late = jax.tree.leaves(before)[0].ravel()[0] == NEVER_SEEN
+
+            def given(path: Any, leaf: Array) -> Array:
+                name = jax.tree_util.keystr(path)
+                if name in fed:
+                    return before[name]
+                large = name in passed and jnp.issubdtype(leaf.dtype, jnp.floating)  # Other layers' caches.
+                return leaf if large else jnp.where(late, jnp.zeros_like(leaf), leaf)
+
+            return once(weights, jax.tree_util.tree_map_with_path(given, inputs))
+
+        zeros = {path: first[path] if path in fed else jnp.zeros(new.shape, new.dtype) for path, new in shapes.items()}
+        return list(lax.fori_loop(0, net.steps, again, zeros).values())
+
+    if net.steps > 1 and net.first_repeated == len(net.stages):
+        return runs
+    return lambda weights, inputs: list(once(weights, inputs).values())
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _same_shape(first: Any, second: Any) -> bool:
+    return (first.shape, first.dtype) == (second.shape, second.dtype)
 
 
 def filled(net: SuperNet) -> SuperNet:

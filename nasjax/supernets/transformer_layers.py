@@ -79,8 +79,9 @@ class PlacedEmbedding(nnx.Module):
     def __call__(self, tokens: Tokens, at: Tokens, width: Size) -> Float[Array, "batch time width"]:
         vectors = sinusoids(PAD + self.positions + 1, self.full_width)
         vectors[PAD] = 0
-        placed = mask(cut(jnp.asarray(vectors), 1, width)[PAD + at], width)
-        return jnp.sqrt(jnp.asarray(width, jnp.float32)) * self.embed(tokens, width) + placed
+        embedded = self.embed(tokens, width)
+        placed = mask(jnp.asarray(vectors[:, : embedded.shape[-1]])[PAD + at], width)
+        return jnp.sqrt(jnp.asarray(width, jnp.float32)) * embedded + placed
 
 
 def places(tokens: Tokens) -> Tokens:

@@ -263,7 +263,10 @@ class Remember(Stage):
         if "cache" not in carry:
             return carry, {}
         cache, rows = carry["cache"], carry["decoded"].shape[1]
-        first = cache["step"][0] * rows
+        # The place depends on the last layer's output (it is no NaN): else XLA copies all caches, since layers might read
+        # them after they are written to.
+        last = carry["decoded"][0, 0, 0]
+        first = cache["step"][0] * rows + (last != last).astype(jnp.int32)
         layers = tuple(cached(old, new, first) for old, new in zip(cache["layers"], carry["new"], strict=True))
         own = jnp.arange(cache["visible"].shape[2]) == first + jnp.arange(rows)[:, None]
         following = cache["step"] + 1
