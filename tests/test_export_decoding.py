@@ -21,6 +21,7 @@ from nasjax.export import KINDS, ExportedRunner, load_onnx, load_stablehlo
 from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.transformer_layers import END
+from nasjax.tasks import beam_search as beam_search_module
 from nasjax.tasks.beam_search import beam_search
 
 LOADED = {".stablehlo": load_stablehlo, ".onnx": load_onnx}
@@ -83,6 +84,15 @@ def test_beam_search_on_loaded_files_finds_the_words_of_the_super_network(net, a
     np.testing.assert_array_equal(found.tokens, wanted[number].tokens)
     np.testing.assert_allclose(found.score, wanted[number].score, rtol=0, atol=5e-6)
     assert len(np.unique(found.tokens, axis=0)) > 1
+
+
+def test_files_for_a_fixed_number_of_sentences_get_all_of_them_in_every_step(net, archs, wanted, tmp_path, monkeypatch):
+    """Though fewer are translated at once on a CPU."""
+    monkeypatch.setattr(beam_search_module, "AT_ONCE", 2)
+    source = tiny.inputs()["source"]
+    run, _ = loaded(".stablehlo", extract(net, archs[0]), tmp_path, batch=len(source))
+    found = jax.jit(lambda source: beam_search(run, {"source": source, "target": source}, BEAM, PENALTY, TIME))(source)
+    np.testing.assert_array_equal(found.tokens, wanted[0].tokens)
 
 
 @pytest.mark.parametrize("suffix", LOADED)

@@ -121,3 +121,37 @@ def test_a_dictionary_of_other_words_is_told(tmp_path, capsys):
     ((share, side),) = set(re.findall(line, capsys.readouterr().err))
     assert side == "source"
     assert 60 < int(share) < 85
+
+
+@pytest.mark.parametrize(("changes", "told"), [({}, False), ({"held_out": 6}, True), ({"seed": 1}, True)])
+def test_other_pairs_held_out_than_in_training_are_told(tmp_path, capsys, changes, told):
+    given = damaged(tmp_path, lambda en, de: None)
+    trained = tasks.create("translation", **given)
+    words = {"source_words": trained.source_words, "target_words": trained.source_words}
+    net = replace(tiny.CONFIG, **words, positions=100).create(0)
+    net.facts = dict(trained.facts())
+    other = replace_vocabulary(tasks.create("translation", **given | changes), trained)
+    capsys.readouterr()
+    other.check(net)
+    wanted = (
+        "trained with task.held_out=5 task.seed=0: if the files are the same, they have learnt pairs that are held out now"
+    )
+    assert (wanted in capsys.readouterr().err) == told
+
+
+def replace_vocabulary(task, other):
+    """The task with the other's vocabularies, as where `task.vocabulary` names them."""
+    return task.changed(source_vocabulary=other.source_vocabulary, target_vocabulary=other.target_vocabulary)
+
+
+def test_more_words_than_a_text_has_are_refused_with_the_most(tmp_path):
+    given = damaged(tmp_path, lambda en, de: None)
+    with pytest.raises(ConfigError, match="can be learnt from this text: it has words for at most ") as caught:
+        tasks.create("translation", **given | {"words": 9000})
+    most = int(str(caught.value).rpartition(" ")[2])
+    assert tasks.create("translation", **given | {"words": most}).source_words == most
+
+
+def test_more_tokens_than_positions_are_refused():
+    with pytest.raises(ConfigError, match=r"supernet\.length=300 tokens need as many supernet\.positions, not 256"):
+        replace(tiny.CONFIG, length=300, positions=256)

@@ -31,7 +31,7 @@ from nasjax.host import processor_name
 
 FITTED, BEAMS, SAMPLES = 24, 5, 1000
 
-GROUP, ROUNDS, SECONDS = 15, 7, 1.0
+GROUP, ROUNDS, SECONDS = 15, 6, 0.7
 """Networks that take turns, their turns, and the seconds of each turn."""
 
 STEPS = {"multi30k": 19, "transformer_lt_iwslt_de_en": 23, "transformer_lt_wmt_en_de": 30}

@@ -10,7 +10,7 @@ which places each beam sees, `visible` (batch, beams, places), and the number of
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,8 +103,11 @@ def _layers(prefix: str, given: Arrays) -> tuple[KeysValues, ...]:
 class ExportedRunner:
     """A `nasjax.tasks.Runner`, for `beam_search`, of an encoder and a step that were loaded from files.
 
-    Each is a function of named arrays. Those of ONNX take values only: search within `jax.disable_jit()`.
+    Each is a function of named arrays. Those of ONNX take values only: search within `jax.disable_jit()`. `fixed_batch`: as
+    many sentences as `encode` got are in every step, since files may have been made for one number only.
     """
+
+    fixed_batch: ClassVar[bool] = True
 
     encoder: Callable[[Arrays], Mapping[str, Any]]
     one_step: Callable[[Arrays], Mapping[str, Any]]

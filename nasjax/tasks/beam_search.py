@@ -68,9 +68,9 @@ def beam_search(run: Runner, inputs: PyTree, beam: int, length_penalty: float, t
     sentence, length = jnp.any(inputs["source"] == END, axis=1), (inputs["source"] != PAD).sum(axis=1)
     waiting = _begun(run.encode(inputs), sentence, beam, time)
     advance, done = partial(_advanced, run.step, length_penalty), partial(_done, length_penalty)
-    # A function that takes values only cannot be run in a loop within jit, and has no use for caches.
-    together = jax.default_backend() != "cpu" or jax.config.jax_disable_jit  # type: ignore[attr-defined]
-    if together or len(sentence) <= AT_ONCE:
+    # A function that takes values only cannot be run in a loop within jit, one of a file may take no other batch.
+    together = jax.config.jax_disable_jit or getattr(run, "fixed_batch", False)  # type: ignore[attr-defined]
+    if together or jax.default_backend() != "cpu" or len(sentence) <= AT_ONCE:
         return lax.while_loop(lambda beams: ~jnp.all(done(beams)), advance, _with_room(waiting)).best
     return _in_turn(waiting, advance, done, jnp.argsort(-length))  # The longest first: few wait for the last one.
 

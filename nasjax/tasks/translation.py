@@ -93,6 +93,7 @@ class TranslationConfig:
         self._check()
         folder, languages = Path(self.path), (self.source, self.target)  # type: ignore[arg-type]
         pairs = {"train": read_pairs(folder, self.train, languages, self.empty)}
+        drawn = None
         defaults = {"validation": TranslationConfig.validation, "test": TranslationConfig.test}
         for i, (split, name) in enumerate((("test", self.test), ("validation", self.validation))):
             # A missing file of a name that was chosen is missed; read_pairs says so.
@@ -100,6 +101,7 @@ class TranslationConfig:
                 pairs[split] = read_pairs(folder, name, languages, self.empty)
             else:
                 pairs["train"], pairs[split] = held_out(pairs["train"], self.held_out, self.seed + i)
+                drawn = self.held_out, self.seed
                 print(f"nasjax: {folder / name}.*: none, {len(pairs[split])} random training pairs serve", file=sys.stderr)
         if self.limit:
             pairs = {split: some.take(range(min(self.limit, len(some)))) for split, some in pairs.items()}
@@ -126,6 +128,7 @@ class TranslationConfig:
             self.length_penalty,
             self.label_smoothing,
             TranslationScores(self.tokenizer),
+            drawn,
             origin={"name": "translation", **asdict(self)},
         )
 
@@ -154,7 +157,8 @@ class Translation(Task):
 
     Inputs are `source` and `target`, (n, time) int32, the target one token later than its own words; `targets` has the
     words that follow (`words`) and the number of each sentence in `references` (`row`). Metrics: `bleu` and `chrf` of beam
-    search (0-100) unless `beam` is 0, and `loss`, the cross-entropy of a reference's token (nats).
+    search (0-100) unless `beam` is 0, and `loss`, the cross-entropy of a reference's token (nats). `drawn`: the number of
+    training pairs held out for validation or test, and the seed that drew them; None if there are files for both.
     """
 
     source_vocabulary: Vocabulary
@@ -165,6 +169,7 @@ class Translation(Task):
     length_penalty: float
     label_smoothing: float
     scores: TranslationScores
+    drawn: tuple[int, int] | None = None
 
     on_host = True
 
@@ -182,8 +187,9 @@ class Translation(Task):
         return {TRANSLATION: json.dumps(how, indent=1).encode(), **vocabularies}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"languages": list(self.languages),
-                "vocabularies": [repr(self.source_vocabulary), repr(self.target_vocabulary)]}  # fmt: skip
+        vocabularies = [repr(self.source_vocabulary), repr(self.target_vocabulary)]
+        drawn = {} if self.drawn is None else {"held_out": list(self.drawn)}
+        return {"languages": list(self.languages), "vocabularies": vocabularies, **drawn}
 
     @property
     def signatures(self) -> Mapping[str, str]:
@@ -280,6 +286,13 @@ class Translation(Task):
                 raise ConfigError(
                     "the weights were trained with other vocabularies of the same size: set task.vocabulary to the folder "
                     "that nasjax train wrote, or task.path and task.words as they were then"
+                )
+            drawn = net.facts.get("held_out")
+            if self.drawn and drawn and tuple(drawn) != self.drawn:
+                print(
+                    f"nasjax: the weights were trained with task.held_out={drawn[0]} task.seed={drawn[1]}: if the files are "
+                    "the same, they have learnt pairs that are held out now",
+                    file=sys.stderr,
                 )
             padded = {name: int(getattr(self, name).bucket.max()) for name in SPLITS}
             needs = {name: room(n) if self.beam and name != "train" else n for name, n in padded.items()}

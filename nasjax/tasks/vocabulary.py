@@ -112,7 +112,9 @@ def learn_pieces(sentences: Iterable[str], size: int) -> SentencePieces:
             input_sentence_size=0, shuffle_input_sentence=False,
         )  # fmt: skip
     except RuntimeError as error:
-        raise ConfigError(f"no vocabulary of task.words={size} can be learnt from this text: {one_line(error)}") from error
+        most = re.search(r"value <= (\d+)", str(error))
+        advice = f"it has words for at most {most[1]}" if most else one_line(error)
+        raise ConfigError(f"no vocabulary of task.words={size} can be learnt from this text: {advice}") from error
     return SentencePieces(file.getvalue())
 
 

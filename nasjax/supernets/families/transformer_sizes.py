@@ -51,6 +51,8 @@ class TransformerSizes:
         check_limits(self, LIMITS)
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"supernet.dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.length > self.positions:
+            raise ConfigError(f"supernet.length={self.length} tokens need as many supernet.positions, not {self.positions}")
         most = max(self.heads)
         for heads in self.heads:
             if self.inner_width % heads or most % heads:
