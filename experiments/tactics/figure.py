@@ -30,7 +30,7 @@ FIRST, LAST, WIDE = 10, 500, 4
 
 
 def draw(axes, name, runs):
-    unit, lowest = problems.create(name).best / 100, 100.0
+    unit, lowest, most = problems.create(name).best / 100, 100.0, FIRST
     for method, (label, colour) in LINES.items():
         seeds = list(runs.get((method, name), {}).values())
         if not seeds:
@@ -42,9 +42,10 @@ def draw(axes, name, runs):
         low, median, high = np.quantile(volumes, (0.25, 0.5, 0.75), axis=0)
         axes.plot(numbers, median, color=colour, label=label, linewidth=1.6)
         axes.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
-        lowest = min(lowest, median[numbers >= 2 * FIRST].min(initial=100))
-    axes.set(xscale="log", xlim=(FIRST, LAST), ylim=(lowest - 1, 100.2))
-    axes.set_xticks([10, 20, 50, 100, 200, 500], ["10", "20", "50", "100", "200", "500"])
+        lowest, most = min(lowest, median[numbers >= 2 * FIRST].min(initial=100)), max(most, numbers.max())
+    axes.set(xscale="log", xlim=(FIRST, most), ylim=(lowest - 1, 100.2))
+    ticks = [tick for tick in (10, 20, 50, 100, 200, 500) if tick <= most]
+    axes.set_xticks(ticks, map(str, ticks))
     axes.set_title(name, fontsize=9)
     axes.grid(alpha=0.25)
 
@@ -54,7 +55,7 @@ def main():
     runs = joined(map(Path, sys.argv[3:]))
     wide = min(WIDE, len(names))
     high = -(-len(names) // wide)
-    figure = Figure(figsize=(3.3 * wide, 2.6 * high + 0.5), layout="constrained")
+    figure = Figure(figsize=(max(5.5, 3.3 * wide), 2.6 * high + 0.5), layout="constrained")
     panels = figure.subplots(high, wide, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         draw(axes, name, runs)
