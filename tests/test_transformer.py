@@ -48,6 +48,17 @@ def static(archs):
     return [tuple(map(int, arch)) for arch in archs]
 
 
+def test_an_extracted_network_that_attends_to_few_encoder_layers_is_switched_as_any_other(net):
+    """Its memory is shorter than what a gated stage passes on."""
+    largest = net.space.decode(net.space.largest())
+    few = {name: min(gene.options) for name, gene in zip(net.space.names, net.space.genes, strict=True) if "cross_l" in name}
+    arch = tuple(map(int, net.space.encode(largest | few | {"decoder_width": min(tiny.CONFIG.decoder_widths)})))
+    extracted, inputs = extract(net, arch), tiny.inputs()
+    traced = jnp.zeros(len(extracted.space.genes), jnp.int32)
+    run = jax.jit(lambda arch: stepped(Subnet(Switched(extracted), arch, extracted.stored()), inputs))
+    np.testing.assert_allclose(run(traced), net(inputs, arch), **CLOSE)
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_masked_switched_extracted_and_stepped_logits_are_the_static_ones(net, archs, side):
     inputs = tiny.inputs(side=side)

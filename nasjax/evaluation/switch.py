@@ -134,6 +134,17 @@ def _run(
     choices = _branch_choices(inner, options)
     shapes, unchanged = zip(*(_outputs(partial(stage, one), carry, weights, statistics) for one in choices), strict=True)
     full, kept = shapes[-1], set.intersection(*unchanged)
+    before = dict(jax.tree_util.tree_leaves_with_path(carry))
+
+    def covering(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        """The shape that holds what a stage returns, and what it got, which may be more in an extracted network."""
+        old = before.get(path)
+        if old is None or old.ndim != leaf.ndim:
+            return leaf
+        return jax.ShapeDtypeStruct(tuple(map(max, leaf.shape, old.shape)), leaf.dtype)
+
+    if gated:
+        full = jax.tree_util.tree_map_with_path(covering, full)
 
     def changed(carry: PyTree) -> list[Any]:
         return [leaf for path, leaf in jax.tree_util.tree_leaves_with_path(carry) if path not in kept]
@@ -150,11 +161,11 @@ def _run(
 
     def skipped(carry: PyTree, weights: Any, statistics: Any, indices: Any) -> tuple[list[Any], Statistics]:
         known = isinstance(statistics, dict) and statistics
-        return changed(carry), known or nnx.merge(graph, weights).stored()
+        return changed(jax.tree.map(padded, carry, full)), known or nnx.merge(graph, weights).stored()
 
     branches = [*map(branch, choices), *([skipped] if gated else [])]
     new, used = lax.switch(branch_index, branches, carry, weights, statistics, indices)
-    before, following = dict(jax.tree_util.tree_leaves_with_path(carry)), iter(new)
+    following = iter(new)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(full)]
     leaves = [before[path] if path in kept else next(following) for path in paths]
     return jax.tree.unflatten(jax.tree.structure(full), leaves), used
