@@ -1,4 +1,4 @@
-"""Searches that are killed (`kill -9`) at random moments resume and end as uninterrupted ones.
+"""Searches and trainings that are killed (`kill -9`) at random moments go on and end as uninterrupted ones.
 
 Two hundred kills, about an hour on two cores: `KILLS=200 scripts/test --slow tests/test_kills.py -s`.
 """
@@ -35,14 +35,14 @@ class Warm:
     def _line(self):
         return self._process.stdout.readline().strip()
 
-    def search(self, words, seconds=None):
+    def search(self, words, seconds=None, command="search"):
         """Runs a search, which is killed after `seconds`; returns whether it ended before."""
-        return self.searches([words], {} if seconds is None else {0: seconds})[0]
+        return self.searches([words], {} if seconds is None else {0: seconds}, command)[0]
 
-    def searches(self, several, kills):
+    def searches(self, several, kills, command="search"):
         """Runs searches at once; `kills` has the seconds after which one is killed, by its index, in order. Returns which
         of them ended themselves."""
-        self._process.stdin.write(json.dumps([["search", *words] for words in several]) + "\n")
+        self._process.stdin.write(json.dumps([[command, *words] for words in several]) + "\n")
         processes, began = self._line().split(), time.monotonic()
         for killed, seconds in kills.items():
             if not select.select([self._process.stdout], [], [], max(0, began + seconds - time.monotonic()))[0]:
@@ -145,3 +145,21 @@ def test_two_of_six_searches_on_one_archive_are_killed_and_all_end_as_searches_a
         assert not (tmp_path / f"shared-{rounds}.db.claims").exists()
         rounds += 1
     print(f"{killed} kills among six searches on one archive, {rounds} rounds")
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_random_moments_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, warm):
+    words = ["experiment=digits", "trainer.epochs=3", "supernet.checkpoint=null", "evaluator.calibration_examples=90"]
+    assert warm.search([*words, "run=whole"], command="train")  # Compiles.
+    began = time.monotonic()
+    assert warm.search([*words, "run=again"], command="train")
+    whole = time.monotonic() - began
+    files = {name: (tmp_path / "whole" / name).read_bytes() for name in ("supernet.safetensors", "record.json")}
+    rng = np.random.default_rng(2)
+    killed = finished = 0
+    while killed < KILLS // 4:
+        while not warm.search([*words, f"run=killed-{finished}"], rng.uniform(0, whole), command="train"):
+            killed += 1
+        assert {name: (tmp_path / f"killed-{finished}" / name).read_bytes() for name in files} == files
+        finished += 1
+    print(f"{killed} kills, {finished} trainings")

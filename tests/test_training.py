@@ -17,8 +17,8 @@ from nasjax.supernets import supernet
 from nasjax.supernets.checkpoints import load_weights, tensors
 from nasjax.supernets.resolution import resized
 from nasjax.tasks.image_classification import shift_images
-from nasjax.training import SandwichConfig, run
-from nasjax.training.loop import step_loss
+from nasjax.training import SandwichConfig, SinglePathConfig, run
+from nasjax.training.loop import DivergedError, Training, step_loss
 
 SMALL = replace(
     CONFIG,
@@ -112,7 +112,7 @@ def test_a_loss_that_is_not_finite_stops_training(fresh, task):
     broken = nnx.clone(fresh)
     broken.stages[0].conv.norm.bias[...] = jnp.full_like(broken.stages[0].conv.norm.bias[...], jnp.nan)
     called = []
-    with pytest.raises(FloatingPointError, match=r"the loss is nan in epoch 1: reduce trainer\.learning_rate"):
+    with pytest.raises(DivergedError, match=r"the loss is nan in epoch 1, step 1 of 5: reduce trainer\.learning_rate"):
         TRAINER.train(broken, task, jax.random.key(3), lambda *facts: called.append(facts))
     assert not called
 
@@ -185,7 +185,8 @@ def test_weights_are_kept_where_scoring_fails(task, tmp_path, monkeypatch):
     trained = CONFIG.create(7)
     monkeypatch.setattr(tasks, "create", lambda **settings: task)
     monkeypatch.setattr(run, "_network", lambda config: CONFIG.create(0))
-    monkeypatch.setattr(SandwichConfig, "train", lambda self, *given: trained)
+    monkeypatch.setattr(run, "_run", lambda path, training, state, progress: state)
+    monkeypatch.setattr(Training, "network", lambda training, state: trained)
     monkeypatch.setattr(run, "_scores", lambda *given: 1 / 0)
     config = {"supernet": {"name": "digits"}, "task": {"name": "digits"}, "subnet": None, "seed": 0,
               "trainer": {"name": "sandwich"}, "evaluator": {"name": "masked"}}  # fmt: skip
@@ -196,3 +197,20 @@ def test_weights_are_kept_where_scoring_fails(task, tmp_path, monkeypatch):
     for name, values in tensors(trained).items():
         np.testing.assert_array_equal(kept[name], values)
     assert json.loads((tmp_path / "run" / "record.json").read_text())["scores"] == {}
+
+
+def test_a_single_path_is_one_random_sub_network_on_the_targets(fresh, task):
+    """Its loss by hand; every gene is drawn by itself, so that all depths are equally frequent."""
+    config, space = SinglePathConfig(), fresh.space
+    subnets = config.subnets(space, jax.random.key(1))
+    (arch,) = np.asarray(subnets.traced)
+    inputs, targets = jnp.asarray(task.train.inputs[:20]), jnp.asarray(task.train.targets[:20])
+    logits = jax.jit(lambda inputs: fresh.forward(inputs, tuple(map(int, arch)), None)[0])(inputs)
+    wanted = -jax.nn.log_softmax(logits)[jnp.arange(20), targets].mean()
+    np.testing.assert_allclose(step_loss(fresh, task, inputs, targets, subnets), wanted, rtol=1e-5)
+    keys = jax.random.split(jax.random.key(0), 400)
+    drawn = np.asarray(jax.vmap(lambda key: config.subnets(space, key).traced[0])(keys))
+    for i, gene in enumerate(space.genes):
+        if not gene.needs:
+            shares = np.bincount(drawn[:, i], minlength=len(gene.options)) / len(drawn)
+            np.testing.assert_allclose(shares, 1 / len(gene.options), atol=0.08)

@@ -1,7 +1,7 @@
-"""A process that has imported everything and forks searches for each line on its input: a list (JSON) of their words.
+"""A process that has imported everything and forks commands for each line on its input: a list (JSON) of their words.
 
-It prints their process ids on one line, and their exit statuses on the next, once all have ended: a search then starts
-within a second.
+It prints their process ids on one line, and their exit statuses on the next, once all have ended: a search or a training
+then starts within a second.
 """
 
 import json
@@ -12,8 +12,10 @@ import nasjax.cli.search
 import nasjax.report.plots  # noqa: F401
 from nasjax.cli import main
 from nasjax.supernets import tabular
+from nasjax.training import loop, run
 
 tabular.LOOKUP_CHUNK = 3
+loop.MOST_STEPS, run.SAVE_SECONDS = 5, 0.5
 print("ready", flush=True)
 for line in sys.stdin:
     children = []

@@ -1,10 +1,13 @@
 """What is printed whatever the terminal shows, and what an error means: its exit code and its line."""
 
+import errno
 import os
 import re
 import select
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 
 from nasjax.errors import ConfigError, printable
@@ -13,6 +16,21 @@ INVALID = 2
 BUG = 1
 INTERRUPTED = 130
 UNREAD = 141
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error codes of a disk, a quota or a file that is full."""
+
+
+@contextmanager
+def naming_full_disk(resume: str) -> Iterator[None]:
+    """Raises ConfigError where the disk is full within the block; `resume` is the command that goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        what = f"disk full while writing {error.filename or 'to it'}"
+        raise ConfigError(f"{what}: make room; {resume} goes on from what is stored") from error
 
 
 def report_failure(error: Exception) -> tuple[int, str]:

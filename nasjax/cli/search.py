@@ -1,6 +1,5 @@
 """`nasjax search`: one search, with progress, the front as a table, and the report."""
 
-import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 from nasjax import supernets, tasks
 from nasjax.cli.compose import configuration
 from nasjax.cli.console import join_processes, prepare_jax, profile_with_progress, run_with_progress
-from nasjax.cli.failures import INTERRUPTED
+from nasjax.cli.failures import INTERRUPTED, naming_full_disk
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import check_energy
@@ -28,9 +27,6 @@ from nasjax.tasks import Task
 
 SHOWN_FAILURES = 3
 """Reasons of failed evaluations that are shown after a search, the most frequent ones."""
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error codes of a disk, a quota or a file that is full."""
 
 
 def search(arguments: Arguments) -> int:
@@ -50,13 +46,8 @@ def run_search(config: dict[str, Any], label: str = "", resume: str | None = Non
     """
     run = Path(config["run"] or new_path(config["supernet"]["name"]))
     resume = resume or f"the same command with run={run}"
-    try:
+    with naming_full_disk(resume):
         return _run_search(config | {"run": run}, label, resume)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        what = f"disk full while writing {error.filename or 'to it'}"
-        raise ConfigError(f"{what}: make room; {resume} goes on from what is stored") from error
 
 
 def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:

@@ -1,9 +1,11 @@
 """`nasjax train`: trains a super-network, or a network that was extracted."""
 
+import sys
 from pathlib import Path
 
 from nasjax.cli.compose import configuration
 from nasjax.cli.console import ProgressBar, prepare_jax
+from nasjax.cli.failures import naming_full_disk
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.runs.folder import new_path
@@ -19,8 +21,13 @@ def train(arguments: Arguments) -> int:
         raise ConfigError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
     folder = Path(config.pop("run") or new_path("train-subnet" if extracted else f"train-{config['supernet']['name']}"))
     command = " ".join(["nasjax train", *(word for word in arguments.settings if not word.startswith("run="))])
-    with ProgressBar("epochs", "loss") as bar:
-        record = train_run(folder, config, command, bar.update)
+    resume = f"the same command with run={folder}"
+    try:
+        with naming_full_disk(resume), ProgressBar("epochs", "loss") as bar:
+            record = train_run(folder, config, command, bar.update)
+    except KeyboardInterrupt:
+        print(f"Stopping: what was trained is stored; {resume} goes on", file=sys.stderr)
+        raise
     for name, scores in record["scores"].items():
         print(f"{name}: {record['metric']} " + ", ".join(f"{split} {value:.4g}" for split, value in scores.items()))
     if extracted:

@@ -72,12 +72,12 @@ def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterato
     """
     if len(path.parts) > MOST_FOLDERS:
         raise ConfigError(f"run= has more than {MOST_FOLDERS} folders in one another")
-    if path.exists() and not (path / "run.json").is_file() and not _is_unstarted(path):
+    if path.exists() and not (path / "run.json").is_file() and not is_unstarted(path):
         raise ConfigError(f"run={path} exists and is not a run folder; name another")
     settings = absolute_inputs(settings)
     files = describe_inputs(settings, path)
     path.mkdir(parents=True, exist_ok=True)
-    with _lock(path):
+    with locked(path):
         _remove_partial_files(path)
         if (path / "run.json").is_file():
             identity = read_identity(path)
@@ -180,9 +180,10 @@ def read_identity(path: Path) -> dict[str, str]:
         return {"id": identity["id"], "context": identity["context"]}
 
 
-def _is_unstarted(path: Path) -> bool:
+def is_unstarted(path: Path) -> bool:
     """Whether a folder holds only what a run leaves that was killed at its very start."""
-    return path.is_dir() and all(inside.name.startswith((".lock", ".run.json.")) for inside in path.iterdir())
+    first = (".lock", ".run.json.", ".training.json.")
+    return path.is_dir() and all(inside.name.startswith(first) for inside in path.iterdir())
 
 
 def _remove_partial_files(path: Path) -> None:
@@ -193,7 +194,8 @@ def _remove_partial_files(path: Path) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """A folder that no other process may use meanwhile. Raises ConfigError where one does."""
     lock = path / ".lock"
     if lock.exists():
         regular_file(f"run={path}: its {lock.name}", lock)  # Opening a pipe would wait for ever.

@@ -24,6 +24,9 @@ from nasjax.types import PRNGKey
 TrainingProgress = Callable[[int, int, float], None]
 """Called after every epoch with its number (from 1), the number of epochs and the mean loss."""
 
+MOST_STEPS = 64
+"""The most steps that run in one program: between programs, training can be stored or stopped."""
+
 
 class Subnets(NamedTuple):
     """The sub-networks of one step: fixed architectures (`static`) and random ones (`traced`).
@@ -69,56 +72,123 @@ class TrainerConfig(ABC):
     def train(self, net: SuperNet, task: Task, key: PRNGKey, progress: TrainingProgress) -> SuperNet:
         """A trained copy of `net`, with the batch-norm statistics of the largest sub-network.
 
-        Raises FloatingPointError if the loss is not finite.
+        Raises DivergedError if the loss is not finite.
         """
-        return _train(self, net, task, key, progress)
+        training = Training(self, net, task, key)
+        last = training.begin()
+        for state in training.run(last):
+            last = state
+            if training.ends_epoch(state):
+                progress(training.epoch(state), self.epochs, state.loss)
+        return training.network(last)
 
 
-def _train(config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, progress: TrainingProgress) -> SuperNet:
-    buckets = _buckets(task.train, config.batch)
-    total = config.epochs * sum(bucket.steps for bucket in buckets)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, total // 20, total)
-    optimiser = optax.adamw(schedule, weight_decay=config.weight_decay)
-    graph, weights, rest = nnx.split(nnx.clone(net), nnx.Param, ...)  # type: ignore[misc]  # store_statistics writes
+class DivergedError(ArithmeticError):
+    """The loss is not finite. `state` is that of the last steps whose losses were."""
 
-    def gradient_at(host: Any) -> Callable[..., Any]:
-        def loss(weights: Any, inputs: PyTree, targets: PyTree, key: PRNGKey) -> Float[Array, ""]:
-            merged = nnx.merge(graph, weights, rest)
-            return step_loss(merged, task, merged.prepare(inputs, host), targets, config.subnets(net.space, key))
+    def __init__(self, message: str, state: "TrainingState"):
+        super().__init__(message)
+        self.state = state
 
-        return jax.value_and_grad(loss)
 
-    gradients = [gradient_at(host) for host in net.all_hosts()]
+class TrainingState(NamedTuple):
+    """How far a training is: weights, moments of the optimiser, and how many steps are done.
 
-    @jax.jit
-    def run(weights: Any, moments: Any, examples: PyTree, rows: Any, keys: Any) -> tuple[Any, Any, Float[Array, " steps"]]:
+    `loss` is the mean loss of the steps so far in the last epoch.
+    """
+
+    weights: Any
+    moments: Any
+    steps: int
+    loss: float
+
+
+class Training:
+    """One training of a network: what does not change from step to step.
+
+    Whatever a step draws follows from the key and the step's number, so that a training that is continued from any of its
+    states has the same weights as one that was never interrupted.
+    """
+
+    def __init__(self, config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey):
+        self.config, self.task, self._key = config, task, key
+        self._buckets = _buckets(task.train, config.batch)
+        self.steps_per_epoch = sum(bucket.steps for bucket in self._buckets)
+        total = config.epochs * self.steps_per_epoch
+        schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, total // 20, total)
+        self._optimiser = optax.adamw(schedule, weight_decay=config.weight_decay)
+        # `network` stores statistics in it.
+        parts: Any = nnx.split(nnx.clone(net), nnx.Param, ...)  # type: ignore[misc]
+        self._graph, self._weights, self._rest = parts
+        self._run = jax.jit(self._steps)
+
+    def begin(self) -> TrainingState:
+        """The state before the first step."""
+        return TrainingState(self._weights, self._optimiser.init(self._weights), 0, 0.0)
+
+    def run(self, state: TrainingState) -> Iterator[TrainingState]:
+        """The states after every few steps, to the last; an epoch's end is always among them.
+
+        Raises DivergedError if a loss is not finite.
+        """
+        while state.steps < self.config.epochs * self.steps_per_epoch:
+            done = state.steps % self.steps_per_epoch
+            batches = _batches(self._buckets, jax.random.fold_in(self._key, state.steps // self.steps_per_epoch))
+            loss = state.loss * done
+            for bucket, rows, keys in _after(batches, done):
+                weights, moments, losses = self._run(state.weights, state.moments, bucket.examples, rows, keys)
+                losses = np.asarray(losses)
+                if not np.isfinite(losses).all():
+                    step, value = done + int(np.isfinite(losses).argmin()) + 1, losses[~np.isfinite(losses)][0]
+                    where = f"epoch {self.epoch(state) + 1}, step {step} of {self.steps_per_epoch}"
+                    raise DivergedError(f"the loss is {value} in {where}: reduce trainer.learning_rate", state)
+                done += len(losses)
+                loss += float(losses.sum())
+                state = TrainingState(weights, moments, state.steps + len(losses), loss / done)
+                yield state
+
+    def ends_epoch(self, state: TrainingState) -> bool:
+        return state.steps % self.steps_per_epoch == 0
+
+    def epoch(self, state: TrainingState) -> int:
+        """The number of epochs that are done."""
+        return state.steps // self.steps_per_epoch
+
+    def network(self, state: TrainingState) -> SuperNet:
+        """The network with these weights, and with the batch-norm statistics of the largest sub-network."""
+        trained = nnx.merge(self._graph, state.weights, self._rest)
+        store_statistics(trained, self.task, min(self.config.batch, len(self.task.train)))
+        return trained
+
+    def _steps(
+        self, weights: Any, moments: Any, examples: PyTree, rows: Int[Array, "steps batch"], keys: PRNGKey
+    ) -> tuple[Any, Any, Float[Array, " steps"]]:
+        """Some steps of one bucket, one after the other."""
+        net = nnx.merge(self._graph, weights, self._rest)
+
+        def gradient_at(host: Any) -> Callable[..., Any]:
+            def loss(weights: Any, inputs: PyTree, targets: PyTree, key: PRNGKey) -> Float[Array, ""]:
+                merged = nnx.merge(self._graph, weights, self._rest)
+                subnets = self.config.subnets(merged.space, key)
+                return step_loss(merged, self.task, merged.prepare(inputs, host), targets, subnets)
+
+            return jax.value_and_grad(loss)
+
+        gradients = [gradient_at(host) for host in net.all_hosts()]
+
         def step(carry: Any, drawn: Any) -> tuple[Any, Float[Array, ""]]:
             weights, moments = carry
             rows, key = drawn
             shift, sample = jax.random.split(key)
             inputs, targets = jax.tree.map(lambda leaf: leaf[rows], examples)
-            augmented = task.augment(shift, inputs, config.shift)
+            augmented = self.task.augment(shift, inputs, self.config.shift)
             host = jax.random.randint(jax.random.fold_in(sample, 0), (), 0, len(gradients))
             value, gradient = lax.switch(host, gradients, weights, augmented, targets, sample)
-            updates, moments = optimiser.update(gradient, moments, weights)
+            updates, moments = self._optimiser.update(gradient, moments, weights)
             return (optax.apply_updates(weights, updates), moments), value
 
         (weights, moments), losses = lax.scan(step, (weights, moments), (rows, keys))
         return weights, moments, losses
-
-    moments = optimiser.init(weights)
-    for i in range(config.epochs):
-        losses = []
-        for bucket, rows, keys in _batches(buckets, jax.random.fold_in(key, i)):
-            weights, moments, values = run(weights, moments, bucket.examples, rows, keys)
-            losses.append(values)
-        value = float(jnp.concatenate(losses).mean())
-        if not np.isfinite(value):
-            raise FloatingPointError(f"the loss is {value} in epoch {i + 1}: reduce trainer.learning_rate")
-        progress(i + 1, config.epochs, value)
-    trained = nnx.merge(graph, weights, rest)
-    store_statistics(trained, task, min(config.batch, len(task.train)))
-    return trained
 
 
 class Bucket(NamedTuple):
@@ -145,19 +215,37 @@ def _buckets(split: Split, batch: int) -> list[Bucket]:
     return buckets
 
 
-def _batches(buckets: list[Bucket], key: PRNGKey) -> Iterator[tuple[Bucket, Int[Array, "steps batch"], PRNGKey]]:
-    """The rows and keys of an epoch's steps: of one bucket all at once, of several one by one in random order."""
+Batches = tuple[Bucket, Int[Array, "steps batch"], PRNGKey]
+"""Steps that run in one program: their bucket, and each one's rows and key."""
+
+
+def _batches(buckets: list[Bucket], key: PRNGKey) -> Iterator[Batches]:
+    """An epoch's steps: of one bucket as many at once as divide them evenly, of several one by one in random order."""
     drawn = []
     for i, bucket in enumerate(buckets):
         order, draws = jax.random.split(key if len(buckets) == 1 else jax.random.fold_in(key, i))
         rows = jax.random.permutation(order, bucket.number)[: bucket.steps * bucket.batch]
         drawn.append((bucket, rows.reshape(bucket.steps, bucket.batch), jax.random.split(draws, bucket.steps)))
+    # Equal numbers of steps: each number is compiled.
+    together = max(n for n in range(1, MOST_STEPS + 1) if drawn[0][0].steps % n == 0) if len(buckets) == 1 else 1
+    steps = [
+        (bucket, rows[i : i + together], keys[i : i + together])
+        for bucket, rows, keys in drawn
+        for i in range(0, bucket.steps, together)
+    ]
     if len(buckets) == 1:
-        yield drawn[0]
+        yield from steps
         return
-    steps = [(bucket, rows[i : i + 1], keys[i : i + 1]) for bucket, rows, keys in drawn for i in range(bucket.steps)]
     for i in np.asarray(jax.random.permutation(jax.random.fold_in(key, len(buckets)), len(steps))):
         yield steps[i]
+
+
+def _after(batches: Iterator[Batches], done: int) -> Iterator[Batches]:
+    """Those that follow the first `done` steps."""
+    for batch in batches:
+        if done <= 0:
+            yield batch
+        done -= len(batch[1])
 
 
 def step_loss(net: SuperNet, task: Task, inputs: PyTree, targets: PyTree, subnets: Subnets) -> Float[Array, ""]:

@@ -1,8 +1,9 @@
 """Trains a super-network or an extracted network; writes a folder of weights and a record of settings and scores."""
 
 import json
-import os
+import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,23 @@ import jax
 from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, EvaluatorConfig, measure
-from nasjax.host import new_place, write_text
+from nasjax.host import replace_file, write_text
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed, plain_data
 from nasjax.runs.inputs import absolute_inputs
 from nasjax.supernets import SuperNet
+from nasjax.supernets.checkpoints import weights_digest
 from nasjax.supernets.folders import load, read_facts, save_network
 from nasjax.tasks import Task
 from nasjax.training import TRAINERS
+from nasjax.training.checkpoints import CHECKPOINTS, RECORD, STARTED, newest, store, training_folder
+from nasjax.training.loop import DivergedError, Training, TrainingState
 from nasjax.types import Arch
 from nasjax.version import __version__
+
+SAVE_SECONDS = 30.0
+"""A checkpoint is written after so many seconds, and when training is interrupted."""
 
 
 @with_jax_defaults
@@ -32,49 +39,78 @@ def train_run(
     """Trains as configured and writes weights and `record.json` into `path`; returns the record.
 
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
-    folder for `nasjax.load`. Where scoring fails, the weights are written all the same. Raises ConfigError, without writing
-    anything, if the folder exists or settings are invalid.
+    folder for `nasjax.load`. A training that was stopped goes on from its last checkpoint. Where scoring fails, the weights
+    are written all the same. Raises ConfigError, without writing anything, if the folder is that of a training that has
+    ended or of another, or settings are invalid; and where losses are not finite: the weights before are then written.
     """
-    new_place(f"run={path}", path, "folder")
     check_seed(config["seed"])
+    settled = plain_data(absolute_inputs(config))
     net = _network(config)
     task = tasks.create(**config["task"])
     task.check(net)
     trainer = settings("trainer", TRAINERS, config["trainer"])
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
-    if advice := trainer.advice(net):
-        print(f"nasjax: {advice}", file=sys.stderr)
+    origin = {"nasjax": __version__, "weights": weights_digest(net), "task": task.digest()}
+    with training_folder(path, settled, origin):
+        training = Training(trainer, net, task, jax.random.key(config["seed"]))
+        state = newest(path / CHECKPOINTS, training.begin())
+        if state.steps:
+            done = f"{training.epoch(state)} of {trainer.epochs} epochs and {state.steps % training.steps_per_epoch} steps"
+            print(f"nasjax: run={path} goes on after {done}", file=sys.stderr)
+        elif advice := trainer.advice(net):
+            print(f"nasjax: {advice}", file=sys.stderr)
+        try:
+            last = _run(path, training, state, progress)
+        except DivergedError as error:
+            _write_weights(path, config, net, task, training.network(error.state))
+            raise ConfigError(f"{error}; the weights before are in {path}") from None
+        trained = training.network(last)
+        _write_weights(path, config, net, task, trained)
+        record: dict[str, Any] = {
+            "command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
+            "metric": task.objectives[0].name, "signatures": dict(task.signatures), "scores": {}, "settings": settled,
+        }  # fmt: skip
+        if config["subnet"] is None:
+            ends = {"largest": (trained, net.space.largest()), "smallest": (trained, net.space.smallest())}
+        else:
+            ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
+        try:
+            for name, (network, arch) in ends.items():
+                record["scores"][name] = _scores(evaluator, network, task, arch)
+        finally:  # Training has taken long: what it made is kept where scoring fails or is interrupted.
+            write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
+            shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+            (path / STARTED).unlink()
+    return record
+
+
+def _run(path: Path, training: Training, state: TrainingState, progress: Callable[[int, int, float], None]) -> TrainingState:
+    """The last state of a training. Every SAVE_SECONDS, and when it is interrupted, the state is stored."""
+    stored = time.monotonic()
     try:
-        trained = trainer.train(net, task, jax.random.key(config["seed"]), progress)
-    except FloatingPointError as error:
-        raise ConfigError(str(error)) from None
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.mkdir(parents=True)
+        for after in training.run(state):
+            state = after
+            if training.ends_epoch(state):
+                progress(training.epoch(state), training.config.epochs, state.loss)
+            if time.monotonic() - stored > SAVE_SECONDS:
+                store(path / CHECKPOINTS, state)
+                stored = time.monotonic()
+    except KeyboardInterrupt:
+        store(path / CHECKPOINTS, state)
+        raise
+    return state
+
+
+def _write_weights(path: Path, config: Mapping[str, Any], net: SuperNet, task: Task, trained: SuperNet) -> None:
     if config["subnet"] is None:
         trained.facts = {"supernet": config["supernet"]["name"], **task.facts()}
-        supernets.save_weights(trained, partial / "supernet.safetensors", dict(trained.facts))
+        supernets.save_weights(trained, path / "supernet.safetensors", dict(trained.facts))
     else:
         trained.facts = {**net.facts, **task.facts()}
         saved = read_facts(config["subnet"])
-        save_network(trained, saved["supernet"], saved["arch"], partial)
+        save_network(trained, saved["supernet"], saved["arch"], path)
     for name, content in task.files().items():
-        (partial / name).write_bytes(content)
-    record: dict[str, Any] = {
-        "command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
-        "metric": task.objectives[0].name, "signatures": dict(task.signatures), "scores": {},
-        "settings": plain_data(absolute_inputs(config)),
-    }  # fmt: skip
-    if config["subnet"] is None:
-        ends = {"largest": (trained, net.space.largest()), "smallest": (trained, net.space.smallest())}
-    else:
-        ends = {"before": (net, net.space.smallest()), "after": (trained, net.space.smallest())}
-    try:
-        for name, (network, arch) in ends.items():
-            record["scores"][name] = _scores(evaluator, network, task, arch)
-    finally:  # Training has taken long: what it made is kept where scoring fails or is interrupted.
-        write_text(partial / "record.json", json.dumps(record, indent=1) + "\n")
-        os.replace(partial, path)
-    return record
+        replace_file(path / name, content)
 
 
 def _network(config: Mapping[str, Any]) -> SuperNet:
