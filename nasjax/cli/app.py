@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         print("nasjax: interrupted", file=sys.stderr)
+        if arguments is None:  # A process of its own: one that ends in order while XLA compiles crashes.
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
         return INTERRUPTED
     except Exception as error:
         if isinstance(error, BrokenPipeError) and nobody_reads():

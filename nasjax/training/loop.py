@@ -137,7 +137,11 @@ class Training:
             loss = state.loss * done
             for bucket, rows, keys in _after(batches, done):
                 weights, moments, losses = self._run(state.weights, state.moments, bucket.examples, rows, keys)
-                losses = np.asarray(losses)
+                try:
+                    losses = np.asarray(losses)
+                except KeyboardInterrupt:
+                    jax.block_until_ready(weights)  # A process that ends while a program runs crashes.
+                    raise
                 if not np.isfinite(losses).all():
                     step, value = done + int(np.isfinite(losses).argmin()) + 1, losses[~np.isfinite(losses)][0]
                     where = f"epoch {self.epoch(state) + 1}, step {step} of {self.steps_per_epoch}"
