@@ -189,6 +189,7 @@ def test_a_mistake_is_one_line_exit_code_two_and_nothing_written(here, capsys, w
 
 def test_train_refuses_what_it_cannot_do(here, capsys):
     (here / "taken").mkdir()
+    (here / "taken" / "kept").touch()
     for words, said in {("run=taken",): "exists already", ("tactic=random",): "nasjax train has no setting 'tactic'",
                         ("supernet=tabular",): "supernet.table"}.items():  # fmt: skip
         assert main(["train", *words]) == 2

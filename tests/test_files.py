@@ -22,6 +22,7 @@ def here(tmp_path, monkeypatch):
     write_table(tmp_path / "t.csv")
     os.mkfifo("pipe")
     Path("folder").mkdir()
+    Path("folder/kept").touch()
     Path("link").symlink_to("t.csv")
     Path("lost").symlink_to("nowhere")
     return tmp_path

@@ -42,6 +42,7 @@ from nasjax.hardware.measurement import Latency
 from nasjax.hardware.recorded import read_latencies
 from nasjax.hardware.targets import HARDWARE
 from nasjax.hardware.timer import Timer
+from nasjax.host import new_place
 from nasjax.objectives import parse_goals
 from nasjax.predictors import PREDICTORS
 from nasjax.report.compare import group_runs
@@ -66,7 +67,6 @@ from nasjax.tasks.arrays import ArraysConfig
 from nasjax.tasks.image_folder import ImageFolderConfig
 from nasjax.tasks.translation import TranslationConfig
 from nasjax.training import TRAINERS
-from nasjax.training.loop import TrainerConfig
 
 EXAMPLES = int(os.environ.get("NASJAX_FUZZ", "8"))
 """Examples of each reader's file and each kind of damage; thousands find what a few hundred do not."""
@@ -532,6 +532,11 @@ def reached(*_, **__):
     raise Reached("reached")
 
 
+def training_reached(path, *_):
+    new_place("run=", path, "folder")
+    reached()
+
+
 COMMAND_WORDS = {
     "train": ["supernet=digits", "task=digits", "run=trained"],
     "train a network": ["subnet={run}", "task=digits", "run=trained"],
@@ -574,7 +579,7 @@ def run_command(name: str, words: list[str], folder: Path, capsys: Any) -> bool:
     fixed = [word.format(run=FILES) for word in COMMAND_WORDS[name]]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(TrainerConfig, "train", reached)
+        patch.setattr("nasjax.training.run.training_folder", training_reached)
         for place in ("deploy.from_run.validation_metrics", "cli.extract.extract_and_write", "hardware.profiling.Timer"):
             patch.setattr(f"nasjax.{place}", reached)
         return is_refused([name.split()[0], *fixed, *words], folder, capsys)
