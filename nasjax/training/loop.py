@@ -18,14 +18,12 @@ from nasjax.evaluation.calibration import calibrate
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
-from nasjax.tasks import Split, Task
+from nasjax.tasks import Task
+from nasjax.training.batches import after, batches_of, buckets_of
 from nasjax.types import PRNGKey
 
 TrainingProgress = Callable[[int, int, float], None]
 """Called after every epoch with its number (from 1), the number of epochs and the mean loss."""
-
-MOST_STEPS = 64
-"""The most steps that run in one program: between programs, training can be stored or stopped."""
 
 
 class Subnets(NamedTuple):
@@ -112,7 +110,7 @@ class Training:
 
     def __init__(self, config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey):
         self.config, self.task, self._key = config, task, key
-        self._buckets = _buckets(task.train, config.batch)
+        self._buckets = buckets_of(task.train, config.batch)
         self.steps_per_epoch = sum(bucket.steps for bucket in self._buckets)
         total = config.epochs * self.steps_per_epoch
         schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, total // 20, total)
@@ -133,9 +131,9 @@ class Training:
         """
         while state.steps < self.config.epochs * self.steps_per_epoch:
             done = state.steps % self.steps_per_epoch
-            batches = _batches(self._buckets, jax.random.fold_in(self._key, state.steps // self.steps_per_epoch))
+            batches = batches_of(self._buckets, jax.random.fold_in(self._key, state.steps // self.steps_per_epoch))
             loss = state.loss * done
-            for bucket, rows, keys in _after(batches, done):
+            for bucket, rows, keys in after(batches, done):
                 weights, moments, losses = self._run(state.weights, state.moments, bucket.examples, rows, keys)
                 try:
                     losses = np.asarray(losses)
@@ -193,63 +191,6 @@ class Training:
 
         (weights, moments), losses = lax.scan(step, (weights, moments), (rows, keys))
         return weights, moments, losses
-
-
-class Bucket(NamedTuple):
-    """Training examples of one padded length, on the device, and the batches of an epoch: `steps` of `batch` examples."""
-
-    examples: PyTree[Array]
-    number: int
-    batch: int
-
-    @property
-    def steps(self) -> int:
-        return self.number // self.batch
-
-
-def _buckets(split: Split, batch: int) -> list[Bucket]:
-    """The examples by bucket; one bucket of all where sentences have no lengths."""
-    tree = split.inputs, split.targets
-    lengths = [None] if split.bucket is None else np.unique(split.bucket).tolist()
-    buckets = []
-    for length in lengths:
-        rows = np.arange(len(split)) if length is None else np.flatnonzero(split.bucket == length)
-        own = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(np.asarray(leaf)[rows]), split.trimmed(tree, length))
-        buckets.append(Bucket(own, len(rows), min(batch, len(rows))))
-    return buckets
-
-
-Batches = tuple[Bucket, Int[Array, "steps batch"], PRNGKey]
-"""Steps that run in one program: their bucket, and each one's rows and key."""
-
-
-def _batches(buckets: list[Bucket], key: PRNGKey) -> Iterator[Batches]:
-    """An epoch's steps: of one bucket as many at once as divide them evenly, of several one by one in random order."""
-    drawn = []
-    for i, bucket in enumerate(buckets):
-        order, draws = jax.random.split(key if len(buckets) == 1 else jax.random.fold_in(key, i))
-        rows = jax.random.permutation(order, bucket.number)[: bucket.steps * bucket.batch]
-        drawn.append((bucket, rows.reshape(bucket.steps, bucket.batch), jax.random.split(draws, bucket.steps)))
-    # Equal numbers of steps: each number is compiled.
-    together = max(n for n in range(1, MOST_STEPS + 1) if drawn[0][0].steps % n == 0) if len(buckets) == 1 else 1
-    steps = [
-        (bucket, rows[i : i + together], keys[i : i + together])
-        for bucket, rows, keys in drawn
-        for i in range(0, bucket.steps, together)
-    ]
-    if len(buckets) == 1:
-        yield from steps
-        return
-    for i in np.asarray(jax.random.permutation(jax.random.fold_in(key, len(buckets)), len(steps))):
-        yield steps[i]
-
-
-def _after(batches: Iterator[Batches], done: int) -> Iterator[Batches]:
-    """Those that follow the first `done` steps."""
-    for batch in batches:
-        if done <= 0:
-            yield batch
-        done -= len(batch[1])
 
 
 def step_loss(net: SuperNet, task: Task, inputs: PyTree, targets: PyTree, subnets: Subnets) -> Float[Array, ""]:
