@@ -228,12 +228,18 @@ class SearchSpace:
         reached = jnp.asarray(self._cumulative)[None] <= jax.random.uniform(key, (number, len(self.genes)))[..., None]
         return self.canonical(reached.sum(-1, dtype=jnp.int32))
 
-    def sample_raw(self, key: PRNGKey, number: int) -> Population:
+    def sample_raw(self, key: PRNGKey, number: int, least: Int[Array | np.ndarray, " genes"] | None = None) -> Population:
         """`number` canonical architectures whose genes are drawn independently, each uniformly from its options.
 
-        Unlike `sample`, this gives every depth equal probability.
+        Unlike `sample`, this gives every depth equal probability. `least`: the least option index of every gene; None: 0.
         """
-        return self.canonical(self._random_options(key, jnp.zeros((number, len(self.genes)), jnp.int32)))
+        zeros = jnp.zeros((number, len(self.genes)), jnp.int32)
+        if least is None:
+            return self.canonical(self._random_options(key, zeros))
+        counts = _broadcast(np.array(self.counts, np.float32), zeros)
+        least = jnp.asarray(least, jnp.int32)[None]
+        drawn = (jax.random.uniform(key, zeros.shape) * (counts - least.astype(jnp.float32))).astype(jnp.int32)
+        return self.canonical(least + drawn)
 
     def fill_inactive(self, key: PRNGKey, archs: Population) -> Int[Array, "pop genes"]:
         """Vectors with random options in inactive genes, so activating them does not favour option 0 (not canonical)."""

@@ -19,8 +19,8 @@ from nasjax.supernets.elastic import (
     make_divisible,
     normal,
     pick,
-    recording,
 )
+from nasjax.supernets.layer import recording
 
 pytestmark = pytest.mark.usefixtures("strict")
 

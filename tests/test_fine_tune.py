@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import architectures, scrambled
+from tiny import architectures, scrambled, step_of
 
 import nasjax
 from nasjax import supernets, tasks
@@ -20,7 +20,7 @@ from nasjax.supernets.checkpoints import tensors
 from nasjax.supernets.elastic import Conv
 from nasjax.supernets.extract import extract
 from nasjax.supernets.folders import save_network
-from nasjax.training.loop import step_loss
+from nasjax.training.losses import step_loss
 from nasjax.training.sandwich import SandwichConfig
 
 
@@ -61,7 +61,7 @@ def test_the_loss_of_an_only_network_is_that_of_the_labels():
     small, task = extract(net, architectures(net.space, 1)[1]), tasks.create("digits")
     images, labels = jnp.asarray(task.train.inputs[:8]), jnp.asarray(task.train.targets[:8])
     found = jax.jit(
-        lambda images: step_loss(small, task, images, labels, SandwichConfig().subnets(small.space, jax.random.key(0)))
+        lambda images: step_loss(small, task, images, labels, SandwichConfig().subnets(step_of(small, jax.random.key(0))))
     )(images)
     forward = jax.jit(lambda images: small.forward(images, (0,) * len(small.space.genes), None)[0])
     logits = np.asarray(forward(images), np.float64)

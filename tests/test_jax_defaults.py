@@ -15,6 +15,7 @@ from tiny import easy_task, images, tiny_network
 import nasjax
 from nasjax.cli import main
 from nasjax.jax_defaults import DEFAULTS, changed_settings, restore_defaults, with_jax_defaults
+from nasjax.training.loop import train
 from nasjax.training.sandwich import SandwichConfig
 
 CHANGED = {
@@ -99,7 +100,7 @@ def trained_and_extracted(net, key, inputs):
     goals = {"objectives": ["accuracy_top1", "macs"], "tactic": "random", "evaluator": "prefix"}
     front = nasjax.search(net, task, **goals, evaluations=3)
     outputs = np.asarray(front[0].extract()(inputs))
-    trained = SandwichConfig(epochs=1, batch=24).train(net, task, key, lambda *_: None)
+    trained = train(SandwichConfig(epochs=1, batch=24), net, task, key, lambda *_: None)
     weights = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(trained))]
     assert {leaf.dtype for leaf in (outputs, *weights)} == {np.dtype(np.float32)}
     return [*front.metrics.values(), outputs, *weights]

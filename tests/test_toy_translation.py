@@ -22,6 +22,7 @@ from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
 from nasjax.tasks import Split
 from nasjax.training import SandwichConfig
+from nasjax.training.loop import train
 
 NAMES = ("source", "target")
 
@@ -129,7 +130,7 @@ def test_repeated_stages_count_once_a_word(net):
 def test_training_learns_to_translate(net):
     task = translation(train=200)
     trainer = SandwichConfig(epochs=60, batch=50, learning_rate=2e-2, random_subnets=1)
-    trained = trainer.train(net, task, jax.random.key(0), lambda *facts: None)
+    trained = train(trainer, net, task, jax.random.key(0), lambda *facts: None)
     ends = np.stack([net.space.smallest(), net.space.largest()])
     before, after = (measure(EVALUATORS["masked"](**SETTINGS).bind(n, task), ends) for n in (net, trained))
     assert (after["perplexity"] < 0.7 * before["perplexity"]).all()

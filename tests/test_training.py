@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import CONFIG, close, easy_task
+from tiny import CONFIG, close, easy_task, step_of
 
 from nasjax import tasks
 from nasjax.evaluation import MaskedConfig
@@ -18,7 +18,8 @@ from nasjax.supernets.checkpoints import load_weights, tensors
 from nasjax.supernets.resolution import resized
 from nasjax.tasks.image_classification import shift_images
 from nasjax.training import SandwichConfig, SinglePathConfig, run
-from nasjax.training.loop import DivergedError, Training, step_loss
+from nasjax.training.loop import DivergedError, Training, train
+from nasjax.training.losses import step_loss
 
 SMALL = replace(
     CONFIG,
@@ -49,7 +50,7 @@ def fresh():
 def trained(fresh, task):
     """The trained network, and the losses on the way."""
     losses = []
-    net = TRAINER.train(fresh, task, jax.random.key(3), lambda *facts: losses.append(facts))
+    net = train(TRAINER, fresh, task, jax.random.key(3), lambda *facts: losses.append(facts))
     return net, losses
 
 
@@ -70,7 +71,7 @@ def test_training_teaches_the_largest_and_the_smallest(fresh, trained, task):
 
 def test_the_same_seed_gives_the_same_weights(fresh, trained, task):
     first = tensors(trained[0])
-    again, other = (tensors(TRAINER.train(fresh, task, jax.random.key(seed), lambda *_: None)) for seed in (3, 4))
+    again, other = (tensors(train(TRAINER, fresh, task, jax.random.key(seed), lambda *_: None)) for seed in (3, 4))
     for name, value in first.items():
         np.testing.assert_array_equal(value, again[name], err_msg=name)
     assert any((value != other[name]).any() for name, value in first.items())
@@ -90,7 +91,7 @@ def test_every_resolution_is_trained(task, monkeypatch):
 
     monkeypatch.setattr(supernet, "resized", noted)
     net = nnx.jit(lambda: replace(SMALL, resolutions=(4, 6)).create(0))()
-    trained = TRAINER.train(net, task, jax.random.key(3), lambda *facts: None)
+    trained = train(TRAINER, net, task, jax.random.key(3), lambda *facts: None)
     assert seen == {4, 6}
     archs = np.stack([net.space.largest(), net.space.smallest()])
     before, after = (MaskedConfig(batch=30, calibration_examples=120, chunk=2).bind(n, task)(archs) for n in (net, trained))
@@ -113,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_training(fresh, task):
     broken.stages[0].conv.norm.bias[...] = jnp.full_like(broken.stages[0].conv.norm.bias[...], jnp.nan)
     called = []
     with pytest.raises(DivergedError, match=r"the loss is nan in epoch 1, step 1 of 5: reduce trainer\.learning_rate"):
-        TRAINER.train(broken, task, jax.random.key(3), lambda *facts: called.append(facts))
+        train(TRAINER, broken, task, jax.random.key(3), lambda *facts: called.append(facts))
     assert not called
 
 
@@ -140,7 +141,7 @@ def test_the_loss_by_hand(fresh, task, distillation):
 
     @jax.jit
     def loss(weights):
-        subnets = SandwichConfig(distillation=distillation).subnets(net.space, jax.random.key(1))
+        subnets = SandwichConfig(distillation=distillation).subnets(step_of(net, jax.random.key(1)))
         return step_loss(nnx.merge(graph, weights, rest), task, images, labels, subnets)
 
     assert float(loss(weights)) == pytest.approx(np.mean(wanted), rel=1e-5)
@@ -188,7 +189,8 @@ def test_weights_are_kept_where_scoring_fails(task, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "_run", lambda path, training, state, progress: state)
     monkeypatch.setattr(Training, "network", lambda training, state: trained)
     monkeypatch.setattr(run, "_scores", lambda *given: 1 / 0)
-    config = {"supernet": {"name": "digits"}, "task": {"name": "digits"}, "subnet": None, "seed": 0,
+    config = {"supernet": {"name": "digits"}, "task": {"name": "digits"}, "subnet": None, "largest": None,
+              "teacher": None, "seed": 0,
               "trainer": {"name": "sandwich"}, "evaluator": {"name": "masked"}}  # fmt: skip
     with pytest.raises(ZeroDivisionError):
         run.train_run(tmp_path / "run", config, "nasjax train", lambda *given: None)
@@ -202,14 +204,14 @@ def test_weights_are_kept_where_scoring_fails(task, tmp_path, monkeypatch):
 def test_a_single_path_is_one_random_sub_network_on_the_targets(fresh, task):
     """Its loss by hand; every gene is drawn by itself, so that all depths are equally frequent."""
     config, space = SinglePathConfig(), fresh.space
-    subnets = config.subnets(space, jax.random.key(1))
+    subnets = config.subnets(step_of(fresh, jax.random.key(1)))
     (arch,) = np.asarray(subnets.traced)
     inputs, targets = jnp.asarray(task.train.inputs[:20]), jnp.asarray(task.train.targets[:20])
     logits = jax.jit(lambda inputs: fresh.forward(inputs, tuple(map(int, arch)), None)[0])(inputs)
     wanted = -jax.nn.log_softmax(logits)[jnp.arange(20), targets].mean()
     np.testing.assert_allclose(step_loss(fresh, task, inputs, targets, subnets), wanted, rtol=1e-5)
     keys = jax.random.split(jax.random.key(0), 400)
-    drawn = np.asarray(jax.vmap(lambda key: config.subnets(space, key).traced[0])(keys))
+    drawn = np.asarray(jax.vmap(lambda key: config.subnets(step_of(fresh, key)).traced[0])(keys))
     for i, gene in enumerate(space.genes):
         if not gene.needs:
             shares = np.bincount(drawn[:, i], minlength=len(gene.options)) / len(drawn)

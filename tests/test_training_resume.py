@@ -17,13 +17,16 @@ from tiny import easy_task
 from nasjax.errors import ConfigError
 from nasjax.supernets.checkpoints import save_weights, tensors
 from nasjax.supernets.extract import extract
-from nasjax.training import SandwichConfig, checkpoints, loop, run
-from nasjax.training.loop import Bucket, Training
+from nasjax.training import SandwichConfig, batches, checkpoints, run
+from nasjax.training.batches import Bucket
+from nasjax.training.loop import Training
 
 EPOCHS = 3
 CONFIG = {
     "seed": 3,
     "subnet": None,
+    "largest": None,
+    "teacher": None,
     "supernet": {"name": "tiny"},
     "task": {"name": "easy"},
     "trainer": {"name": "sandwich", "epochs": EPOCHS, "batch": 24, "learning_rate": 1e-2, "random_subnets": 1},
@@ -40,7 +43,7 @@ def task():
 def few_steps():
     """A program has one step, so that a training can be stopped after each; each is stored."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "MOST_STEPS", 1)
+        patch.setattr(batches, "MOST_STEPS", 1)
         patch.setattr(run, "SAVE_SECONDS", 0.0)
         yield
 
@@ -120,10 +123,10 @@ def test_a_training_that_is_continued_from_any_state_ends_with_the_same_weights_
 def test_steps_of_several_buckets_are_those_of_an_uninterrupted_epoch():
     buckets = [Bucket({"x": np.arange(number)}, number, 3) for number in (7, 9, 3)]
     key = jax.random.key(0)
-    whole = [(len(bucket.examples["x"]), rows.tolist()) for bucket, rows, _ in loop._batches(buckets, key)]
+    whole = [(len(bucket.examples["x"]), rows.tolist()) for bucket, rows, _ in batches.batches_of(buckets, key)]
     assert sorted(number for number, _ in whole) == [3, 7, 7, 9, 9, 9]
     for done in range(7):
-        rest = loop._after(loop._batches(buckets, key), done)
+        rest = batches.after(batches.batches_of(buckets, key), done)
         assert [(len(bucket.examples["x"]), rows.tolist()) for bucket, rows, _ in rest] == whole[done:]
 
 
@@ -205,9 +208,9 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_before(train, fresh, task,
     save_weights(wanted, tmp_path / "wanted.safetensors", {"supernet": "tiny", **task.facts()})
     original = Training._steps
 
-    def broken(training, weights, moments, *drawn):
-        weights, moments, losses = original(training, weights, moments, *drawn)
-        return weights, moments, losses + jnp.where(jax.tree.leaves(moments)[0] >= 7, jnp.nan, 0.0)
+    def broken(training, *given):
+        weights, optimised, losses = original(training, *given)
+        return weights, optimised, losses + jnp.where(optimised.steps >= 7, jnp.nan, 0.0)
 
     monkeypatch.setattr(Training, "_steps", broken)
     with pytest.raises(ConfigError, match=r"the loss is nan in epoch 2, step 2 of 5: reduce trainer.learning_rate; the w"):

@@ -10,7 +10,8 @@ from flax import nnx
 from jax import lax
 
 from nasjax.space import Gene
-from nasjax.supernets.elastic import Dense, Layer, cut, mask
+from nasjax.supernets.elastic import Dense, cut, mask
+from nasjax.supernets.layer import Layer
 from nasjax.supernets.stage import Stage
 from nasjax.supernets.supernet import SuperNet
 

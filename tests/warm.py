@@ -12,10 +12,10 @@ import nasjax.cli.search
 import nasjax.report.plots  # noqa: F401
 from nasjax.cli import main
 from nasjax.supernets import tabular
-from nasjax.training import loop, run
+from nasjax.training import batches, run
 
 tabular.LOOKUP_CHUNK = 3
-loop.MOST_STEPS, run.SAVE_SECONDS = 5, 0.5
+batches.MOST_STEPS, run.SAVE_SECONDS = 5, 0.5
 print("ready", flush=True)
 for line in sys.stdin:
     children = []

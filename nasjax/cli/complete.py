@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nasjax.cli.options import Command
 
-PATHS = ("run", "subnet", "archive", "path", "table", "checkpoint")
+PATHS = ("run", "subnet", "largest", "teacher", "archive", "path", "table", "checkpoint")
 """Settings, or the last parts of their names, whose values are paths."""
 
 

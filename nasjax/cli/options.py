@@ -84,7 +84,10 @@ COMMANDS: Mapping[str, Command] = {
             name="train",
             summary="train a super-network, or train an extracted network on, and write the weights",
             handler="nasjax.cli.train:train",
-            settings=("supernet", "subnet", "task", "trainer", "evaluator", "seed", "run", "experiment", "debug"),
+            settings=(
+                *("supernet", "subnet", "largest", "teacher", "task", "trainer", "evaluator", "seed", "run"),
+                *("experiment", "debug"),
+            ),
         ),
         Command(
             name="import",

@@ -52,6 +52,8 @@ class Schema:
     archive: str | None = None
     warm_start: str | None = None
     subnet: str | None = None
+    largest: str | None = None
+    teacher: str | None = None
     space_reduction: Any = None
     minutes: float | None = None
     distributed: list[str] | None = None

@@ -12,7 +12,7 @@ from nasjax.host import is_database, parse_json, read_text
 READ = ("supernet.table", "supernet.checkpoint", "task.path", "task.vocabulary")
 """Settings that name what is measured; a run's context holds the content of each."""
 
-INPUTS = (*READ, "hardware.file", "hardware.source", "warm_start", "archive", "subnet")
+INPUTS = (*READ, "hardware.file", "hardware.source", "warm_start", "archive", "subnet", "largest", "teacher")
 """All settings that name a file or folder by its path."""
 
 NO_PATHS = ("", "shipped", None)

@@ -1,6 +1,6 @@
 """Super-networks: trained networks whose sub-networks are searched, and tables or functions that stand for one."""
 
-from nasjax.supernets.catalogue import SHIPPED, SUPERNETS, abstract, create, untrained_warning
+from nasjax.supernets.catalogue import SHIPPED, SUPERNETS, abstract, create, from_largest, untrained_warning
 from nasjax.supernets.checkpoints import load_weights, save_weights
 from nasjax.supernets.external import ExternalNet
 from nasjax.supernets.folders import load, save_network
@@ -17,6 +17,7 @@ __all__ = [
     "TabularNet",
     "abstract",
     "create",
+    "from_largest",
     "load",
     "load_weights",
     "save_network",

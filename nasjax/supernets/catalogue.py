@@ -10,7 +10,7 @@ from nasjax.errors import ConfigError
 from nasjax.host import regular_file
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import record, settings
-from nasjax.supernets.checkpoints import load_weights, weights_digest
+from nasjax.supernets.checkpoints import load_largest, load_weights, weights_digest
 from nasjax.supernets.external import ExternalConfig
 from nasjax.supernets.families.mobilenet_v3 import MobileNetV3Config
 from nasjax.supernets.families.resnet import ResNetConfig
@@ -121,6 +121,26 @@ def create(name: str, *, seed: int = 0, **changes: Any) -> Any:
     net.origin = record(SUPERNETS, config, name)
     if isinstance(net, SuperNet) and not meant and (checkpoint is None or new_classifier) and not _is_traced(net):
         net.untrained = weights_digest(net)
+    return net
+
+
+@with_jax_defaults
+def from_largest(source: str | Path, name: str, *, seed: int = 0, **changes: Any) -> SuperNet:
+    """A super-network whose largest sub-network has the weights of a trained network, to be trained.
+
+    `source`: a file of weights, nasjax's or published for PyTorch, or a folder of `nasjax extract`. Smaller kernels are the
+    centre of the largest one. The other arguments are those of `create`, without a `checkpoint`. Raises ConfigError for
+    weights of a network that is not the largest sub-network.
+    """
+    config = settings("supernet", SUPERNETS, {"name": name, **changes})
+    if getattr(config, "checkpoint", None) is not None:
+        raise ConfigError(f"largest={source} has the weights: leave supernet.checkpoint={config.checkpoint} out")
+    path, seeded = Path(source), seed if getattr(config, "new_classifier", False) else None
+    path = path / "network.safetensors" if path.is_dir() else regular_file(f"largest={source}", path)
+    if not path.exists():
+        raise ConfigError(f"largest={source} holds no extracted network: it has no {path.name}")
+    net = load_largest(config.create, path, seeded)
+    net.origin = record(SUPERNETS, config, name)
     return net
 
 

@@ -54,6 +54,9 @@ INNER_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrap
 SAVE_ALONE = "save one alone: torch.save(model.state_dict(), FILE)"
 """What to do with a file of which it is not known what to take."""
 
+TRANSFORMS = "transforms"
+"""The attribute name of the matrices that make smaller kernels."""
+
 CLASSIFIER = "classify"
 """The attribute name of the last layer in the heads of our families."""
 
@@ -113,12 +116,26 @@ def _differs_in_classes(tensor: np.ndarray, variable: nnx.Variable) -> bool:
     return tensor.shape[:-1] == variable.shape[:-1] and tensor.shape[-1:] != variable.shape[-1:]
 
 
+def load_largest(make: Callable[[], SuperNet], path: Path, classifier_seed: int | None = None) -> SuperNet:
+    """As `load_weights`, from the weights of the largest sub-network alone.
+
+    These lack the matrices that make smaller kernels, which are then the centre of the largest one.
+    """
+    net = fill(make, read_tensors(path), str(path), classifier_seed, alone=True)
+    net.facts = read_facts(path)
+    return net
+
+
 def fill(
-    make: Callable[[], SuperNet], given: Mapping[str, np.ndarray], source: str, classifier_seed: int | None = None
+    make: Callable[[], SuperNet],
+    given: Mapping[str, np.ndarray],
+    source: str,
+    classifier_seed: int | None = None,
+    alone: bool = False,
 ) -> SuperNet:
     """Returns the network that `make` builds, with the tensors `given`; otherwise as `load_weights`.
 
-    `source` names the tensors in messages.
+    `source` names the tensors in messages. `alone`: they may be those of the largest sub-network, see `load_largest`.
     """
     net = nnx.eval_shape(make)
     graph, state = nnx.split(net)
@@ -138,6 +155,9 @@ def fill(
     for path, variable in variables:
         own_name = _dotted(path)
         stored = published.get(own_name, PublishedTensor(own_name))
+        if stored.name not in left and alone and TRANSFORMS in path:
+            filled.append((path, variable.replace(jnp.eye(variable.shape[0], dtype=variable.dtype))))
+            continue
         if stored.name not in left:
             raise ConfigError(f"{mistake} it has no tensor {spelled_like(stored.name, given)!r}")
         name, tensor = left.pop(stored.name)

@@ -3,13 +3,10 @@
 Every size is either a Python int (*static*: weights are sliced, and outputs are as narrow as the sub-network's) or a traced
 scalar (*masked*: weights stay whole, and those beyond the size are set to zero. Activations are not masked: they are larger,
 and XLA does not fuse their masking well in backward passes). The same arithmetic serves both, by `cut` and `mask`.
-Within `recording()`, layers record the static sizes that they are called with; `narrow` then slices the weights to those
-sizes, which is extraction.
+`narrow` slices the weights to static sizes, which is extraction (`layer.py`).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,14 +16,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from nasjax.errors import ConfigError
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
 from nasjax.supernets.cpu.deferred_norm import DeferredNorm, apply_deferred
 from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, map_micro_batches, micro_batch_size
 from nasjax.supernets.initial import full, identity, normal
-
-Size = int | Int[Array, ""]
-"""A width or kernel size: static (int) or traced (int32 scalar)."""
+from nasjax.supernets.layer import Layer, Size
 
 
 class Branching(NamedTuple):
@@ -95,39 +89,12 @@ def make_divisible(value: Size, divisor: int = 8) -> Size:
     return jnp.where(short, rounded + divisor, rounded)
 
 
-# -- extraction: the sizes that layers are called with ----------------------------------------------------------------------
-
-_calls: ContextVar[dict[int, dict[str, int]] | None] = ContextVar("sizes of layers", default=None)
-
-
-@contextmanager
-def recording() -> Iterator[dict[int, dict[str, int]]]:
-    """Records the static sizes of every layer's call, by `id` of the layer."""
-    calls: dict[int, dict[str, int]] = {}
-    token = _calls.set(calls)
-    try:
-        yield calls
-    finally:
-        _calls.reset(token)
-
-
-class Layer(nnx.Module):
-    """A layer that can be narrowed to the sizes it was called with."""
-
-    def note(self, **sizes: Size) -> None:
-        """Records the sizes of this call within `recording()`. Raises ConfigError if an earlier call had others."""
-        calls = _calls.get()
-        if calls is None:
-            return
-        static: dict[str, int] = {name: size for name, size in sizes.items() if isinstance(size, int)}
-        if calls.setdefault(id(self), static) != static:
-            raise ConfigError(
-                f"{type(self).__name__} was called twice, with sizes {calls[id(self)]} and {static}: it cannot be extracted"
-            )
-
-    def narrow(self, **sizes: Any) -> None:
-        """Slices the weights to those that a call with these sizes reads; in place."""
-        raise TypeError(f"{type(self).__name__} has no method `narrow`: it cannot be extracted")
+def by_importance(importance: Float[Array, " units"], widths: Sequence[int]) -> Int[Array, " units"]:
+    """The order of units by decreasing importance, each within its part: parts end at `widths`, and at the last unit."""
+    part = jnp.zeros(len(importance), jnp.int32)
+    for width in widths:
+        part = part + (jnp.arange(len(importance)) >= width)
+    return jnp.lexsort((-importance, part))
 
 
 class Conv(Layer):
@@ -216,6 +183,24 @@ class Conv(Layer):
             return pointwise(x, weight)
         return convolve(x, weight, self.stride, own)
 
+    def centre_small_kernels(self) -> None:
+        """Makes smaller kernels the centre of the largest one, as in a new network; in place."""
+        for matrix in self.transforms.values():
+            matrix[...] = jnp.eye(len(matrix[...]))
+
+    def importance(self) -> Float[Array, " inputs"]:
+        """The sum of absolute weights of every input channel."""
+        return jnp.abs(self.kernel[...]).sum((0, 1, 3))
+
+    def reorder(self, outputs: Int[Array, " outputs"] | None = None, inputs: Int[Array, " inputs"] | None = None) -> None:
+        """Reorders output or input channels; in place. The outputs of a depthwise convolution are its inputs."""
+        if outputs is not None:
+            self.kernel[...] = self.kernel[...][..., outputs]
+            if self.bias is not None:
+                self.bias[...] = self.bias[...][outputs]
+        if inputs is not None:
+            self.kernel[...] = self.kernel[...][:, :, inputs]
+
     def narrow(self, *, width: int, kernel: int, inputs: int) -> None:  # type: ignore[override]
         self.kernel = nnx.Param(self.weights(width, kernel, inputs))
         self.bias = None if self.bias is None else nnx.Param(cut(self.bias[...], 0, width))
@@ -237,6 +222,17 @@ class Dense(Layer):
         weight = mask(cut(cut(self.kernel[...], 0, x.shape[-1]), 1, width), width)
         bias = mask(cut(self.bias[...], 0, width), width)
         return x @ weight + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+    def importance(self) -> Float[Array, " inputs"]:
+        """The sum of absolute weights of every input."""
+        return jnp.abs(self.kernel[...]).sum(1)
+
+    def reorder(self, outputs: Int[Array, " outputs"] | None = None, inputs: Int[Array, " inputs"] | None = None) -> None:
+        """Reorders outputs or inputs; in place."""
+        if outputs is not None:
+            self.kernel[...], self.bias[...] = self.kernel[...][:, outputs], self.bias[...][outputs]
+        if inputs is not None:
+            self.kernel[...] = self.kernel[...][inputs]
 
     def narrow(self, *, width: int, inputs: int) -> None:  # type: ignore[override]
         self.kernel = nnx.Param(cut(cut(self.kernel[...], 0, inputs), 1, width))
@@ -288,6 +284,12 @@ class BatchNorm(Layer):
 
         return normalise
 
+    def reorder(self, order: Int[Array, " channels"]) -> None:
+        """Reorders channels; in place."""
+        for name in ("scale", "bias", "mean", "variance"):
+            variable = getattr(self, name)
+            variable[...] = variable[...][order]
+
     def narrow(self, *, width: int) -> None:  # type: ignore[override]
         for name in ("scale", "bias", "mean", "variance"):
             variable = getattr(self, name)
@@ -313,6 +315,11 @@ class ConvNorm(nnx.Module):
         self.conv = Conv(inputs, outputs, kernels, rngs=rngs, **options)
         self.norm = BatchNorm(outputs, epsilon=epsilon)
         self.activation = activation
+
+    def reorder(self, outputs: Int[Array, " outputs"]) -> None:
+        """Reorders output channels; in place."""
+        self.conv.reorder(outputs)
+        self.norm.reorder(outputs)
 
     def __call__(
         self,
@@ -375,6 +382,14 @@ class SqueezeExcite(nnx.Module):
             return x * self.gains(x.mean((1, 2), keepdims=True), width)
         pooled = concatenate_micro_batches(x.map_micro_batches(lambda maps: maps.mean((1, 2), keepdims=True), x.size))
         return x._replace(normalise=lambda raw, gains: x.normalise(raw) * gains, gains=(self.gains(pooled, width),))
+
+    def reorder(self, order: Int[Array, " channels"], widths: Sequence[int]) -> None:
+        """Reorders channels, and sorts the middle layer's by importance, within those for `widths`; in place."""
+        self.reduce.reorder(inputs=order)
+        self.expand.reorder(outputs=order)
+        middle = by_importance(self.expand.importance(), [make_divisible(width // 4) for width in widths])  # type: ignore
+        self.reduce.reorder(outputs=middle)
+        self.expand.reorder(inputs=middle)
 
     def gains(self, pooled: Float[Array, "batch 1 1 channels"], width: Size) -> Float[Array, "batch 1 1 channels"]:
         """The factor of each channel of each example."""

@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 from jaxtyping import PyTree
 
-from nasjax.supernets.elastic import Layer, recording
+from nasjax.supernets.layer import Layer, recording
 from nasjax.supernets.stage import Stage, Statistics
 from nasjax.supernets.supernet import SuperNet
 

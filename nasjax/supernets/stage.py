@@ -78,6 +78,16 @@ class Stage(nnx.Module):
         for name, norm in self.norms().items():
             norm.mean[...], norm.variance[...] = statistics[name]
 
+    def sort_units(self, least: tuple[int, ...]) -> None:
+        """Sorts hidden units by importance, the most important first, where a gene leaves the last ones out; in place.
+
+        The outputs of the largest sub-network stay the same. `least`: of each of `genes`, the least option index that
+        sub-networks were trained at so far: units stay among those that the same widths left out, so that these
+        sub-networks' outputs stay the same, too.
+
+        Source: Once-for-All (arXiv:1908.09791, Section 3.3, elastic width).
+        """
+
     def settings(self) -> str:
         """Text of all that outputs depend on besides weights and genes: classes, strides, activations, epsilons."""
         plain = (bool, int, float, str, tuple)

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from nasjax.supernets.elastic import Conv, ConvNorm, Dense, recording
+from nasjax.supernets.elastic import Conv, ConvNorm, Dense
+from nasjax.supernets.layer import recording
 
 
 def summary(net: Any) -> str:

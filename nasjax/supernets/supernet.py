@@ -152,6 +152,15 @@ class SuperNet(nnx.Module):
     def tie(self) -> None:
         """Makes weights that stages share (`Stage.borrowed`) one variable again after extraction; in place."""
 
+    def sort_units(self, least: Sequence[int]) -> None:
+        """Sorts the hidden units of every stage by importance (`Stage.sort_units`); in place.
+
+        `least`: of every gene, the least option index that sub-networks were trained at so far.
+        """
+        columns = {gene.name: column for column, gene in enumerate(self.space.genes)}
+        for stage in self.stages:
+            stage.sort_units(tuple(least[columns[gene.name]] for gene in stage.genes))
+
     @property
     def first_repeated(self) -> int:
         """The index of the first repeated stage, or the number of stages if none is repeated.

@@ -6,6 +6,7 @@ Widths and numbers of heads are static (weights are sliced) or traced (weights a
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from nasjax.supernets.elastic import Dense, Layer, Size, cut, mask
+from nasjax.supernets.elastic import Dense, by_importance, cut, mask
 from nasjax.supernets.initial import full, normal
+from nasjax.supernets.layer import Layer, Size
 
 Sequence = Float[Array, "batch time width"]
 Tokens = Int[Array, "batch time"]
@@ -132,6 +134,12 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: Sequence, hidden: Size, width: Size) -> Sequence:
         return self.output(jax.nn.relu(self.hidden(x, hidden)), width)
+
+    def sort_units(self, widths: Iterable[int]) -> None:
+        """Sorts hidden units by importance, within those for `widths`; in place."""
+        order = by_importance(self.output.importance(), tuple(widths))
+        self.hidden.reorder(outputs=order)
+        self.output.reorder(inputs=order)
 
 
 class KeysValues(NamedTuple):

@@ -14,6 +14,7 @@ from nasjax.errors import ConfigError
 from nasjax.objectives import Objective
 from nasjax.supernets import SuperNet
 from nasjax.tasks.base import SPLITS, Split, Task
+from nasjax.tasks.divergences import Divergence, cross_entropy
 from nasjax.types import Images, PRNGKey
 
 Logits = Float[Array, "batch classes"]
@@ -52,11 +53,20 @@ class ImageClassification(Task):
         number, correct, loss = totals
         return {"accuracy_top1": 100.0 * correct / number, "loss": loss / number}
 
-    def loss(self, outputs: Logits, targets: Labels, teacher: Logits | None = None) -> Float[Array, " batch"]:
-        """Cross-entropy of every image, in nats: against its class, or against the teacher's probabilities."""
+    def loss(
+        self,
+        outputs: Logits,
+        targets: Labels,
+        teacher: Logits | None = None,
+        divergence: Divergence = cross_entropy,
+    ) -> Float[Array, " batch"]:
+        """Cross-entropy of every image, in nats: against its class, or against the teacher's probabilities.
+
+        `divergence`: what takes the place of cross-entropy there.
+        """
         if teacher is None:
             return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
-        return optax.softmax_cross_entropy(outputs, jax.nn.softmax(lax.stop_gradient(teacher)))
+        return divergence(outputs, teacher)
 
     def augment(self, key: PRNGKey, inputs: Images, shift: int) -> Images:
         return shift_images(key, inputs, shift)

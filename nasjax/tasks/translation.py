@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.errors import ConfigError
@@ -21,6 +20,7 @@ from nasjax.supernets.families.transformer import Transformer
 from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.base import SPLITS, Runner, Split, Task
 from nasjax.tasks.beam_search import beam_search
+from nasjax.tasks.divergences import Divergence, cross_entropy
 from nasjax.tasks.image_classification import LOSS
 from nasjax.tasks.text_pairs import EMPTY, Pairs, exists, held_out, read_pairs
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
@@ -245,19 +245,22 @@ class Translation(Task):
             found |= {"bleu": bleu(totals[2 : 2 + BLEU_STATISTICS]), "chrf": chrf(totals[2 + BLEU_STATISTICS :])}
         return found
 
-    def loss(self, outputs: Any, targets: PyTree, teacher: Any = None) -> Float[Array, " batch"]:
+    def loss(
+        self, outputs: Any, targets: PyTree, teacher: Any = None, divergence: Divergence = cross_entropy
+    ) -> Float[Array, " batch"]:
         """The loss of a sentence, a token's mean: (1 - e) of its word's and e of all words' mean, or against a teacher's.
 
+        `divergence`: how far a token's scores are from the teacher's.
         A batch's loss is the mean over sentences; fairseq's is over tokens.
         """
         known = (targets["words"] != PAD).astype(outputs.dtype)
-        # Log probabilities are scores less this: written out, they would be read and written several times.
-        total = jax.nn.logsumexp(outputs, axis=-1)
         if teacher is None:
+            # Log probabilities are scores less this: written out, they would be read and written several times.
+            total = jax.nn.logsumexp(outputs, axis=-1)
             own = jnp.take_along_axis(outputs, targets["words"][..., None], axis=-1)[..., 0]
             losses = total - (1 - self.label_smoothing) * own - self.label_smoothing * outputs.mean(-1)
         else:
-            losses = total - (jax.nn.softmax(lax.stop_gradient(teacher)) * outputs).sum(-1)
+            losses = divergence(outputs, teacher)
         return (losses * known).sum(1) / known.sum(1)
 
     def augment(self, key: PRNGKey, inputs: PyTree, shift: int) -> PyTree:

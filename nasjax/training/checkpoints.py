@@ -79,8 +79,10 @@ def newest(folder: Path, fresh: TrainingState) -> TrainingState:
                 print(f"nasjax: {folder / str(steps)} cannot be read ({one_line(error)}): left out", file=sys.stderr)
                 continue
             arrays = [found["arrays"][name] for name in sorted(found["arrays"])]
-            weights, moments = jax.tree.unflatten(jax.tree.structure((fresh.weights, fresh.moments)), arrays)
-            return TrainingState(weights, moments, steps, float(found["loss"]))
+            weights, optimised, teacher = jax.tree.unflatten(
+                jax.tree.structure((fresh.weights, fresh.optimised, fresh.teacher)), arrays
+            )
+            return TrainingState(weights, optimised, teacher, steps, float(found["loss"]))
     return fresh
 
 
@@ -111,5 +113,5 @@ def _manager(folder: Path) -> Iterator[Any]:
 
 def _stored(state: TrainingState) -> dict[str, Any]:
     """A state as orbax stores it: arrays by their place, whatever trees they are in."""
-    leaves = jax.tree.leaves((state.weights, state.moments))
+    leaves = jax.tree.leaves((state.weights, state.optimised, state.teacher))
     return {"arrays": {f"{i:05}": leaf for i, leaf in enumerate(leaves)}, "loss": np.float64(state.loss)}

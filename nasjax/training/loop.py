@@ -1,84 +1,46 @@
-"""The training loop of all methods; a method chooses the sub-networks of each step, their weights and teachers."""
+"""The training loop of all methods."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
-from nasjax.errors import ConfigError
 from nasjax.evaluation.calibration import calibrate
+from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.jax_defaults import with_jax_defaults
-from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
+from nasjax.training import optimisers
+from nasjax.training.base import FIXED, Step, TrainerConfig
 from nasjax.training.batches import after, batches_of, buckets_of
+from nasjax.training.losses import check_divergence, in_float32, losses_of, step_loss
 from nasjax.types import PRNGKey
 
 TrainingProgress = Callable[[int, int, float], None]
 """Called after every epoch with its number (from 1), the number of epochs and the mean loss."""
 
 
-class Subnets(NamedTuple):
-    """The sub-networks of one step: fixed architectures (`static`) and random ones (`traced`).
+@with_jax_defaults
+def train(config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, progress: TrainingProgress) -> SuperNet:
+    """A trained copy of `net`, with the batch-norm statistics of the largest sub-network.
 
-    A sub-network learns from the targets (teacher None), or from the outputs of its teacher, an index of `static`. `weights`
-    are the weights of their losses, those of `static` first; they need not sum to 1.
+    Raises DivergedError if the loss is not finite.
     """
-
-    static: tuple[tuple[int, ...], ...]
-    static_teachers: tuple[int | None, ...]
-    traced: Int[Array, "traced genes"]
-    traced_teacher: int | None
-    weights: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class TrainerConfig(ABC):
-    """Settings of all methods: AdamW, a cosine schedule with warm-up, and images shifted by up to `shift` pixels.
-
-    Every step draws one option of each host gene (such as an elastic resolution) for all its sub-networks.
-    """
-
-    epochs: int = 60
-    batch: int = 90
-    learning_rate: float = 4e-3
-    weight_decay: float = 1e-2
-    shift: int = 1
-
-    def __post_init__(self):
-        for name in ("epochs", "batch", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"trainer.{name} must be above 0, not {getattr(self, name)}")
-
-    def advice(self, net: SuperNet) -> str:
-        """What a person should know before `net` is trained so, on one line; usually nothing."""
-        return ""
-
-    @abstractmethod
-    def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
-        """The sub-networks of a step; called within jit."""
-
-    @with_jax_defaults
-    def train(self, net: SuperNet, task: Task, key: PRNGKey, progress: TrainingProgress) -> SuperNet:
-        """A trained copy of `net`, with the batch-norm statistics of the largest sub-network.
-
-        Raises DivergedError if the loss is not finite.
-        """
-        training = Training(self, net, task, key)
-        last = training.begin()
-        for state in training.run(last):
-            last = state
-            if training.ends_epoch(state):
-                progress(training.epoch(state), self.epochs, state.loss)
-        return training.network(last)
+    training = Training(config, net, task, key)
+    last = training.begin()
+    for state in training.run(last):
+        last = state
+        if training.ends_epoch(state):
+            progress(training.epoch(state), config.epochs, state.loss)
+    return training.network(last)
 
 
 class DivergedError(ArithmeticError):
@@ -90,13 +52,14 @@ class DivergedError(ArithmeticError):
 
 
 class TrainingState(NamedTuple):
-    """How far a training is: weights, moments of the optimiser, and how many steps are done.
+    """How far a training is: weights, state of the optimiser, the fixed teacher's weights if any, how many steps are done.
 
     `loss` is the mean loss of the steps so far in the last epoch.
     """
 
     weights: Any
-    moments: Any
+    optimised: Any
+    teacher: Any
     steps: int
     loss: float
 
@@ -105,36 +68,65 @@ class Training:
     """One training of a network: what does not change from step to step.
 
     Whatever a step draws follows from the key and the step's number, so that a training that is continued from any of its
-    states has the same weights as one that was never interrupted.
+    states has the same weights as one that was never interrupted. `teacher`: a network whose outputs others learn from; a
+    method may also take the network as it was before one of its phases (`TrainerConfig.fixes_teacher`).
     """
 
-    def __init__(self, config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey):
+    def __init__(self, config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, teacher: SuperNet | None = None):
+        check_divergence(task, config.divergence())
         self.config, self.task, self._key = config, task, key
+        self.phases = config.phases(net)
+        self._firsts = [0, *accumulate(phase.epochs for phase in self.phases)]
         self._buckets = buckets_of(task.train, config.batch)
         self.steps_per_epoch = sum(bucket.steps for bucket in self._buckets)
-        total = config.epochs * self.steps_per_epoch
-        schedule = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, total // 20, total)
-        self._optimiser = optax.adamw(schedule, weight_decay=config.weight_decay)
         # `network` stores statistics in it.
         parts: Any = nnx.split(nnx.clone(net), nnx.Param, ...)  # type: ignore[misc]
         self._graph, self._weights, self._rest = parts
-        self._run = jax.jit(self._steps)
+        self._fixes = any(config.fixes_teacher(self.phases, i) for i in range(len(self.phases)))
+        self._teacher: Any = parts if self._fixes else None
+        if teacher is not None:
+            self._teacher = nnx.split(teacher, nnx.Param, ...)  # type: ignore[misc]
+        self._mesh = mesh_for(config.batch // config.accumulate)
+        self._run = jax.jit(self._steps, static_argnums=(0, 1))
+        self._rates: dict[int, Float[np.ndarray, " steps"]] = {}
+
+    @cached_property
+    def _macs(self) -> CostTable:
+        return cost_tables(nnx.eval_shape(lambda: nnx.merge(self._graph, self._weights, self._rest)))["macs"]
 
     def begin(self) -> TrainingState:
         """The state before the first step."""
-        return TrainingState(self._weights, self._optimiser.init(self._weights), 0, 0.0)
+        teacher = None if self._teacher is None else self._teacher[1]
+        return TrainingState(self._weights, optimisers.begin(self.config, self._weights), teacher, 0, 0.0)
+
+    def placed(self, state: TrainingState) -> TrainingState:
+        """The state with its arrays on every device that the training uses."""
+        if self._mesh is None:
+            return state
+        trees = jax.device_put(tuple(state[:3]), NamedSharding(self._mesh, PartitionSpec()))
+        return TrainingState(trees[0], trees[1], trees[2], state.steps, state.loss)
 
     def run(self, state: TrainingState) -> Iterator[TrainingState]:
         """The states after every few steps, to the last; an epoch's end is always among them.
 
         Raises DivergedError if a loss is not finite.
         """
+        state = self.placed(state)
         while state.steps < self.config.epochs * self.steps_per_epoch:
             done = state.steps % self.steps_per_epoch
-            batches = batches_of(self._buckets, jax.random.fold_in(self._key, state.steps // self.steps_per_epoch))
+            index = self.phase(state)
+            if done == 0 and index > 0 and self.epoch(state) == self._firsts[index]:
+                state = self._next_phase(state, index)
+            phase, rates = self.phases[index], self._phase_rates(index)
+            taught = state.teacher is not None and not (self._fixes and not self._has_teacher(index))
+            batches = batches_of(self._buckets, jax.random.fold_in(self._key, self.epoch(state)))
             loss = state.loss * done
             for bucket, rows, keys in after(batches, done):
-                weights, moments, losses = self._run(state.weights, state.moments, bucket.examples, rows, keys)
+                first = state.steps - self._firsts[index] * self.steps_per_epoch
+                weights, optimised, losses = self._run(
+                    phase.kind, taught, state.weights, state.optimised, state.teacher, bucket.examples,
+                    np.array(phase.least, np.int32), rows, keys, rates[first : first + len(rows)],
+                )  # fmt: skip
                 try:
                     losses = np.asarray(losses)
                 except KeyboardInterrupt:
@@ -146,7 +138,7 @@ class Training:
                     raise DivergedError(f"the loss is {value} in {where}: reduce trainer.learning_rate", state)
                 done += len(losses)
                 loss += float(losses.sum())
-                state = TrainingState(weights, moments, state.steps + len(losses), loss / done)
+                state = TrainingState(weights, optimised, state.teacher, state.steps + len(losses), loss / done)
                 yield state
 
     def ends_epoch(self, state: TrainingState) -> bool:
@@ -156,61 +148,145 @@ class Training:
         """The number of epochs that are done."""
         return state.steps // self.steps_per_epoch
 
+    def phase(self, state: TrainingState) -> int:
+        """The number of the phase that the next step belongs to, from 0."""
+        return sum(self.epoch(state) >= first for first in self._firsts[1:-1])
+
+    def rate(self, state: TrainingState) -> float:
+        """The learning rate of the last step."""
+        last = max(state.steps - 1, 0)
+        index = self.phase(state._replace(steps=last))
+        return float(self._phase_rates(index)[last - self._firsts[index] * self.steps_per_epoch])
+
     def network(self, state: TrainingState) -> SuperNet:
         """The network with these weights, and with the batch-norm statistics of the largest sub-network."""
-        trained = nnx.merge(self._graph, state.weights, self._rest)
+        trained = nnx.merge(self._graph, optimisers.result(state.optimised, state.weights), self._rest)
         store_statistics(trained, self.task, min(self.config.batch, len(self.task.train)))
         return trained
 
+    def _has_teacher(self, index: int) -> bool:
+        """Whether the network has become the fixed teacher before phase number `index`, or then."""
+        return any(self.config.fixes_teacher(self.phases, i) for i in range(index + 1))
+
+    def _phase_rates(self, index: int) -> Float[np.ndarray, " steps"]:
+        if index not in self._rates:
+            phase = self.phases[index]
+            rates = optimisers.learning_rates(self.config, phase.epochs * self.steps_per_epoch)
+            self._rates[index] = np.float32(phase.rate) * rates
+        return self._rates[index]
+
+    def _next_phase(self, state: TrainingState, index: int) -> TrainingState:
+        """The state that phase number `index` begins with: the optimiser anew, units reordered, the teacher fixed."""
+        weights = optimisers.result(state.optimised, state.weights)
+        teacher = weights if self.config.fixes_teacher(self.phases, index) else state.teacher
+        # A copy: reordering is in place.
+        net = nnx.merge(self._graph, jax.tree.map(jnp.array, weights), self._rest)
+        self.config.reorder(net, self.phases[index - 1], self.phases[index])
+        reordered: Any = nnx.split(net, nnx.Param, ...)[1]  # type: ignore[misc]
+        return self.placed(TrainingState(reordered, optimisers.begin(self.config, reordered), teacher, state.steps, 0.0))
+
     def _steps(
-        self, weights: Any, moments: Any, examples: PyTree, rows: Int[Array, "steps batch"], keys: PRNGKey
+        self,
+        kind: int,
+        taught: bool,
+        weights: Any,
+        optimised: Any,
+        teacher: Any,
+        examples: PyTree,
+        least: Int[Array, " genes"],
+        rows: Int[Array, "steps batch"],
+        keys: PRNGKey,
+        rates: Float[Array, " steps"],
     ) -> tuple[Any, Any, Float[Array, " steps"]]:
         """Some steps of one bucket, one after the other."""
         net = nnx.merge(self._graph, weights, self._rest)
-
-        def gradient_at(host: Any) -> Callable[..., Any]:
-            def loss(weights: Any, inputs: PyTree, targets: PyTree, key: PRNGKey) -> Float[Array, ""]:
-                merged = nnx.merge(self._graph, weights, self._rest)
-                subnets = self.config.subnets(merged.space, key)
-                return step_loss(merged, self.task, merged.prepare(inputs, host), targets, subnets)
-
-            return jax.value_and_grad(loss)
-
-        gradients = [gradient_at(host) for host in net.all_hosts()]
+        gradients = [self._gradient_at(host, kind, taught, least) for host in net.all_hosts()]
 
         def step(carry: Any, drawn: Any) -> tuple[Any, Float[Array, ""]]:
-            weights, moments = carry
-            rows, key = drawn
+            weights, optimised = carry
+            rows, key, rate = drawn
             shift, sample = jax.random.split(key)
             inputs, targets = jax.tree.map(lambda leaf: leaf[rows], examples)
-            augmented = self.task.augment(shift, inputs, self.config.shift)
+            inputs = self.task.augment(shift, inputs, self.config.shift)
+            inputs, targets = self._divided((inputs, targets))
             host = jax.random.randint(jax.random.fold_in(sample, 0), (), 0, len(gradients))
-            value, gradient = lax.switch(host, gradients, weights, augmented, targets, sample)
-            updates, moments = self._optimiser.update(gradient, moments, weights)
-            return (optax.apply_updates(weights, updates), moments), value
+            value, gradient = lax.switch(host, gradients, weights, teacher, inputs, targets, sample)
+            weights, optimised = optimisers.update(self.config, optimised, weights, gradient, rate)
+            return (weights, optimised), value
 
-        (weights, moments), losses = lax.scan(step, (weights, moments), (rows, keys))
-        return weights, moments, losses
+        (weights, optimised), losses = lax.scan(step, (weights, optimised), (rows, keys, rates))
+        return weights, optimised, losses
+
+    def _divided(self, tree: PyTree) -> PyTree:
+        """A batch divided among the devices; arrays without an axis of examples are on all."""
+        if self._mesh is None:
+            return tree
+
+        def divided(leaf: Array) -> Array:
+            by_rows = leaf.ndim and leaf.shape[0] % self._mesh.size == 0  # type: ignore[union-attr]
+            spec = PartitionSpec("devices") if by_rows else PartitionSpec()
+            return lax.with_sharding_constraint(leaf, NamedSharding(self._mesh, spec))  # type: ignore[arg-type]
+
+        return jax.tree.map(divided, tree)
+
+    def _gradient_at(
+        self, host: Any, kind: int, taught: bool, least: Int[Array, " genes"]
+    ) -> Callable[..., tuple[Float[Array, ""], PyTree]]:
+        """Loss and gradient of a batch at some host options: the mean over the parts that it goes through in."""
+        cast = self._cast
+
+        def loss(weights: Any, teacher: Any, inputs: PyTree, targets: PyTree, key: PRNGKey) -> Float[Array, ""]:
+            net = nnx.merge(self._graph, cast(weights), self._rest)
+            prepared = cast(net.prepare(inputs, host))
+            step = Step(
+                net.space, key, least, kind, lambda archs: losses_of(net, self.task, prepared, targets, archs),
+                lambda archs: self._macs.estimate(archs), taught,
+            )  # fmt: skip
+            subnets = self.config.subnets(step)
+            fixed = None
+            if FIXED in (*subnets.static_teachers, subnets.traced_teacher):
+                fixed = self._teacher_outputs(teacher, prepared)
+            return step_loss(net, self.task, prepared, targets, subnets, self.config.divergence(), fixed)
+
+        gradient = jax.value_and_grad(loss)
+        parts = self.config.accumulate
+        if parts == 1:
+            return gradient
+
+        def accumulated(weights: Any, teacher: Any, inputs: PyTree, targets: PyTree, key: PRNGKey) -> Any:
+            batch = len(jax.tree.leaves(targets)[0])
+
+            def split(leaf: Array) -> Array:
+                whole = leaf.ndim == 0 or len(leaf) != batch
+                return jnp.stack([leaf] * parts) if whole else leaf.reshape(parts, batch // parts, *leaf.shape[1:])
+
+            def add(total: Any, part: Any) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, total, gradient(weights, teacher, *part, key)), None
+
+            zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights)
+            total, _ = lax.scan(add, zero, jax.tree.map(split, (inputs, targets)))
+            return jax.tree.map(lambda leaf: leaf / parts, total)
+
+        return accumulated
+
+    def _cast(self, tree: PyTree) -> PyTree:
+        """Float32 arrays in the type that a step computes in."""
+        precision = self.config.precision
+        if precision == "float32" or (precision == "auto" and jax.default_backend() == "cpu"):
+            return tree
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if leaf.dtype == jnp.float32 else leaf, tree)
+
+    def _teacher_outputs(self, teacher: Any, inputs: PyTree) -> PyTree:
+        graph, _, rest = self._teacher
+        net = nnx.merge(graph, self._cast(teacher), rest)
+        return lax.stop_gradient(in_float32(net.forward(inputs, tuple(map(int, net.space.largest())), None)[0]))
 
 
-def step_loss(net: SuperNet, task: Task, inputs: PyTree, targets: PyTree, subnets: Subnets) -> Float[Array, ""]:
-    """The weighted mean of the sub-networks' losses on a batch; batch norms use the batch's statistics."""
-    static = [net.forward(inputs, arch, None)[0] for arch in subnets.static]
-    traced = jax.vmap(lambda arch: net.forward(inputs, arch, None)[0])(subnets.traced) if len(subnets.traced) else None
-    total: Any = 0.0
-    for teacher in dict.fromkeys((*subnets.static_teachers, *([] if traced is None else [subnets.traced_teacher]))):
-        # The losses of one teacher's students are computed at once.
-        rows = [i for i, other in enumerate(subnets.static_teachers) if other == teacher]
-        students = [jax.tree.map(lambda leaf: leaf[None], static[i]) for i in rows]
-        weights = [subnets.weights[i] for i in rows]
-        if traced is not None and subnets.traced_teacher == teacher:
-            students.append(traced)
-            weights += subnets.weights[len(static) :]
-        outputs = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *students)
-        teacher_outputs = None if teacher is None else lax.stop_gradient(static[teacher])
-        losses = jax.vmap(lambda one, taught=teacher_outputs: task.loss(one, targets, taught).mean())(outputs)
-        total += (losses * np.array(weights, np.float32)).sum()
-    return total / sum(subnets.weights)
+def mesh_for(batch: int) -> Mesh | None:
+    """As many of the devices as divide a batch evenly; None for one."""
+    devices = jax.local_devices()
+    number = max(n for n in range(1, len(devices) + 1) if batch % n == 0)
+    return None if number == 1 else Mesh(np.array(devices[:number]), ("devices",))
 
 
 def store_statistics(net: SuperNet, task: Task, batch: int) -> None:

@@ -45,14 +45,18 @@ def train_run(
     """
     check_seed(config["seed"])
     settled = plain_data(absolute_inputs(config))
-    net = _network(config)
+    net, teacher = _network(config), _teacher(config)
     task = tasks.create(**config["task"])
     task.check(net)
+    if teacher is not None:
+        task.check(teacher)
     trainer = settings("trainer", TRAINERS, config["trainer"])
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
     origin = {"nasjax": __version__, "weights": weights_digest(net), "task": task.digest()}
+    if teacher is not None:
+        origin["teacher"] = weights_digest(teacher)
+    training = Training(trainer, net, task, jax.random.key(config["seed"]), teacher)
     with training_folder(path, settled, origin):
-        training = Training(trainer, net, task, jax.random.key(config["seed"]))
         state = newest(path / CHECKPOINTS, training.begin())
         if state.steps:
             done = f"{training.epoch(state)} of {trainer.epochs} epochs and {state.steps % training.steps_per_epoch} steps"
@@ -116,14 +120,29 @@ def _write_weights(path: Path, config: Mapping[str, Any], net: SuperNet, task: T
 def _network(config: Mapping[str, Any]) -> SuperNet:
     """The network to be trained: the super-network, or the extracted network in the folder `subnet`."""
     if config["subnet"] is not None:
+        if config["largest"] is not None:
+            raise ConfigError(f"subnet={config['subnet']} is what is trained: leave largest= out")
         return load(config["subnet"])
     supernet = dict(config["supernet"])
     if supernet.get("checkpoint") == "shipped":  # Training starts from random weights.
         supernet["checkpoint"] = None
+    if config["largest"] is not None:
+        return supernets.from_largest(config["largest"], seed=config["seed"], **supernet)
     net = supernets.create(seed=config["seed"], **supernet)
     if not isinstance(net, SuperNet):
         raise ConfigError(f"supernet={supernet['name']} has no weights to train")
     return net
+
+
+def _teacher(config: Mapping[str, Any]) -> SuperNet | None:
+    """The super-network, with the weights in the file `teacher`, that an extracted network learns from; None without."""
+    if config["teacher"] is None:
+        return None
+    if config["subnet"] is None:
+        raise ConfigError(f"teacher={config['teacher']} is for a network that was extracted (subnet=FOLDER)")
+    supernet = {**read_facts(config["subnet"])["supernet"], "checkpoint": config["teacher"]}
+    teacher: SuperNet = supernets.create(**supernet)
+    return teacher
 
 
 def _scores(evaluator: EvaluatorConfig, net: SuperNet, task: Task, arch: Arch) -> dict[str, float]:

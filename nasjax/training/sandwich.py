@@ -6,13 +6,9 @@ without distillation on the targets, too. An extracted network has one sub-netwo
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
-
-from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.supernets.families.transformer import Transformer
-from nasjax.training.loop import Subnets, TrainerConfig
-from nasjax.types import PRNGKey
+from nasjax.training.base import Step, Subnets, TrainerConfig, only_largest
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,10 @@ class SandwichConfig(TrainerConfig):
             "first, alone (docs/translation.md)"
         )
 
-    def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
-        largest = tuple(map(int, space.largest()))
-        if space.size == 1:  # An extracted network has no other sub-network to teach.
-            return Subnets((largest,), (None,), jnp.zeros((0, len(space.genes)), jnp.int32), None, (1.0,))
-        smallest = tuple(map(int, space.smallest()))
-        drawn = jnp.asarray(space.sample_raw(key, self.random_subnets))
+    def subnets(self, step: Step) -> Subnets:
+        if step.space.size == 1:  # An extracted network has no other sub-network to teach.
+            return only_largest(step)
+        largest, smallest = (tuple(map(int, arch)) for arch in (step.space.largest(), step.space.smallest()))
         teacher = 0 if self.distillation else None
+        drawn = step.sample(self.random_subnets)
         return Subnets((largest, smallest), (None, teacher), drawn, teacher, (1.0,) * (2 + self.random_subnets))

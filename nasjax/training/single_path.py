@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
-
-from nasjax.space import SearchSpace
-from nasjax.training.loop import Subnets, TrainerConfig
-from nasjax.types import PRNGKey
+from nasjax.training.base import Step, Subnets, TrainerConfig
 
 
 @dataclass(frozen=True)
 class SinglePathConfig(TrainerConfig):
     """Settings: those of all methods. A step takes the time of one sub-network, and teaches no other."""
 
-    def subnets(self, space: SearchSpace, key: PRNGKey) -> Subnets:
-        return Subnets((), (), jnp.asarray(space.sample_raw(key, 1)), None, (1.0,))
+    def subnets(self, step: Step) -> Subnets:
+        return Subnets((), (), step.sample(1), None, (1.0,))

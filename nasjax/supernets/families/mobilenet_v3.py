@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from nasjax.errors import ConfigError
 from nasjax.space import Gene
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, Maps
-from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, make_divisible, pick
+from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, by_importance, make_divisible, pick
 from nasjax.supernets.families.limits import INTEGER, NON_NEGATIVE_INTEGER, ODD, POSITIVE, POSITIVE_INTEGER, check_limits
 from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
 from nasjax.supernets.stage import Choice, Mixed, Stage, Statistics, UsedStatistics
@@ -165,6 +165,15 @@ class InvertedBottleneck(Stage):
     def hidden_widths(self) -> tuple[int, ...]:
         """The number of channels between expansion and projection, for each option of the expand ratio."""
         return tuple(make_divisible(round(self.inputs * ratio)) for ratio in self.genes[1].options)  # type: ignore
+
+    def sort_units(self, least: tuple[int, ...]) -> None:
+        widths = self.hidden_widths()[least[1] :]
+        order = by_importance(self.project.conv.importance(), widths)
+        self.expand.reorder(order)
+        self.depthwise.reorder(order)
+        if self.excite is not None:
+            self.excite.reorder(order, widths)
+        self.project.conv.reorder(inputs=order)
 
     def forward(self, carry: Maps, choice: Mixed, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         hidden = pick(self.hidden_widths(), choice[1])  # type: ignore[arg-type]

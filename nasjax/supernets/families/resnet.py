@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import PyTree
@@ -16,7 +17,7 @@ from jaxtyping import PyTree
 from nasjax.errors import ConfigError
 from nasjax.space import Gene
 from nasjax.supernets.cpu.convolution import Maps
-from nasjax.supernets.elastic import ConvNorm, Dense, Size, cut, make_divisible, pick
+from nasjax.supernets.elastic import ConvNorm, Dense, by_importance, cut, make_divisible, pick
 from nasjax.supernets.families.limits import (
     INTEGER,
     NON_NEGATIVE_INTEGER,
@@ -25,6 +26,7 @@ from nasjax.supernets.families.limits import (
     POSITIVE_INTEGER,
     check_limits,
 )
+from nasjax.supernets.layer import Size
 from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
 from nasjax.supernets.stage import Choice, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
@@ -191,6 +193,14 @@ class Bottleneck(Stage):
             for width in self.outputs.options(self.genes[-2])
             for ratio in self.genes[-1].options
         )
+
+    def sort_units(self, least: tuple[int, ...]) -> None:
+        ratios = len(self.genes[-1].options)
+        widths = np.reshape(self.hidden_widths(), (-1, ratios))[least[-2] :, least[-1] :]
+        for layer, following in ((self.reduce, self.spatial), (self.spatial, self.expand)):
+            order = by_importance(following.conv.importance(), np.unique(widths).tolist())
+            layer.reorder(order)
+            following.conv.reorder(inputs=order)
 
     def forward(self, carry: Maps, choice: Choice, statistics: UsedStatistics) -> tuple[Maps, Statistics]:
         carry = cut(carry, -1, pick(self.inputs.options(self.genes[0]), choice[0]))

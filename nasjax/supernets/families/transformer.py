@@ -15,8 +15,9 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from nasjax.space import Gene
-from nasjax.supernets.elastic import Size, cut
+from nasjax.supernets.elastic import cut
 from nasjax.supernets.families.transformer_sizes import TransformerSizes
+from nasjax.supernets.layer import Size
 from nasjax.supernets.stage import Choice, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
 from nasjax.supernets.transformer_layers import (
@@ -115,6 +116,9 @@ class EncoderFeedForward(Sublayer):
     def __init__(self, config: TransformerSizes, place: int, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
         super().__init__(config, place, None, (width, hidden))
         self.feed = FeedForward(self.full, max(config.hidden), rngs=rngs)
+
+    def sort_units(self, least: tuple[int, ...]) -> None:
+        self.feed.sort_units(map(int, self.genes[1].options[least[1] :]))
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, hidden = (self.option(choice, gene) for gene in range(2))
@@ -246,6 +250,9 @@ class DecoderFeedForward(Sublayer):
     def __init__(self, config: TransformerSizes, place: int, gate: Gate, width: Gene, hidden: Gene, *, rngs: nnx.Rngs):
         super().__init__(config, place, gate, (width, hidden))
         self.feed = FeedForward(self.full, max(config.hidden), rngs=rngs)
+
+    def sort_units(self, least: tuple[int, ...]) -> None:
+        self.feed.sort_units(map(int, self.genes[1].options[least[1] :]))
 
     def forward(self, carry: PyTree, choice: Choice, statistics: UsedStatistics) -> tuple[PyTree, Statistics]:
         width, hidden = (self.option(choice, gene) for gene in range(2))
