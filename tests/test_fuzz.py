@@ -340,7 +340,7 @@ READERS = {
     "identity": Reader(("run.json",), read_identity),
     "resume": Reader(("config.yaml", "run.json"), resume),
     "extract": Reader((*RUN, "run.json", "archive.db"), select_networks),
-    "sweep": Reader(("summary.json",), lambda f: finished(f, {"supernet": None, "task": None})),
+    "sweep": Reader(("summary.json",), lambda f: finished(f / "summary.json", {"supernet": None, "task": None})),
     "archive": Reader(("archive.db",), read_archive),
     "warm start from a run": Reader(("evaluations.csv", "pareto.csv"), warm_start("")),
     "warm start from an archive": Reader(("archive.db",), warm_start("archive.db")),

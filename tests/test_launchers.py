@@ -69,7 +69,7 @@ def test_a_job_that_was_stopped_is_not_done(tmp_path):
     folder.mkdir()
     for complete in (False, True):
         (folder / "summary.json").write_text(json.dumps({"version": __version__, "complete": complete}))
-        assert finished(folder, {"supernet": {}, "task": None}) == complete
+        assert finished(folder / "summary.json", {"supernet": {}, "task": None}) == complete
 
 
 EXTERNAL = """

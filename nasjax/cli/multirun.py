@@ -1,12 +1,13 @@
-"""`nasjax search -m`: a sweep by Hydra, each job a search in a folder named from its overrides; finished jobs are skipped.
+"""`nasjax search -m` and `nasjax train -m`: a sweep by Hydra, each job a run in a folder named from its overrides.
 
-Jobs run one after another, or in other processes by one of Hydra's launchers (`hydra/launcher=joblib`, `submitit_local`, …).
+Finished jobs are skipped. Jobs run one after another, or in other processes by one of Hydra's launchers
+(`hydra/launcher=joblib`, `submitit_local`, …).
 """
 
 import multiprocessing
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from nasjax.cli.compose import hydra_overrides, jobs_of_sweep, parse_overrides
 from nasjax.cli.failures import print_any_character, report_failure
 from nasjax.cli.options import COMMANDS, Arguments
 from nasjax.cli.search import run_search
+from nasjax.cli.train import run_training
 from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
 from nasjax.version import __version__
@@ -43,7 +45,17 @@ INPUTS = (("supernet", "table"), ("supernet", "checkpoint"), ("task", "path"))
 """The settings that may name a file; where it is newer than a finished job, the job is not skipped."""
 
 
-def sweep(arguments: Arguments) -> int:
+def sweep_searches(arguments: Arguments) -> int:
+    """Runs `nasjax search -m`."""
+    return _sweep(arguments, search_job, f"nasjax report {SWEEPS} compares them")
+
+
+def sweep_trainings(arguments: Arguments) -> int:
+    """Runs `nasjax train -m`."""
+    return _sweep(arguments, training_job, f"{SWEEPS}/*/record.json has their scores")
+
+
+def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: str) -> int:
     """Runs all jobs of a sweep with the chosen launcher; returns the largest of their exit codes."""
     overrides = parse_overrides(hydra_overrides(arguments.settings))
     _check_overrides(overrides)
@@ -59,7 +71,7 @@ def sweep(arguments: Arguments) -> int:
             # tactic=random,… would have to be one of the default tactic's too.
             config = hydra.compose_config("config", [*QUIET, names, *of_hydra], run_mode=RunMode.MULTIRUN)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
-            launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=run_job, config=config)
+            launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
             results = [job.return_value for job in launcher.launch(jobs, initial_job_idx=0)]
         except Exception as error:  # The launcher's: a job's process was killed, a queue cannot be reached.
             reason = str(error).strip().split("\n")[0]
@@ -67,7 +79,7 @@ def sweep(arguments: Arguments) -> int:
             print(f"nasjax: {failure}; the same command goes on", file=sys.stderr)
             return 1
     unfinished = [(code, line) for code, line in results if line]
-    print(f"{len(results) - len(unfinished)} of {len(results)} jobs are done; nasjax report {SWEEPS} compares them")
+    print(f"{len(results) - len(unfinished)} of {len(results)} jobs are done; {then}")
     if unfinished:
         # Printed again: some launchers write what a job prints to files of their own.
         print("nasjax: jobs that failed or stopped (the same command goes on with them):", file=sys.stderr)
@@ -84,53 +96,72 @@ def _check_overrides(overrides: Sequence[Override]) -> None:
         raise ConfigError("distributed= cannot be given with -m: several processes make one search")
 
 
-def run_job(composed: Any) -> tuple[int, str]:
-    """Runs one search of a sweep; returns its exit code, and in one line why it is not done ("" where it is).
+def search_job(composed: Any) -> tuple[int, str]:
+    """Runs one search of a sweep, see `_run_job`."""
 
-    A search that fails raises nothing, so that the other jobs go on.
+    def run(folder: Path, config: dict[str, Any], label: str) -> str:
+        if run_search(config | {"run": str(folder)}, label, "the same command"):
+            return ""
+        return "interrupted" if config["minutes"] is None else f"stopped after minutes={config['minutes']}"
+
+    return _run_job(composed, "search", "summary.json", run)
+
+
+def training_job(composed: Any) -> tuple[int, str]:
+    """Runs one training of a sweep, see `_run_job`."""
+
+    def run(folder: Path, config: dict[str, Any], label: str) -> str:
+        command = " ".join(["nasjax train", *HydraConfig.get().overrides.task])
+        run_training(folder, {key: value for key, value in config.items() if key != "run"}, command, label)
+        return ""
+
+    return _run_job(composed, "train", "record.json", run)
+
+
+def _run_job(composed: Any, command: str, result: str, run: Callable[[Path, dict[str, Any], str], str]) -> tuple[int, str]:
+    """Runs one job of a sweep; returns its exit code, and in one line why it is not done ("" where it is).
+
+    `result`: the file that a finished run has. `run(folder, settings, label)` returns why it stopped early. A job that fails
+    raises nothing, so that the others go on.
     """
     print_any_character()  # A launcher may have started this process.
     hydra_config = HydraConfig.get()
     folder = SWEEPS / job_name(hydra_config.job.override_dirname, list(hydra_config.overrides.task))
     config: Any = OmegaConf.to_container(composed, resolve=True)
-    if finished(folder, config):
+    if finished(folder / result, config):
         print(f"{folder} is done already", flush=True)
         return 0, ""
     # Jobs that run side by side print lines that begin with the job's name, and draw no bar.
     alone = hydra_config.runtime.choices["hydra/launcher"] == "basic"
     print(folder, flush=True)
     try:
-        settings = {key: value for key, value in config.items() if key in COMMANDS["search"].settings}
+        settings = {key: value for key, value in config.items() if key in COMMANDS[command].settings}
         # A launcher may have set another start method, under which a search cannot start processes.
         multiprocessing.set_start_method("spawn", force=True)
-        complete = run_search(settings | {"run": str(folder)}, "" if alone else folder.name, "the same command")
+        why = run(folder, settings, "" if alone else folder.name)
     except Exception as error:
         code, line = report_failure(error)
         line = f"{folder}: {line}"
         print(f"nasjax: {line}", file=sys.stderr, flush=True)
         return code, line
-    if complete:
-        return 0, ""
-    why = "interrupted" if config["minutes"] is None else f"stopped after minutes={config['minutes']}"
-    return 0, f"{folder}: {why}"
+    return 0, f"{folder}: {why}" if why else ""
 
 
-def finished(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether this version of nasjax has completed the run, and the files that it read have not changed since.
+def finished(result: Path, config: Mapping[str, Any]) -> bool:
+    """Whether this version of nasjax has completed the run that wrote `result`, and what it read has not changed since.
 
     Settings need not be compared: equal folder names mean equal overrides.
     """
-    summary = folder / "summary.json"
-    if not summary.is_file():
+    if not result.is_file():
         return False
     try:
-        facts = parse_json(read_text(summary))
+        facts = parse_json(read_text(result))
         if facts["version"] != __version__ or not facts["complete"]:
             return False
     except (ValueError, LookupError, TypeError):  # It is damaged: the job writes it anew.
         return False
     inputs = [Path((config[group] or {}).get(key) or "") for group, key in INPUTS]
-    return all(path.stat().st_mtime_ns <= summary.stat().st_mtime_ns for path in inputs if path.is_file())
+    return all(path.stat().st_mtime_ns <= result.stat().st_mtime_ns for path in inputs if path.is_file())
 
 
 def job_name(swept: str, overrides: Sequence[str]) -> str:

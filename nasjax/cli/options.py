@@ -73,7 +73,7 @@ COMMANDS: Mapping[str, Command] = {
             name="search",
             summary="find the Pareto front of a super-network's sub-networks",
             handler="nasjax.cli.search:search",
-            multirun_handler="nasjax.cli.multirun:sweep",
+            multirun_handler="nasjax.cli.multirun:sweep_searches",
             settings=(
                 *("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "hardware", "objectives"),
                 *("constraints", "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start"),
@@ -84,6 +84,7 @@ COMMANDS: Mapping[str, Command] = {
             name="train",
             summary="train a super-network, or train an extracted network on, and write the weights",
             handler="nasjax.cli.train:train",
+            multirun_handler="nasjax.cli.multirun:sweep_trainings",
             settings=(
                 *("supernet", "subnet", "largest", "teacher", "task", "trainer", "evaluator", "seed", "run"),
                 *("experiment", "debug"),

@@ -1,7 +1,9 @@
 """`nasjax train`: trains a super-network, or a network that was extracted."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nasjax.cli.compose import configuration
 from nasjax.cli.console import ProgressBar, prepare_jax
@@ -21,17 +23,22 @@ def train(arguments: Arguments) -> int:
         raise ConfigError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
     folder = Path(config.pop("run") or new_path("train-subnet" if extracted else f"train-{config['supernet']['name']}"))
     command = " ".join(["nasjax train", *(word for word in arguments.settings if not word.startswith("run="))])
+    run_training(folder, config, command)
+    return 0
+
+
+def run_training(folder: Path, config: Mapping[str, Any], command: str, label: str = "") -> None:
+    """Trains as configured, shows progress (see `ProgressBar` for the `label`) and prints scores and files."""
     resume = f"the same command with run={folder}"
     try:
-        with naming_full_disk(resume), ProgressBar("epochs", "loss") as bar:
+        with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label) as bar:
             record = train_run(folder, config, command, bar.update)
     except KeyboardInterrupt:
         print(f"Stopping: what was trained is stored; {resume} goes on", file=sys.stderr)
         raise
     for name, scores in record["scores"].items():
         print(f"{name}: {record['metric']} " + ", ".join(f"{split} {value:.4g}" for split, value in scores.items()))
-    if extracted:
+    if config["subnet"] is not None:
         print(f'Network: {folder}; nasjax.load("{folder}") reads it')
     else:
         print(f"Weights: {folder / 'supernet.safetensors'}")
-    return 0

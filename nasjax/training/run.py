@@ -71,7 +71,8 @@ def train_run(
         trained = training.network(last)
         _write_weights(path, config, net, task, trained)
         record: dict[str, Any] = {
-            "command": command, "seed": config["seed"], "nasjax": __version__, "jax": jax.__version__,
+            "command": command, "seed": config["seed"], "version": __version__, "complete": False,
+            "jax": jax.__version__,
             "metric": task.objectives[0].name, "signatures": dict(task.signatures), "scores": {}, "settings": settled,
         }  # fmt: skip
         if config["subnet"] is None:
@@ -81,6 +82,7 @@ def train_run(
         try:
             for name, (network, arch) in ends.items():
                 record["scores"][name] = _scores(evaluator, network, task, arch)
+            record["complete"] = True
         finally:  # Training has taken long: what it made is kept where scoring fails or is interrupted.
             write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
             shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)

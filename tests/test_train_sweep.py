@@ -1,0 +1,34 @@
+"""`nasjax train -m`: every training of a sweep once, in a folder named from its overrides."""
+
+import json
+from dataclasses import replace
+
+from nasjax.cli import main
+from nasjax.supernets import SUPERNETS, load_weights
+from nasjax.supernets.checkpoints import weights_digest
+from nasjax.training import run
+
+SMALL_NET = replace(SUPERNETS["digits"], widths=(8,), strides=(2,), depths=((1,),), kernels=(3,), expands=(1, 2),
+                    activations=("relu",), squeeze_excite=(False,))  # fmt: skip
+SMALL = ["supernet.widths=[8]", "supernet.strides=[2]", "supernet.depths=[[1]]", "supernet.kernels=[3]",
+         "supernet.expands=[1,2]", "supernet.activations=[relu]", "supernet.squeeze_excite=[false]"]  # fmt: skip
+
+
+def test_a_sweep_of_trainings_runs_each_once(sweeps, tmp_path, capsys, monkeypatch):
+    """Jobs are named from their overrides, and the record says what each was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_scores", lambda *given: {"validation": 50.0})
+    words = ["train", "-m", "trainer=plain,single_path", "trainer.epochs=1", "trainer.batch=600", "seed=1,2", *SMALL]
+    assert main(words) == 0
+    folders = sorted(path for path in (tmp_path / "multirun").iterdir() if path.is_dir())
+    found = [json.loads((folder / "record.json").read_text()) for folder in folders]
+    assert {(r["settings"]["trainer"]["name"], r["seed"]) for r in found} == {
+        (name, seed) for name in ("plain", "single_path") for seed in (1, 2)
+    }
+    assert all(record["complete"] and record["settings"]["trainer"]["epochs"] == 1 for record in found)
+    assert all(record["command"].startswith("nasjax train trainer=") for record in found)
+    digests = {weights_digest(load_weights(SMALL_NET.create, f / "supernet.safetensors")) for f in folders}
+    assert len(digests) == 4
+    capsys.readouterr()
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("is done already") == 4
