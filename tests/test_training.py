@@ -193,7 +193,7 @@ def test_weights_are_kept_where_scoring_fails(task, tmp_path, monkeypatch):
               "teacher": None, "seed": 0,
               "trainer": {"name": "sandwich"}, "evaluator": {"name": "masked"}}  # fmt: skip
     with pytest.raises(ZeroDivisionError):
-        run.train_run(tmp_path / "run", config, "nasjax train", lambda *given: None)
+        run.train_run(tmp_path / "run", config, "nasjax train", lambda *given: None, lambda *given: None)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     kept = tensors(load_weights(lambda: CONFIG.create(1), tmp_path / "run" / "supernet.safetensors"))
     for name, values in tensors(trained).items():

@@ -29,7 +29,14 @@ CONFIG = {
     "teacher": None,
     "supernet": {"name": "tiny"},
     "task": {"name": "easy"},
-    "trainer": {"name": "sandwich", "epochs": EPOCHS, "batch": 24, "learning_rate": 1e-2, "random_subnets": 1},
+    "trainer": {
+        "name": "sandwich",
+        "epochs": EPOCHS,
+        "batch": 24,
+        "learning_rate": 1e-2,
+        "random_subnets": 1,
+        "watch": False,
+    },
     "evaluator": {"name": "masked", "calibration_examples": 24},
 }
 
@@ -65,7 +72,7 @@ def train(task, fresh):
         def trained(path, stop=lambda *given: None, task=task, **changes):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(run.tasks, "create", lambda **settings: task)
-                return run.train_run(path, CONFIG | changes, "nasjax train", stop)
+                return run.train_run(path, CONFIG | changes, "nasjax train", stop, lambda *given: None)
 
         yield trained
 
@@ -95,7 +102,7 @@ def weights(folder):
 
 
 def interrupt_after(epochs):
-    def stop(done, planned, loss):
+    def stop(done, planned, loss, scores):
         if done == epochs:
             raise KeyboardInterrupt
 

@@ -48,14 +48,15 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def update(self, done: int, planned: int, value: float) -> None:
-        """Shows that `done` of `planned` are finished, and the value."""
-        self._bar.update(self._task, completed=done, total=planned, value=f"{value:.5g}", refresh=True)
+    def update(self, done: int, planned: int, value: float, others: Mapping[str, float] | None = None) -> None:
+        """Shows that `done` of `planned` are finished, the value, and others by name."""
+        shown = "".join(f", {name} {other:.4g}" for name, other in (others or {}).items())
+        self._bar.update(self._task, completed=done, total=planned, value=f"{value:.5g}{shown}", refresh=True)
         if self._plain:
             task = self._bar.tasks[0]
             left = task.time_remaining
             remaining = "" if left is None else f", {timedelta(seconds=round(left))} left"
-            line = f"{self._prefix}{done}/{planned}, {task.fields['name']} {value:.5g}{remaining}"
+            line = f"{self._prefix}{done}/{planned}, {task.fields['name']} {value:.5g}{shown}{remaining}"
             print(line, file=sys.stderr, flush=True)
 
     def print(self, line: str) -> None:

@@ -10,8 +10,10 @@ from nasjax.cli.console import ProgressBar, prepare_jax
 from nasjax.cli.failures import naming_full_disk
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
+from nasjax.report.training import write_training_page
 from nasjax.runs.folder import new_path
 from nasjax.training.run import train_run
+from nasjax.training.watch import CURVES, EVENTS
 
 
 def train(arguments: Arguments) -> int:
@@ -32,12 +34,19 @@ def run_training(folder: Path, config: Mapping[str, Any], command: str, label: s
     resume = f"the same command with run={folder}"
     try:
         with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label) as bar:
-            record = train_run(folder, config, command, bar.update)
+            alone = ProgressBar("trained alone", "metric", label=label)
+            record = train_run(folder, config, command, bar.update, alone.update)
     except KeyboardInterrupt:
         print(f"Stopping: what was trained is stored; {resume} goes on", file=sys.stderr)
         raise
     for name, scores in record["scores"].items():
         print(f"{name}: {record['metric']} " + ", ".join(f"{split} {value:.4g}" for split, value in scores.items()))
+    if ranking := record.get("ranking"):
+        print(
+            "ranking: Kendall's tau {kendall_tau} +- {standard_error} of {networks} networks trained alone".format(**ranking)
+        )
+    if (folder / CURVES).exists():
+        print(f"Curves: {write_training_page(folder)}, and TensorBoard events in {folder / EVENTS}")
     if config["subnet"] is not None:
         print(f'Network: {folder}; nasjax.load("{folder}") reads it')
     else:

@@ -102,6 +102,13 @@ class PopulationEvaluator:
         other.context = {**self.context, "split": split}
         return other
 
+    def reweighted(self, net: SuperNet) -> "PopulationEvaluator":
+        """The same evaluator of other weights of the network: shares programs and examples. Only `masked` and `switch`."""
+        other = copy(self)
+        other._strategy = self._strategy.reweighted(net)  # type: ignore[attr-defined]
+        other.context = {**self.context, "weights": weights_digest(net)}
+        return other
+
     def forget(self) -> None:
         """Clears cached activations and statistics."""
         self._strategy.forget()

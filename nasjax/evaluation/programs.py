@@ -1,6 +1,7 @@
 """Strategies that run a whole chunk in one program: one for re-calibration, one for the totals of a block of examples."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,12 @@ class Programs:
         self.score = jax.jit(
             by_examples(mesh, scores(graph, task, wrapped, each), add=not task.on_host), static_argnames="host"
         )
+
+    def reweighted(self, net: SuperNet) -> "Programs":
+        """The same programs with other weights."""
+        other = copy(self)
+        other._weights = replicate(self._mesh, nnx.split(net)[1])
+        return other
 
     def statistics(self, arch: Choice, calibration: Calibration, host: HostOptions, together: int) -> tuple[Statistics, ...]:
         rows = np.tile(np.asarray(arch, np.int32), (together, 1))

@@ -89,6 +89,9 @@ class TrainerConfig(Optimisation, ABC):
       accumulate: a step's batch goes through in so many parts, for memory; batch norms use a part's statistics.
       precision: `bfloat16` computes in 16 bits, with weights in 32; `auto`: on accelerators only.
       shift: images are shifted by up to so many pixels.
+      watch: scores the largest, the smallest and a random sub-network while they are trained.
+      alone: so many random sub-networks are trained alone, too, for `alone_epochs` each, and ranked against the
+        super-network's.
     """
 
     epochs: int = 60
@@ -96,10 +99,15 @@ class TrainerConfig(Optimisation, ABC):
     accumulate: int = 1
     precision: str = "auto"
     shift: int = 1
+    watch: bool = True
+    alone: int = 0
+    alone_epochs: int = 10
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("epochs", "batch", "accumulate"):
+        if self.alone < 0 or self.alone == 1:
+            raise ConfigError(f"trainer.alone must be 0 (none) or at least 2, not {self.alone}")
+        for name in ("epochs", "batch", "accumulate", "alone_epochs"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"trainer.{name} must be above 0, not {getattr(self, name)}")
         if self.precision not in PRECISIONS:

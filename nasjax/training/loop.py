@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from nasjax.evaluation.calibration import calibrate
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.jax_defaults import with_jax_defaults
+from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.training import optimisers
@@ -74,7 +75,7 @@ class Training:
 
     def __init__(self, config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, teacher: SuperNet | None = None):
         check_divergence(task, config.divergence())
-        self.config, self.task, self._key = config, task, key
+        self.config, self.task, self.key = config, task, key
         self.phases = config.phases(net)
         self._firsts = [0, *accumulate(phase.epochs for phase in self.phases)]
         self._buckets = buckets_of(task.train, config.batch)
@@ -119,7 +120,7 @@ class Training:
                 state = self._next_phase(state, index)
             phase, rates = self.phases[index], self._phase_rates(index)
             taught = state.teacher is not None and not (self._fixes and not self._has_teacher(index))
-            batches = batches_of(self._buckets, jax.random.fold_in(self._key, self.epoch(state)))
+            batches = batches_of(self._buckets, jax.random.fold_in(self.key, self.epoch(state)))
             loss = state.loss * done
             for bucket, rows, keys in after(batches, done):
                 first = state.steps - self._firsts[index] * self.steps_per_epoch
@@ -158,9 +159,18 @@ class Training:
         index = self.phase(state._replace(steps=last))
         return float(self._phase_rates(index)[last - self._firsts[index] * self.steps_per_epoch])
 
+    @property
+    def space(self) -> SearchSpace:
+        """The network's search space."""
+        return self.unscored(self.begin()).space
+
+    def unscored(self, state: TrainingState) -> SuperNet:
+        """The network with these weights, and batch-norm statistics of none: evaluators re-calibrate it."""
+        return nnx.merge(self._graph, optimisers.result(state.optimised, state.weights), self._rest)
+
     def network(self, state: TrainingState) -> SuperNet:
         """The network with these weights, and with the batch-norm statistics of the largest sub-network."""
-        trained = nnx.merge(self._graph, optimisers.result(state.optimised, state.weights), self._rest)
+        trained = self.unscored(state)
         store_statistics(trained, self.task, min(self.config.batch, len(self.task.train)))
         return trained
 

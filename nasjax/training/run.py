@@ -5,6 +5,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import jax
 
 from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
-from nasjax.evaluation import EVALUATORS, EvaluatorConfig, measure
+from nasjax.evaluation import EVALUATORS, EvaluatorConfig, MaskedConfig, measure
 from nasjax.host import replace_file, write_text
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.registry import settings
@@ -25,6 +27,8 @@ from nasjax.tasks import Task
 from nasjax.training import TRAINERS
 from nasjax.training.checkpoints import CHECKPOINTS, RECORD, STARTED, newest, store, training_folder
 from nasjax.training.loop import DivergedError, Training, TrainingState
+from nasjax.training.ranking import RANKING, drawn_archs, rank, train_alone
+from nasjax.training.watch import Watch
 from nasjax.types import Arch
 from nasjax.version import __version__
 
@@ -34,9 +38,16 @@ SAVE_SECONDS = 30.0
 
 @with_jax_defaults
 def train_run(
-    path: Path, config: Mapping[str, Any], command: str, progress: Callable[[int, int, float], None]
+    path: Path,
+    config: Mapping[str, Any],
+    command: str,
+    progress: Callable[[int, int, float, Mapping[str, float]], None],
+    ranked: Callable[[int, int, float], None],
 ) -> dict[str, Any]:
     """Trains as configured and writes weights and `record.json` into `path`; returns the record.
+
+    `progress` is called after every epoch with its number, the number of epochs, the mean loss, and scores by name if any;
+    `ranked` after every network that is trained alone, see `ranking.rank`.
 
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
     folder for `nasjax.load`. A training that was stopped goes on from its last checkpoint. Where scoring fails, the weights
@@ -65,6 +76,8 @@ def train_run(
             print(f"nasjax: {advice}", file=sys.stderr)
         try:
             last = _run(path, training, state, progress)
+            if trainer.alone:  # It takes long, too.
+                store(path / CHECKPOINTS, last)
         except DivergedError as error:
             _write_weights(path, config, net, task, training.network(error.state))
             raise ConfigError(f"{error}; the weights before are in {path}") from None
@@ -82,29 +95,64 @@ def train_run(
         try:
             for name, (network, arch) in ends.items():
                 record["scores"][name] = _scores(evaluator, network, task, arch)
+            if trainer.alone and net.space.size > 1:
+                record["ranking"] = _ranking(path, config, training, trained, evaluator, ranked)
             record["complete"] = True
-        finally:  # Training has taken long: what it made is kept where scoring fails or is interrupted.
-            write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
-            shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
-            (path / STARTED).unlink()
+        except BaseException as error:  # Training has taken long: what it made is kept where scoring fails.
+            if not (trainer.alone and isinstance(error, KeyboardInterrupt)):  # Else the same command goes on.
+                _end(path, record)
+            raise
+        _end(path, record)
     return record
 
 
-def _run(path: Path, training: Training, state: TrainingState, progress: Callable[[int, int, float], None]) -> TrainingState:
+def _end(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes the record, and removes what was for going on."""
+    write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
+    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+    (path / STARTED).unlink()
+
+
+def _run(
+    path: Path,
+    training: Training,
+    state: TrainingState,
+    progress: Callable[[int, int, float, Mapping[str, float]], None],
+) -> TrainingState:
     """The last state of a training. Every SAVE_SECONDS, and when it is interrupted, the state is stored."""
     stored = time.monotonic()
-    try:
-        for after in training.run(state):
-            state = after
-            if training.ends_epoch(state):
-                progress(training.epoch(state), training.config.epochs, state.loss)
-            if time.monotonic() - stored > SAVE_SECONDS:
-                store(path / CHECKPOINTS, state)
-                stored = time.monotonic()
-    except KeyboardInterrupt:
-        store(path / CHECKPOINTS, state)
-        raise
+    with Watch(path, training, state) if training.config.watch else nullcontext() as watch:
+        try:
+            for after in training.run(state):
+                state = after
+                if training.ends_epoch(state):
+                    scores = {} if watch is None else watch(state)
+                    progress(training.epoch(state), training.config.epochs, state.loss, scores)
+                if time.monotonic() - stored > SAVE_SECONDS:
+                    store(path / CHECKPOINTS, state)
+                    stored = time.monotonic()
+        except KeyboardInterrupt:
+            store(path / CHECKPOINTS, state)
+            raise
     return state
+
+
+def _ranking(
+    path: Path,
+    config: Mapping[str, Any],
+    training: Training,
+    trained: SuperNet,
+    evaluator: EvaluatorConfig,
+    ranked: Callable[[int, int, float], None],
+) -> dict[str, Any]:
+    """Random sub-networks against the same trained alone, from new weights."""
+    trainer, key = training.config, jax.random.fold_in(jax.random.key(config["seed"]), 1)
+    fresh = _network({**config, "largest": None, "supernet": {**config["supernet"], "checkpoint": None}})
+    archs = drawn_archs(trained, trainer.alone, key)
+    alone = train_alone(trainer, fresh, training.task, archs, key, trainer.alone_epochs)
+    # One program scores all weights; the values are those of any other way.
+    masked = MaskedConfig(**{field.name: getattr(evaluator, field.name) for field in fields(EvaluatorConfig)})
+    return rank(path / RANKING, archs, trained, alone, masked, training.task, ranked)
 
 
 def _write_weights(path: Path, config: Mapping[str, Any], net: SuperNet, task: Task, trained: SuperNet) -> None:

@@ -1,0 +1,112 @@
+"""How a super-network ranks its sub-networks, against the same architectures trained alone: what it is for.
+
+Each architecture is trained alone on the targets, from new weights and by the same optimiser, as part of the super-network's
+arrays: its weights are masked, so that one program trains them all. Compared with a network that was extracted before it was
+trained, initial weights are those of the wider layers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import kendalltau
+
+from nasjax.errors import ConfigError
+from nasjax.evaluation import EvaluatorConfig, measure
+from nasjax.host import append_line, read_text
+from nasjax.supernets import SuperNet
+from nasjax.tasks import Task
+from nasjax.training.base import Phase, Step, Subnets, TrainerConfig
+from nasjax.training.loop import Training
+from nasjax.types import Population, PRNGKey
+
+RANKING = "ranking.csv"
+
+RESAMPLES = 1000
+"""Resamples of the networks, for the standard error of their rank correlation."""
+
+
+@dataclass(frozen=True)
+class AloneConfig(TrainerConfig):
+    """Trains one sub-network, which is given as the phase's `least`: a value of the program, not a part of it."""
+
+    def subnets(self, step: Step) -> Subnets:
+        return Subnets((), (), step.least[None], None, (1.0,))
+
+
+def drawn_archs(net: SuperNet, number: int, key: PRNGKey) -> Population:
+    """Distinct random architectures, uniform over all; fewer where there are not so many. The host genes are the largest's.
+
+    A sub-network alone is trained at every option of a host gene.
+    """
+    found: dict[bytes, Any] = {}
+    for i in range(10):
+        archs = np.array(net.space.sample(jax.random.fold_in(key, i), 4 * number))
+        archs[:, list(net.host_columns())] = net.space.largest()[list(net.host_columns())]
+        found |= {arch.tobytes(): arch for arch in archs}
+    return np.stack(list(found.values())[:number])
+
+
+def train_alone(
+    config: TrainerConfig, fresh: SuperNet, task: Task, archs: Population, key: PRNGKey, epochs: int
+) -> Callable[[int], SuperNet]:
+    """A function that trains architecture number `i` of `archs` alone for so many epochs, and returns the network.
+
+    The optimiser's settings and the batch are those of `config`; `fresh` has the new weights.
+    """
+    shared = {field.name: getattr(config, field.name) for field in fields(TrainerConfig)}
+    training = Training(AloneConfig(**{**shared, "epochs": epochs}), fresh, task, key)
+
+    def trained(i: int) -> SuperNet:
+        training.phases = (Phase(epochs, 1.0, tuple(map(int, archs[i]))),)  # One program for all.
+        state = training.begin()
+        for after in training.run(state):
+            state = after
+        return training.unscored(state)
+
+    return trained
+
+
+def rank(
+    path: Path,
+    archs: Population,
+    net: SuperNet,
+    alone: Callable[[int], SuperNet],
+    evaluator: EvaluatorConfig,
+    task: Task,
+    progress: Callable[[int, int, float], None],
+) -> dict[str, Any]:
+    """Kendall's tau between the metrics of sub-networks and of the same trained alone, on validation examples.
+
+    Each network alone is a line of the table `path`; those that are there already are not trained again. `progress` is
+    called with the number done, of how many, and the metric alone. Raises ConfigError for a table of other networks.
+    """
+    metric = task.objectives[0].name
+    bound = evaluator.bind(net, task).on("validation")
+    of_supernet = measure(bound, archs)[metric]
+    names = [gene.name for gene in net.space.genes]
+    heads = ",".join([*names, metric, f"{metric}_alone"])
+    if not path.exists():
+        append_line(path, heads)
+    before = [line.split(",") for line in read_text(path).splitlines()]
+    if ",".join(before[0]) != heads:
+        raise ConfigError(f"{path} is a table of other networks: remove it, and the same command makes it anew")
+    for i in range(len(before) - 1, len(archs)):
+        value = float(measure(bound.reweighted(alone(i)), archs[i : i + 1])[metric][0])
+        append_line(path, ",".join([*map(str, archs[i]), f"{of_supernet[i]:.6g}", f"{value:.6g}"]))
+        progress(i + 1, len(archs), value)
+    values = np.array([[float(cell) for cell in line.split(",")[-2:]] for line in read_text(path).splitlines()[1:]])
+    tau, error = rank_correlation(values[:, 0], values[:, 1])
+    return {"networks": len(archs), "kendall_tau": round(tau, 4), "standard_error": round(error, 4)}
+
+
+def rank_correlation(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Kendall's tau-b and its standard error, by resampling pairs (seed 0); NaN where all of one side are equal."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(first), size=(RESAMPLES, len(first)))
+    again = [kendalltau(first[some], second[some]).statistic for some in rows]
+    return float(kendalltau(first, second).statistic), float(np.nanstd(again))
