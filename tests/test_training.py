@@ -16,7 +16,7 @@ from nasjax.evaluation.calibration import calibrate
 from nasjax.supernets import supernet
 from nasjax.supernets.checkpoints import load_weights, tensors
 from nasjax.supernets.resolution import resized
-from nasjax.tasks.image_classification import shift_images
+from nasjax.tasks.image_augmentation import shift_images
 from nasjax.training import SandwichConfig, SinglePathConfig, run
 from nasjax.training.loop import DivergedError, Training, train
 from nasjax.training.losses import step_loss

@@ -11,6 +11,7 @@ import numpy as np
 from nasjax.errors import ConfigError, one_line
 from nasjax.host import memory_bytes, regular_file
 from nasjax.tasks.base import Split
+from nasjax.tasks.image_augmentation import Scale
 from nasjax.tasks.image_classification import ImageClassification, split_images
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -59,7 +60,10 @@ class ArraysConfig:
         train, validation, test = (
             Split((split.inputs - mean) / deviation, split.targets) for split in (task.train, task.validation, task.test)
         )
-        return ImageClassification(train, validation, test, classes=classes, origin={"name": "arrays", **asdict(self)})
+        white = 255 if images.max() > 1 else 1
+        scale = Scale(tuple(map(float, mean / white)), tuple(map(float, deviation / white)))
+        origin = {"name": "arrays", **asdict(self)}
+        return ImageClassification(train, validation, test, classes=classes, scale=scale, origin=origin)
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -21,9 +21,13 @@ from nasjax.objectives import Objective
 from nasjax.registry import IN_MEMORY
 from nasjax.supernets import SuperNet
 from nasjax.supernets.runner import Subnet
+from nasjax.tasks.image_augmentation import Augmentation
 from nasjax.types import PRNGKey
 
 SPLITS = ("train", "validation", "test")
+
+UNDIGESTED = ("origin", "scale")
+"""Fields that no measurement depends on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +117,14 @@ class Task(ABC):
         """The loss of every example: against `targets`, or against the outputs of a `teacher`."""
         raise ConfigError(f"the task {self.origin['name']} defines no loss: training needs one")
 
-    def augment(self, key: PRNGKey, inputs: PyTree, shift: int) -> PyTree:
-        """Augmented training inputs; images are shifted by up to `shift` pixels."""
-        return inputs
+    def augment(self, key: PRNGKey, inputs: PyTree, targets: PyTree, settings: Augmentation) -> tuple[PyTree, PyTree]:
+        """A batch's inputs and targets as they are trained on; `settings` are the trainer's."""
+        return inputs, targets
+
+    @property
+    def augments(self) -> bool:
+        """Whether the task has augmentations that settings choose."""
+        return type(self).augment is not Task.augment
 
     def files(self) -> Mapping[str, bytes]:
         """Files that a deployed network needs of the task, by name, such as vocabularies."""
@@ -217,7 +226,7 @@ class Task(ABC):
 
     def digest(self) -> str:
         """Names the task and its data: equal for equal examples, classes, settings and metrics."""
-        own = {name: value for name, value in vars(self).items() if name not in (*SPLITS, "origin")}
+        own = {name: value for name, value in vars(self).items() if name not in (*SPLITS, *UNDIGESTED)}
         facts = (type(self).__module__, type(self).__qualname__, _source(type(self)), sorted(own.items()), self.steps,
                  self.on_host, [(objective.name, objective.direction) for objective in self.objectives],
                  self.origin.get("target"), self.origin.get("arguments"))  # fmt: skip

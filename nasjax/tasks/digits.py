@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 
+from nasjax.tasks.image_augmentation import Scale
 from nasjax.tasks.image_classification import ImageClassification, split_images
 
 
@@ -17,4 +18,4 @@ class DigitsConfig:
         digits = load_digits()
         images = (digits.images[..., None] / 16.0 - 0.3) / 0.38
         task = split_images(images, digits.target, validation=600, test=297, seed=self.seed)
-        return replace(task, origin={"name": "digits", **asdict(self)})
+        return replace(task, scale=Scale((0.3,), (0.38,)), origin={"name": "digits", **asdict(self)})

@@ -1,13 +1,13 @@
 """Image classification: accuracy and cross-entropy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from nasjax.errors import ConfigError
@@ -15,6 +15,7 @@ from nasjax.objectives import Objective
 from nasjax.supernets import SuperNet
 from nasjax.tasks.base import SPLITS, Split, Task
 from nasjax.tasks.divergences import Divergence, cross_entropy
+from nasjax.tasks.image_augmentation import Augmentation, Mixed, Scale, augment_images
 from nasjax.types import Images, PRNGKey
 
 Logits = Float[Array, "batch classes"]
@@ -34,10 +35,13 @@ LOSS = Objective("loss", "min", "nats", about="cross-entropy of an image's class
 class ImageClassification(Task):
     """Images (n, height, width, channels) float32, already normalised, and their classes (n,) int32, from 0.
 
+    `scale` says how, for augmentations that change colours.
+
     Metrics: `accuracy_top1` (%, 0-100) and `loss` (cross-entropy, nats), whose range ends at that of random guessing.
     """
 
     classes: int
+    scale: Scale = field(default=Scale(), kw_only=True)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -56,20 +60,24 @@ class ImageClassification(Task):
     def loss(
         self,
         outputs: Logits,
-        targets: Labels,
+        targets: Labels | Mixed,
         teacher: Logits | None = None,
         divergence: Divergence = cross_entropy,
     ) -> Float[Array, " batch"]:
         """Cross-entropy of every image, in nats: against its class, or against the teacher's probabilities.
 
-        `divergence`: what takes the place of cross-entropy there.
+        `divergence`: what takes the place of cross-entropy there. Of mixed images the classes' losses are averaged by share.
         """
+        if teacher is None and isinstance(targets, Mixed):
+            first, second = (self.loss(outputs, labels) for labels in (targets.first, targets.second))
+            return targets.share * first + (1 - targets.share) * second
         if teacher is None:
             return optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
         return divergence(outputs, teacher)
 
-    def augment(self, key: PRNGKey, inputs: Images, shift: int) -> Images:
-        return shift_images(key, inputs, shift)
+    def augment(self, key: PRNGKey, inputs: Images, targets: Labels, settings: Augmentation) -> tuple[Images, Any]:
+        """Augmented images, and their classes; where images are mixed, `Mixed` ones."""
+        return augment_images(key, inputs, targets, settings, self.scale)
 
     def check(self, net: SuperNet) -> None:
         """Raises ConfigError if the images or classes do not fit a super-network."""
@@ -98,18 +106,6 @@ class ImageClassification(Task):
 def _settings_of(net: SuperNet, *names: str) -> list[str]:
     """Those of the settings that a super-network has; an extracted network has none."""
     return [f"supernet.{name}" for name in names if name in net.origin and net.space.size > 1]
-
-
-def shift_images(key: PRNGKey, images: Images, shift: int) -> Images:
-    """Every image shifted by up to `shift` pixels along each axis; edges are repeated."""
-    _, height, width, channels = images.shape
-    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
-    corners = jax.random.randint(key, (len(images), 2), 0, 2 * shift + 1)
-
-    def crop(image: Float[Array, "h w c"], corner: Int[Array, "2"]) -> Float[Array, "h w c"]:
-        return lax.dynamic_slice(image, (corner[0], corner[1], jnp.int32(0)), (height, width, channels))
-
-    return jax.vmap(crop)(padded, corners)
 
 
 def split_images(

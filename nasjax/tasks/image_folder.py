@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from nasjax.errors import ConfigError
 from nasjax.host import memory_bytes
 from nasjax.tasks.base import Split
+from nasjax.tasks.image_augmentation import Scale
 from nasjax.tasks.image_classification import ImageClassification
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -91,7 +92,10 @@ class ImageFolderConfig:
         self._check_memory(sum(map(len, parts)))
         train_split, validation_split, test_split = map(self._read, parts)
         origin = {"name": "image_folder", **asdict(self)}
-        return ImageClassification(train_split, validation_split, test_split, classes=len(classes), origin=origin)
+        scale = Scale(self.mean, self.deviation)
+        return ImageClassification(
+            train_split, validation_split, test_split, classes=len(classes), scale=scale, origin=origin
+        )
 
     def _check_memory(self, images: int) -> None:
         """Raises ConfigError, before anything is read, if so many images do not fit into this machine's memory."""

@@ -21,6 +21,7 @@ from nasjax.supernets.transformer_layers import END, PAD
 from nasjax.tasks.base import SPLITS, Runner, Split, Task
 from nasjax.tasks.beam_search import beam_search
 from nasjax.tasks.divergences import Divergence, cross_entropy
+from nasjax.tasks.image_augmentation import Augmentation
 from nasjax.tasks.image_classification import LOSS
 from nasjax.tasks.text_pairs import EMPTY, Pairs, exists, held_out, read_pairs
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
@@ -263,9 +264,13 @@ class Translation(Task):
             losses = divergence(outputs, teacher)
         return (losses * known).sum(1) / known.sum(1)
 
-    def augment(self, key: PRNGKey, inputs: PyTree, shift: int) -> PyTree:
+    def augment(self, key: PRNGKey, inputs: PyTree, targets: PyTree, settings: Augmentation) -> tuple[PyTree, PyTree]:
         """The inputs with a key, by which Transformers drop activations at random (`supernet.dropout`)."""
-        return inputs | {"dropout": jax.random.key_data(key)}
+        return inputs | {"dropout": jax.random.key_data(key)}, targets
+
+    @property
+    def augments(self) -> bool:
+        return False
 
     def check(self, net: SuperNet) -> None:
         """Raises ConfigError if the vocabularies or the sentences' lengths do not fit a super-network."""

@@ -12,6 +12,7 @@ from nasjax.errors import ConfigError
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks.divergences import Divergence
+from nasjax.tasks.image_augmentation import Augmentation
 from nasjax.training.optimisers import Optimisation
 from nasjax.types import Population, PRNGKey
 
@@ -79,8 +80,8 @@ def only_largest(step: Step) -> Subnets:
 
 
 @dataclass(frozen=True)
-class TrainerConfig(Optimisation, ABC):
-    """Settings of all methods: those of the optimiser, and these.
+class TrainerConfig(Optimisation, Augmentation, ABC):
+    """Settings of all methods: those of the optimiser and of augmentation, and these.
 
     Every step draws one option of each host gene (such as an elastic resolution) for all its sub-networks.
 
@@ -88,7 +89,6 @@ class TrainerConfig(Optimisation, ABC):
       epochs, batch: passes over the training examples, and examples a step.
       accumulate: a step's batch goes through in so many parts, for memory; batch norms use a part's statistics.
       precision: `bfloat16` computes in 16 bits, with weights in 32; `auto`: on accelerators only.
-      shift: images are shifted by up to so many pixels.
       watch: scores the largest, the smallest and a random sub-network while they are trained.
       alone: so many random sub-networks are trained alone, too, for `alone_epochs` each, and ranked against the
         super-network's.
@@ -98,13 +98,13 @@ class TrainerConfig(Optimisation, ABC):
     batch: int = 90
     accumulate: int = 1
     precision: str = "auto"
-    shift: int = 1
     watch: bool = True
     alone: int = 0
     alone_epochs: int = 10
 
     def __post_init__(self):
-        super().__post_init__()
+        Optimisation.__post_init__(self)
+        Augmentation.__post_init__(self)
         if self.alone < 0 or self.alone == 1:
             raise ConfigError(f"trainer.alone must be 0 (none) or at least 2, not {self.alone}")
         for name in ("epochs", "batch", "accumulate", "alone_epochs"):

@@ -22,7 +22,7 @@ from nasjax.tasks import Task
 from nasjax.training import optimisers
 from nasjax.training.base import FIXED, Step, TrainerConfig
 from nasjax.training.batches import after, batches_of, buckets_of
-from nasjax.training.losses import check_divergence, in_float32, losses_of, step_loss
+from nasjax.training.losses import check_augmentation, check_divergence, in_float32, losses_of, step_loss
 from nasjax.types import PRNGKey
 
 TrainingProgress = Callable[[int, int, float], None]
@@ -75,6 +75,7 @@ class Training:
 
     def __init__(self, config: TrainerConfig, net: SuperNet, task: Task, key: PRNGKey, teacher: SuperNet | None = None):
         check_divergence(task, config.divergence())
+        check_augmentation(task, config)
         self.config, self.task, self.key = config, task, key
         self.phases = config.phases(net)
         self._firsts = [0, *accumulate(phase.epochs for phase in self.phases)]
@@ -217,7 +218,7 @@ class Training:
             rows, key, rate = drawn
             shift, sample = jax.random.split(key)
             inputs, targets = jax.tree.map(lambda leaf: leaf[rows], examples)
-            inputs = self.task.augment(shift, inputs, self.config.shift)
+            inputs, targets = self.task.augment(shift, inputs, targets, self.config)
             inputs, targets = self._divided((inputs, targets))
             host = jax.random.randint(jax.random.fold_in(sample, 0), (), 0, len(gradients))
             value, gradient = lax.switch(host, gradients, weights, teacher, inputs, targets, sample)

@@ -1,6 +1,7 @@
 """The loss of a step: the weighted mean of its sub-networks' losses on a batch."""
 
 import inspect
+from dataclasses import fields
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from nasjax.errors import ConfigError
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.tasks.divergences import Divergence
+from nasjax.tasks.image_augmentation import Augmentation
 from nasjax.training.base import FIXED, Subnets
 from nasjax.types import Population
 
@@ -29,6 +31,14 @@ def check_divergence(task: Task, divergence: Divergence | None) -> None:
             f"this trainer has a divergence of its own, which the loss of the task {task.origin['name']} does not take: "
             "let loss(outputs, targets, teacher, divergence) call it, or choose another trainer"
         )
+
+
+def check_augmentation(task: Task, settings: Augmentation) -> None:
+    """Raises ConfigError for augmentations of images that the task does not have."""
+    asked = [f.name for f in fields(Augmentation) if getattr(settings, f.name) != f.default]
+    if asked and not task.augments:
+        names = ", ".join(f"trainer.{name}" for name in asked)
+        raise ConfigError(f"the task {task.origin['name']} has no augmentation: leave {names} out")
 
 
 def step_loss(
