@@ -8,12 +8,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from nasjax.tasks import Split
+from nasjax.tasks.image_files import ImageFiles
 
 
 class Block(NamedTuple):
-    """Batches of examples: all leaves are (batches, batch, …); examples of weight 0 are padding."""
+    """Batches of examples: all leaves are (batches, batch, …); examples of weight 0 are padding.
 
-    inputs: PyTree[Array | np.ndarray]
+    Images in files are decoded when the block, or one of its batches, is put on the devices.
+    """
+
+    inputs: PyTree[Array | np.ndarray | ImageFiles]
     targets: PyTree[Array | np.ndarray]
     weights: Float[Array | np.ndarray, "batches batch"]
 
@@ -75,7 +79,9 @@ def _block(split: Split, rows: Int[np.ndarray, " rows"], each: int, size: int, l
     """The block of these examples, `each` batches of `size`, cut to the padded `length` of their bucket."""
     missing = each * size - len(rows)
 
-    def batched(leaf: np.ndarray) -> np.ndarray:
+    def batched(leaf: np.ndarray | ImageFiles) -> np.ndarray | ImageFiles:
+        if isinstance(leaf, ImageFiles):
+            return leaf.at(np.concatenate([rows, np.full(missing, -1)]).reshape(each, size))
         part = np.asarray(leaf)[rows]
         padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)]) if missing else part
         return padded.reshape(each, size, *part.shape[1:])

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
@@ -33,4 +34,25 @@ def calibrate(
 
     total, _ = lax.scan(add, zero, batches)
     number = len(jax.tree.leaves(batches)[0])
+    return jax.tree.map(lambda moment: moment / number, total)
+
+
+def calibrate_by_batches(
+    net: SuperNet, arch: Choice, inputs: PyTree, batch: int, host: HostOptions = ()
+) -> tuple[Statistics, ...]:
+    """As `calibrate`, on the whole batches of any number of examples: one batch at a time is put on the device.
+
+    `inputs`: examples first, as a `Split` has them, arrays or images in files.
+    """
+    graph, weights = nnx.split(net)
+
+    @jax.jit
+    def add(total: tuple[Statistics, ...], weights: nnx.State, inputs: PyTree) -> tuple[Statistics, ...]:
+        net = nnx.merge(graph, weights)
+        return jax.tree.map(jnp.add, total, net.forward(net.prepare(inputs, host), arch, RECALIBRATE)[1])
+
+    total = jax.tree.map(jnp.zeros_like, net.stored())
+    number = len(jax.tree.leaves(inputs)[0]) // batch
+    for i in range(number):
+        total = add(total, weights, jax.tree.map(lambda leaf, i=i: leaf[i * batch : (i + 1) * batch], inputs))
     return jax.tree.map(lambda moment: moment / number, total)

@@ -262,7 +262,7 @@ class EvaluatorConfig(ABC):
         if self.calibration_examples == 0:
             raise ConfigError("evaluator.calibration_examples must be above 0 for a super-network with batch norms")
         inputs, number = task.train.inputs, len(task.train)
-        if self.augmentation != "none" and not (isinstance(inputs, np.ndarray) and inputs.ndim == 4):
+        if self.augmentation != "none" and getattr(inputs, "ndim", 0) != 4:
             raise ConfigError(
                 f"evaluator.augmentation={self.augmentation} is for images; this task has other inputs: say none"
             )

@@ -22,6 +22,7 @@ from nasjax.registry import IN_MEMORY
 from nasjax.supernets import SuperNet
 from nasjax.supernets.runner import Subnet
 from nasjax.tasks.image_augmentation import Augmentation
+from nasjax.tasks.image_files import ImageFiles
 from nasjax.types import PRNGKey
 
 SPLITS = ("train", "validation", "test")
@@ -36,11 +37,24 @@ class Split:
 
     Sequences of different lengths are padded to the longest; `bucket` then gives the padded length that each example needs,
     one of a few, since each is compiled once. Arrays whose second axis has the greatest of these lengths are cut to it.
+    Images may be `ImageFiles`, which are decoded as they are needed. `files` are those that `inputs` were read from, if any.
     """
 
-    inputs: PyTree[Array | np.ndarray]
+    inputs: PyTree[Array | np.ndarray | ImageFiles]
     targets: PyTree[Array | np.ndarray]
     bucket: Int[np.ndarray, " n"] | None = None
+    # Not of the constructor: a copy with other inputs (`dataclasses.replace`) has none.
+    files: ImageFiles | None = field(default=None, init=False)
+
+    @classmethod
+    def of_files(cls, files: ImageFiles, targets: PyTree[Array | np.ndarray], in_memory: bool) -> "Split":
+        """Images in files, decoded now or as they are needed. Equal files have equal digests either way."""
+        inputs = files[:] if in_memory else files
+        if isinstance(inputs, np.ndarray):
+            inputs.flags.writeable = False  # The digest is that of the files.
+        split = cls(inputs, targets)
+        object.__setattr__(split, "files", files)
+        return split
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.targets)[0])
@@ -164,7 +178,7 @@ class Task(ABC):
         """Raises ConfigError for examples that are no arrays, of different number, none, or of other shapes than inputs."""
         split: Split = getattr(self, name)
         leaves = jax.tree.leaves((split.inputs, split.targets))
-        if not leaves or not all(isinstance(leaf, np.ndarray | jax.Array) and leaf.ndim for leaf in leaves):
+        if not leaves or not all(isinstance(leaf, np.ndarray | jax.Array | ImageFiles) and leaf.ndim for leaf in leaves):
             raise ConfigError(
                 f"{self._named}: inputs and targets of {name} must be arrays, or trees of arrays, examples first"
             )
@@ -225,7 +239,10 @@ class Task(ABC):
             raise ConfigError(f"{self._named}: {name} failed ({one_line(error)})") from error
 
     def digest(self) -> str:
-        """Names the task and its data: equal for equal examples, classes, settings and metrics."""
+        """Names the task and its data: equal for equal examples, classes, settings and metrics.
+
+        Images that come from files are named by the files' contents, whether they are held in memory or not.
+        """
         own = {name: value for name, value in vars(self).items() if name not in (*SPLITS, *UNDIGESTED)}
         facts = (type(self).__module__, type(self).__qualname__, _source(type(self)), sorted(own.items()), self.steps,
                  self.on_host, [(objective.name, objective.direction) for objective in self.objectives],
@@ -233,11 +250,13 @@ class Task(ABC):
         hashed = sha256(repr(facts).encode())
         for name in SPLITS:
             split = getattr(self, name)
-            leaves, structure = jax.tree.flatten((split.inputs, split.targets, split.bucket))
+            inputs = split.inputs if split.files is None else split.files
+            leaves, structure = jax.tree.flatten((inputs, split.targets, split.bucket))
             hashed.update(str(structure).encode())
             for leaf in leaves:
                 hashed.update(str((name, leaf.shape, str(leaf.dtype))).encode())
-                hashed.update(np.ascontiguousarray(leaf).data)
+                in_files = isinstance(leaf, ImageFiles)
+                hashed.update(leaf.digest.encode() if in_files else np.ascontiguousarray(leaf).data)
         return hashed.hexdigest()
 
 

@@ -8,20 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
-from PIL import Image, ImageOps
 
 from nasjax.errors import ConfigError
 from nasjax.host import memory_bytes
 from nasjax.tasks.base import Split
 from nasjax.tasks.image_augmentation import Scale
 from nasjax.tasks.image_classification import ImageClassification
-
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-"""The formats that are read, as Pillow names them: those that it decodes itself, by running no other program."""
-
-FULL_SCALE = {"I": 65535, "I;16": 65535, "I;16B": 65535, "I;16L": 65535, "I;16N": 65535, "F": 1}
-"""The value of white in Pillow's modes of more than 8 bits."""
+from nasjax.tasks.image_files import ImageFiles, image_suffixes
 
 LabelledPaths = list[tuple[Path, int]]
 """Image files with the index of their class."""
@@ -43,7 +36,9 @@ class ImageFolderConfig:
         are. With a `train/` the remaining images are not used.
       limit: the greatest number of images a split; 0: no limit.
       mean, deviation: of each channel of images scaled to 0-1, for normalisation; the defaults are ImageNet's.
-      skip_broken: skips images that cannot be read, which otherwise raise ConfigError.
+      memory_share: the greatest share of this machine's memory that images may take; more of them are read from disk as they
+        are needed, in blocks and ahead of the steps of a training, to the same values. 0: always.
+      skip_broken: skips images that cannot be read, which otherwise raise ConfigError: each is decoded once to find these.
       seed: shuffles the images before they are split.
     """
 
@@ -56,13 +51,19 @@ class ImageFolderConfig:
     limit: int = 0
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
+    memory_share: float = 0.4
     skip_broken: bool = False
     seed: int = 0
 
     def create(self) -> ImageClassification:
-        """Reads all images. Raises ConfigError if the folder is missing or empty, or has an image that cannot be read."""
+        """Reads all images, or finds their files. Raises ConfigError if the folder is missing or empty, or an image broken.
+
+        Broken training images that are not held in memory raise it when they are needed.
+        """
         if self.limit < 0:
             raise ConfigError(f"task.limit must be at least 0, not {self.limit}")
+        if not 0 <= self.memory_share <= 1:
+            raise ConfigError(f"task.memory_share must be 0 to 1, not {self.memory_share}")
         if self.path is None:
             raise ConfigError("task=image_folder needs task.path=FOLDER, with one folder of images for each class")
         root = Path(self.path)
@@ -89,92 +90,44 @@ class ImageFolderConfig:
         if train is held:
             train = held[sum(sizes) :] or validation
         parts = [part[: self.limit or None] for part in (train, validation, test)]
-        self._check_memory(sum(map(len, parts)))
-        train_split, validation_split, test_split = map(self._read, parts)
+        in_memory = not self._reads_as_needed(sum(map(len, parts)))
+        # A broken test image would be found last, after hours; a training image is needed at the beginning.
+        train_split, validation_split, test_split = (
+            self._split(part, in_memory, check) for part, check in zip(parts, (False, True, True), strict=True)
+        )
         origin = {"name": "image_folder", **asdict(self)}
         scale = Scale(self.mean, self.deviation)
         return ImageClassification(
             train_split, validation_split, test_split, classes=len(classes), scale=scale, origin=origin
         )
 
-    def _check_memory(self, images: int) -> None:
-        """Raises ConfigError, before anything is read, if so many images do not fit into this machine's memory."""
-        needed = images * self.image_size**2 * 3 * 4 / 1e9
-        memory = memory_bytes() / 1e9
-        if needed > 0.8 * memory:
-            limit = max(1, int(0.2 * memory / needed * images))
-            raise ConfigError(
-                f"task.path={self.path}: {images} images of {self.image_size} x {self.image_size} take {needed:.0f} GB, "
-                f"this machine has {memory:.0f}; task.limit={limit} limits the images of each split"
-            )
+    def _reads_as_needed(self, images: int) -> bool:
+        """Whether so many images are too many to be held in memory; says so, unless that is asked for."""
+        needed, memory = images * self.image_size**2 * 3 * 4 / 1e9, memory_bytes() / 1e9
+        if needed <= self.memory_share * memory:
+            return False
+        if self.memory_share:
+            size = f"{self.image_size} x {self.image_size} take {needed:.3g} GB, this machine has {memory:.3g}"
+            print(f"nasjax: {images} images of {size}: they are read from disk as they are needed", file=sys.stderr)
+        return True
 
-    def _read(self, paths: LabelledPaths) -> Split:
-        """Reads and normalises the images of a split."""
-        pixels = np.empty((len(paths), self.image_size, self.image_size, 3), np.float32)
-        labels: list[int] = []
-        broken = []
-        for path, label in paths:
-            try:
-                pixels[len(labels)] = read_image(path, self.image_size, self.crop)
-            except Exception as error:  # Decoders may raise anything for a broken image.
-                if self.skip_broken:
-                    broken.append(path)
-                    continue
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ConfigError(
-                    f"{path} cannot be read as an image ({reason}); task.skip_broken=true skips such files"
-                ) from None
-            labels.append(label)
-        if broken:
-            print(f"nasjax: skipped {len(broken)} images that cannot be read, {broken[0]} first", file=sys.stderr)
-        if not labels:
-            raise ConfigError(f"task.path={self.path}: no image of a split can be read")
-        pixels = pixels[: len(labels)]
-        for channel, (mean, deviation) in enumerate(zip(self.mean, self.deviation, strict=True)):
-            pixels[..., channel] = (pixels[..., channel] / 255 - mean) / deviation
-        return Split(pixels, np.array(labels, np.int32))
-
-
-def read_image(path: Path, size: int, crop: float) -> Float[np.ndarray, "size size 3"]:
-    """Reads an image as RGB, values 0-255: the shorter side is scaled to `size` / `crop` (bilinear), the centre cut out.
-
-    It is turned as its EXIF orientation says. Raises OSError or ValueError for a file that cannot be read, but decoders may
-    raise anything.
-
-    Source: the evaluation transform of torchvision and Once-for-All, `ceil(size / 0.875)` then a centre crop.
-    """
-    with Image.open(path, formats=_formats()) as opened:
-        image = _with_8_bits(ImageOps.exif_transpose(opened)).convert("RGB")
-    shorter = int(np.ceil(size / crop))
-    scale = shorter / min(image.size)
-    width, height = (max(shorter, int(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(image.crop((left, top, left + size, top + size)), np.float32)
-
-
-def _with_8_bits(image: Image.Image) -> Image.Image:
-    """An image of 16 bits, 32-bit integers (0-65535) or floats (0-1), scaled to 0-255; others as they are.
-
-    Raises ValueError for values outside: the value of white is then unknown.
-    """
-    white = FULL_SCALE.get(image.mode)
-    if white is None:
-        return image
-    values = np.asarray(image, np.float64)
-    if not (values.min() >= 0 and values.max() <= white):
-        raise ValueError(f"its values are {values.min():g} to {values.max():g}, not 0 to {white}: save it with 8 or 16 bits")
-    return Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
-
-
-def _formats() -> list[str]:
-    """Those of FORMATS that this Pillow has."""
-    return [name for name in FORMATS if name in set(Image.registered_extensions().values())]
-
-
-def image_suffixes() -> frozenset[str]:
-    """The suffixes of image files, in lower case."""
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+    def _split(self, paths: LabelledPaths, in_memory: bool, check: bool) -> Split:
+        """The images of a split, without broken ones if these are skipped; with `check` each is decoded once."""
+        labels = np.array([label for _, label in paths], np.int32)
+        rows = np.arange(len(paths))
+        files = ImageFiles(tuple(path for path, _ in paths), self.image_size, self.crop, self.mean, self.deviation, rows)
+        if self.skip_broken:
+            broken = np.flatnonzero(files.broken())
+            if len(broken):
+                first = files.paths[broken[0]]
+                print(f"nasjax: skipped {len(broken)} images that cannot be read, {first} first", file=sys.stderr)
+            kept = np.delete(np.arange(len(files)), broken)
+            files, labels = files.at(kept), labels[kept]
+            if not len(files):
+                raise ConfigError(f"task.path={self.path}: no image of a split can be read")
+        elif check and not in_memory:
+            files.check()
+        return Split.of_files(files, labels, in_memory)
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
-from nasjax.evaluation.calibration import calibrate
+from nasjax.evaluation.calibration import calibrate_by_batches
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.space import SearchSpace
@@ -304,12 +304,7 @@ def store_statistics(net: SuperNet, task: Task, batch: int) -> None:
     """Stores the batch-norm statistics of the largest sub-network on the training examples; in place."""
     if not net.has_norms:
         return
-    number = len(task.train) // batch
-
-    def batches(leaf: np.ndarray) -> Array:
-        return jnp.asarray(leaf[: number * batch]).reshape(number, batch, *leaf.shape[1:])
-
     largest = np.asarray(net.space.largest())
-    calibrated = calibrate(net, jnp.asarray(largest), jax.tree.map(batches, task.train.inputs), net.host(largest))
+    calibrated = calibrate_by_batches(net, jnp.asarray(largest), task.train.inputs, batch, net.host(largest))
     for stage, statistics in zip(net.stages, calibrated, strict=True):
         stage.keep(statistics)

@@ -119,7 +119,10 @@ def _run(
     state: TrainingState,
     progress: Callable[[int, int, float, Mapping[str, float]], None],
 ) -> TrainingState:
-    """The last state of a training. Every SAVE_SECONDS, and when it is interrupted, the state is stored."""
+    """The last state of a training. Every SAVE_SECONDS, and when it is interrupted, the state is stored.
+
+    So it is where an example cannot be read: a disk that was away may come back.
+    """
     stored = time.monotonic()
     with Watch(path, training, state) if training.config.watch else nullcontext() as watch:
         try:
@@ -131,7 +134,7 @@ def _run(
                 if time.monotonic() - stored > SAVE_SECONDS:
                     store(path / CHECKPOINTS, state)
                     stored = time.monotonic()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ConfigError):
             store(path / CHECKPOINTS, state)
             raise
     return state
