@@ -281,11 +281,11 @@ def test_a_training_that_meets_a_broken_image_ends_with_one_line_and_its_last_st
     monkeypatch.setattr(batches, "MOST_STEPS", 1)
     folder = paint(tmp_path / "images", 10)
     task = create(folder, 0.0)
-    training = Training(replace(TRAINER, epochs=2, batch=3), fresh, task, jax.random.key(0))
+    training = Training(replace(TRAINER, epochs=2, batch=3, watch=False), fresh, task, jax.random.key(0))
     stored = []
     monkeypatch.setattr(run, "store", lambda folder, state: stored.append(state.steps))
 
-    def cut_off(epoch, epochs, loss):
+    def cut_off(*_):
         broken(folder, "train", task)
 
     with pytest.raises(ConfigError, match=r"\.png cannot be read as an image"):
