@@ -17,6 +17,7 @@ from tiny import close, easy_task
 
 from nasjax.evaluation import MaskedConfig
 from nasjax.report.training import write_training_page
+from nasjax.supernets import load_weights
 from nasjax.training import batches, run
 from nasjax.training.loop import Training
 from nasjax.training.ranking import AloneConfig, drawn_archs, rank_correlation, train_alone
@@ -53,11 +54,11 @@ def states(training):
 def test_watched_scores_are_those_of_an_evaluator_and_compile_once(training, states, task):
     metric, score = scoring(training)
     archs = watched_archs(training)
-    assert list(archs) == ["largest", "smallest", "random"] and metric == "accuracy_top1"
+    assert list(archs) == ["largest", "smallest", "random"] and metric.name == "accuracy_top1"
     config = MaskedConfig(batch=24, calibration_examples=120, chunk=3)
     with jax.log_compiles(False):
         for state in states[4::5]:
-            wanted = config.bind(training.network(state), task)(np.concatenate(list(archs.values())))[metric]
+            wanted = config.bind(training.network(state), task)(np.concatenate(list(archs.values())))[metric.name]
             np.testing.assert_allclose(list(score(state).values()), wanted, atol=1e-4)
     compiled = []
     with pytest.MonkeyPatch.context() as patch:
@@ -173,3 +174,17 @@ def test_a_training_leaves_a_page_with_its_curves_and_ranking(net, task, tmp_pat
     assert str(record["ranking"]["kendall_tau"]) in page and json.loads((folder / "record.json").read_text()) == record
     assert not re.search(r"https?://|src=", page)
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_weights_are_kept_where_the_last_are_worse(training, states, task, tmp_path, monkeypatch):
+    """By the mean of the scores; the weights of an epoch, with batch-norm statistics."""
+    scores = iter(
+        [{"largest": 90.0, "smallest": 50.0}, {"largest": 80.0, "smallest": 70.0}, {"largest": 95.0, "smallest": 50.0}]
+    )
+    monkeypatch.setattr("nasjax.training.watch.scoring", lambda training: (task.objectives[0], lambda state: next(scores)))
+    monkeypatch.setattr(run, "store", lambda *given: None)
+    last = run._run(tmp_path, training, training.begin(), lambda *given: None)
+    trained = training.network(last)
+    run._end_best(tmp_path, training, trained)
+    kept, wanted = load_weights(lambda: nnx.clone(trained), tmp_path / "best.safetensors"), training.network(states[9])
+    close(nnx.to_pure_dict(nnx.state(kept)), nnx.to_pure_dict(nnx.state(wanted)), 1e-6)

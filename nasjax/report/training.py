@@ -17,15 +17,12 @@ from nasjax.report.page import TEMPLATES
 from nasjax.report.plots import Point, padded
 from nasjax.training.checkpoints import RECORD
 from nasjax.training.ranking import RANKING
-from nasjax.training.watch import CURVES, Row, read_curves
+from nasjax.training.watch import CURVES, PLAIN, Row, read_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE, IMAGE = "training.html", "curves.png"
-
-OTHERS = ("epoch", "step", "loss", "learning_rate", "seconds")
-"""The columns of the table of curves that are no scores."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def _ranked(path: Path) -> list[Point]:
 
 def _charts(rows: Sequence[Row], record: Mapping[str, Any], ranked: Sequence[Point]) -> list[Chart]:
     charts = [Chart("mean loss", {"loss": [(row["epoch"], row["loss"]) for row in rows]})]
-    scores = list(dict.fromkeys(name for row in rows for name in row if name not in OTHERS))
+    scores = list(dict.fromkeys(name for row in rows for name in row if name not in PLAIN))
     if scores:
         metric = scores[0].rpartition("_")[0]
         lines = {name.rpartition("_")[2]: [(row["epoch"], row[name]) for row in rows if name in row] for name in scores}

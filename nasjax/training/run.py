@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax import nnx
 
 from nasjax import supernets, tasks
 from nasjax.errors import ConfigError
@@ -26,11 +27,14 @@ from nasjax.supernets.folders import load, read_facts, save_network
 from nasjax.tasks import Task
 from nasjax.training import TRAINERS
 from nasjax.training.checkpoints import CHECKPOINTS, RECORD, STARTED, newest, store, training_folder
-from nasjax.training.loop import DivergedError, Training, TrainingState
+from nasjax.training.loop import DivergedError, Training, TrainingState, store_statistics
 from nasjax.training.ranking import RANKING, drawn_archs, rank, train_alone
 from nasjax.training.watch import Watch
 from nasjax.types import Arch
 from nasjax.version import __version__
+
+BEST = "best.safetensors"
+"""The weights of the epoch whose watched scores were best on average, where that is not the last."""
 
 SAVE_SECONDS = 30.0
 """A checkpoint is written after so many seconds, and when training is interrupted."""
@@ -83,6 +87,7 @@ def train_run(
             raise ConfigError(f"{error}; the weights before are in {path}") from None
         trained = training.network(last)
         _write_weights(path, config, net, task, trained)
+        _end_best(path, training, trained)
         record: dict[str, Any] = {
             "command": command, "seed": config["seed"], "version": __version__, "complete": False,
             "jax": jax.__version__,
@@ -130,6 +135,8 @@ def _run(
                 state = after
                 if training.ends_epoch(state):
                     scores = {} if watch is None else watch(state)
+                    if watch is not None and watch.best:
+                        _write_best(path, training, state)
                     progress(training.epoch(state), training.config.epochs, state.loss, scores)
                 if time.monotonic() - stored > SAVE_SECONDS:
                     store(path / CHECKPOINTS, state)
@@ -138,6 +145,22 @@ def _run(
             store(path / CHECKPOINTS, state)
             raise
     return state
+
+
+def _write_best(path: Path, training: Training, state: TrainingState) -> None:
+    """Keeps the weights that scored best so far, unless they are the last: those are written anyway."""
+    if training.epoch(state) == training.config.epochs:
+        (path / BEST).unlink(missing_ok=True)
+    else:
+        supernets.save_weights(training.unscored(state), path / BEST, {})
+
+
+def _end_best(path: Path, training: Training, trained: SuperNet) -> None:
+    """Gives the weights that scored best, if they are not the last, their batch-norm statistics."""
+    if (path / BEST).exists():
+        best = supernets.load_weights(lambda: nnx.clone(trained), path / BEST)
+        store_statistics(best, training.task, min(training.config.batch, len(training.task.train)))
+        supernets.save_weights(best, path / BEST, dict(trained.facts))
 
 
 def _ranking(

@@ -12,6 +12,7 @@ import numpy as np
 from nasjax.errors import naming_damage
 from nasjax.evaluation import MaskedConfig
 from nasjax.host import read_text, replace_file
+from nasjax.objectives import Objective
 from nasjax.tasks import Split
 from nasjax.training.loop import Training, TrainingState
 from nasjax.types import Population
@@ -24,6 +25,9 @@ EXAMPLES = 1000
 
 MOST_TIME = 0.1
 """The greatest share of the time so far that scoring may have taken when an epoch ends, unless it is the last."""
+
+PLAIN = ("epoch", "step", "loss", "learning_rate", "seconds")
+"""The columns that are no scores."""
 
 Row = dict[str, float]
 """Columns of the table by name: epoch, step, loss, learning_rate, seconds, and a metric of each sub-network watched."""
@@ -38,7 +42,7 @@ def watched_archs(training: Training) -> dict[str, Population]:
     return {"largest": space.largest()[None], "smallest": space.smallest()[None], "random": drawn}
 
 
-def scoring(training: Training) -> tuple[str, Callable[[TrainingState], dict[str, float]]]:
+def scoring(training: Training) -> tuple[Objective, Callable[[TrainingState], dict[str, float]]]:
     """The metric that is watched, and a function of a state that scores it for every sub-network watched.
 
     It is the task's first metric, or one that costs less (`Task.cheaper`), on the first validation examples. The function
@@ -50,10 +54,10 @@ def scoring(training: Training) -> tuple[str, Callable[[TrainingState], dict[str
     batch = min(training.config.batch, len(task.train))
     config = MaskedConfig(batch=batch, calibration_examples=max(batch, min(EXAMPLES, len(task.train))), chunk=len(archs))
     evaluator = config.bind(training.unscored(training.begin()), task)
-    metric = task.objectives[0].name
+    metric = task.objectives[0]
 
     def score(state: TrainingState) -> dict[str, float]:
-        found = evaluator.reweighted(training.unscored(state))(np.concatenate(list(archs.values())))[metric]
+        found = evaluator.reweighted(training.unscored(state))(np.concatenate(list(archs.values())))[metric.name]
         return dict(zip(archs, map(float, found), strict=True))
 
     return metric, score
@@ -77,8 +81,7 @@ class Watch:
         self._before = self.rows[-1]["seconds"] if self.rows else 0.0
         self._begun, self._spent, self._done = time.monotonic(), 0.0, state.steps
         self._events: Any = None
-        self._score: Callable[[TrainingState], dict[str, float]] | None = None
-        self._metric = ""
+        self._scoring: tuple[Objective, Callable[[TrainingState], dict[str, float]]] | None = None
 
     def __enter__(self) -> "Watch":
         return self
@@ -91,23 +94,29 @@ class Watch:
         """Adds the row of an epoch that has ended; returns the scores, nothing where they were not due."""
         now = time.monotonic()
         last = self._training.epoch(state) == self._training.config.epochs
-        scores: dict[str, float] = {}
-        if last or self._spent <= MOST_TIME * (now - self._begun):
-            if self._score is None:
-                self._metric, self._score = scoring(self._training)
-                scores = self._score(state)  # It compiles, which is done once: its time does not count.
-            else:
-                scores = self._score(state)
-                self._spent += time.monotonic() - now
         row: Row = {
             "epoch": self._training.epoch(state), "step": state.steps, "loss": state.loss,
-            "learning_rate": self._training.rate(state), "seconds": self._before + time.monotonic() - self._begun,
+            "learning_rate": self._training.rate(state), "seconds": self._before + now - self._begun,
         }  # fmt: skip
-        row |= {f"{self._metric}_{name}": value for name, value in scores.items()}
-        self.rows.append(row)
+        scores: dict[str, float] = {}
+        if last or self._spent <= MOST_TIME * (now - self._begun):
+            first = self._scoring is None
+            self._scoring = self._scoring or scoring(self._training)
+            metric, score = self._scoring
+            scores = {f"{metric.name}_{name}": value for name, value in score(state).items()}
+            self._spent += 0.0 if first else time.monotonic() - now  # Compiling is done once: it does not count.
+        self.rows.append(row | scores)
         write_curves(self._folder / CURVES, self.rows)
-        self._write_events(row)
-        return {f"{self._metric} {name}": value for name, value in scores.items()}
+        self._write_events(row | scores)
+        return {name.rpartition("_")[0] + " " + name.rpartition("_")[2]: value for name, value in scores.items()}
+
+    @property
+    def best(self) -> bool:
+        """Whether the last row has scores, and their mean is the best so far."""
+        means = [mean for row in self.rows if (mean := _mean_score(row)) is not None]
+        if self._scoring is None or _mean_score(self.rows[-1]) is None:
+            return False
+        return not any(self._scoring[0].beats(mean, means[-1]) for mean in means[:-1])
 
     def _write_events(self, row: Row) -> None:
         if self._events is None:
@@ -121,6 +130,12 @@ class Watch:
         self._events.flush()
 
 
+def _mean_score(row: Row) -> float | None:
+    """The mean of a row's scores; None where it has none."""
+    scores = [value for name, value in row.items() if name not in PLAIN]
+    return float(np.mean(scores)) if scores else None
+
+
 def read_curves(path: Path) -> list[Row]:
     """The rows of a table of curves; none where it is missing. Cells that are empty are left out."""
     if not path.is_file():
@@ -128,7 +143,7 @@ def read_curves(path: Path) -> list[Row]:
     with naming_damage(path, "remove it"):
         heads, *lines = (line.split(",") for line in read_text(path).splitlines())
         rows = [{head: float(cell) for head, cell in zip(heads, line, strict=True) if cell} for line in lines]
-        if not all({"epoch", "step", "loss", "learning_rate", "seconds"} <= row.keys() for row in rows):
+        if not all(set(PLAIN) <= row.keys() for row in rows):
             raise ValueError("a row lacks its step or loss")
         return rows
 
