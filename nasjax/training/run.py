@@ -66,6 +66,8 @@ def train_run(
     if teacher is not None:
         task.check(teacher)
     trainer = settings("trainer", TRAINERS, config["trainer"])
+    if trainer.batch > len(task.train):
+        raise ConfigError(f"trainer.batch={trainer.batch}, but the task has {len(task.train)} training examples: reduce it")
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
     origin = {"nasjax": __version__, "weights": weights_digest(net), "task": task.digest()}
     if teacher is not None:
