@@ -131,3 +131,22 @@ def test_activations():
     assert set(convolution.ACTIVATIONS) == set(wanted)
     for name, activation in convolution.ACTIVATIONS.items():
         close(activation(jnp.asarray(x)), wanted[name], 1e-6)
+
+
+@pytest.mark.parametrize("bytes_at_once", [0, 2 * 12 * 9 * 30 * 4, 2**25])
+def test_gradients_of_patches_that_leave_the_caches(monkeypatch, bytes_at_once):
+    """One image at a time, two, or all six."""
+    monkeypatch.setattr(convolution, "PATCHES_BYTES", 0)
+    monkeypatch.setattr(convolution, "GRADIENT_BYTES", bytes_at_once)
+    x, weight = normal(6, 4, 3, 30), normal(3, 3, 30, 4)
+    agree(lambda x, w: convolution.convolve(x, w, 1), lambda x, w: reference(x, w, 1), x, weight)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_taps_that_are_left_out_read_padding_only(size, stride):
+    """Of maps so small that some taps of the kernel lie outside for every output."""
+    for length in range(1, 9):
+        outputs = range(0, length, stride)
+        inside = [tap for tap in range(size) if any(0 <= start + tap - size // 2 < length for start in outputs)]
+        assert list(convolution._taps_inside(length, size, stride)) == inside

@@ -73,7 +73,7 @@ def _library_forward(x: Maps, weight: Float[Array, "size size inputs outputs"], 
 
 
 def _library_backward(stride: int, given: tuple[Array, Array], gradient: Maps) -> tuple[Array, Array]:
-    return jax.vjp(lambda x, weight: _im2col_product(x, weight, stride), *given)[1](gradient)
+    return jax.vjp(lambda x, weight: _im2col_product(x, weight, stride, GRADIENT_BYTES), *given)[1](gradient)
 
 
 _library_forward.defvjp(lambda x, weight, stride: (library_convolution(x, weight, stride), (x, weight)), _library_backward)
@@ -151,24 +151,42 @@ def _tap_indices(pixels: int, size: int, stride: int) -> Int[np.ndarray, "pixels
     return np.where(tap < size, tap, -1)
 
 
+GRADIENT_BYTES = 2**25
+"""Bytes of patches at once in gradients: every part's gradient of the kernel is added up, which takes time."""
+
 PATCHES_BYTES = 2**23
 """Bytes of all images' patches (or the kernel's bytes, if more) above which im2col of one image at a time is 3 times as fast
 on a CPU."""
 
 
-def _im2col_product(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int) -> Maps:
-    """Dense convolution by im2col: patches times the kernel as a matrix."""
+def _taps_inside(length: int, size: int, stride: int) -> range:
+    """Along one axis, the kernel's taps that read a pixel of some output, and not only padding."""
+    pad, last = size // 2, (length - 1) // stride * stride
+    return range(max(0, pad - last), min(size, length + pad))
+
+
+def _im2col_product(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int, at_once: float = 0.0) -> Maps:
+    """Dense convolution by im2col: patches times the kernel as a matrix.
+
+    Where all images' patches are too many, one image at a time, or as many as have patches of `at_once` bytes.
+    """
     size, _, inputs, outputs = weight.shape
-    matrix = weight.reshape(size * size * inputs, outputs)
+    rows, columns = (_taps_inside(length, size, stride) for length in x.shape[1:3])
+    taps = len(rows) * len(columns)
+    if taps < size**2:  # Small maps: the others read padding only.
+        weight = weight[rows.start : rows.stop, columns.start : columns.stop]
+    matrix = weight.reshape(taps * inputs, outputs)
 
     def product(x: Maps) -> Maps:
-        return jnp.concatenate(list(_shifted_views(x, size, stride)), axis=-1) @ matrix
+        views = [view for i, view in enumerate(_shifted_views(x, size, stride)) if i // size in rows and i % size in columns]
+        return jnp.concatenate(views, axis=-1) @ matrix
 
     max_bytes = max(PATCHES_BYTES, matrix.size * matrix.dtype.itemsize)
     # The batch size of an exported network may be symbolic.
     if not isinstance(x.shape[0], int) or x.size // stride**2 * size**2 * x.dtype.itemsize <= max_bytes:
         return product(x)
-    return lax.map(lambda image: product(image[None])[0], x)
+    few = largest_divisor(x.shape[0], x[0].size // stride**2 * size**2 * x.dtype.itemsize, at_once)
+    return concatenate_micro_batches(lax.map(product, x.reshape(-1, few, *x.shape[1:])))
 
 
 ACTIVATIONS = {
