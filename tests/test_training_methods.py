@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_transformer
 from flax import nnx
 from tiny import CONFIG, architectures, close, easy_task, scrambled, step_of
 
@@ -290,3 +291,20 @@ def test_units_are_sorted_by_the_weights_that_read_them(net):
         importance = np.abs(np.asarray(block.project.conv.kernel[...])).sum((0, 1, 3))
         assert (np.diff(importance) <= 0).all()
     sorted_net.sort_units(tuple(0 for _ in net.space.counts))
+
+
+def test_sorted_feed_forward_units_change_no_translation():
+    """The largest sub-network's; the smallest gets other units."""
+    net = tiny_transformer.CONFIG.create(0)
+    sorted_net, inputs = nnx.clone(net), tiny_transformer.inputs()
+    kinds = dict(zip(net.space.names, dimensions_of(net), strict=True))
+    assert {kinds[name] for name in kinds if "width" in name} == {"width"}
+    assert {kinds[name] for name in kinds if "hidden" in name or "heads" in name} == {"expand"}
+    sorted_net.sort_units(tuple(count - 1 for count in net.space.counts))
+    largest, smallest = (tuple(map(int, arch)) for arch in (net.space.largest(), net.space.smallest()))
+    np.testing.assert_allclose(sorted_net(inputs, largest), net(inputs, largest), rtol=0, atol=1e-4)
+    assert not np.allclose(sorted_net(inputs, smallest), net(inputs, smallest), atol=1e-2)
+    for stage in sorted_net.stages:
+        if hasattr(stage, "feed"):
+            importance = np.abs(np.asarray(stage.feed.output.kernel[...])).sum(1)
+            assert (np.diff(importance) <= 1e-6).all()
