@@ -3,7 +3,10 @@
 import json
 from dataclasses import replace
 
+from hydra.core.config_store import ConfigStore
+
 from nasjax.cli import main
+from nasjax.cli.schemas import register
 from nasjax.supernets import SUPERNETS, load_weights
 from nasjax.supernets.checkpoints import weights_digest
 from nasjax.training import run
@@ -32,3 +35,17 @@ def test_a_sweep_of_trainings_runs_each_once(sweeps, tmp_path, capsys, monkeypat
     capsys.readouterr()
     assert main(words) == 0
     assert capsys.readouterr().out.count("is done already") == 4
+
+
+def test_an_experiment_s_setting_that_another_method_lacks_is_one_line(tmp_path, monkeypatch, capsys):
+    """Composed from a file of the person's own, as from the package's."""
+    monkeypatch.setattr("nasjax.cli.compose.register", lambda: None)
+    register()
+    store = ConfigStore.instance()
+    store.store(group="experiment", name="own", package="_global_", node={"trainer": {"random_subnets": 1}})
+    assert main(["train", "experiment=own", "trainer=plain", f"run={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(
+        "experiment=own sets trainer.random_subnets, which trainer=plain does not have: leave one of the two out\n"
+    )
+    assert said.count("\n") == 1 and not list(tmp_path.iterdir())
