@@ -275,8 +275,9 @@ def test_what_is_echoed_is_short_and_has_no_control_characters(here, capsys):
 
 
 def test_what_names_several_values_is_told_of_m_only_where_it_exists(here, capsys):
-    assert main(["train", "seed=0,1"]) == 2
-    assert capsys.readouterr().err == "nasjax: seed=0,1 names several values: nasjax train takes one\n"
+    for command, instead in (("train", "add -m to run them all"), ("latency", "nasjax latency takes one")):
+        assert main([command, "hardware.batch=1,2" if command == "latency" else "seed=0,1"]) == 2
+        assert capsys.readouterr().err.endswith(f" names several values: {instead}\n")
 
 
 def test_advice_names_only_settings_that_the_super_network_has():
