@@ -160,6 +160,9 @@ def test_phases_open_kernels_then_depths_then_widths(net):
     assert opened == [set(), {"kernel"}, {"kernel", "depth"}, {"kernel", "depth"}, {"kernel", "depth", "expand"}]
     assert (np.array(phases[3].least)[dimensions == "expand"] == counts[dimensions == "expand"] - 2).all()
     assert (np.array(phases[0].least) == counts - 1).all()
+    assert [phase.rate for phase in phases] == [1.0, 0.37, 0.092, 0.031, 0.092]
+    short = [phase.rate for phase in ProgressiveConfig(epochs=59).phases(net)]
+    np.testing.assert_allclose(short, np.array([1.0, 0.37, 0.092, 0.031, 0.092]) ** 0.1)
     config = ProgressiveConfig()
     assert [config.fixes_teacher(phases, i) for i in range(5)] == [False, True, False, False, False]
 
@@ -220,7 +223,7 @@ def test_progressive_shrinking_goes_on_from_any_state_and_teaches_small_networks
     """The teacher stays what the largest was; the first phase trains nothing else."""
     net = nnx.jit(lambda: SMALL.create(0))()
     net.untrained = "fresh"
-    config = ProgressiveConfig(epochs=8, batch=24, learning_rate=1e-2, shrinking_rate=10.0)
+    config = ProgressiveConfig(epochs=8, batch=24, learning_rate=1e-2, shrinking_rate=1.0)
     training = Training(config, net, task, jax.random.key(5))
     states = [state for state in training.run(training.begin()) if training.ends_epoch(state)]
     assert [phase.epochs for phase in training.phases] == [3, 1, 2, 2] or sum(p.epochs for p in training.phases) == 8

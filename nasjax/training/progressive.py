@@ -47,6 +47,10 @@ PUBLISHED = (
 widths, which the paper does not train so, those of expand ratios. Phases of one size more are left out where two are all."""
 
 
+PUBLISHED_EPOCHS = 590
+"""Of all published phases together, which those for widths are not."""
+
+
 @dataclass(frozen=True)
 class ProgressiveConfig(TrainerConfig):
     """Settings.
@@ -54,8 +58,8 @@ class ProgressiveConfig(TrainerConfig):
     Attributes:
       largest: the share of epochs in which the largest sub-network is trained alone; 0, and the teacher is the network as it
         is given, which must be trained. By default the published share, or 0 for a network with trained weights.
-      shrinking_rate: the factor of the published learning rates of all phases but the first; these are for fine-tuning a
-        largest sub-network that was trained for 180 epochs with 32 times the batch: short trainings want more.
+      shrinking_rate: the factor of the learning rates of all phases but the first. The published ones fine-tune through 590
+        epochs; with fewer, they are nearer to the first phase's (the published ratio to the power of epochs / 590).
     """
 
     largest: float = -1.0
@@ -94,7 +98,8 @@ class ProgressiveConfig(TrainerConfig):
         for i, (opening, number) in enumerate(zip(openings, epochs, strict=True)):
             opened = np.array([d == opening.dimension for d in dimensions], bool) & (opening.dimension != "")
             least = np.where(opened, 0 if opening.whole else np.maximum(counts - 2, 0), least)
-            rate = opening.rate * (self.shrinking_rate if opening.dimension else 1.0)
+            rate = opening.rate ** min(1.0, self.epochs / PUBLISHED_EPOCHS)
+            rate *= self.shrinking_rate if opening.dimension else 1.0
             phases.append(Phase(number, rate, tuple(map(int, least)), PUBLISHED.index(openings[i])))
         return tuple(phases) if epochs[0] else tuple(phases[1:])
 
