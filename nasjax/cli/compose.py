@@ -201,12 +201,12 @@ def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -
     if cause and "is not a ListConfig" in cause[0]:
         key, _, value = first.rpartition(" ")[2].rstrip(":").partition("=")
         return f"{key}={value} is not a list: say {key}=[{value}]"
-    if composed := re.match(r"In '(\w+)/([^']+)': \w+ raised while composing config", first):
+    if file := re.match(r"In '(\w+)/([^']+)': \w+ raised while composing config", first):
         # A file's setting that the name chosen for its group does not have.
-        key = re.search(r"full_key: ([\w.]+)", str(error))
-        chosen = [word for word in words if key and word.startswith(f"{key[1].partition('.')[0]}=")]
-        if key and chosen:
-            return f"{composed[1]}={composed[2]} sets {key[1]}, which {chosen[-1]} does not have: leave one of the two out"
+        lacking = re.search(r"full_key: ([\w.]+)", str(error))
+        chosen = [word for word in words if lacking and word.startswith(f"{lacking[1].partition('.')[0]}=")]
+        if lacking and chosen:
+            return f"{file[1]}={file[2]} sets {lacking[1]}, which {chosen[-1]} does not have: leave one of the two out"
         return " ".join([first, *str(error).splitlines()[1:2]])
     if not first.startswith("Could not override '"):
         return " ".join([first + (":" if cause else ""), *cause[:1]])
