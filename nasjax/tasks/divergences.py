@@ -45,11 +45,10 @@ def _alpha(log_p: Logits, log_q: Logits, alpha: float) -> tuple[Float[Array, "*b
     """
     q = lax.stop_gradient(jnp.exp(log_q))
     log_ratio = lax.stop_gradient(log_p - log_q)
-    if alpha == 1.0:
-        ratio = jnp.exp(log_ratio)
-        f, rho = ratio * log_ratio, ratio
-    else:
-        power = jnp.minimum(jnp.exp(alpha * log_ratio), GREATEST_RATIO)
-        scale = 1 / (alpha * (alpha - 1))
-        f, rho = (power - 1) * scale, power / alpha + scale
+    if alpha == 1.0:  # Written with p: the ratio overflows where q is 0.
+        p = jnp.exp(log_p)
+        return (p * log_ratio).sum(-1), -(p * log_q).sum(-1)
+    power = jnp.minimum(jnp.exp(alpha * log_ratio), GREATEST_RATIO)
+    scale = 1 / (alpha * (alpha - 1))
+    f, rho = (power - 1) * scale, power / alpha + scale
     return (q * f).sum(-1), -(q * rho * log_q).sum(-1)

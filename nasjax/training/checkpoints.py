@@ -1,6 +1,7 @@
 """The folder of a training: locked while in use, continued with the same settings; its checkpoints, by orbax."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,6 +78,7 @@ def newest(folder: Path, fresh: TrainingState) -> TrainingState:
                 found = manager.restore(steps, args=ocp.args.StandardRestore(shapes))
             except Exception as error:  # Whatever a damaged file makes of orbax.
                 print(f"nasjax: {folder / str(steps)} cannot be read ({one_line(error)}): left out", file=sys.stderr)
+                shutil.rmtree(folder / str(steps))  # Orbax stores no step that is not after the last one.
                 continue
             arrays = [found["arrays"][name] for name in sorted(found["arrays"])]
             weights, optimised, teacher = jax.tree.unflatten(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -20,7 +21,7 @@ from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.training import optimisers
-from nasjax.training.base import FIXED, Step, TrainerConfig
+from nasjax.training.base import FIXED, Phase, Step, TrainerConfig
 from nasjax.training.batches import after, batches_of, buckets_of
 from nasjax.training.losses import check_augmentation, check_divergence, in_float32, losses_of, step_loss
 from nasjax.types import PRNGKey
@@ -117,7 +118,7 @@ class Training:
         while state.steps < self.config.epochs * self.steps_per_epoch:
             done = state.steps % self.steps_per_epoch
             index = self.phase(state)
-            if done == 0 and index > 0 and self.epoch(state) == self._firsts[index]:
+            if done == 0 and self.epoch(state) == self._firsts[index]:
                 state = self._next_phase(state, index)
             phase, rates = self.phases[index], self._phase_rates(index)
             taught = state.teacher is not None and not (self._fixes and not self._has_teacher(index))
@@ -187,12 +188,16 @@ class Training:
         return self._rates[index]
 
     def _next_phase(self, state: TrainingState, index: int) -> TrainingState:
-        """The state that phase number `index` begins with: the optimiser anew, units reordered, the teacher fixed."""
+        """The state that phase number `index` begins with: the optimiser anew, units reordered, the teacher fixed.
+
+        Before the first phase only the largest sub-network counts as trained.
+        """
+        largest = Phase(0, 1.0, tuple(map(int, np.array(self.space.counts) - 1)), self.phases[index].kind)
         weights = optimisers.result(state.optimised, state.weights)
         teacher = weights if self.config.fixes_teacher(self.phases, index) else state.teacher
         # A copy: reordering is in place.
         net = nnx.merge(self._graph, jax.tree.map(jnp.array, weights), self._rest)
-        self.config.reorder(net, self.phases[index - 1], self.phases[index])
+        self.config.reorder(net, self.phases[index - 1] if index else largest, self.phases[index])
         reordered: Any = nnx.split(net, nnx.Param, ...)[1]  # type: ignore[misc]
         return self.placed(TrainingState(reordered, optimisers.begin(self.config, reordered), teacher, state.steps, 0.0))
 
@@ -223,7 +228,9 @@ class Training:
             host = jax.random.randint(jax.random.fold_in(sample, 0), (), 0, len(gradients))
             value, gradient = lax.switch(host, gradients, weights, teacher, inputs, targets, sample)
             weights, optimised = optimisers.update(self.config, optimised, weights, gradient, rate)
-            return (weights, optimised), value
+            # An update that destroys the weights shows in no loss before the next step.
+            finite = jnp.isfinite(optax.global_norm(weights))
+            return (weights, optimised), jnp.where(finite, value, jnp.nan)
 
         (weights, optimised), losses = lax.scan(step, (weights, optimised), (rows, keys, rates))
         return weights, optimised, losses

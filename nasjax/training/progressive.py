@@ -88,6 +88,10 @@ class ProgressiveConfig(TrainerConfig):
         ]
         shares = np.array([opening.epochs for opening in openings], float)
         first = self.largest if self.largest >= 0 else 0.0 if net.untrained is None else shares[0] / shares.sum()
+        if first == 0 and net.untrained is not None:
+            raise ConfigError(
+                "trainer.largest=0 needs a trained network as the teacher: give largest=FILE or supernet.checkpoint"
+            )
         shares = np.concatenate([[first], (1 - first) * shares[1:] / shares[1:].sum()])
         needed = int((shares > 0).sum())
         if self.epochs < needed:

@@ -82,8 +82,7 @@ def train_run(
             print(f"nasjax: {advice}", file=sys.stderr)
         try:
             last = _run(path, training, state, progress)
-            if trainer.alone:  # It takes long, too.
-                store(path / CHECKPOINTS, last)
+            store(path / CHECKPOINTS, last)  # Scoring may be interrupted.
         except DivergedError as error:
             _write_weights(path, config, net, task, training.network(error.state))
             raise ConfigError(f"{error}; the weights before are in {path}") from None
@@ -106,7 +105,7 @@ def train_run(
                 record["ranking"] = _ranking(path, config, training, trained, evaluator, ranked)
             record["complete"] = True
         except BaseException as error:  # Training has taken long: what it made is kept where scoring fails.
-            if not (trainer.alone and isinstance(error, KeyboardInterrupt)):  # Else the same command goes on.
+            if not isinstance(error, KeyboardInterrupt):  # Else the same command goes on.
                 _end(path, record)
             raise
         _end(path, record)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nasjax.training.base import Step, Subnets, TrainerConfig
+from nasjax.training.base import Step, Subnets, TrainerConfig, only_largest
 
 
 @dataclass(frozen=True)
@@ -10,4 +10,6 @@ class SinglePathConfig(TrainerConfig):
     """Settings: those of all methods. A step takes the time of one sub-network, and teaches no other."""
 
     def subnets(self, step: Step) -> Subnets:
+        if step.space.size == 1:  # An extracted network, which may have a teacher.
+            return only_largest(step)
         return Subnets((), (), step.sample(1), None, (1.0,))

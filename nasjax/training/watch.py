@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nasjax.errors import naming_damage
-from nasjax.evaluation import MaskedConfig
+from nasjax.evaluation import MaskedConfig, measure
 from nasjax.host import read_text, replace_file
 from nasjax.objectives import Objective
 from nasjax.tasks import Split
@@ -57,7 +57,7 @@ def scoring(training: Training) -> tuple[Objective, Callable[[TrainingState], di
     metric = task.objectives[0]
 
     def score(state: TrainingState) -> dict[str, float]:
-        found = evaluator.reweighted(training.unscored(state))(np.concatenate(list(archs.values())))[metric.name]
+        found = measure(evaluator.reweighted(training.unscored(state)), np.concatenate(list(archs.values())))[metric.name]
         return dict(zip(archs, map(float, found), strict=True))
 
     return metric, score
