@@ -111,6 +111,9 @@ def test_a_student_far_off_has_a_bounded_gradient():
     student, teacher = jnp.asarray([[20.0, -20.0]]), jnp.asarray([[-20.0, 20.0]])
     gradient = jax.grad(lambda s: adaptive_alpha(s, teacher).sum())(student)
     assert np.isfinite(gradient).all() and np.abs(gradient).max() < 10
+    far = jnp.asarray([[100.0, 0.0]]), jnp.asarray([[0.0, 100.0]])
+    assert np.isfinite(adaptive_alpha(*far)).all()
+    assert np.isfinite(jax.grad(lambda s: adaptive_alpha(s, far[1]).sum())(far[0])).all()
 
 
 def test_alphanet_distils_by_its_divergence(net, task):
@@ -177,6 +180,8 @@ def test_a_trained_network_is_the_teacher_from_the_start(net):
 
 def test_networks_and_epochs_that_do_not_do_are_one_line(net):
     net.untrained = "fresh"
+    with pytest.raises(ConfigError, match=r"trainer\.largest=0 needs a trained network as the teacher"):
+        ProgressiveConfig(largest=0.0).phases(net)
     with pytest.raises(ConfigError, match=r"trainer.epochs=4 is too few: progressive shrinking has 5 phases here"):
         ProgressiveConfig(epochs=4).phases(net)
     alone = extract(net, tuple(map(int, net.space.largest())))

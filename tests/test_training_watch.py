@@ -69,6 +69,12 @@ def test_watched_scores_are_those_of_an_evaluator_and_compile_once(training, sta
     assert not compiled
 
 
+def test_networks_that_do_not_fit_at_once_are_scored_one_by_one(training, states, monkeypatch):
+    wanted = scoring(training)[1](states[4])
+    monkeypatch.setattr("nasjax.evaluation.memory.CPU_BYTES", 1)
+    assert scoring(training)[1](states[4]) == pytest.approx(wanted, abs=1e-3)
+
+
 def events(folder):
     """(step, name, value) of every scalar, read from the files' records."""
     found = []
