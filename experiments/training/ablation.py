@@ -64,6 +64,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("results", type=Path)
     arguments = parser.parse_args()
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
     done = []
     if arguments.results.exists():
         with arguments.results.open() as file:
