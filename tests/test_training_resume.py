@@ -17,6 +17,7 @@ from tiny import easy_task
 from nasjax.errors import ConfigError
 from nasjax.supernets.checkpoints import save_weights, tensors
 from nasjax.supernets.extract import extract
+from nasjax.tasks import Split
 from nasjax.training import SandwichConfig, batches, checkpoints, run
 from nasjax.training.batches import Bucket
 from nasjax.training.loop import Training
@@ -125,6 +126,14 @@ def test_a_training_that_is_continued_from_any_state_ends_with_the_same_weights_
         assert same(tensors(training.network(last)), wanted)
         assert last.loss == pytest.approx(states[-1].loss, rel=1e-6)
     assert not list(training.run(states[-1]))
+
+
+def test_batches_of_small_buckets_are_divided_into_parts_evenly():
+    split = Split(np.zeros((20, 6), np.int32), np.zeros(20, np.int32), np.repeat([4, 6], [13, 7]))
+    found = batches.buckets_of(split, 12, 4)
+    assert [(bucket.batch, bucket.steps, bucket.examples[0].shape) for bucket in found] == [(12, 1, (13, 4)), (4, 1, (7, 6))]
+    with pytest.raises(ConfigError, match=r"trainer\.accumulate=8 parts: only 7 training examples have length 6"):
+        batches.buckets_of(split, 16, 8)
 
 
 def test_steps_of_several_buckets_are_those_of_an_uninterrupted_epoch():

@@ -161,6 +161,7 @@ def finished(result: Path, config: Mapping[str, Any]) -> bool:
     except (ValueError, LookupError, TypeError):  # It is damaged: the job writes it anew.
         return False
     inputs = [Path((config[group] or {}).get(key) or "") for group, key in INPUTS]
+    inputs += [Path(config.get(key) or "") for key in ("largest", "teacher")]
     return all(path.stat().st_mtime_ns <= result.stat().st_mtime_ns for path in inputs if path.is_file())
 
 

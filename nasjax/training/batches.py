@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from nasjax.errors import ConfigError
 from nasjax.evaluation.blocks import example_bytes
 from nasjax.tasks import Split
 from nasjax.tasks.image_files import ImageFiles
@@ -40,8 +41,12 @@ class Bucket(NamedTuple):
         return self.number // self.batch
 
 
-def buckets_of(split: Split, batch: int) -> list[Bucket]:
-    """The examples by bucket; one bucket of all where sentences have no lengths."""
+def buckets_of(split: Split, batch: int, parts: int = 1) -> list[Bucket]:
+    """The examples by bucket; one bucket of all where sentences have no lengths.
+
+    Batches are of `batch` examples, or as many as a smaller bucket has; `parts` divides them. Raises ConfigError for a
+    bucket of fewer examples than parts.
+    """
     tree = split.inputs, split.targets
     if _in_files(tree):
         return [Bucket(tree, len(split), min(batch, len(split)))]
@@ -50,7 +55,9 @@ def buckets_of(split: Split, batch: int) -> list[Bucket]:
     for length in lengths:
         rows = np.arange(len(split)) if length is None else np.flatnonzero(split.bucket == length)
         own = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(np.asarray(leaf)[rows]), split.trimmed(tree, length))
-        buckets.append(Bucket(own, len(rows), min(batch, len(rows))))
+        if len(rows) < parts:
+            raise ConfigError(f"trainer.accumulate={parts} parts: only {len(rows)} training examples have length {length}")
+        buckets.append(Bucket(own, len(rows), min(batch, len(rows)) // parts * parts))
     return buckets
 
 

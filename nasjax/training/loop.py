@@ -78,9 +78,10 @@ class Training:
         check_divergence(task, config.divergence())
         check_augmentation(task, config)
         self.config, self.task, self.key = config, task, key
+        self.space: SearchSpace = net.space
         self.phases = config.phases(net)
         self._firsts = [0, *accumulate(phase.epochs for phase in self.phases)]
-        self._buckets = buckets_of(task.train, config.batch)
+        self._buckets = buckets_of(task.train, config.batch, config.accumulate)
         self.steps_per_epoch = sum(bucket.steps for bucket in self._buckets)
         # `network` stores statistics in it.
         parts: Any = nnx.split(nnx.clone(net), nnx.Param, ...)  # type: ignore[misc]
@@ -160,11 +161,6 @@ class Training:
         last = max(state.steps - 1, 0)
         index = self.phase(state._replace(steps=last))
         return float(self._phase_rates(index)[last - self._firsts[index] * self.steps_per_epoch])
-
-    @property
-    def space(self) -> SearchSpace:
-        """The network's search space."""
-        return self.unscored(self.begin()).space
 
     def unscored(self, state: TrainingState) -> SuperNet:
         """The network with these weights, and batch-norm statistics of none: evaluators re-calibrate it."""

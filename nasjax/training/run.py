@@ -84,7 +84,9 @@ def train_run(
             last = _run(path, training, state, progress)
             store(path / CHECKPOINTS, last)  # Scoring may be interrupted.
         except DivergedError as error:
-            _write_weights(path, config, net, task, training.network(error.state))
+            trained = training.network(error.state)
+            _write_weights(path, config, net, task, trained)
+            _end_best(path, training, trained)
             raise ConfigError(f"{error}; the weights before are in {path}") from None
         trained = training.network(last)
         _write_weights(path, config, net, task, trained)
@@ -125,10 +127,7 @@ def _run(
     state: TrainingState,
     progress: Callable[[int, int, float, Mapping[str, float]], None],
 ) -> TrainingState:
-    """The last state of a training. Every SAVE_SECONDS, and when it is interrupted, the state is stored.
-
-    So it is where an example cannot be read: a disk that was away may come back.
-    """
+    """The last state of a training. It is stored every SAVE_SECONDS, and where training is interrupted or fails."""
     stored = time.monotonic()
     with Watch(path, training, state) if training.config.watch else nullcontext() as watch:
         try:
@@ -142,7 +141,9 @@ def _run(
                 if time.monotonic() - stored > SAVE_SECONDS:
                     store(path / CHECKPOINTS, state)
                     stored = time.monotonic()
-        except (KeyboardInterrupt, ConfigError):
+        except DivergedError:
+            raise
+        except BaseException:
             store(path / CHECKPOINTS, state)
             raise
     return state
