@@ -44,6 +44,10 @@ def test_an_extracted_largest_network_is_the_largest_sub_network(digits, folder)
     small, whole = (conv.weights(conv.kernel.shape[3], size, conv.kernel.shape[3]) for size in (3, 5))
     np.testing.assert_array_equal(small, whole[1:-1, 1:-1])
     assert net.untrained is None and net.space == digits.space
+    # Units that matter come first.
+    blocks = [stage for stage in net.stages if hasattr(stage, "hidden_widths")]
+    norms = [np.abs(np.asarray(stage.project.conv.kernel[...])).sum((0, 1, 3)) for stage in blocks]
+    assert all((np.diff(norm) <= 0).all() for norm in norms) and len(norms) > 2
 
 
 def test_a_network_under_published_names_serves_too(digits, folder):
@@ -70,6 +74,7 @@ def test_other_networks_are_refused(folder):
         (["trainer.batch=901"], "trainer.batch=901, but the task has 900 training examples: reduce it"),
         (["subnet=smallest", "largest=largest"], "subnet=smallest is what is trained: leave largest= out"),
         (["subnet=smallest", "trainer=progressive"], "this network has none that is elastic: trainer=plain trains it"),
+        (["subnet=smallest", "trainer.alone=5"], "trainer.alone=5 ranks sub-networks, and this network has none"),
         (["trainer=progressive", "trainer.epochs=2"], "trainer.epochs=2 is too few: progressive shrinking has"),
     ],
 )

@@ -14,6 +14,7 @@ from test_training import SMALL, TRAINER
 from tiny import architectures, tiny_network
 
 from nasjax import tasks
+from nasjax.cli import main
 from nasjax.deploy.subnet import validation_metrics
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, Halving
@@ -299,3 +300,15 @@ def test_threads_keep_the_order_and_raise_what_a_call_raises(number):
     if number:
         with pytest.raises(ZeroDivisionError):
             in_threads(lambda i: 1 // (number - 1 - i), number)
+
+
+def test_a_training_on_its_own_validation_images_is_refused(folder, tmp_path, capsys):
+    """As the default shares have it, which a search takes for re-calibration; they are in memory once."""
+    task = tasks.image_classification(folder, image_size=8)
+    assert task.train is task.validation and len(task.train) == len(task.test) == 75
+    run_path = tmp_path / "run"
+    words = ["task=image_folder", f"task.path={folder}", "task.image_size=8", "supernet.channels=3", "supernet.classes=3"]
+    assert main(["train", *words, f"run={run_path}"]) == 2
+    said = capsys.readouterr().err
+    assert "task.validation=0.4 task.test=0.4 keeps a fifth apart" in said and said.count("\n") == 1
+    assert not run_path.exists()

@@ -1,15 +1,18 @@
 """`nasjax train -m`: every training of a sweep once, in a folder named from its overrides."""
 
 import json
+import os
 from dataclasses import replace
 
 from hydra.core.config_store import ConfigStore
 
 from nasjax.cli import main
+from nasjax.cli.multirun import finished
 from nasjax.cli.schemas import register
 from nasjax.supernets import SUPERNETS, load_weights
 from nasjax.supernets.checkpoints import weights_digest
 from nasjax.training import run
+from nasjax.version import __version__
 
 SMALL_NET = replace(SUPERNETS["digits"], widths=(8,), strides=(2,), depths=((1,),), kernels=(3,), expands=(1, 2),
                     activations=("relu",), squeeze_excite=(False,))  # fmt: skip
@@ -35,6 +38,26 @@ def test_a_sweep_of_trainings_runs_each_once(sweeps, tmp_path, capsys, monkeypat
     capsys.readouterr()
     assert main(words) == 0
     assert capsys.readouterr().out.count("is done already") == 4
+
+
+def test_a_sweep_refuses_a_super_network_beside_an_extracted_one(sweeps, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", "subnet=small", "seed=1,2", "supernet=digits"]) == 2
+    assert capsys.readouterr().err.count("subnet=small says what is trained: leave supernet= out") == 4
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_job_is_done_while_its_record_is_newer_than_what_it_read(tmp_path):
+    config = {"supernet": None, "task": {"path": None}, "subnet": str(tmp_path / "subnet"), "largest": None}
+    result, weights = tmp_path / "record.json", tmp_path / "subnet" / "network.safetensors"
+    weights.parent.mkdir()
+    for file in (weights, result):
+        file.write_text(json.dumps({"version": __version__, "complete": True}))
+    os.utime(weights, ns=(1, 10))
+    os.utime(result, ns=(1, 20))
+    assert finished(result, config)
+    os.utime(weights, ns=(1, 30))
+    assert not finished(result, config)
 
 
 def test_an_experiment_s_setting_that_another_method_lacks_is_one_line(tmp_path, monkeypatch, capsys):

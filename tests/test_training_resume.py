@@ -155,8 +155,20 @@ def test_an_interrupted_command_goes_on_to_the_same_weights(train, whole, stoppe
     assert weights(stopped) == weights(whole)
     assert record == json.loads((whole / "record.json").read_text()) == json.loads((stopped / "record.json").read_text())
     assert {file.name for file in stopped.iterdir()} == {"supernet.safetensors", "record.json", ".lock"}
-    with pytest.raises(ConfigError, match=r"stopped exists already; name another folder"):
+    with pytest.raises(ConfigError, match=r"stopped is a training that has ended; name another folder, or remove it"):
         train(stopped)
+
+
+def test_what_failed_in_scoring_is_scored_by_the_same_command(train, whole, tmp_path, monkeypatch):
+    """The weights are there already; nothing is trained again."""
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(run, "_scores", lambda *given: 1 / 0)
+        train(tmp_path / "run")
+    assert not json.loads((tmp_path / "run" / "record.json").read_text())["complete"]
+    assert weights(tmp_path / "run") == weights(whole)
+    seen = []
+    record = train(tmp_path / "run", lambda *given: seen.append(given[0]))
+    assert not seen and record["complete"] and record["scores"] and weights(tmp_path / "run") == weights(whole)
 
 
 def damage(folder):
@@ -192,7 +204,7 @@ def test_a_full_disk_is_told_and_training_goes_on(train, tmp_path, monkeypatch, 
     [
         ({"seed": 4}, "was started with seed=3, not 4; repeat that setting to go on, or name another folder"),
         ({"trainer": CONFIG["trainer"] | {"batch": 12}}, "was started with trainer.batch=24, not 12; repeat"),
-        ({"task": easy_task((120, 60, 6), noise=0.5)}, "was started with other weights or examples"),
+        ({"task": easy_task((120, 60, 6), noise=0.5)}, "was started with other examples; restore them"),
     ],
 )
 def test_other_settings_and_examples_are_refused_in_a_line(train, stopped, changes, message):
@@ -200,6 +212,12 @@ def test_other_settings_and_examples_are_refused_in_a_line(train, stopped, chang
     with pytest.raises(ConfigError, match=message):
         train(stopped, **changes)
     assert sorted(stopped.rglob("*")) == before
+
+
+def test_another_version_of_nasjax_is_named(train, stopped, monkeypatch):
+    monkeypatch.setattr(run, "__version__", "99.0")
+    with pytest.raises(ConfigError, match=r"stopped was started by nasjax \d[\w.]+, this is 99\.0: go on with that version"):
+        train(stopped)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": 3, "origin": {}}'])

@@ -15,13 +15,15 @@ from test_training import SMALL, TRAINER
 from test_training_resume import CONFIG
 from tiny import close, easy_task
 
+from nasjax.errors import ConfigError
 from nasjax.evaluation import MaskedConfig
 from nasjax.report.training import write_training_page
+from nasjax.runs.folder import write_table
 from nasjax.supernets import load_weights
 from nasjax.training import batches, run
 from nasjax.training.loop import Training
-from nasjax.training.ranking import AloneConfig, drawn_archs, rank_correlation, train_alone
-from nasjax.training.watch import Watch, read_curves, scoring, watched_archs
+from nasjax.training.ranking import AloneConfig, _read_ranking, drawn_archs, rank_correlation, train_alone
+from nasjax.training.watch import Watch, read_curves, scoring, watched_archs, watched_task
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +54,7 @@ def states(training):
 
 
 def test_watched_scores_are_those_of_an_evaluator_and_compile_once(training, states, task):
-    metric, score = scoring(training)
+    score, metric = scoring(training), watched_task(training).objectives[0]
     archs = watched_archs(training)
     assert list(archs) == ["largest", "smallest", "random"] and metric.name == "accuracy_top1"
     config = MaskedConfig(batch=24, calibration_examples=120, chunk=3)
@@ -70,9 +72,9 @@ def test_watched_scores_are_those_of_an_evaluator_and_compile_once(training, sta
 
 
 def test_networks_that_do_not_fit_at_once_are_scored_one_by_one(training, states, monkeypatch):
-    wanted = scoring(training)[1](states[4])
+    wanted = scoring(training)(states[4])
     monkeypatch.setattr("nasjax.evaluation.memory.CPU_BYTES", 1)
-    assert scoring(training)[1](states[4]) == pytest.approx(wanted, abs=1e-3)
+    assert scoring(training)(states[4]) == pytest.approx(wanted, abs=1e-3)
 
 
 def events(folder):
@@ -187,10 +189,42 @@ def test_the_best_weights_are_kept_where_the_last_are_worse(training, states, ta
     scores = iter(
         [{"largest": 90.0, "smallest": 50.0}, {"largest": 80.0, "smallest": 70.0}, {"largest": 95.0, "smallest": 50.0}]
     )
-    monkeypatch.setattr("nasjax.training.watch.scoring", lambda training: (task.objectives[0], lambda state: next(scores)))
+    monkeypatch.setattr("nasjax.training.watch.scoring", lambda training: lambda state: next(scores))
     monkeypatch.setattr(run, "store", lambda *given: None)
     last = run._run(tmp_path, training, training.begin(), lambda *given: None)
     trained = training.network(last)
     run._end_best(tmp_path, training, trained)
     kept, wanted = load_weights(lambda: nnx.clone(trained), tmp_path / "best.safetensors"), training.network(states[9])
     close(nnx.to_pure_dict(nnx.state(kept)), nnx.to_pure_dict(nnx.state(wanted)), 1e-6)
+
+
+def test_the_best_weights_outlast_a_training_that_goes_on_from_before_them(training, states, task, tmp_path, monkeypatch):
+    """Killed after its second epoch, it goes on from a checkpoint of the first: the second may not be scored again."""
+    monkeypatch.setattr(run, "store", lambda *given: None)
+    metric, file = task.objectives[0], tmp_path / "best.safetensors"
+    for state, score in ((states[4], 60.0), (states[9], 75.0)):
+        run._keep_best(tmp_path, training, state, metric, score)
+    best = file.read_bytes()
+    for state, score in ((states[9], 74.9999999), (states[14], 74.9999999)):
+        run._keep_best(tmp_path, training, state, metric, score)
+        assert file.read_bytes() == best
+    run._end_best(tmp_path, training, training.network(states[14]))
+    run._keep_best(tmp_path, training, states[14], metric, 74.9)  # Where no checkpoint of the end could be stored.
+    assert file.exists()
+    run._keep_best(tmp_path, training, states[14], metric, 75.0)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("damage", ["", "{first}\n", "{first},9\n{rest}", "{first}\nx,y,z\n", "{first}\n1\n"])
+def test_a_damaged_ranking_is_one_line(net, damage, tmp_path):
+    archs = drawn_archs(net, 2, jax.random.key(0))
+    heads = [*(gene.name for gene in net.space.genes), "accuracy_top1", "accuracy_top1_alone"]
+    write_table(tmp_path / "ranking.csv", heads, [[*map(int, arch), 50.0, 40.25 + i] for i, arch in enumerate(archs)])
+    first, rest = (tmp_path / "ranking.csv").read_text().split("\n", 1)
+    assert _read_ranking(tmp_path / "ranking.csv", heads, archs) == [40.25, 41.25]
+    (tmp_path / "ranking.csv").write_text(damage.format(first=first, rest=rest))
+    if damage == "{first}\n":
+        assert _read_ranking(tmp_path / "ranking.csv", heads, archs) == []
+    else:
+        with pytest.raises(ConfigError, match=r"ranking\.csv is damaged .* remove it, and the same command makes it anew"):
+            _read_ranking(tmp_path / "ranking.csv", heads, archs)

@@ -42,7 +42,10 @@ QUIET = (
 """Settings that keep Hydra from writing folders and logs of its own: a run folder has everything."""
 
 INPUTS = (("supernet", "table"), ("supernet", "checkpoint"), ("task", "path"))
-"""The settings that may name a file; where it is newer than a finished job, the job is not skipped."""
+"""The settings that may name a file or a folder of files; where one is newer than a finished job, the job is not skipped."""
+
+TRAINING_INPUTS = ("largest", "teacher", "subnet")
+"""Those of a training alone."""
 
 
 def sweep_searches(arguments: Arguments) -> int:
@@ -111,8 +114,8 @@ def training_job(composed: Any) -> tuple[int, str]:
     """Runs one training of a sweep, see `_run_job`."""
 
     def run(folder: Path, config: dict[str, Any], label: str) -> str:
-        command = " ".join(["nasjax train", *HydraConfig.get().overrides.task])
-        run_training(folder, {key: value for key, value in config.items() if key != "run"}, command, label)
+        words = list(HydraConfig.get().overrides.task)
+        run_training(folder, {key: value for key, value in config.items() if key != "run"}, words, label)
         return ""
 
     return _run_job(composed, "train", "record.json", run)
@@ -160,9 +163,10 @@ def finished(result: Path, config: Mapping[str, Any]) -> bool:
             return False
     except (ValueError, LookupError, TypeError):  # It is damaged: the job writes it anew.
         return False
-    inputs = [Path((config[group] or {}).get(key) or "") for group, key in INPUTS]
-    inputs += [Path(config.get(key) or "") for key in ("largest", "teacher")]
-    return all(path.stat().st_mtime_ns <= result.stat().st_mtime_ns for path in inputs if path.is_file())
+    given = [(config[group] or {}).get(key) for group, key in INPUTS] + [config.get(key) for key in TRAINING_INPUTS]
+    paths = [Path(path) for path in given if path]
+    files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()]
+    return all(file.stat().st_mtime_ns <= result.stat().st_mtime_ns for file in files)
 
 
 def job_name(swept: str, overrides: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """`nasjax train`: trains a super-network, or a network that was extracted."""
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,20 @@ def train(arguments: Arguments) -> int:
     """Runs `nasjax train`."""
     config = configuration("train", arguments.settings)
     prepare_jax()
-    extracted = config["subnet"] is not None
-    if extracted and any(word.startswith("supernet") for word in arguments.settings):
-        raise ConfigError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
-    folder = Path(config.pop("run") or new_path("train-subnet" if extracted else f"train-{config['supernet']['name']}"))
-    command = " ".join(["nasjax train", *(word for word in arguments.settings if not word.startswith("run="))])
-    run_training(folder, config, command)
+    kind = "subnet" if config["subnet"] is not None else config["supernet"]["name"]
+    folder = Path(config.pop("run") or new_path(f"train-{kind}"))
+    run_training(folder, config, arguments.settings)
     return 0
 
 
-def run_training(folder: Path, config: Mapping[str, Any], command: str, label: str = "") -> None:
-    """Trains as configured, shows progress (see `ProgressBar` for the `label`) and prints scores and files."""
+def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], label: str = "") -> None:
+    """Trains as configured, shows progress (see `ProgressBar` for the `label`) and prints scores and files.
+
+    `words` are the settings as they were given.
+    """
+    if config["subnet"] is not None and any(re.match(r"supernet[.=]", word) for word in words):
+        raise ConfigError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
+    command = " ".join(["nasjax train", *(word for word in words if not word.startswith("run="))])
     resume = f"the same command with run={folder}"
     try:
         with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label) as bar:

@@ -129,7 +129,8 @@ def from_largest(source: str | Path, name: str, *, seed: int = 0, **changes: Any
     """A super-network whose largest sub-network has the weights of a trained network, to be trained.
 
     `source`: a file of weights, nasjax's or published for PyTorch, or a folder of `nasjax extract`. Smaller kernels are the
-    centre of the largest one. The other arguments are those of `create`, without a `checkpoint`. Raises ConfigError for
+    centre of the largest one, and hidden units are sorted by importance, so that narrow sub-networks have those that matter.
+    The other arguments are those of `create`, without a `checkpoint`. Raises ConfigError for
     weights of a network that is not the largest sub-network.
     """
     config = settings("supernet", SUPERNETS, {"name": name, **changes})
@@ -139,7 +140,8 @@ def from_largest(source: str | Path, name: str, *, seed: int = 0, **changes: Any
     path = path / "network.safetensors" if path.is_dir() else regular_file(f"largest={source}", path)
     if not path.exists():
         raise ConfigError(f"largest={source} holds no extracted network: it has no {path.name}")
-    net = load_largest(config.create, path, seeded)
+    net: SuperNet = load_largest(config.create, path, seeded)
+    net.sort_units(tuple(map(int, net.space.largest())))
     net.origin = record(SUPERNETS, config, name)
     return net
 

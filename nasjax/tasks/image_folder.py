@@ -92,9 +92,9 @@ class ImageFolderConfig:
         parts = [part[: self.limit or None] for part in (train, validation, test)]
         in_memory = not self._reads_as_needed(sum(map(len, parts)))
         # A broken test image would be found last, after hours; a training image is needed at the beginning.
-        train_split, validation_split, test_split = (
-            self._split(part, in_memory, check) for part, check in zip(parts, (False, True, True), strict=True)
-        )
+        validation_split, test_split = (self._split(part, in_memory, check=True) for part in parts[1:])
+        shared = parts[0] == parts[1]  # Images that are in memory once.
+        train_split = validation_split if shared else self._split(parts[0], in_memory, check=False)
         origin = {"name": "image_folder", **asdict(self)}
         scale = Scale(self.mean, self.deviation)
         return ImageClassification(

@@ -24,6 +24,9 @@ RECORD = "record.json"
 
 CHECKPOINTS = "checkpoints"
 
+ORIGINS = {"weights": "weights", "task": "examples", "teacher": "weights of the teacher"}
+"""What a training begins with beside its settings, in words."""
+
 KEPT = 2
 """How many checkpoints are kept: if the last one is damaged, the one before serves."""
 
@@ -35,7 +38,9 @@ def training_folder(path: Path, settings: Mapping[str, Any], origin: Mapping[str
     `origin`: digests of what is trained, and on what. Raises ConfigError for a folder that is in use, that is none of a
     training or of one that has ended, and where settings or `origin` differ from those that it was started with.
     """
-    if (path / RECORD).exists() or not ((path / STARTED).is_file() or (path.exists() and is_unstarted(path))):
+    if not (path / STARTED).is_file() and (path / RECORD).exists():
+        raise ConfigError(f"run={path} is a training that has ended; name another folder, or remove it to train anew")
+    if not ((path / STARTED).is_file() or (path.exists() and is_unstarted(path))):
         new_place(f"run={path}", path, "folder")
     path.mkdir(parents=True, exist_ok=True)
     with locked(path):
@@ -51,15 +56,22 @@ def _check_same(path: Path, settings: Mapping[str, Any], origin: Mapping[str, st
     with naming_damage(path / STARTED, "name another run="):
         started = parse_json(read_text(path / STARTED))
         before, now = flatten_settings(started["settings"]), flatten_settings(settings)
-        same = started["origin"] == origin
+        other = sorted(key for key in {*started["origin"], *origin} if started["origin"].get(key) != origin.get(key))
+        version = started["origin"]["nasjax"]
     for key in (*before, *now):
         if before.get(key) != now.get(key):
             raise ConfigError(
                 f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; repeat that setting to go on, or "
                 "name another folder"
             )
-    if not same:
-        raise ConfigError(f"run={path} was started with other weights or examples; restore them, or name another folder")
+    if "nasjax" in other:
+        raise ConfigError(
+            f"run={path} was started by nasjax {version}, this is {origin['nasjax']}: go on with that version, or name "
+            "another folder"
+        )
+    if other:
+        what = " and ".join(ORIGINS[key] for key in other)
+        raise ConfigError(f"run={path} was started with other {what}; restore them, or name another folder")
 
 
 def newest(folder: Path, fresh: TrainingState) -> TrainingState:

@@ -225,7 +225,7 @@ class Training:
             value, gradient = lax.switch(host, gradients, weights, teacher, inputs, targets, sample)
             weights, optimised = optimisers.update(self.config, optimised, weights, gradient, rate)
             # An update that destroys the weights shows in no loss before the next step.
-            finite = jnp.isfinite(optax.global_norm(weights))
+            finite = jnp.isfinite(optax.tree.norm(weights))
             return (weights, optimised), jnp.where(finite, value, jnp.nan)
 
         (weights, optimised), losses = lax.scan(step, (weights, optimised), (rows, keys, rates))

@@ -130,7 +130,7 @@ class ProgressiveConfig(TrainerConfig):
 
 def dimensions_of(net: SuperNet) -> tuple[str, ...]:
     """The dimension that each gene belongs to: `depth` (of gates), `kernel` (`Stage.sizes_only`), `width` (genes of several
-    stages, or so named), `expand` (all others); "" for host genes, which are elastic all the time."""
+    stages), `expand` (all others); "" for host genes, which are elastic all the time."""
     gates = {stage.gate[0].name for stage in net.stages if stage.gate is not None}
     kernels = {stage.genes[i].name for stage in net.stages for i in stage.sizes_only}
     hosts = {gene.name for gene in net.host_genes}

@@ -5,6 +5,7 @@ arrays: its weights are masked, so that one program trains them all. Compared wi
 trained, initial weights are those of the wider layers.
 """
 
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import kendalltau
 
-from nasjax.errors import ConfigError
+from nasjax.errors import naming_damage
 from nasjax.evaluation import EvaluatorConfig, measure
-from nasjax.host import append_line, read_text
+from nasjax.host import read_text
+from nasjax.runs.folder import write_table
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.training.base import Phase, Step, Subnets, TrainerConfig
@@ -82,26 +84,36 @@ def rank(
 ) -> dict[str, Any]:
     """Kendall's tau between the metrics of sub-networks and of the same trained alone, on validation examples.
 
-    Each network alone is a line of the table `path`; those that are there already are not trained again. `progress` is
+    Each network alone is a row of the table `path`; those that are there already are not trained again. `progress` is
     called with the number done, of how many, and the metric alone. Raises ConfigError for a table of other networks.
     """
     metric = task.objectives[0].name
     bound = evaluator.bind(net, task).on("validation")
     of_supernet = measure(bound, archs)[metric]
-    names = [gene.name for gene in net.space.genes]
-    heads = ",".join([*names, metric, f"{metric}_alone"])
-    if not path.exists():
-        append_line(path, heads)
-    before = [line.split(",") for line in read_text(path).splitlines()]
-    if ",".join(before[0]) != heads:
-        raise ConfigError(f"{path} is a table of other networks: remove it, and the same command makes it anew")
-    for i in range(len(before) - 1, len(archs)):
-        value = float(measure(bound.reweighted(alone(i)), archs[i : i + 1])[metric][0])
-        append_line(path, ",".join([*map(str, archs[i]), f"{of_supernet[i]:.6g}", f"{value:.6g}"]))
-        progress(i + 1, len(archs), value)
-    values = np.array([[float(cell) for cell in line.split(",")[-2:]] for line in read_text(path).splitlines()[1:]])
-    tau, error = rank_correlation(values[:, 0], values[:, 1])
+    heads = [*(gene.name for gene in net.space.genes), metric, f"{metric}_alone"]
+    before = _read_ranking(path, heads, archs)
+    rows = [[*map(int, arch), float(value)] for arch, value in zip(archs, of_supernet, strict=True)]
+    alone_values = before
+    for i in range(len(before), len(archs)):
+        alone_values.append(float(measure(bound.reweighted(alone(i)), archs[i : i + 1])[metric][0]))
+        write_table(path, heads, [[*row, value] for row, value in zip(rows, alone_values, strict=False)])
+        progress(i + 1, len(archs), alone_values[-1])
+    tau, error = rank_correlation(of_supernet, np.array(alone_values))
     return {"networks": len(archs), "kendall_tau": round(tau, 4), "standard_error": round(error, 4)}
+
+
+def _read_ranking(path: Path, heads: list[str], archs: Population) -> list[float]:
+    """The metrics of the first architectures alone, of a table that is there already.
+
+    Raises ConfigError for a table of other networks, and for one that no training has written.
+    """
+    if not path.exists():
+        return []
+    with naming_damage(path, "remove it, and the same command makes it anew"):
+        first, *rows = csv.reader(read_text(path).splitlines())
+        if first != heads or any(row[: len(arch)] != [*map(str, arch)] for row, arch in zip(rows, archs, strict=False)):
+            raise ValueError("it is of other networks")
+        return [float(row[len(heads) - 1]) for row in rows[: len(archs)]]
 
 
 def rank_correlation(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> tuple[float, float]:

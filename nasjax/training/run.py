@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from nasjax import supernets, tasks
@@ -18,10 +19,12 @@ from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, EvaluatorConfig, MaskedConfig, measure
 from nasjax.host import replace_file, write_text
 from nasjax.jax_defaults import with_jax_defaults
+from nasjax.objectives import Objective
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed, plain_data
 from nasjax.runs.inputs import absolute_inputs
 from nasjax.supernets import SuperNet
+from nasjax.supernets.checkpoints import read_facts as read_stored_facts
 from nasjax.supernets.checkpoints import weights_digest
 from nasjax.supernets.folders import load, read_facts, save_network
 from nasjax.tasks import Task
@@ -35,6 +38,9 @@ from nasjax.version import __version__
 
 BEST = "best.safetensors"
 """The weights of the epoch whose watched scores were best on average, where that is not the last."""
+
+SCORE = "score"
+"""The fact, in that file, of what this average was."""
 
 SAVE_SECONDS = 30.0
 """A checkpoint is written after so many seconds, and when training is interrupted."""
@@ -55,8 +61,9 @@ def train_run(
 
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
     folder for `nasjax.load`. A training that was stopped goes on from its last checkpoint. Where scoring fails, the weights
-    are written all the same. Raises ConfigError, without writing anything, if the folder is that of a training that has
-    ended or of another, or settings are invalid; and where losses are not finite: the weights before are then written.
+    are written all the same, and the next call scores them. Raises ConfigError, without writing anything, if the folder is
+    that of a training that has ended or of another, or settings are invalid; and where losses are not finite: the weights
+    before are then written.
     """
     check_seed(config["seed"])
     settled = plain_data(absolute_inputs(config))
@@ -66,6 +73,13 @@ def train_run(
     if teacher is not None:
         task.check(teacher)
     trainer = settings("trainer", TRAINERS, config["trainer"])
+    if task.train is task.validation:
+        raise ConfigError(
+            "the task has no training images beside its validation images, so that scores would be of what was learnt: "
+            "task.validation=0.4 task.test=0.4 keeps a fifth apart"
+        )
+    if trainer.alone and net.space.size == 1:
+        raise ConfigError(f"trainer.alone={trainer.alone} ranks sub-networks, and this network has none: leave it out")
     if trainer.batch > len(task.train):
         raise ConfigError(f"trainer.batch={trainer.batch}, but the task has {len(task.train)} training examples: reduce it")
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
@@ -103,22 +117,14 @@ def train_run(
         try:
             for name, (network, arch) in ends.items():
                 record["scores"][name] = _scores(evaluator, network, task, arch)
-            if trainer.alone and net.space.size > 1:
+            if trainer.alone:
                 record["ranking"] = _ranking(path, config, training, trained, evaluator, ranked)
             record["complete"] = True
-        except BaseException as error:  # Training has taken long: what it made is kept where scoring fails.
-            if not isinstance(error, KeyboardInterrupt):  # Else the same command goes on.
-                _end(path, record)
-            raise
-        _end(path, record)
+        finally:  # Where scoring fails, the record has the scores so far, and the same command goes on.
+            write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
+        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+        (path / STARTED).unlink()
     return record
-
-
-def _end(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes the record, and removes what was for going on."""
-    write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
-    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
-    (path / STARTED).unlink()
 
 
 def _run(
@@ -135,8 +141,8 @@ def _run(
                 state = after
                 if training.ends_epoch(state):
                     scores = {} if watch is None else watch(state)
-                    if watch is not None and watch.best:
-                        _write_best(path, training, state)
+                    if watch is not None and scores:
+                        _keep_best(path, training, state, watch.metric, float(np.mean([*scores.values()])))
                     progress(training.epoch(state), training.config.epochs, state.loss, scores)
                 if time.monotonic() - stored > SAVE_SECONDS:
                     store(path / CHECKPOINTS, state)
@@ -149,12 +155,18 @@ def _run(
     return state
 
 
-def _write_best(path: Path, training: Training, state: TrainingState) -> None:
-    """Keeps the weights that scored best so far, unless they are the last: those are written anyway."""
+def _keep_best(path: Path, training: Training, state: TrainingState, metric: Objective, score: float) -> None:
+    """Keeps the weights that scored best so far, unless they are the last: those are written anyway.
+
+    Their score is stored with them. It counts for a training, too, that goes on from before them: it comes by them again.
+    """
+    kept = read_stored_facts(path / BEST).get(SCORE) if (path / BEST).exists() else None
+    if kept is not None and metric.beats(kept, score):
+        return
     if training.epoch(state) == training.config.epochs:
         (path / BEST).unlink(missing_ok=True)
     else:
-        supernets.save_weights(training.unscored(state), path / BEST, {})
+        supernets.save_weights(training.unscored(state), path / BEST, {SCORE: score})
 
 
 def _end_best(path: Path, training: Training, trained: SuperNet) -> None:
@@ -162,7 +174,8 @@ def _end_best(path: Path, training: Training, trained: SuperNet) -> None:
     if (path / BEST).exists():
         best = supernets.load_weights(lambda: nnx.clone(trained), path / BEST)
         store_statistics(best, training.task, min(training.config.batch, len(training.task.train)))
-        supernets.save_weights(best, path / BEST, dict(trained.facts))
+        score = read_stored_facts(path / BEST).get(SCORE)
+        supernets.save_weights(best, path / BEST, {**trained.facts, SCORE: score})
 
 
 def _ranking(

@@ -12,8 +12,7 @@ import numpy as np
 from nasjax.errors import naming_damage
 from nasjax.evaluation import MaskedConfig, measure
 from nasjax.host import read_text, replace_file
-from nasjax.objectives import Objective
-from nasjax.tasks import Split
+from nasjax.tasks import Split, Task
 from nasjax.training.loop import Training, TrainingState
 from nasjax.types import Population
 
@@ -42,25 +41,29 @@ def watched_archs(training: Training) -> dict[str, Population]:
     return {"largest": space.largest()[None], "smallest": space.smallest()[None], "random": drawn}
 
 
-def scoring(training: Training) -> tuple[Objective, Callable[[TrainingState], dict[str, float]]]:
-    """The metric that is watched, and a function of a state that scores it for every sub-network watched.
+def watched_task(training: Training) -> Task:
+    """The task whose first metric is watched: the training's, or one that costs less (`Task.cheaper`)."""
+    return training.task.cheaper() or training.task
 
-    It is the task's first metric, or one that costs less (`Task.cheaper`), on the first validation examples. The function
-    compiles once.
+
+def scoring(training: Training) -> Callable[[TrainingState], dict[str, float]]:
+    """A function of a state that scores every sub-network watched, by the watched metric on the first validation examples.
+
+    It compiles once.
     """
-    task = training.task.cheaper() or training.task
+    task = watched_task(training)
     task = task.changed(validation=_first(task.validation, EXAMPLES))
     archs = watched_archs(training)
     batch = min(training.config.batch, len(task.train))
     config = MaskedConfig(batch=batch, calibration_examples=max(batch, min(EXAMPLES, len(task.train))), chunk=len(archs))
     evaluator = config.bind(training.unscored(training.begin()), task)
-    metric = task.objectives[0]
+    metric = task.objectives[0].name
 
     def score(state: TrainingState) -> dict[str, float]:
-        found = measure(evaluator.reweighted(training.unscored(state)), np.concatenate(list(archs.values())))[metric.name]
+        found = measure(evaluator.reweighted(training.unscored(state)), np.concatenate(list(archs.values())))[metric]
         return dict(zip(archs, map(float, found), strict=True))
 
-    return metric, score
+    return score
 
 
 def _first(split: Split, number: int) -> Split:
@@ -81,7 +84,8 @@ class Watch:
         self._before = self.rows[-1]["seconds"] if self.rows else 0.0
         self._begun, self._spent, self._done = time.monotonic(), 0.0, state.steps
         self._events: Any = None
-        self._scoring: tuple[Objective, Callable[[TrainingState], dict[str, float]]] | None = None
+        self._score: Callable[[TrainingState], dict[str, float]] | None = None
+        self.metric = watched_task(training).objectives[0]
 
     def __enter__(self) -> "Watch":
         return self
@@ -100,23 +104,14 @@ class Watch:
         }  # fmt: skip
         scores: dict[str, float] = {}
         if last or self._spent <= MOST_TIME * (now - self._begun):
-            first = self._scoring is None
-            self._scoring = self._scoring or scoring(self._training)
-            metric, score = self._scoring
-            scores = {f"{metric.name}_{name}": value for name, value in score(state).items()}
+            first = self._score is None
+            self._score = self._score or scoring(self._training)
+            scores = {f"{self.metric.name}_{name}": value for name, value in self._score(state).items()}
             self._spent += 0.0 if first else time.monotonic() - now  # Compiling is done once: it does not count.
         self.rows.append(row | scores)
         write_curves(self._folder / CURVES, self.rows)
         self._write_events(row | scores)
         return {name.rpartition("_")[0] + " " + name.rpartition("_")[2]: value for name, value in scores.items()}
-
-    @property
-    def best(self) -> bool:
-        """Whether the last row has scores, and their mean is the best so far."""
-        means = [mean for row in self.rows if (mean := _mean_score(row)) is not None]
-        if self._scoring is None or _mean_score(self.rows[-1]) is None:
-            return False
-        return not any(self._scoring[0].beats(mean, means[-1]) for mean in means[:-1])
 
     def _write_events(self, row: Row) -> None:
         if self._events is None:
@@ -128,12 +123,6 @@ class Watch:
         for name in row.keys() - {"epoch", "step", "seconds"}:
             self._events.add_scalar(name, row[name], int(row["step"]))
         self._events.flush()
-
-
-def _mean_score(row: Row) -> float | None:
-    """The mean of a row's scores; None where it has none."""
-    scores = [value for name, value in row.items() if name not in PLAIN]
-    return float(np.mean(scores)) if scores else None
 
 
 def read_curves(path: Path) -> list[Row]:
