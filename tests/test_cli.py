@@ -114,7 +114,7 @@ def test_report_writes_the_page_anew(run, capsys):
             "unknown tactic 'foo'; allowed: concurrent, ehvi, full, full_on_estimations, proxy, random, weaknas",
         ),
         (["supernet=foo"], "unknown supernet 'foo'; allowed: digits"),
-        (["experiment=foo"], "unknown experiment 'foo'; allowed: digits"),
+        (["experiment=foo"], "unknown experiment 'foo'; allowed: cifar10, digits"),
         (["speed=3"], "no setting 'speed'; allowed: supernet, task"),
         (["tactic.size=3"], "unknown setting 'tactic.size'; allowed in tactic: name, start"),
         (["tactic=random", "tactic.size=3"], "unknown setting 'tactic.size'; allowed in tactic: name, population"),

@@ -32,14 +32,14 @@ def raises(error):
     ],
 )
 def test_invalid_settings_and_files_are_one_line(monkeypatch, capsys, error, code, line):
-    monkeypatch.setattr("nasjax.cli.list_names.group_names", raises(error))
+    monkeypatch.setattr("nasjax.cli.list_names.group_files", raises(error))
     assert main(["list"]) == code
     assert capsys.readouterr().err == line + "\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("shapes differ"), AssertionError(), KeyError("genes"), RuntimeError("x")])
 def test_any_other_exception_is_a_bug_and_keeps_its_traceback(monkeypatch, capsys, error):
-    monkeypatch.setattr("nasjax.cli.list_names.group_names", raises(error))
+    monkeypatch.setattr("nasjax.cli.list_names.group_files", raises(error))
     assert main(["list"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):" and lines[-2].startswith(type(error).__name__)
@@ -80,11 +80,11 @@ def test_output_goes_on_where_the_terminal_lacks_a_character(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert main(["list"]) == 0
     with pytest.raises(SystemExit) as ended:
-        main(["search", "--help"])
+        main(["extract", "--help"])
     assert ended.value.code == 0
     sys.stdout.flush()
     printed = sys.stdout.buffer.getvalue().decode("ascii")
-    assert "supernet=digits" in printed and "seed=?" in printed
+    assert "supernet=digits" in printed and "arch=GENE=OPTION,?" in printed
 
 
 def test_a_word_that_the_locale_cannot_decode_is_one_line(capsys, tmp_path, monkeypatch):
@@ -160,6 +160,6 @@ def test_a_closed_pipe_ends_a_command_without_a_message():
 
 
 def test_a_broken_pipe_of_another_process_is_reported(monkeypatch, capsys):
-    monkeypatch.setattr("nasjax.cli.list_names.group_names", raises(BrokenPipeError(32, "Broken pipe")))
+    monkeypatch.setattr("nasjax.cli.list_names.group_files", raises(BrokenPipeError(32, "Broken pipe")))
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "nasjax: the file system: Broken pipe\n"

@@ -4,11 +4,8 @@ import json
 import os
 from dataclasses import replace
 
-from hydra.core.config_store import ConfigStore
-
 from nasjax.cli import main
 from nasjax.cli.multirun import finished
-from nasjax.cli.schemas import register
 from nasjax.supernets import SUPERNETS, load_weights
 from nasjax.supernets.checkpoints import weights_digest
 from nasjax.training import run
@@ -62,13 +59,12 @@ def test_a_job_is_done_while_its_record_is_newer_than_what_it_read(tmp_path):
 
 def test_an_experiment_s_setting_that_another_method_lacks_is_one_line(tmp_path, monkeypatch, capsys):
     """Composed from a file of the person's own, as from the package's."""
-    monkeypatch.setattr("nasjax.cli.compose.register", lambda: None)
-    register()
-    store = ConfigStore.instance()
-    store.store(group="experiment", name="own", package="_global_", node={"trainer": {"random_subnets": 1}})
-    assert main(["train", "experiment=own", "trainer=plain", f"run={tmp_path / 'run'}"]) == 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "own.yaml").write_text("# @package _global_\ntrainer:\n  random_subnets: 1\n")
+    assert main(["train", "experiment=own", "trainer=plain", "run=run"]) == 2
     said = capsys.readouterr().err
     assert said.endswith(
         "experiment=own sets trainer.random_subnets, which trainer=plain does not have: leave one of the two out\n"
     )
-    assert said.count("\n") == 1 and not list(tmp_path.iterdir())
+    assert said.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == ["conf"]

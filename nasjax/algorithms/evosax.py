@@ -56,7 +56,8 @@ class BankState(GeneticState):
 class StrategyBank:
     """`weights` copies of a strategy share the population; candidates that repeat an architecture are replaced by mutants.
 
-    Raises ConfigError for invalid settings.
+    `population` is the number of architectures in a generation, of all copies together. Raises ConfigError for invalid
+    settings.
     """
 
     evosax: ClassVar[str]

@@ -38,8 +38,9 @@ class GeneticState:
 class Genetic(ABC):
     """Settings of all genetic algorithms.
 
-    `crossover` is the share of children with two parents, `mutation` the probability that a gene mutates (None: one gene per
-    child on average). Raises ConfigError for invalid settings.
+    `population` is the number of architectures in a generation, `crossover` the share of children with two parents,
+    `mutation` the probability that a gene mutates (None: one gene per child on average). Raises ConfigError for invalid
+    settings.
     """
 
     population: int = 50

@@ -12,7 +12,17 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from nasjax.cli.failures import INTERRUPTED, INVALID, UNREAD, nobody_reads, print_any_character, report_failure, shortened
-from nasjax.cli.options import COMMANDS, Arguments, Command, group_names, read_words
+from nasjax.cli.meanings import plain_lines
+from nasjax.cli.options import (
+    COMMANDS,
+    CONFIG_NAME,
+    Arguments,
+    Command,
+    group_names,
+    own_folders,
+    read_words,
+    search_path,
+)
 from nasjax.errors import ConfigError
 from nasjax.version import __version__
 
@@ -46,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_encoding(words)
         multirun = getattr(parsed, "multirun", False)
-        handler = _load_handler(command.multirun_handler if multirun else command.handler)
-        code = handler(_read_arguments(command, parsed))
+        read = _read_arguments(command, parsed)  # Before JAX is imported, which takes seconds: typos are told at once.
+        handler = command.multirun_handler if multirun else command.handler
+        if getattr(parsed, "cfg", None):
+            handler = "nasjax.cli.compose:print_settings"
+        code = _load_handler(handler)(read)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -103,13 +116,17 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument(
             "-m", "--multirun", action="store_true", help="run every combination of listed values, as in seed=0,1,2"
         )
+    if command.settings:
+        parser.add_argument("--cfg", choices=["job"], help="print the settings, as they are composed, and do nothing else")
+        parser.add_argument("--config-dir", metavar="FOLDER", default="", help="your own configurations, beside ./conf")
+        parser.add_argument("--config-name", metavar="NAME", help="a file in one of them, in the place of config.yaml")
     for flag in command.flags:
         parser.add_argument(f"--{flag.key}", metavar=flag.value, help=flag.help)
     metavar, text = "KEY=VALUE", "the keys are listed below"
     if command.paths is not None and command.paths.among_words:
         metavar, text = f"{command.paths.name} | KEY=VALUE", f"{command.paths.help}; {text}"
     elif command.paths is not None:
-        number = "+" if command.paths.several else 1
+        number = ("+" if command.paths.required else "*") if command.paths.several else 1
         parser.add_argument("paths", nargs=number, metavar=command.paths.name, help=command.paths.help)
     if command.keys:
         parser.add_argument("words", nargs="+" if command.words_required else "*", metavar=metavar, help=text)
@@ -124,19 +141,25 @@ def _help_of_keys(command: Command) -> str:
         rows = [f"  {head:<{width}}  {option.help}" for head, option in zip(heads, command.options, strict=True)]
         lines += ["options of this command:", *rows, ""]
     if command.settings:
-        groups = {group: names for group, names in group_names().items() if group in command.settings}
+        groups = {group: names for group, names in group_names(own_folders()).items() if group in command.settings}
         others = [key for key in command.settings if key not in groups]
-        lines += ["settings:", *(f"  {group}={'|'.join(names)}" for group, names in groups.items())]
-        lines += [f"  {', '.join(f'{key}=…' for key in others)}"] * bool(others)
+        lines += ["settings, and their defaults:", *plain_lines(others)] if others else []
+        lines += ["groups (nasjax list GROUP=NAME shows the settings of each):"]
+        lines += [f"  {group}={'|'.join(names)}" for group, names in groups.items()]
     return "\n".join(lines).replace("%", "%%")
 
 
 def _read_arguments(command: Command, parsed: argparse.Namespace) -> Arguments:
     """The arguments as a command takes them. Raises ConfigError for an unknown key."""
-    arguments = read_words(command, getattr(parsed, "words", []))
+    given = getattr(parsed, "config_dir", "")
+    arguments = read_words(command, getattr(parsed, "words", []), own_folders(given))
     flags = {flag.key: getattr(parsed, flag.key) for flag in command.flags}
+    of_hydra = [*search_path(own_folders(given))] if given else []
+    if name := getattr(parsed, "config_name", None):
+        of_hydra.append(f"{CONFIG_NAME}={name}")
     return Arguments(
-        settings=arguments.settings,
+        command=command.name,
+        settings=(*of_hydra, *arguments.settings),
         options={**arguments.options, **{key: value for key, value in flags.items() if value}},
         paths=(*getattr(parsed, "paths", ()), *arguments.paths),
     )
@@ -147,5 +170,5 @@ def _completer(prefix: str, action: argparse.Action, parsed_args: argparse.Names
     from nasjax.cli.complete import complete_path, complete_word
 
     if action.dest == "words":
-        return complete_word(COMMANDS[parsed_args.command], prefix, group_names())
+        return complete_word(COMMANDS[parsed_args.command], prefix, group_names(own_folders()))
     return complete_path(prefix)

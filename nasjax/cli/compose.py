@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,16 +14,34 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from nasjax.cli.options import COMMANDS, group_names
+from nasjax.cli.options import (
+    COMMANDS,
+    CONFIG_NAME,
+    SEARCH_PATH,
+    Arguments,
+    group_names,
+    own_folders,
+    search_path,
+)
 from nasjax.cli.schemas import register
 from nasjax.errors import ConfigError
-from nasjax.runs.folder import flatten_settings
+from nasjax.runs.folder import flatten_settings, plain_data
 
 NAMED_KEYS = ("references.", "supernet.genes.", "supernet.needs.")
 """How settings begin that end with the name of a metric or gene."""
 
 FREE_KEYS = (*NAMED_KEYS, "supernet.arguments.", "task.arguments.")
 """How settings begin whose last part a person may choose freely."""
+
+
+UNUSED = ("hydra.run.dir", "hydra.sweep.subdir")
+"""Hydra's settings that have no meaning here: jobs of a sweep are named from their overrides."""
+
+
+def print_settings(arguments: Arguments) -> int:
+    """Runs a command with `--cfg job`: prints its composed settings as YAML."""
+    print(yaml.safe_dump(plain_data(configuration(arguments.command, arguments.settings)), sort_keys=False), end="")
+    return 0
 
 
 def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
@@ -33,11 +52,47 @@ def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
     register()
     words = hydra_overrides(words)
     overrides = parse_overrides(words)
+    check_hydra_settings(overrides)
     for override in overrides:
         if override.is_sweep_override():
             raise ConfigError(_several_values(command, override, [o for o in overrides if not o.is_sweep_override()]))
     composed = _compose(words)
     return {key: value for key, value in composed.items() if key in COMMANDS[command].settings}
+
+
+def check_hydra_settings(overrides: Sequence[Override]) -> None:
+    """Raises ConfigError for settings of Hydra's that have no meaning here."""
+    for override in overrides:
+        if override.key_or_group in UNUSED:
+            instead = "run=FOLDER names the folder of a run, and hydra.sweep.dir=FOLDER that of a sweep"
+            raise ConfigError(f"{override.key_or_group} cannot be set: {instead}")
+
+
+def with_search_path(words: Sequence[str]) -> list[str]:
+    """The words, and where a person has configurations of their own (`conf/`), that Hydra looks there, too."""
+    given = any(word.startswith(f"{SEARCH_PATH}=") for word in words)
+    return [*words, *(() if given else search_path(own_folders()))]
+
+
+def config_name(words: Sequence[str]) -> str:
+    """The name of the file that all settings begin with."""
+    named = [word.partition("=")[2] for word in words if word.startswith(f"{CONFIG_NAME}=")]
+    return named[-1] if named else "config"
+
+
+def find_first_file(loader: Any, words: Sequence[str]) -> str:
+    """The name of the file that all settings begin with, which `loader`, Hydra's, then finds on the whole search path.
+
+    Hydra itself takes the first file from its own folder only.
+    """
+    name = config_name(words)
+    if name != "config":
+        path = loader.config_search_path
+        for override in parse_overrides([word for word in words if word.startswith(f"{SEARCH_PATH}=")]):
+            for place in override.value():  # type: ignore[union-attr]
+                path.prepend("own", str(place), "schema")
+        loader.repository.initialize_sources(path)
+    return name
 
 
 def _several_values(command: str, override: Override, others: Sequence[Override]) -> str:
@@ -66,8 +121,7 @@ def jobs_of_sweep(overrides: Sequence[Override], of_hydra: Sequence[str]) -> lis
     is tried once, not every combination, since composing takes a quarter of a second.
     """
     register()
-    with initialize_config_module("nasjax.conf", version_base="1.3"):
-        columns = [_words_of(override) for override in overrides]
+    columns = [_words_of(override) for override in overrides]
     for i in range(max(map(len, columns), default=1)):
         job = [column[i % len(column)] for column in columns]
         try:
@@ -89,8 +143,7 @@ def _words_of(override: Override) -> list[str]:
         return [word]
     if override.is_interval_sweep():
         raise ConfigError(f"{word} has no steps: say {override.key_or_group}=range(FIRST,END) or list the values")
-    options = GlobalHydra.instance().config_loader().get_group_options(override.key_or_group)
-    names = [name for name in options if not name.endswith("_schema")]
+    names = group_names(own_folders()).get(override.key_or_group, [])
     value = override.value()
     values = value.filter(names) if isinstance(value, Glob) else list(override.sweep_string_iterator())
     if not values:
@@ -161,16 +214,20 @@ def _compose(words: Sequence[str]) -> dict[str, Any]:
 
 def _composed(words: Sequence[str]) -> DictConfig:
     """All settings. Raises ConfigError in one line for what Hydra refuses."""
-    groups = group_names()
+    groups = group_names(own_folders())
     for override in parse_overrides(words):
         key, value = override.key_or_group, override.value()
         if ((key in groups or key.startswith("hydra/")) and not isinstance(value, str | dict)) or key == "hydra":
             raise ConfigError(f"{override.input_line} is not a name; allowed: {', '.join(groups.get(key, ())) or 'none'}")
     try:
         with initialize_config_module("nasjax.conf", version_base="1.3"):
-            return compose("config", overrides=list(words))
+            words = with_search_path(words)
+            name = find_first_file(GlobalHydra.instance().config_loader(), words)
+            return compose(name, overrides=words)
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file or "").rpartition("/")
+        if not group:
+            raise ConfigError(f"--config-name={name}: there is no {name}.yaml in conf or --config-dir") from None
         allowed = [option for option in error.options or () if not option.endswith("_schema")]
         raise ConfigError(f"unknown {group} {name!r}; allowed: {', '.join(allowed) or 'none'}") from None
     except ConfigCompositionException as error:

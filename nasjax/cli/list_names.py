@@ -1,24 +1,81 @@
-"""`nasjax list`: every name that a setting may have, with a line on each."""
+"""`nasjax list`: every name that a setting may have, with a line on each; a name's settings, with defaults and meanings."""
 
-from importlib.resources import files
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources.abc import Traversable
 
-from nasjax.cli.options import Arguments, group_names
+from nasjax.cli.compose import configuration
+from nasjax.cli.meanings import PLAIN, described
+from nasjax.cli.options import COMMANDS, Arguments, group_files, own_folders
+from nasjax.cli.schemas import GROUPS
+from nasjax.errors import ConfigError
 from nasjax.objectives import COST_OBJECTIVES, TIMINGS
+from nasjax.registry import settings
 from nasjax.tasks import OBJECTIVES
+
+Row = tuple[str, str]
+"""What is said, and what it means."""
 
 
 def list_names(arguments: Arguments) -> int:
-    """Runs `nasjax list`: names with the first comment line of their files in conf/, then the objectives."""
-    rows = []
-    for group, names in group_names().items():
-        for name in names:
-            text = files("nasjax.conf").joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")
-            comments = [line[2:] for line in text.splitlines() if line.startswith("# ") and not line.startswith("# @")]
-            rows.append((f"{group}={name}", comments[0]))
-    objectives = (OBJECTIVES | COST_OBJECTIVES | TIMINGS).values()
-    rows += [(f"objectives=[{objective.direction}:{objective.name}]", objective.about) for objective in objectives]
-    width = max(len(name) for name, _ in rows)
-    # Plain lines: a name that is cut or wrapped cannot be copied.
-    for name, about in rows:
-        print(f"{name:<{width}}  {about}")
+    """Runs `nasjax list`: of all names or, of each KEY or KEY=NAME that is given, its names or settings."""
+    files = group_files(own_folders())
+    if arguments.paths:
+        for key in arguments.paths:
+            _print(_rows_of(key, files))
+        return 0
+    _print([*(row for group in sorted(files) for row in _names(group, files)), *_objectives()])
     return 0
+
+
+def _rows_of(key: str, files: Mapping[str, Mapping[str, Traversable]]) -> Sequence[Row]:
+    """Rows on one setting, group or name. Raises ConfigError for a key that is none."""
+    group, equals, name = key.partition("=")
+    if key == "objectives":
+        return _objectives()
+    if key in PLAIN:
+        return [(f"{key}={PLAIN[key][0]}", PLAIN[key][1])]
+    if group not in files:
+        raise ConfigError(f"{key} is no setting; allowed: {', '.join(sorted([*files, *PLAIN]))}")
+    if not equals:
+        return _names(group, files)
+    if name not in files[group]:
+        raise ConfigError(f"unknown {group} {name!r}; allowed: {', '.join(sorted(files[group]))}")
+    if group not in GROUPS:  # It sets those of others.
+        return [(line, "") for line in files[group][name].read_text(encoding="utf-8").splitlines()]
+    command = next(command.name for command in COMMANDS.values() if group in command.settings)
+    composed = configuration(command, [f"{group}={name}"])[group]
+    meanings = described(settings(group, GROUPS[group], composed["name"]))
+    return [(f"{group}.{key}={_written(value)}", meanings[key]) for key, value in composed.items() if key != "name"]
+
+
+def _names(group: str, files: Mapping[str, Mapping[str, Traversable]]) -> Sequence[Row]:
+    """The names of a group with the first comment line of their files."""
+    rows = []
+    for name, file in sorted(files[group].items()):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
+        rows.append((f"{group}={name}", comments[0] if comments else ""))
+    return rows
+
+
+def _objectives() -> Sequence[Row]:
+    objectives = (OBJECTIVES | COST_OBJECTIVES | TIMINGS).values()
+    return [(f"objectives=[{objective.direction}:{objective.name}]", objective.about) for objective in objectives]
+
+
+def _written(value: object) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, str) and value:
+        return value
+    return json.dumps(value)
+
+
+def _print(rows: Iterable[Row]) -> None:
+    """Plain lines: a name that is cut or wrapped cannot be copied."""
+    rows = list(rows)
+    width = max((len(head) for head, _ in rows), default=0)
+    for head, about in rows:
+        print(f"{head:<{width}}  {about}".rstrip())

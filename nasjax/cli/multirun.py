@@ -21,7 +21,14 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
-from nasjax.cli.compose import hydra_overrides, jobs_of_sweep, parse_overrides
+from nasjax.cli.compose import (
+    check_hydra_settings,
+    find_first_file,
+    hydra_overrides,
+    jobs_of_sweep,
+    parse_overrides,
+    with_search_path,
+)
 from nasjax.cli.failures import print_any_character, report_failure
 from nasjax.cli.options import COMMANDS, Arguments
 from nasjax.cli.search import run_search
@@ -30,13 +37,11 @@ from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
 from nasjax.version import __version__
 
-SWEEPS = Path("multirun")
-
 QUIET = (
     "hydra.output_subdir=null",
     "hydra/job_logging=disabled",
     "hydra/hydra_logging=disabled",
-    f"hydra.sweep.dir={SWEEPS}",
+    "hydra.sweep.dir=multirun",
     "hydra.sweep.subdir=.",
 )
 """Settings that keep Hydra from writing folders and logs of its own: a run folder has everything."""
@@ -50,19 +55,22 @@ TRAINING_INPUTS = ("largest", "teacher", "subnet")
 
 def sweep_searches(arguments: Arguments) -> int:
     """Runs `nasjax search -m`."""
-    return _sweep(arguments, search_job, f"nasjax report {SWEEPS} compares them")
+    return _sweep(arguments, search_job, "nasjax report {} compares them")
 
 
 def sweep_trainings(arguments: Arguments) -> int:
     """Runs `nasjax train -m`."""
-    return _sweep(arguments, training_job, f"{SWEEPS}/*/record.json has their scores")
+    return _sweep(arguments, training_job, "{}/*/record.json has their scores")
 
 
 def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: str) -> int:
-    """Runs all jobs of a sweep with the chosen launcher; returns the largest of their exit codes."""
+    """Runs all jobs of a sweep with the chosen launcher; returns the largest of their exit codes.
+
+    `then`: what to do next, with the folder of the sweep in the place of `{}`.
+    """
     overrides = parse_overrides(hydra_overrides(arguments.settings))
     _check_overrides(overrides)
-    of_hydra = [str(override.input_line) for override in overrides if override.is_hydra_override()]
+    of_hydra = with_search_path([str(override.input_line) for override in overrides if override.is_hydra_override()])
     of_jobs = list({o.get_key_element(): o for o in overrides if not o.is_hydra_override()}.values())  # The last counts.
     jobs = jobs_of_sweep(of_jobs, of_hydra)
     fixed = [override.key_or_group for override in of_jobs if not override.is_sweep_override()]
@@ -72,7 +80,8 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
         try:
             # By the launcher itself: Hydra's sweeper first composes the fixed settings alone, so that a setting of
             # tactic=random,… would have to be one of the default tactic's too.
-            config = hydra.compose_config("config", [*QUIET, names, *of_hydra], run_mode=RunMode.MULTIRUN)
+            first = find_first_file(hydra.config_loader, of_hydra)
+            config = hydra.compose_config(first, [*QUIET, names, *of_hydra], run_mode=RunMode.MULTIRUN)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
             results = [job.return_value for job in launcher.launch(jobs, initial_job_idx=0)]
@@ -82,7 +91,7 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
             print(f"nasjax: {failure}; the same command goes on", file=sys.stderr)
             return 1
     unfinished = [(code, line) for code, line in results if line]
-    print(f"{len(results) - len(unfinished)} of {len(results)} jobs are done; {then}")
+    print(f"{len(results) - len(unfinished)} of {len(results)} jobs are done; {then.format(config.hydra.sweep.dir)}")
     if unfinished:
         # Printed again: some launchers write what a job prints to files of their own.
         print("nasjax: jobs that failed or stopped (the same command goes on with them):", file=sys.stderr)
@@ -92,6 +101,7 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
 
 def _check_overrides(overrides: Sequence[Override]) -> None:
     """Raises ConfigError for settings that a sweep cannot have."""
+    check_hydra_settings(overrides)
     keys = [override.key_or_group for override in overrides]
     if "run" in keys:
         raise ConfigError("run= cannot be given with -m: jobs are named from their overrides")
@@ -129,7 +139,7 @@ def _run_job(composed: Any, command: str, result: str, run: Callable[[Path, dict
     """
     print_any_character()  # A launcher may have started this process.
     hydra_config = HydraConfig.get()
-    folder = SWEEPS / job_name(hydra_config.job.override_dirname, list(hydra_config.overrides.task))
+    folder = Path(hydra_config.sweep.dir) / job_name(hydra_config.job.override_dirname, list(hydra_config.overrides.task))
     config: Any = OmegaConf.to_container(composed, resolve=True)
     if finished(folder / result, config):
         print(f"{folder} is done already", flush=True)

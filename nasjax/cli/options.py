@@ -4,9 +4,11 @@ The parser, `--help`, completion and the check of keys are derived from this tab
 conf/); options are keys of one command that are not settings, such as `out=FILE.csv`. Both are written KEY=VALUE.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from nasjax.errors import ConfigError
@@ -29,12 +31,13 @@ class CommandOption:
 
 @dataclass(frozen=True)
 class Paths:
-    """Files or folders that a command takes without a key: before its KEY=VALUE words, or `among_words`."""
+    """What a command takes without a key, files and folders mostly: before its KEY=VALUE words, or `among_words`."""
 
     name: str
     help: str
     several: bool = True
     among_words: bool = False
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of a command: `settings` for Hydra (words KEY=VALUE), values of its own `options`, and `paths`."""
+    """The arguments of a `command`: `settings` for Hydra (words KEY=VALUE), values of its own `options`, and `paths`."""
 
+    command: str = ""
     settings: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
@@ -183,25 +187,67 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             name="list",
-            summary="list every name that a setting may have, with a line on each",
+            summary="list every name that a setting may have; list KEY or KEY=NAME: its settings, defaults and meanings",
             handler="nasjax.cli.list_names:list_names",
+            paths=Paths("KEY", "a setting (evaluations), a group (tactic), or a name of it (tactic=random)", required=False),
         ),
     )
 }
 
 
-def group_names() -> dict[str, list[str]]:
-    """The names in conf/ by group (supernet, task, …), read without importing what they stand for."""
-    folders = [folder for folder in files("nasjax.conf").iterdir() if folder.is_dir() and folder.name != "__pycache__"]
-    names = {folder.name: sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml")) for folder in folders}
-    return dict(sorted(names.items()))
+SEARCH_PATH, CONFIG_NAME = "hydra.searchpath", "hydra.job.config_name"
+"""Hydra's settings for further folders of configurations, and for the file that all begins with."""
+
+OWN_FOLDER = Path("conf")
+"""The folder of a person's own configurations, in the working directory: `conf/experiment/NAME.yaml`, `conf/tactic/…`."""
 
 
-def read_words(command: Command, words: Sequence[str]) -> Arguments:
+def own_folders(given: str = "") -> list[Path]:
+    """The folders of a person's own configurations: the one that is `given`, and OWN_FOLDER where it is there.
+
+    Raises ConfigError where `given` is no folder.
+    """
+    if given and not Path(given).is_dir():
+        raise ConfigError(f"--config-dir={given} is not a folder")
+    package = Path(str(files("nasjax.conf"))).resolve()
+    found = [Path(given).absolute()] * bool(given) + [OWN_FOLDER.absolute()] * OWN_FOLDER.is_dir()
+    return [folder for folder in dict.fromkeys(found) if folder.resolve() != package]
+
+
+def search_path(folders: Sequence[Path]) -> Iterator[str]:
+    """The word that has Hydra look for configurations in these folders, too; none without folders."""
+    if folders:
+        quoted = ("'file://{}'".format(str(folder).replace("'", "\\'")) for folder in folders)
+        yield f"{SEARCH_PATH}=[{','.join(quoted)}]"
+
+
+def group_names(own: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """The names in conf/ by group (supernet, task, …), read without importing what they stand for.
+
+    `own`: a person's own folders of such groups (see `own_folders`), whose names are added.
+    """
+    return {group: sorted(found) for group, found in sorted(group_files(own).items())}
+
+
+def group_files(own: Sequence[Path] = ()) -> dict[str, dict[str, Traversable]]:
+    """The YAML file of every name in every group; the package's where several have it, as Hydra takes them."""
+    found: dict[str, dict[str, Traversable]] = {}
+    for root in (*reversed(own), files("nasjax.conf")):
+        for folder in root.iterdir():
+            if folder.is_dir() and folder.name != "__pycache__":
+                named = {file.name[:-5]: file for file in folder.iterdir() if file.name.endswith(".yaml")}
+                found[folder.name] = found.get(folder.name, {}) | named
+    return found
+
+
+def read_words(command: Command, words: Sequence[str], folders: Sequence[Path] = ()) -> Arguments:
     """Sorts words into settings, the command's options (the last of equal keys counts) and paths.
 
-    Raises ConfigError for a word without `=`, and for a key that the command does not have.
+    `folders` are a person's own configurations, see `own_folders`. Raises ConfigError for a word without `=`, for a key that
+    the command does not have, and for a name that its group does not have.
     """
+    searched = any(word.startswith(f"{SEARCH_PATH}=") for word in words)  # Hydra knows which names are there.
+    names = {} if searched else group_names(folders)
     own = {option.key for option in command.options}
     settings: list[str] = []
     options: dict[str, str] = {}
@@ -215,18 +261,26 @@ def read_words(command: Command, words: Sequence[str]) -> Arguments:
         elif equals and key in own:
             options[key] = value
         else:
-            _check_setting(command, word)
+            _check_setting(command, word, names)
             settings.append(word)
-    return Arguments(tuple(settings), options, tuple(paths))
+    return Arguments(command.name, tuple(settings), options, tuple(paths))
 
 
-def _check_setting(command: Command, word: str) -> None:
-    """Raises ConfigError for a word that sets none of the command's settings (Hydra's own, `hydra/…`, are let through)."""
+def _check_setting(command: Command, word: str, names: Mapping[str, Sequence[str]]) -> None:
+    """Raises ConfigError for a word that sets none of the command's settings, or is no name of its group.
+
+    Hydra's own settings (`hydra/…`) are let through.
+    """
     if "=" not in word:
         raise ConfigError(f"{word!r} is not of the form key=value (it has no '=')")
     key = word.partition("=")[0].strip().lstrip("+").partition("@")[0].partition(".")[0]
     if key not in command.settings and key.partition("/")[0] != "hydra":
         raise ConfigError(f"nasjax {command.name} has no setting {key!r}; allowed: {', '.join(command.keys)}")
+    group, _, value = word.partition("=")
+    if group in names and re.fullmatch(r"[\w.-]+(,[\w.-]+)*", value):  # Anything else is Hydra's to read.
+        for name in value.split(","):
+            if name not in (*names[group], "null"):
+                raise ConfigError(f"unknown {group} {name!r}; allowed: {', '.join(names[group])}")
 
 
 def whole_number(options: Mapping[str, str], key: str, least: int, meaning: str) -> int | None:

@@ -16,7 +16,6 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
-from scipy.stats import binom
 
 from nasjax.errors import ConfigError
 from nasjax.hardware.energy import EnergyCounter
@@ -132,6 +131,8 @@ def median_interval(times: Float[np.ndarray, " repeats"]) -> tuple[float, float]
 
     No shape of the times' distribution is assumed (David and Nagaraja, Order Statistics, 3rd edition, section 7.1).
     """
+    from scipy.stats import binom  # Takes a second.
+
     rank = int(binom.ppf((1 - CONFIDENCE) / 2, len(times), 0.5)) if len(times) else 0
     if rank < 1:
         return -np.inf, np.inf

@@ -119,7 +119,7 @@ class CommandTarget(Target):
 
 @dataclass(frozen=True)
 class Csv:
-    """Latencies recorded in a file: a column for each gene, and `column` in milliseconds of a `batch`. Nothing is timed.
+    """Latencies recorded in a `file`: a column for each gene, and `column` in milliseconds of a `batch`. Nothing is timed.
 
     Architectures in the file have their recorded latency; `predictor` learns from the file to estimate all others.
     """

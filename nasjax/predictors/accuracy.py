@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
-from scipy.stats import kendalltau
 
 
 class Errors(NamedTuple):
@@ -26,6 +25,8 @@ def errors(values: Float[Array | ndarray, " pop"], held_out: Float[Array | ndarr
 
     Raises ValueError if the shapes differ.
     """
+    from scipy.stats import kendalltau  # Takes a second.
+
     values, held_out = np.asarray(values, np.float64), np.asarray(held_out, np.float64)
     if values.shape != held_out.shape:
         raise ValueError(f"values have shape {values.shape}, their predictions {held_out.shape}; the shapes must be equal")

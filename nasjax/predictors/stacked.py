@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
-from scipy.optimize import nnls
 
 from nasjax.predictors.base import Model
 from nasjax.predictors.bases import BASES, fit_bases
@@ -86,6 +85,8 @@ class Stacked:
 
 def _nnls_weights(held: Float[ndarray, "rows bases"], values: Float[ndarray, " rows"]) -> Float[ndarray, " bases"]:
     """Non-negative least squares, regularised towards equal weights: similar predictors share, few rows decide little."""
+    from scipy.optimize import nnls  # Takes a second.
+
     bases = held.shape[1]
     pull = np.sqrt(max((values**2).mean(), 1e-12)) if len(values) else 1.0
     rows = np.concatenate([held, pull * np.eye(bases)])

@@ -3,20 +3,21 @@
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
-from sklearn.model_selection import KFold
-from sklearn.svm import SVR as SupportVectorMachine
 
 from nasjax.errors import ConfigError
 from nasjax.predictors.inputs import Inputs, Targets, group_membership, mask_held_out, scale_by_group, standardise_targets
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
+
+if TYPE_CHECKING:
+    from sklearn.svm import SVR as SupportVectorMachine
 
 
 class SVRModel(NamedTuple):
@@ -42,7 +43,7 @@ class SVR:
     """Epsilon-SVR on values of unit variance; `penalties` (C) and `gammas` have the least cross-validated squared error.
 
     `gammas` are divided by the number of feature groups, since the features of a group together have unit variance. `folds`
-    is the number of cross-validation folds. Raises ConfigError for invalid settings.
+    is the number of cross-validation folds, `epsilon` the error that costs nothing. Raises ConfigError for invalid settings.
     """
 
     max_rows: ClassVar[float] = 1_000
@@ -118,13 +119,17 @@ class SVR:
         self, kernel: Float[ndarray, "rows rows"], values: Float[ndarray, " rows"], penalty: float
     ) -> Float[ndarray, " rows"]:
         """Predictions of each row by a machine fitted to the other folds."""
+        from sklearn.model_selection import KFold  # Takes a second.
+
         predictions = np.zeros(len(values))
         for rest, fold in KFold(min(self.folds, len(values)), shuffle=True, random_state=0).split(kernel):
             machine = self._new_machine(penalty).fit(kernel[np.ix_(rest, rest)], values[rest])
             predictions[fold] = machine.predict(kernel[np.ix_(fold, rest)])
         return predictions
 
-    def _new_machine(self, penalty: float) -> SupportVectorMachine:
+    def _new_machine(self, penalty: float) -> "SupportVectorMachine":
+        from sklearn.svm import SVR as SupportVectorMachine  # Takes a second.
+
         # Without the limit, values that no smooth function fits take minutes.
         return SupportVectorMachine(kernel="precomputed", C=penalty, epsilon=self.epsilon, tol=1e-2, max_iter=20_000)
 

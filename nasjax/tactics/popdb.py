@@ -8,7 +8,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int
-from sklearn.cluster import HDBSCAN
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
@@ -128,6 +127,8 @@ class PopDB:
     def kept_options(self, space: SearchSpace, archs: Population, least: float | None = None) -> tuple[tuple[int, ...], ...]:
         """Per gene the indices of the options that are common among clustered architectures (all count if none cluster)."""
         least = self.least if least is None else least
+        from sklearn.cluster import HDBSCAN  # Takes a second.
+
         features = np.asarray(space.features(archs), np.float64)
         labels = HDBSCAN(min_cluster_size=min(self.cluster, len(archs)), copy=True).fit_predict(features)
         archs = archs[labels >= 0] if (labels >= 0).any() else archs

@@ -90,8 +90,8 @@ class TrainerConfig(Optimisation, Augmentation, ABC):
       accumulate: a step's batch goes through in so many parts, for memory; batch norms use a part's statistics.
       precision: `bfloat16` computes in 16 bits, with weights in 32; `auto`: on accelerators only.
       watch: scores the largest, the smallest and a random sub-network while they are trained.
-      alone: so many random sub-networks are trained alone, too, for `alone_epochs` each, and ranked against the
-        super-network's.
+      alone, alone_epochs: so many random sub-networks are trained alone, too, for so many epochs each, and ranked against
+        the super-network's.
     """
 
     epochs: int = 60

@@ -43,8 +43,9 @@ class Optimisation:
     Attributes:
       learning_rate: the greatest of the schedule.
       optimizer: `adamw`, `sgd` (Nesterov momentum .9), `lamb`, `lion` or `rmsprop`.
-      schedule: `cosine`, `linear` (both to 0) or `constant`, each after a warm-up over a share `warmup` of the steps.
-      weight_decay: of all weights; of matrices and kernels only, with `decay_vectors=false`.
+      schedule: `cosine`, `linear` (both to 0) or `constant`.
+      warmup: the share of steps, at the beginning, in which the learning rate rises from 0.
+      weight_decay, decay_vectors: of all weights; of matrices and kernels only, with `decay_vectors=false`.
       clip: the greatest norm of a gradient, which is scaled down to it; 0: any.
       ema: the result is the moving average of the weights with this decay; 0: the weights themselves.
       lookahead: every so many steps weights go half-way back to those before (arXiv:1907.08610); 0: never.

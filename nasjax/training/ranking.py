@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import kendalltau
 
 from nasjax.errors import naming_damage
 from nasjax.evaluation import EvaluatorConfig, measure
@@ -118,6 +117,8 @@ def _read_ranking(path: Path, heads: list[str], archs: Population) -> list[float
 
 def rank_correlation(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """Kendall's tau-b and its standard error, by resampling pairs (seed 0); NaN where all of one side are equal."""
+    from scipy.stats import kendalltau  # Takes a second.
+
     rng = np.random.default_rng(0)
     rows = rng.integers(len(first), size=(RESAMPLES, len(first)))
     again = [kendalltau(first[some], second[some]).statistic for some in rows]

@@ -1,0 +1,116 @@
+"""Settings as Hydra's users know them: own configurations, folders of sweeps, composed settings, meanings."""
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nasjax.cli import main
+from nasjax.cli.compose import configuration
+from nasjax.cli.meanings import PLAIN, described
+from nasjax.cli.options import COMMANDS, group_names
+from nasjax.cli.schemas import GROUPS, Schema
+from nasjax.registry import settings
+
+TABLE = ["supernet=tabular", "supernet.table=table.csv", "supernet.genes=[d,k]", "objectives=[max:acc,min:cost]"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with a table, and with an experiment and a tactic of one's own in `conf`."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{d},{k},{10 * d + k},{d * d + k}" for d in range(4) for k in range(3)]
+    Path("table.csv").write_text("\n".join(["d,k,acc,cost", *rows]) + "\n")
+    for folder in ("conf", "more"):
+        for group in ("experiment", "tactic"):
+            Path(folder, group).mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text(
+        "# @package _global_\n# My search.\ndefaults:\n  - override /tactic: few\nevaluations: 6\n"
+    )
+    Path("conf/tactic/few.yaml").write_text("# Few at a time.\ndefaults: [random_schema]\npopulation: 3\n")
+    Path("more/mine2.yaml").write_text("defaults:\n  - config\n  - _self_\nseed: 7\n")
+    return tmp_path
+
+
+def composed(*words):
+    return configuration("search", words)
+
+
+def test_a_person_s_own_configurations_are_found_beside_the_package_s(here, capsys):
+    config = composed("experiment=mine", "seed=3")
+    assert config["tactic"] == {"name": "random", "population": 3} and config["evaluations"] == 6 and config["seed"] == 3
+    assert main(["list", "tactic"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "Few at a time." in next(line for line in lines if line.startswith("tactic=few"))
+    assert any(line.startswith("tactic=ehvi ") for line in lines)
+    assert main(["search", "experiment=mines"]) == 2
+    assert "unknown experiment 'mines'; allowed: cifar10, digits" in (said := capsys.readouterr().err) and "mine," in said
+
+
+def test_a_sweep_of_own_configurations_runs_in_the_folder_that_hydra_is_told(here, sweeps, capsys):
+    words = ["search", "-m", *TABLE, "experiment=mine", "seed=1,2", "hydra.sweep.dir=swept"]
+    assert main(words) == 0
+    assert "2 of 2 jobs are done; nasjax report swept compares them" in capsys.readouterr().out
+    assert not Path("multirun").exists()
+    configs = [yaml.safe_load(path.read_text()) for path in sorted(Path("swept").glob("*/config.yaml"))]
+    assert [config["seed"] for config in configs] == [1, 2]
+    assert all(config["tactic"]["population"] == 3 and config["evaluations"] == 6 for config in configs)
+    assert main(words) == 0
+    assert capsys.readouterr().out.count("is done already") == 2
+
+
+@pytest.mark.parametrize("word", ["hydra.run.dir=a", "hydra.sweep.subdir=a"])
+def test_folders_that_have_no_meaning_here_are_refused(here, word, capsys):
+    for words in ([word], ["-m", word, "seed=1,2"]):
+        assert main(["search", *TABLE, *words]) == 2
+        said = capsys.readouterr().err
+        assert f"{word.partition('=')[0]} cannot be set: run=FOLDER names the folder of a run" in said
+    assert not Path("multirun").exists() and not Path("runs").exists()
+
+
+def test_settings_are_printed_as_they_are_composed(here, capsys):
+    words = ["tactic=random", "seed=5"]
+    assert main(["search", "--cfg", "job", *words]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == json.loads(json.dumps(composed(*words)))
+    assert main(["search", "--config-dir", "more", "--config-name", "mine2", "--cfg", "job"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 7
+    assert main(["search", "--config-name", "mine3", "--cfg", "job"]) == 2
+    assert "there is no mine3.yaml" in capsys.readouterr().err
+    assert main(["search", "--config-dir", "more/none", "seed=1"]) == 2
+    assert "--config-dir=more/none is not a folder" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_defaults_that_help_names_are_those_of_the_schema(capsys):
+    plain = composed() | configuration("train", [])
+    for key, (written, meaning) in PLAIN.items():
+        assert yaml.safe_load(written or "{}") == plain[key] and meaning, key
+    assert {field.name for field in fields(Schema)} == PLAIN.keys() | GROUPS.keys()
+    for command in COMMANDS.values():
+        assert set(command.settings) <= PLAIN.keys() | group_names().keys()
+
+
+def test_every_setting_of_every_name_has_a_meaning(capsys):
+    for group, table in GROUPS.items():
+        for name in table:
+            for field, meaning in described(settings(group, table, name)).items():
+                assert meaning or (group, name) == ("task", "own"), f"{group}={name}: {field}"
+    assert main(["list", "trainer=progressive", "evaluations", "hardware=cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "trainer.shrinking_rate=1.0 " in out and "evaluations=128  the budget" in out and "hardware.batch=1 " in out
+    assert main(["list", "speed"]) == 2 and main(["list", "tactic=foo"]) == 2
+
+
+def test_a_mistyped_name_is_told_before_anything_heavy_is_imported():
+    code = (
+        "import sys\nfrom nasjax.cli import main\n"
+        "print(main(['search', 'tactic=randm']), main(['search', 'evalutions=3']))\n"
+        "print([m for m in ('jax', 'hydra', 'flax', 'numpy', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["2 2", "[]"]
+    assert "unknown tactic 'randm'; allowed: concurrent" in done.stderr and "no setting 'evalutions'" in done.stderr
