@@ -16,8 +16,9 @@ from nasjax.version import __version__
 if TYPE_CHECKING:
     from nasjax import supernets, tasks
     from nasjax.deploy.translator import load_translator
+    from nasjax.interface import search
     from nasjax.searches.front import Front
-    from nasjax.searches.loop import Progress, search, searching
+    from nasjax.searches.loop import Progress, searching
     from nasjax.searches.problem import follow
     from nasjax.searches.vmapped_seeds import search_seeds
     from nasjax.supernets.folders import load
@@ -28,7 +29,7 @@ _PLACES = {
     "follow": "nasjax.searches.problem",
     "load": "nasjax.supernets.folders",
     "load_translator": "nasjax.deploy.translator",
-    "search": "nasjax.searches.loop",
+    "search": "nasjax.interface",
     "search_seeds": "nasjax.searches.vmapped_seeds",
     "searching": "nasjax.searches.loop",
     "supernets": "nasjax",
@@ -39,6 +40,10 @@ __all__ = [
     "Front", "Progress", "__version__", "follow", "load", "load_translator", "search", "search_seeds", "searching",
     "supernets", "tasks",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -213,6 +213,11 @@ class SearchSpace:
         on = np.asarray(self.active(arch))
         return {g.name: g.options[int(i)] for g, i, a in zip(self.genes, np.asarray(arch), on, strict=True) if a}
 
+    def options_of(self, archs: Int[Array | np.ndarray, "pop genes"]) -> list[list[Option]]:
+        """The options of each architecture in the order of the genes; "" where a gene is inactive."""
+        choices = [self.decode(arch) for arch in archs]
+        return [[chosen.get(name, "") for name in self.names] for chosen in choices]
+
     # -- random architectures -----------------------------------------------------------------------------------------
 
     @cached_property

@@ -14,6 +14,7 @@ FLOORS = {
     "space": 1,
     "host": 1,
     "jax_defaults": 1,
+    "program_cache": 2,
     "pareto": 1,
     "function_worker": 2,
     "csv_reader": 2,
@@ -32,8 +33,10 @@ FLOORS = {
     "deploy": 7,
     "searches": 8,
     "report": 8,
-    "cli": 9,
-    "__main__": 10,
+    "progress": 9,
+    "interface": 10,
+    "cli": 10,
+    "__main__": 11,
 }
 """A package may import what lies on a lower floor, and what is its own; equal floors do not know each other."""
 
@@ -42,7 +45,8 @@ NETWORKS = {"supernets", "tasks", "export", "evaluation", "training", "hardware"
 """Two columns that do not import each other; hardware may use predictors."""
 
 HYDRA = {"cli"}
-DISK = {"host", "csv_reader", "function_worker", "runs", "searches", "report", "cli"} | NETWORKS - {"evaluation"}
+DISK = {"host", "program_cache", "csv_reader", "function_worker", "runs", "searches", "report", "cli"}
+DISK |= NETWORKS - {"evaluation"}
 """Who may import Hydra, and who may touch the disk."""
 
 LONGEST = 400

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
 import subprocess
@@ -88,6 +89,15 @@ assert "nasjax" not in sys.modules and "flax" not in sys.modules
     for again in (lambda: extracted.export(file), lambda: extracted.save(tmp_path / "net")):
         with pytest.raises(ValueError, match="exists already; name another"):
             again()
+    (tmp_path / "net" / "old.txt").touch()
+    extracted.save(tmp_path / "net", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["config.json", "network.safetensors"]
+    file.write_bytes(b"old")
+    assert extracted.export(file, overwrite=True).stat().st_size > 3
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="exists already"):  # It is no network's folder.
+        extracted.save(tmp_path / "mine", overwrite=True)
+    (tmp_path / "mine").rmdir()
     with pytest.raises(ValueError, match=r"no known export format; allowed: \.stablehlo"):
         extracted.export(tmp_path / "net.tflite")
     with pytest.raises(ValueError, match="there is no folder"):
@@ -102,6 +112,94 @@ def test_a_front_of_a_table_has_no_networks_to_extract(tmp_path):
     assert front[0].choices == {"width": 2}
     with pytest.raises(ValueError, match="a table was searched"):
         front.select().extract()
+
+
+def test_a_front_is_a_table_a_plot_and_a_line(front, tmp_path):
+    frame, everything = front.to_pandas(), front.to_pandas(evaluations=True)
+    assert frame.index.tolist() == front.indices.tolist() and len(everything) == 16
+    for i, (index, row) in enumerate(frame.iterrows()):
+        on = [name for name in front.space.names if row[name] == row[name]]  # NaN where a gene is switched off.
+        assert {name: row[name] for name in on} == front.networks()[i]
+        assert row["macs"] == front.metrics["macs"][i] == everything.loc[index, "macs"]
+        assert all(everything.loc[index, name] == row[name] for name in on)
+    assert repr(front).startswith(f"Front of {len(front)} networks, of 16 evaluations: accuracy_top1 ")
+    html = front._repr_html_()
+    assert html.count("<tr>") == len(front) + 1 and "<th>test_accuracy_top1</th>" in html
+    axes = front.plot().axes[0]
+    drawn = {line.get_label(): line.get_xydata() for line in axes.lines}
+    np.testing.assert_array_equal(drawn["front"], np.stack([front.metrics["macs"], front.metrics["accuracy_top1"]], 1))
+    np.testing.assert_array_equal(drawn["evaluated"], everything[["macs", "accuracy_top1"]].to_numpy())
+
+
+def test_a_front_is_stored_and_loaded(front, tmp_path, monkeypatch):
+    file = front.save(tmp_path / "front.json")
+    again = nasjax.Front.load(file)
+    assert repr(again) == repr(front) and again.space == front.space and again.networks() == front.networks()
+    assert again.objectives == front.objectives and again.hypervolume == front.hypervolume
+    assert {name: column.tolist() for name, column in again.metrics.items()} == {
+        name: column.tolist() for name, column in front.metrics.items()
+    }
+    assert again.select("macs<=1e9").arch == front.select("macs<=1e9").arch
+    with pytest.raises(ValueError, match=r"loaded from a file: nasjax\.Front\.load\(file, net, task\) can extract"):
+        again.knee().extract()
+    with pytest.raises(ValueError, match="exists already; name another"):
+        front.save(file)
+    assert front.save(file, overwrite=True) == file
+    whole = nasjax.Front.load(file, nasjax.supernets.create("digits"), nasjax.tasks.create("digits"))
+    assert whole.knee().extract().arch == front.knee().arch
+    with pytest.raises(ValueError, match="is of another super-network: its genes differ"):
+        nasjax.Front.load(file, nasjax.supernets.create("digits", kernels=(3, 5, 7), checkpoint=None), None)
+    (tmp_path / "other.json").write_text('{"genes": 3}')
+    with pytest.raises(ValueError, match=r"other\.json is damaged .* none that Front\.save has written"):
+        nasjax.Front.load(tmp_path / "other.json")
+
+
+def test_a_run_from_python_has_the_files_of_the_command(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("width,accuracy_top1,cost\n1,70,3\n2,80,5\n3,75,9\n")
+    net = nasjax.supernets.create("tabular", table=str(tmp_path / "t.csv"), genes=("width",))
+    goals = {"objectives": ["accuracy_top1", "min:cost"], "tactic": "random", "evaluations": 3}
+    front = nasjax.search(net, run=tmp_path / "run", progress=True, **goals)
+    assert "3/3, hypervolume" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"report.html", "front.png", "pareto.csv", "summary.json"}
+    assert front.to_pandas()["width"].tolist() == [2, 1]
+    nasjax.search(net, **goals)
+    assert capsys.readouterr().err == ""
+
+
+def test_arrays_in_memory_are_those_of_a_file(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 6, 5, 3), dtype=np.uint8), np.arange(40) % 4
+    np.savez(tmp_path / "own.npz", x=images, y=labels)
+    stored = nasjax.tasks.create("arrays", path=str(tmp_path / "own.npz"), validation=0.4, seed=3)
+    held = nasjax.tasks.from_arrays(images, labels, validation=0.4, seed=3)
+    assert held.digest() == stored.digest() and held.classes == 4
+    np.testing.assert_array_equal(held.validation.inputs, stored.validation.inputs)
+    with pytest.raises(ValueError, match=r"the arrays: x must be \(n, height, width"):
+        nasjax.tasks.from_arrays(images, labels[:5])
+    with pytest.raises(ValueError, match="task 'arrays' has no setting 'sed'"):
+        nasjax.tasks.from_arrays(images, labels, sed=3)
+
+
+def test_every_name_of_the_package_is_listed():
+    assert set(nasjax.__all__) <= set(dir(nasjax)) and all(getattr(nasjax, name) is not None for name in nasjax.__all__)
+
+
+def test_compiled_programs_of_python_are_kept_unless_jax_was_told(tmp_path):
+    code = (
+        "import jax; from nasjax.program_cache import cache_programs; {}; cache_programs(); "
+        "print(jax.config.jax_compilation_cache_dir)"
+    )
+    for said, environment, wanted in (
+        ("pass", {}, str(tmp_path / "nasjax" / "xla")),
+        ("jax.config.update('jax_compilation_cache_dir', 'mine')", {}, "mine"),
+        ("pass", {"JAX_COMPILATION_CACHE_DIR": ""}, "None"),
+    ):
+        known = {key: value for key, value in os.environ.items() if key != "JAX_COMPILATION_CACHE_DIR"}
+        known |= {"XDG_CACHE_HOME": str(tmp_path), **environment}
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(said)], capture_output=True, text=True, check=True, env=known
+        )
+        assert done.stdout.strip() == wanted or (wanted == "None" and not done.stdout.strip())
 
 
 def python_of(page):

@@ -1,79 +1,23 @@
-"""What the commands share while they run: progress on the terminal, several processes, JAX's settings."""
+"""What the commands share while they run: profiling with progress, several processes, JAX's settings."""
 
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 import jax
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import Profile
 from nasjax.hardware.profiling import profiling
 from nasjax.host import cache_folder
 from nasjax.jax_defaults import restore_defaults
-from nasjax.searches.loop import Progress as SearchProgress
+from nasjax.program_cache import cache_programs
+from nasjax.progress import ProgressBar
 from nasjax.supernets import SuperNet
-
-
-class ProgressBar:
-    """Progress on the error output: a bar on a terminal, else (or with a `label`) a plain line for each update.
-
-    `things` names what is counted, `value` the number shown beside the count. Used in a `with` statement.
-    """
-
-    def __init__(self, things: str, value: str, planned: int | None = None, label: str = ""):
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]} {task.fields[value]}"))
-        self._plain = bool(label) or not sys.stderr.isatty()
-        self._prefix = f"{label}: " if label else ""
-        # Drawn at updates only: a thread that redraws the bar would disturb what is timed.
-        self._bar = Progress(
-            *(TextColumn("{task.description}"), *columns, TimeRemainingColumn()),
-            console=Console(stderr=True),
-            disable=self._plain,
-            auto_refresh=False,
-        )
-        self._task = self._bar.add_task(things, total=planned, name=value, value="…")
-
-    def __enter__(self) -> "ProgressBar":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def update(self, done: int, planned: int, value: float, others: Mapping[str, float] | None = None) -> None:
-        """Shows that `done` of `planned` are finished, the value, and others by name."""
-        shown = "".join(f", {name} {other:.4g}" for name, other in (others or {}).items())
-        self._bar.update(self._task, completed=done, total=planned, value=f"{value:.5g}{shown}", refresh=True)
-        if self._plain:
-            task = self._bar.tasks[0]
-            left = task.time_remaining
-            remaining = "" if left is None else f", {timedelta(seconds=round(left))} left"
-            line = f"{self._prefix}{done}/{planned}, {task.fields['name']} {value:.5g}{shown}{remaining}"
-            print(line, file=sys.stderr, flush=True)
-
-    def print(self, line: str) -> None:
-        """Prints a line above the bar."""
-        self._bar.console.print(f"{self._prefix}{line}", markup=False, highlight=False, soft_wrap=True)
-
-
-def run_with_progress(steps: Iterator[SearchProgress], planned: int, label: str = "") -> None:
-    """Runs a search to its end under a progress bar; see `ProgressBar` for the `label`."""
-    waiting = 0
-    with ProgressBar("evaluations", "hypervolume", planned, label) as bar:
-        for now in steps:
-            if not now.waiting:
-                bar.update(now.done, now.planned, now.hypervolume)
-            elif now.waiting != waiting:
-                bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
-            waiting = now.waiting
 
 
 def profile_with_progress(net: SuperNet, hardware: Mapping[str, Any], label: str = "") -> Profile:
@@ -145,8 +89,7 @@ def prepare_jax() -> None:
         said = " ".join(f"{name}={os.environ[name]}" for name in named)
         reason = (str(error) or "JAX has no such device here").splitlines()[0]
         raise ConfigError(f"{said} in the environment: {reason}; {'say cpu, or ' * bool(platforms)}unset it") from None
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    cache_programs()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from nasjax.cli.compose import configuration
-from nasjax.cli.console import ProgressBar, prepare_jax, profile_with_progress
+from nasjax.cli.console import prepare_jax, profile_with_progress
 from nasjax.cli.options import Arguments, whole_number
 from nasjax.deploy.from_run import (
     Candidate,
@@ -24,6 +24,7 @@ from nasjax.deploy.from_run import (
 from nasjax.errors import ConfigError, naming_damage
 from nasjax.export import kind
 from nasjax.host import new_place, parse_json, read_text
+from nasjax.progress import ProgressBar
 from nasjax.report.formatting import format_number
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings

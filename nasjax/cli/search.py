@@ -10,12 +10,13 @@ from rich.console import Console
 
 from nasjax import supernets, tasks
 from nasjax.cli.compose import configuration
-from nasjax.cli.console import join_processes, prepare_jax, profile_with_progress, run_with_progress
+from nasjax.cli.console import join_processes, prepare_jax, profile_with_progress
 from nasjax.cli.failures import INTERRUPTED, naming_full_disk
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import check_energy
 from nasjax.objectives import COST_OBJECTIVES, LIMIT, TIMINGS, listed, measurable, parse_goals
+from nasjax.progress import run_with_progress
 from nasjax.report import read_run, write_report
 from nasjax.report.terminal import front_table
 from nasjax.runs.folder import new_path

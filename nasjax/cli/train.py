@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nasjax.cli.compose import configuration
-from nasjax.cli.console import ProgressBar, prepare_jax
+from nasjax.cli.console import prepare_jax
 from nasjax.cli.failures import naming_full_disk
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
+from nasjax.progress import ProgressBar
 from nasjax.report.training import write_training_page
 from nasjax.runs.folder import new_path
 from nasjax.training.run import train_run

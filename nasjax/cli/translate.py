@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from nasjax.cli.console import ProgressBar, prepare_jax
+from nasjax.cli.console import prepare_jax
 from nasjax.cli.options import Arguments
 from nasjax.deploy.translator import load_translator
 from nasjax.errors import ConfigError
 from nasjax.host import regular_file
+from nasjax.progress import ProgressBar
 from nasjax.tasks.text_pairs import lines_of
 
 

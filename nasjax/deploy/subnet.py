@@ -25,6 +25,7 @@ from nasjax.jax_defaults import with_jax_defaults
 from nasjax.space import Option
 from nasjax.supernets import SUPERNETS, SuperNet, save_network
 from nasjax.supernets.extract import extract
+from nasjax.supernets.folders import is_network
 from nasjax.supernets.runner import Subnet
 from nasjax.tasks import Task
 
@@ -65,48 +66,59 @@ class Extracted:
         return len(jax.tree.leaves(self.inputs)[0])
 
     @with_jax_defaults
-    def save(self, folder: str | Path, exports: Sequence[str] = (), batch: int | None = None) -> Path:
+    def save(
+        self, folder: str | Path, exports: Sequence[str] = (), batch: int | None = None, overwrite: bool = False
+    ) -> Path:
         """Writes `network.safetensors` and `config.json`, which `nasjax.load` reads, and files of the suffixes in `exports`.
 
-        All of them are loaded and verified in a separate process before the folder appears. Raises ConfigError for a folder
-        that exists, an unknown suffix, a missing package, or a network that the format does not support.
+        All of them are loaded and verified in a separate process before the folder appears. With `overwrite` it takes the
+        place of one that was saved before. Raises ConfigError for a folder that exists otherwise, an unknown suffix, a
+        missing package, or a network that the format does not support.
         """
         target = Path(folder)
-        new_place(f"out={target}", target, "folder")
+        replaced = overwrite and is_network(target)
+        if not replaced:
+            new_place(f"out={target}", target, "folder")
         kinds = [kind(suffix) for suffix in exports]
         self._facts()
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        partial, before = (target.with_name(f".{target.name}.{os.getpid()}{suffix}") for suffix in ("", ".before"))
         partial.mkdir(parents=True)
         try:
             save_network(self.network, self.origin, self.arch, partial)
             _write(partial, self.files)
             written = [_write(partial, made.make(self.network, self._facts, batch)) for made in kinds]
             self._verify([[partial], *written], batch)
+            if replaced:
+                os.replace(target, before)
             os.replace(partial, target)
+            shutil.rmtree(before, ignore_errors=True)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            if before.exists() and not target.exists():
+                os.replace(before, target)
         return target
 
     @with_jax_defaults
-    def export(self, file: str | Path, batch: int | None = None) -> Path:
+    def export(self, file: str | Path, batch: int | None = None, overwrite: bool = False) -> Path:
         """Writes one file of the format that its suffix names (`nasjax.export.KINDS`): .stablehlo, .onnx, .pth,
         .safetensors. An encoder-decoder's `net.onnx` is two, `net.encoder.onnx`, which is returned, and `net.step.onnx`.
 
         StableHLO and ONNX files take `batch` examples at a time (None: any number). The file is loaded and verified in a
-        separate process before it appears. Raises ConfigError as `save` does, for a file that exists, and for a folder that
-        does not.
+        separate process before it appears, or with `overwrite` takes the place of another. Raises ConfigError as `save`
+        does, for a file that exists otherwise, and for a folder that does not.
         """
         target = Path(file)
         names = kind(target.suffix).names(self.network)
         targets = [target] if len(names) == 1 else [target.with_name(f"{target.stem}.{name}") for name in names]
-        return self.export_to(targets, batch)[0]
+        return self.export_to(targets, batch, overwrite)[0]
 
     @with_jax_defaults
-    def export_to(self, targets: Sequence[Path], batch: int | None = None) -> Sequence[Path]:
+    def export_to(self, targets: Sequence[Path], batch: int | None = None, overwrite: bool = False) -> Sequence[Path]:
         """Writes the files of one format, as `export` does, to these paths, in the order of `Kind.names`; returns them."""
         made = kind(targets[0].suffix)
         for target in targets:
-            new_place(str(target), target)
+            if not (overwrite and target.is_file()):
+                new_place(str(target), target)
         contents = made.make(self.network, self._facts, batch).values()
         partial = {target.with_name(f".{os.getpid()}.{target.name}"): target for target in targets}
         try:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from nasjax.errors import FAILURE
 from nasjax.objectives import Goals
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
 from nasjax.runs.archive import Evaluation
@@ -87,6 +89,24 @@ class History:
     def hypervolume(self) -> float:
         """The hypervolume of the front, in respect of the goals' reference point."""
         return hypervolume_exact(self.objectives, self.goals.reference)
+
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        """Header and rows, one row an evaluation, with the options of its genes, every metric and its standard error.
+
+        A column says why evaluations failed, where their evaluator did.
+        """
+        metrics, errors = self.metrics | self.predicted_latency, self.standard_errors
+        status = np.where(self.failed, "failed", np.where(self.infeasible, "infeasible", "ok")).tolist()
+        options = self.problem.space.options_of(self.archs)
+        values = [[column[i].item() for column in (*metrics.values(), *errors.values())] for i in range(len(self.rows))]
+        reasons = [[row.failure] for row in self.rows] if self.failures() else [[]] * len(self.rows)
+        rows = [
+            [row.position, row.step, status[i], row.source, *options[i], *values[i], *reasons[i], row.seconds]
+            for i, row in enumerate(self.rows)
+        ]
+        reason = [FAILURE] if self.failures() else []
+        names = self.problem.space.names
+        return ["index", "step", "status", "source", *names, *metrics, *errors, *reason, "seconds"], rows
 
     def front(self) -> Int[np.ndarray, " networks"]:
         """Rows of the Pareto front, the best in the first objective first, each architecture once."""

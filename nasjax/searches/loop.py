@@ -35,16 +35,6 @@ from nasjax.tasks import Task
 LOG = logging.getLogger(__name__)
 
 
-def search(net: SuperNet | SelfMeasuring, task: Task | None = None, **arguments: Any) -> Front:
-    """Searches to the end and returns the Pareto front of the super-network's sub-networks. Arguments as for `searching`."""
-    steps = searching(net, task, **arguments)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 @with_jax_defaults
 def searching(
     net: SuperNet | SelfMeasuring,

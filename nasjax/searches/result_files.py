@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from nasjax.errors import FAILURE
 from nasjax.host import write_text
 from nasjax.pareto import hypervolumes
 from nasjax.runs.archive import Archive
@@ -16,9 +15,7 @@ from nasjax.runs.folder import plain_data, write_table
 from nasjax.searches.front import Front
 from nasjax.searches.history import History
 from nasjax.searches.problem import SearchProblem
-from nasjax.space import SearchSpace
 from nasjax.tactics import Reduced
-from nasjax.types import Population
 from nasjax.version import __version__
 
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
@@ -37,7 +34,7 @@ def write_results(
     complete: bool,
 ) -> None:
     """Writes all files; `record` is the content of config.yaml, `seconds` the time by part."""
-    write_table(folder / "evaluations.csv", *_evaluations(history))
+    write_table(folder / "evaluations.csv", *history.table())
     write_table(folder / "pareto.csv", *_pareto(history, front))
     write_table(folder / "predictors.csv", PREDICTOR_COLUMNS, archive.fits())
     summary = {
@@ -57,43 +54,17 @@ def write_results(
     write_text(folder / "summary.json", json.dumps(plain_data(summary), indent=1))
 
 
-def _evaluations(history: History) -> Table:
-    """evaluations.csv: one row an evaluation, with the options of its genes, every metric and its standard error.
-
-    A column says why evaluations failed, where their evaluator did.
-    """
-    metrics = history.metrics | history.predicted_latency
-    errors = history.standard_errors
-    space = history.problem.space
-    status = np.where(history.failed, "failed", np.where(history.infeasible, "infeasible", "ok")).tolist()
-    options = _options(space, history.archs)
-    values = [[column[i].item() for column in (*metrics.values(), *errors.values())] for i in range(len(history.rows))]
-    reasons = [[row.failure] for row in history.rows] if history.failures() else [[]] * len(history.rows)
-    rows = [
-        [row.position, row.step, status[i], row.source, *options[i], *values[i], *reasons[i], row.seconds]
-        for i, row in enumerate(history.rows)
-    ]
-    reason = [FAILURE] if history.failures() else []
-    return ["index", "step", "status", "source", *space.names, *metrics, *errors, *reason, "seconds"], rows
-
-
 def _pareto(history: History, front: Front) -> Table:
     """pareto.csv: one row a network of the front, with its objectives, their standard errors, and both on test data."""
     names = [goal.name for goal in front.objectives]
     shown = [*names, *(name for name in history.standard_errors if name.removesuffix("_se") in names)]
     shown += [f"test_{name}" for name in shown if f"test_{name}" in front.metrics]
-    options = _options(front.space, front.archs)
+    options = front.space.options_of(front.archs)
     rows = [
         [index, *options[i], *(front.metrics[name][i].item() for name in shown)]
         for i, index in enumerate(front.indices.tolist())
     ]
     return ["index", *front.space.names, *shown], rows
-
-
-def _options(space: SearchSpace, archs: Population) -> list[list[Any]]:
-    """The chosen option of every gene; empty where the gene is switched off."""
-    choices = [space.decode(arch) for arch in archs]
-    return [[chosen.get(name, "") for name in space.names] for chosen in choices]
 
 
 def _counts(history: History, complete: bool) -> dict[str, Any]:

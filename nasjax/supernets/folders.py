@@ -32,6 +32,11 @@ def save_network(net: SuperNet, origin: Mapping[str, Any], arch: tuple[int, ...]
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
+def is_network(folder: str | Path) -> bool:
+    """Whether a folder is one of an extracted network."""
+    return all((Path(folder) / name).is_file() for name in ("config.json", "network.safetensors"))
+
+
 @with_jax_defaults
 def load(folder: str | Path) -> SuperNet:
     """Loads the network that `nasjax extract` wrote into a folder: `load(folder)(images)` returns its logits.

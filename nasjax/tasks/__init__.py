@@ -47,6 +47,17 @@ def create(name: str, **changes: Any) -> Task:
     return config.create().changed(origin=record(TASKS, config, name))
 
 
+def from_arrays(images: Any, labels: Any, **changes: Any) -> Task:
+    """A task of images in memory: (n, height, width[, channels]), and their classes (n,), whole numbers from 0.
+
+    `changes`: settings of `arrays`, such as `validation`, `test` and `seed`. Raises ConfigError for other arrays, and for
+    invalid settings.
+    """
+    config = settings("task", TASKS, {"name": "arrays", **changes})
+    task: Task = config.divided(images, labels, "the arrays")
+    return task
+
+
 def image_classification(path: str | Path, **changes: Any) -> Task:
     """A task of your own images: a folder with a folder for each class, or an .npz file; `changes` as for `create`."""
     return create("arrays" if str(path).endswith(".npz") else "image_folder", path=str(path), **changes)
@@ -65,5 +76,6 @@ __all__ = [
     "Task",
     "TranslationConfig",
     "create",
+    "from_arrays",
     "image_classification",
 ]

@@ -42,11 +42,17 @@ class ArraysConfig:
         if self.path is None:
             raise ConfigError("task=arrays needs task.path=FILE.npz, a file with arrays x (images) and y (classes)")
         images, labels = _read_arrays(Path(self.path))
+        origin = {"name": "arrays", **asdict(self)}
+        return self.divided(images, labels, self.path).changed(origin=origin)
+
+    def divided(self, images: np.ndarray, labels: np.ndarray, said: str) -> ImageClassification:
+        """The task of images and their classes. Raises ConfigError, which begins with `said`, for arrays that are none."""
+        images, labels = _checked(np.asarray(images), np.asarray(labels), said)
         classes = self.classes or int(labels.max()) + 1
         outside = np.flatnonzero(labels >= classes)
         if len(outside):
             raise ConfigError(
-                f"{self.path}: y[{outside[0]}] is {labels[outside[0]]}, outside the {classes} classes 0 to {classes - 1} "
+                f"{said}: y[{outside[0]}] is {labels[outside[0]]}, outside the {classes} classes 0 to {classes - 1} "
                 f"({len(outside)} such labels): correct or remove it, or change task.classes"
             )
         if not (self.validation > 0 and self.test > 0 and self.validation + self.test < 1):
@@ -62,12 +68,11 @@ class ArraysConfig:
         )
         white = 255 if images.max() > 1 else 1
         scale = Scale(tuple(map(float, mean / white)), tuple(map(float, deviation / white)))
-        origin = {"name": "arrays", **asdict(self)}
-        return ImageClassification(train, validation, test, classes=classes, scale=scale, origin=origin)
+        return ImageClassification(train, validation, test, classes=classes, scale=scale)
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, height, width, channels) float32, and their labels. Raises ConfigError for an invalid file."""
+    """The arrays x and y of a file. Raises ConfigError for an invalid one."""
     regular_file(f"task.path={path}", path)
     try:
         with zipfile.ZipFile(path) as file:
@@ -78,26 +83,30 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
             for name in ("x", "y"):
                 with file.open(members[name]) as member:
                     _check_header(f"{path}: {name}", member, members[name].file_size)
-            images, labels = (_read_array(file, members[name]) for name in ("x", "y"))
+            return _read_array(file, members["x"]), _read_array(file, members["y"])
     except ConfigError:
         raise
     except Exception as error:  # A damaged file may raise anything in zipfile and NumPy.
         raise ConfigError(f"task.path={path} cannot be read as an .npz file of arrays ({one_line(error)})") from error
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, said: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, height, width, channels) float32, and their labels. Raises ConfigError for arrays that are none."""
     shapes = f"{images.shape} and {labels.shape}"
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or 0 in images.shape[1:]:
-        raise ConfigError(f"{path}: x must be (n, height, width[, channels]) and y (n,), not {shapes}")
+        raise ConfigError(f"{said}: x must be (n, height, width[, channels]) and y (n,), not {shapes}")
     if len(labels) < 10:
-        raise ConfigError(f"{path} has {len(labels)} images; at least 10 are needed to train, validate and test")
+        raise ConfigError(f"{said} has {len(labels)} images; at least 10 are needed to train, validate and test")
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ConfigError(f"{path}: y must be integers from 0, not {labels.dtype}")
+        raise ConfigError(f"{said}: y must be integers from 0, not {labels.dtype}")
     if labels.min() < 0:
-        raise ConfigError(f"{path}: y[{labels.argmin()}] is {labels.min()}: classes must be integers from 0")
+        raise ConfigError(f"{said}: y[{labels.argmin()}] is {labels.min()}: classes must be integers from 0")
     with np.errstate(over="ignore"):
         images = images.astype(np.float32)
     if not np.isfinite(images).all():
-        raise ConfigError(f"{path}: x has values that are not finite")
+        raise ConfigError(f"{said}: x has values that are not finite")
     return images, labels
 
 
