@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import os
 import pkgutil
 import re
@@ -239,3 +240,19 @@ def test_the_examples_in_docstrings_are_right():
         tried += result.attempted
     assert doctest.testmod(nasjax).failed == 0
     assert tried >= 10
+
+
+@pytest.mark.slow
+def test_the_example_notebook_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "examples" / "digits.ipynb").read_text())
+    found: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            *lines, last = "".join(cell["source"]).split("\n")
+            exec("\n".join(lines), found)
+            value = eval(last, found)
+            assert not cell["outputs"] and cell["execution_count"] is None
+    assert value is True  # The exported network's outputs are those of the extracted one.
+    assert found["accuracy"] == pytest.approx(found["small"].metrics["test_accuracy_top1"], abs=0.4)
+    assert Path("digits.stablehlo").stat().st_size > 10_000 and found["front"]._repr_html_().startswith("<p>Front of ")
