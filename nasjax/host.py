@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,18 @@ def processor_name() -> str:
     """Returns the model name of this machine's processor, or "unknown CPU"."""
     lines = read_lines("/proc/cpuinfo")
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+
+
+def git_commit() -> str | None:
+    """Returns the commit of the git repository that this runs in, with "+" where files differ; None outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def memory_bytes() -> int:

@@ -138,6 +138,40 @@ def test_a_row_shows_its_network_and_a_click_keeps_it(tab, run):
     assert quiet(tab, address)
 
 
+def test_a_heading_sorts_the_table_both_ways(tab, run):
+    address = opened(tab, run.folder / "report.html")
+    rows = "[...document.querySelectorAll('table.front tbody tr')].map(row => Number(row.dataset.index))"
+    macs = {network.index: network.metrics["macs"] for network in run.front}
+    column = tab.value("[...document.querySelectorAll('button.sort')].findIndex(b => b.textContent.startsWith('macs')) + 1")
+    for reverse, said in ((True, "descending"), (False, "ascending")):
+        tab.point(f"th:nth-child({column}) button.sort", press=True)
+        assert [macs[index] for index in tab.value(rows)] == sorted(macs.values(), reverse=reverse)
+        assert tab.value(f"document.querySelector('th:nth-child({column})').getAttribute('aria-sort')") == said
+    assert quiet(tab, address)
+
+
+@pytest.mark.parametrize("name", ["pareto.csv", "evaluations.csv"])
+def test_tables_and_commands_are_copied_and_saved_as_they_are(tab, run, name):
+    address = opened(tab, run.folder / "report.html")
+    assert tab.value(f"document.getElementById('{name}').textContent") == (run.folder / name).read_text()
+    tab.value("document.execCommand = () => { window.copied = document.activeElement.value; return true; }; null")
+    tab.value(
+        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async () => { throw Error('no'); }}}); null"
+    )
+    tab.point(f"[data-copy='{name}']", press=True)
+    tab.until("window.copied !== undefined")
+    assert tab.value("window.copied").strip() == (run.folder / name).read_text().strip()
+    tab.value("URL.createObjectURL = blob => { window.saved = blob.size; return 'data:,'; }; null")
+    tab.point(f"[data-save='{name}']", press=True)
+    tab.until("window.saved !== undefined")
+    assert tab.value("window.saved") == (run.folder / name).stat().st_size
+    index = run.front[0].index
+    tab.point(f"[data-copy='command-{index}']", press=True)
+    tab.until("window.copied.startsWith('nasjax')")
+    assert tab.value("window.copied") == f"nasjax extract run={run.folder} network={index}"
+    assert shown(tab) == [index] and quiet(tab, address)
+
+
 def test_touching_a_point_on_a_phone_keeps_its_network(tab, run):
     address = opened(tab, run.folder / "report.html", width=390, height=844)
     network = run.front[-1].index

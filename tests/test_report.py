@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nasjax.errors import ConfigError
 from nasjax.report import read_run, write_report
 from nasjax.report.formatting import format_architecture, format_number
 from nasjax.report.page import page
@@ -187,6 +188,19 @@ def test_every_measured_network_is_drawn_once_and_those_of_the_front_stand_out(f
     assert [attrs["id"] for tag, attrs, _ in found.elements if tag == "tr" and "id" in attrs] == [
         f"network-{n.index}" for n in run.front
     ]
+
+
+def test_the_page_says_when_by_what_and_where_a_search_was_made(tmp_path):
+    folder = write_run(tmp_path / "run", SEARCHES["two"])
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["made"] = {"finished": "2031-05-06 07:08:09 +0000", "device": "<Processor>", "git commit": None}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text = page(read_run(folder))
+    assert "2031-05-06 07:08:09 +0000" in text and "&lt;Processor&gt;" in text and "git commit" not in text
+    for damaged in (3, "ab", ["x"], {"device": {"a": 1}}):
+        (folder / "summary.json").write_text(json.dumps(summary | {"made": damaged}))
+        with pytest.raises(ConfigError, match=r"summary\.json"):
+            read_run(folder)
 
 
 def test_the_hypervolume_curve_has_one_point_per_evaluation(folder):

@@ -1,5 +1,6 @@
 """The cards of the page: one for each network of the front, with its metrics relative to the largest network's."""
 
+import shlex
 from collections.abc import Mapping
 from html import escape
 
@@ -56,9 +57,19 @@ def _card(run: Run, style: DrawingStyle, network: Network, largest: Mapping[str,
     return (
         f'<article class="card{" shown" if shown else ""}" id="card-{network.index}" data-index="{network.index}">'
         f'<h3>Network {network.index}{_heading_details(run, network.genes)}</h3><dl class="tiles">{"".join(tiles)}</dl>'
-        f"<details><summary>all choices</summary><p><code>{short}</code></p><p>{genes}</p></details>"
+        f"<details><summary>all choices</summary><p><code>{short}</code></p><p>{genes}</p></details>{_command(run, network)}"
         f"{draw_network(run.space, style, network.genes)}</article>"
     )
+
+
+def _command(run: Run, network: Network) -> str:
+    """The command that extracts a network, to be copied; nothing for tables and functions, which have none."""
+    if run.summary["task"] is None:
+        return ""
+    command = escape(f"nasjax extract run={shlex.quote(str(run.folder))} network={network.index}")
+    place = f"command-{network.index}"
+    button = f'<button type="button" data-copy="{place}">copy</button>'
+    return f'<p class="actions"><code id="{place}">{command}</code>{button}</p>'
 
 
 def _shown_metrics(run: Run) -> list[str]:

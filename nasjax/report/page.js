@@ -40,3 +40,53 @@ document.querySelector(".cards")?.classList.add("live");
 const linked = location.hash.replace("#card-", "");
 if (cards.has(linked)) keep(linked);
 else if (cards.size) mark(document.querySelector(".card").dataset.index, "shown");
+
+// Commands and tables are copied or saved; a column's heading sorts by it, and once more the other way round.
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = document.body.appendChild(document.createElement("textarea"));
+    area.value = text;
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+function save(name, text) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+for (const button of document.querySelectorAll("[data-copy], [data-save]")) {
+  button.addEventListener("click", async () => {
+    const { copy: copied, save: saved } = button.dataset;
+    const said = button.textContent;
+    if (saved) save(saved, document.getElementById(saved).textContent);
+    else await copy(document.getElementById(copied).textContent);
+    button.textContent = saved ? "saved" : "copied";
+    setTimeout(() => { button.textContent = said; }, 1500);
+  });
+}
+
+function valueOf(row, column) {
+  const cell = row.cells[column];
+  return Number(cell.title || cell.textContent);
+}
+
+for (const button of document.querySelectorAll("button.sort")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th");
+    const down = head.getAttribute("aria-sort") !== "descending";
+    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const body = head.closest("table").tBodies[0];
+    const column = head.cellIndex;
+    const rows = [...body.rows].sort((a, b) => valueOf(b, column) - valueOf(a, column) || 0);
+    body.append(...(down ? rows : rows.reverse()));
+  });
+}

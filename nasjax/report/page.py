@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from nasjax.host import replace_file
+from nasjax.host import read_text, replace_file
 from nasjax.report.cards import cards
 from nasjax.report.drawings import DrawingStyle, draw_network, drawing_style
 from nasjax.report.figures import hypervolume_chart, scatter
@@ -15,6 +15,9 @@ from nasjax.report.plots import panels
 from nasjax.runs.reader import Run
 
 TEMPLATES = Path(__file__).parent
+
+LARGEST_FILE = 2_000_000
+"""The most characters of a table that the page has a copy of."""
 
 
 def write_page(run: Run, folder: Path) -> Path:
@@ -53,6 +56,8 @@ def page(run: Run) -> str:
         ),
         tests="<p>Columns test_… are measured on test data, which the search never saw.</p>" if run.tests else "",
         cards=cards(run, style),
+        files="".join(_file(run, name) for name in ("pareto.csv", "evaluations.csv")),
+        provenance=_provenance(run),
         table=_table(run, style),
         times=_times(summary["seconds"]),
         config=escape(run.config),
@@ -97,7 +102,8 @@ def _table(run: Run, style: DrawingStyle) -> str:
         return "<p>None.</p>"
     units = {objective.name: objective.unit for objective in run.objectives}
     names = [*units, *run.tests]
-    heads = "".join(f"<th>{escape(heading)}</th>" for heading in ["index", *(column_heading(name, units) for name in names)])
+    headings = ["index", *(column_heading(name, units) for name in names)]
+    heads = "".join(f'<th><button type="button" class="sort">{escape(heading)}</button></th>' for heading in headings)
     rows = []
     for network in run.front:
         cells = "".join(
@@ -114,6 +120,22 @@ def _table(run: Run, style: DrawingStyle) -> str:
         f'<table class="front"><thead><tr>{heads}<th class="drawn">network</th></tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table>"
     )
+
+
+def _file(run: Run, name: str) -> str:
+    """Buttons that copy and save a table of the run, whose text is in the page; nothing for one that would make it heavy."""
+    text = read_text(run.folder / name)
+    if len(text) > LARGEST_FILE:
+        return ""
+    buttons = "".join(f'<button type="button" data-{action}="{name}">{action}</button>' for action in ("copy", "save"))
+    return f'<p class="actions">{name} {buttons}</p><pre hidden id="{name}">{escape(text)}</pre>'
+
+
+def _provenance(run: Run) -> str:
+    """When, by what and where the search was made, as far as its summary says."""
+    made = {"nasjax": run.summary["version"], **(run.summary.get("made") or {}), "folder": str(run.folder)}
+    rows = (f"<tr><th>{escape(str(what))}</th><td>{escape(str(value))}</td></tr>" for what, value in made.items() if value)
+    return f'<table class="times"><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _times(seconds: dict[str, float]) -> str:

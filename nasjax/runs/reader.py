@@ -158,6 +158,8 @@ def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], 
             raise ConfigError(f"'space_size' is {summary['space_size']!r:.60}")
         if not all(isinstance(name, str) for name in summary["genes"] + summary["metrics"]):
             raise ConfigError("'genes' and 'metrics' are not all names")
+        if not all(isinstance(value, str | None) for value in dict(summary.get("made") or {}).values()):
+            raise ConfigError("'made' has values that are no text")
         objectives = tuple(
             Objective(o["name"], o["direction"], str(o["unit"] or ""), float(o["reference"])) for o in summary["objectives"]
         )

@@ -1,14 +1,17 @@
 """Files of a finished search in its run folder: evaluations.csv, pareto.csv, predictors.csv and summary.json."""
 
 import json
+import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from nasjax.host import write_text
+from nasjax.host import git_commit, processor_name, write_text
 from nasjax.pareto import hypervolumes
 from nasjax.runs.archive import Archive
 from nasjax.runs.folder import plain_data, write_table
@@ -50,6 +53,13 @@ def write_results(
         "warning": history.problem.warning(column.name for column in history.goals.columns),
         "seconds": seconds,
         "version": __version__,
+        "made": {
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+            "device": processor_name() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
+            "git commit": git_commit(),
+        },
     }
     write_text(folder / "summary.json", json.dumps(plain_data(summary), indent=1))
 
