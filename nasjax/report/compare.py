@@ -188,7 +188,7 @@ def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[li
 
 
 def comparison_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "Figure":
-    """Median hypervolume with quartiles after each validation, in % of `best`."""
+    """Median hypervolume with quartiles after each evaluation, in % of `best`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -199,7 +199,7 @@ def comparison_figure(groups: Sequence[RunGroup], best: float, objectives: str) 
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(steps, median, label=f"{group.label} ({len(group.volumes)} runs)", color=colour, linewidth=1.8)
         axes.fill_between(steps, low, high, alpha=0.16, color=colour, linewidth=0)
-    axes.set_xlabel("validations")
+    axes.set_xlabel("evaluations")
     axes.set_ylabel("hypervolume, % of best (median, quartiles)")
     axes.set_title(objectives, fontsize=10)
     axes.grid(alpha=0.3)
@@ -215,14 +215,14 @@ def _svg_curves(groups: Sequence[RunGroup], best: float, objectives: str) -> str
     x_range = padded(1, max(curve.shape[1] for curve in curves))
     y_range = padded(min(float(curve.min()) for curve in curves), max(float(curve.max()) for curve in curves))
     x_of, y_of = svg.scales(width, height, x_range, y_range)
-    parts = [svg.frame(width, height, x_range, y_range, "validations", "hypervolume, % of best", True)]
+    parts = [svg.frame(width, height, x_range, y_range, "evaluations", "hypervolume, % of best", True)]
     for i, (group, curve) in enumerate(zip(groups, curves, strict=True)):
         low, median, high = ([(float(x), float(y)) for x, y in enumerate(line, 1)] for line in curve)
         title = f"<title>{escape(group.label)}</title>"
         colour = f"s{i % len(COLOURS)}"
         parts.append(f'<path class="band {colour}" d="{svg.path(low + high[::-1], x_of, y_of)}Z">{title}</path>')
         parts.append(f'<path class="line {colour}" d="{svg.path(median, x_of, y_of)}">{title}</path>')
-    label = escape(f"hypervolume for {objectives} against validations: median and quartiles")
+    label = escape(f"hypervolume for {objectives} against evaluations: median and quartiles")
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 

@@ -42,17 +42,17 @@ def scatter(run: Run, panel: Panel, count: int) -> str:
                 f'<circle class="point dominated" data-index="{network.index}" cx="{x:.1f}" cy="{y:.1f}" r="3.5" '
                 f'fill-opacity="{opacity:.2f}">{title}</circle>'
             )
-    label = panel.x.label if panel.x else "validations"
+    label = panel.x.label if panel.x else "evaluations"
     grid = frame(width, height, panel.x_range, panel.y_range, label, panel.y.label, panel.x is None)
     description = escape(
-        f"{panel.y.name} against {panel.x.name if panel.x else 'validations'}, {len(panel.places)} networks"
+        f"{panel.y.name} against {panel.x.name if panel.x else 'evaluations'}, {len(panel.places)} networks"
     )
     inside = "\n".join([grid, *circles, *background, *foreground])
     return f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">\n{inside}\n</svg>'
 
 
 def hypervolume_chart(run: Run) -> str:
-    """The hypervolume after each validation, as a curve."""
+    """The hypervolume after each evaluation, as a curve."""
     width, height, count = 620, 330, len(run.hypervolume)
     x_range = padded(1, count)
     y_range = padded(min(run.hypervolume, default=0.0), max(run.hypervolume, default=1.0))
@@ -61,12 +61,12 @@ def hypervolume_chart(run: Run) -> str:
     line = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
     circles = "\n".join(
         f'<circle class="validation{" last" if x == count else ""}" cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="4">'
-        f"<title>after {x} validations: {format_number(y)}</title></circle>"
+        f"<title>after {x} evaluation{'s' * (x > 1)}: {format_number(y)}</title></circle>"
         for x, y in points
     )
-    grid = frame(width, height, x_range, y_range, "validations", "hypervolume", True)
+    grid = frame(width, height, x_range, y_range, "evaluations", "hypervolume", True)
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="hypervolume against validations">\n{grid}\n'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="hypervolume against evaluations">\n{grid}\n'
         f'<polyline class="curve" points="{line}"/>\n{circles}\n</svg>'
     )
 

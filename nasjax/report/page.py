@@ -50,7 +50,7 @@ def page(run: Run) -> str:
         legend=_legend(run),
         hypervolume=hypervolume_chart(run),
         reference=escape(
-            "After each validation, measured from the reference point "
+            "After each evaluation, measured from the reference point "
             + ", ".join(f"{o.name} = {format_number(o.reference)} {o.unit}".strip() for o in run.objectives)
             + "."
         ),

@@ -26,7 +26,7 @@ EARLY, LATE = "#d3e3f3", "#4a86c0"
 
 @dataclass(frozen=True)
 class Panel:
-    """One scatter plot of the evaluated networks; `x` is None where the horizontal axis counts validations.
+    """One scatter plot of the evaluated networks; `x` is None where the horizontal axis counts evaluations.
 
     `places` has the point of each measured network by index, `corners` the staircase of the front or of the best so far
     (empty with more than two objectives), `x_range` and `y_range` what the axes span.
@@ -131,7 +131,7 @@ def front_figure(run: Run) -> "Figure":
     figure = Figure(figsize=(7.2, 4.6) if len(plots) == 1 else (4.4 * len(plots), 4.2), dpi=160, layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(plots), squeeze=False)[0], plots, strict=True):
         _set_axes(
-            axes, panel.x_range, panel.y_range, panel.x.label if panel.x else "validations", panel.y.label, not panel.x
+            axes, panel.x_range, panel.y_range, panel.x.label if panel.x else "evaluations", panel.y.label, not panel.x
         )
         dominated = [index for index in panel.places if index not in front]
         axes.scatter(
@@ -171,14 +171,14 @@ def front_figure(run: Run) -> "Figure":
 
 
 def hypervolume_figure(run: Run) -> "Figure":
-    """The hypervolume after each validation."""
+    """The hypervolume after each evaluation."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3.6), dpi=160, layout="constrained")
     axes = figure.subplots()
     count = len(run.hypervolume)
     span = padded(min(run.hypervolume, default=0.0), max(run.hypervolume, default=1.0))
-    _set_axes(axes, padded(1, count), span, "validations", "hypervolume", True)
+    _set_axes(axes, padded(1, count), span, "evaluations", "hypervolume", True)
     axes.plot(range(1, count + 1), run.hypervolume, color=LATE, linewidth=1.6, drawstyle="steps-post")
     axes.plot([count], run.hypervolume[-1:] or [math.nan], "o", color=LATE, markersize=4.5)
     _set_title(figure, run)
