@@ -22,11 +22,12 @@ from nasjax.runs.archive import Archive, digest
 from nasjax.runs.folder import RunFolder, run_folder
 from nasjax.searches.front import Front, front_of
 from nasjax.searches.measure import measuring
-from nasjax.searches.problem import SearchProblem, SelfMeasuring, search_problem
+from nasjax.searches.problem import SelfMeasuring, search_problem
 from nasjax.searches.result_files import write_results
 from nasjax.searches.settings import SearchSettings, check_settings
 from nasjax.searches.steps import OpenSearch, Progress, reduced_steps, tactic_steps
 from nasjax.searches.tactic_problem import tactic_problem
+from nasjax.searches.time_spent import TimeSpent
 from nasjax.searches.warm_start import read_warm_start
 from nasjax.supernets import SuperNet
 from nasjax.tactics import PopDB, Tactic
@@ -82,7 +83,9 @@ def searching(
     )  # fmt: skip
     named = (*settings.objectives, *settings.constraints)
     check_energy(named, hardware)
-    problem = search_problem(net, task, evaluator, hardware)
+    spent = TimeSpent()
+    with spent.on("set-up"):
+        problem = search_problem(net, task, evaluator, hardware)
     problem.check_named(named)
     with problem.leading():
         goals = parse_goals(
@@ -99,14 +102,13 @@ def searching(
         with _opened(settings, record, digest(problem.identity)) as (folder, store):
             if warning := problem.warning(column.name for column in goals.columns):
                 LOG.warning(warning)
-            began = time.monotonic()
-            search = OpenSearch(problem, goals, for_tactic, store, folder)
+            search = OpenSearch(problem, goals, for_tactic, store, folder, spent)
             if settings.space_reduction is None:
                 steps = tactic_steps(search, settings.tactic, state, settings.evaluations)
             else:
                 steps = reduced_steps(search, settings.tactic, settings.space_reduction, key)
             complete = yield from _within_minutes(steps, settings.minutes)
-            return _finish(search, record, began, complete, test=settings.minutes != 0)
+            return _finish(search, record, complete, test=settings.minutes != 0)
 
 
 @contextmanager
@@ -132,33 +134,28 @@ def _within_minutes(steps: Iterator[Progress | None], minutes: float | None) -> 
     return False
 
 
-def _finish(search: OpenSearch, record: Mapping[str, Any], began: float, complete: bool, test: bool) -> Front:
+def _finish(search: OpenSearch, record: Mapping[str, Any], complete: bool, test: bool) -> Front:
     """The front, measured on test data with `test`; its files are written where there is a run folder.
 
-    `began` is the search's start (`time.monotonic`); `complete`: the budget was spent, or the space exhausted.
+    `complete`: the budget was spent, or the space exhausted.
     """
-    ended = time.monotonic()
     history = search.history()
     best = history.front()
-    on_test = _measured_on_test(search.problem, search.archive, history.archs[best]) if test else {}
-    front = front_of(history, best, on_test, search.folder)
+    on_test = _measured_on_test(search, history.archs[best]) if test else {}
+    with search.spent.on("results"):
+        front = front_of(history, best, on_test, search.folder)
     if search.folder is not None:
-        now = time.monotonic()
-        measuring_took = sum(row.seconds for row in history.rows if row.source == "measured")
-        seconds = {"total": now - began, "test": now - ended, "evaluation": measuring_took}
-        write_results(search.folder, history, front, search.archive, record, seconds, complete)
+        write_results(search.folder, history, front, search.archive, record, search.spent.seconds(), complete)
     return front
 
 
-def _measured_on_test(
-    problem: SearchProblem, archive: Archive, archs: Int[np.ndarray, "networks genes"]
-) -> dict[str, np.ndarray]:
+def _measured_on_test(search: OpenSearch, archs: Int[np.ndarray, "networks genes"]) -> dict[str, np.ndarray]:
     """`test_…` of every measured metric, found in the archive or measured and stored there; empty without test data."""
-    if problem.test is None or not len(archs):
+    if search.problem.test is None or not len(archs):
         return {}
-    evaluator = problem.test()
+    evaluator, archive = search.problem.test(), search.archive
     context = archive.add_context(evaluator.context)
-    for _ in measuring(evaluator, archive, context, archs):
+    for _ in measuring(evaluator, archive, context, archs, search.spent, part="test"):
         pass
     rows = [metrics for metrics in archive.find(context, archs) if metrics is not None]
     return {f"test_{name}": np.array([row[name] for row in rows]) for name in rows[0]}

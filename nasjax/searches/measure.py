@@ -7,6 +7,7 @@ import numpy as np
 
 from nasjax.runs.archive import Archive
 from nasjax.searches.problem import Evaluator
+from nasjax.searches.time_spent import TimeSpent
 from nasjax.types import Population
 
 POLL = (0.05, 2.0)
@@ -14,12 +15,20 @@ POLL = (0.05, 2.0)
 
 
 def measuring(
-    evaluator: Evaluator, archive: Archive, context: str, archs: Population, positions: Sequence[int] = (), step: int = 0
+    evaluator: Evaluator,
+    archive: Archive,
+    context: str,
+    archs: Population,
+    spent: TimeSpent,
+    positions: Sequence[int] = (),
+    step: int = 0,
+    part: str = "evaluation",
 ) -> Iterator[int]:
     """Measures and stores every architecture that the archive lacks; with `positions`, all are logged as evaluations there.
 
     Yields after each chunk, and repeatedly while it waits for other runs: the number of networks that these are measuring.
-    Which process measures a network depends on timing, the order of evaluations does not.
+    `spent` counts the time, that of the evaluator as `part`. Which process measures a network depends on timing, the order
+    of evaluations does not.
     """
     archs = np.asarray(archs)
     pending = sorted(np.unique(archs, axis=0, return_index=True)[1].tolist())
@@ -30,9 +39,12 @@ def measuring(
         rows, pending = [pending[i] for i in claimed], [pending[i] for i in others]
         if rows:
             began = time.monotonic()
-            metrics = evaluator(archs[rows])
+            with spent.on(part):
+                metrics = evaluator(archs[rows])
             seconds = time.monotonic() - began
-            archive.add_measurements(context, archs[rows], metrics, seconds, [positions[i] for i in rows if positions], step)
+            with spent.on("archive"):
+                places = [positions[i] for i in rows if positions]
+                archive.add_measurements(context, archs[rows], metrics, seconds, places, step)
             measured.update(rows)
             pause = POLL[0]
             yield 0

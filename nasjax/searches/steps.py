@@ -16,6 +16,7 @@ from nasjax.searches.history import History
 from nasjax.searches.measure import measuring
 from nasjax.searches.problem import SearchProblem
 from nasjax.searches.tactic_state import dump_state, load_state
+from nasjax.searches.time_spent import TimeSpent
 from nasjax.tactics import Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, restrict
 from nasjax.types import Population, PRNGKey
 
@@ -44,6 +45,7 @@ class OpenSearch:
     tactic_problem: Problem
     archive: Archive
     folder: Path | None
+    spent: TimeSpent
 
     def history(self, first: int = 0) -> History:
         """The evaluations that the archive has of this run, from position `first` on."""
@@ -75,7 +77,7 @@ def tactic_steps(
     The tactic begins after the `first` evaluations with `state`, or with the saved state of an interrupted run. `lift` maps
     its architectures to those of the whole search space.
     """
-    archive, evaluator = search.archive, search.problem.evaluator
+    archive, evaluator, spent = search.archive, search.problem.evaluator, search.spent
     step, told = 0, first
     saved = archive.state()
     if saved is not None and saved[1] >= evaluations and evaluations < search.tactic_problem.evaluations:
@@ -87,7 +89,8 @@ def tactic_steps(
     context = archive.add_context(evaluator.context)
     known = search.history().values[:told]
     while told < evaluations:
-        archs, state = tactic.ask(state)
+        with spent.on("tactic"):
+            archs, state = tactic.ask(state)
         archs = np.asarray(archs)[: evaluations - told]
         if not len(archs):
             return
@@ -95,13 +98,16 @@ def tactic_steps(
         search.save_fits(step, getattr(state, "fits", ()))
         lifted = np.asarray(lift(archs))
         archive.discard_interrupted_step(told, context, lifted)
-        for waiting in measuring(evaluator, archive, context, lifted, range(told, told + len(archs)), step):
+        positions = range(told, told + len(archs))
+        for waiting in measuring(evaluator, archive, context, lifted, spent, positions, step):
             new = search.history(told).values
             values = np.concatenate([known, new])
             yield search.progress(values, waiting)
-        state = tactic.tell(state, archs, new)
+        with spent.on("tactic"):
+            state = tactic.tell(state, archs, new)
         step, told, known = step + 1, told + len(archs), values
-        archive.save_state(step, told, dump_state(state))
+        with spent.on("archive"):
+            archive.save_state(step, told, dump_state(state))
 
 
 def reduced_steps(search: OpenSearch, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress | None]:
@@ -130,7 +136,8 @@ def _reduced_space(search: OpenSearch, reduction: PopDB, key: PRNGKey, measured:
     options = search.archive.reduction()
     if options is not None:
         return Reduced(search.tactic_problem.space, options)
-    reduced, fits = reduction.reduce(key, measured)
+    with search.spent.on("tactic"):
+        reduced, fits = reduction.reduce(key, measured)
     search.save_fits(-1, fits)  # Step -1: the tactic's own steps begin at 0.
     search.archive.save_reduction(reduced.options)
     return reduced

@@ -1,0 +1,70 @@
+"""The parts of a search's time: they add up to the total, and compiling is in no other."""
+
+import json
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tables import GENES, write_table
+
+import nasjax
+from nasjax.host import git_commit
+from nasjax.searches import time_spent
+from nasjax.searches.time_spent import TimeSpent
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still but for what is added to it."""
+    now = [100.0]
+    monkeypatch.setattr(time_spent.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_parts_add_up_to_the_total_and_compiling_is_taken_out_of_them(clock, monkeypatch):
+    compiled = [5.0]
+    monkeypatch.setattr(time_spent, "_compiled", lambda: compiled)
+    spent = TimeSpent()
+    for part, took, compiling in (("tactic", 3.0, 0.0), ("evaluation", 10.0, 4.0), ("tactic", 2.0, 1.5), ("test", 1.0, 9.0)):
+        with spent.on(part):
+            clock[0] += took
+            compiled[0] += compiling
+    clock[0] += 7.0
+    with pytest.raises(KeyError), spent.on("archive"):
+        clock[0] += 1.0
+        raise KeyError
+    seconds = spent.seconds()
+    assert seconds == {"total": 24.0, "tactic": 3.5, "evaluation": 6.0, "test": 0.0, "archive": 1.0, "compiling": 6.5,
+                       "other": 7.0}  # fmt: skip
+
+
+def test_what_jax_compiles_is_counted():
+    before = time_spent._compiled()[0]
+    jax.jit(lambda x: jnp.cumsum(x) * 3.25 + 17)(jnp.ones(13))
+    assert time_spent._compiled()[0] > before
+
+
+def test_a_search_says_where_its_time_went(tmp_path):
+    net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    goals = ["max:acc", "min:cost"]
+    nasjax.search(net, objectives=goals, tactic="random", evaluations=8, run=tmp_path / "run")
+    seconds = json.loads((tmp_path / "run" / "summary.json").read_text())["seconds"]
+    assert {"total", "set-up", "tactic", "evaluation", "archive", "results", "compiling", "other"} <= seconds.keys()
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["total"]) and min(seconds.values()) >= 0
+
+
+def test_the_commit_is_that_of_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_commit() is None
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("one")
+    for words in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=True).stdout
+    assert commit.startswith(git_commit()) and len(git_commit()) == 12
+    (tmp_path / "file").write_text("two")
+    assert git_commit() == commit[:12] + "+"
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None
