@@ -1,16 +1,38 @@
 """Progress of long work on the error output: a bar on a terminal and in a notebook, else plain lines."""
 
 import sys
+import time
 from collections.abc import Generator, Mapping
 from datetime import timedelta
+from functools import cache
 from typing import TypeVar
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nasjax.searches.steps import Progress as SearchProgress
 
 Result = TypeVar("Result")
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+"""JAX's event for a program that is compiled, or read from the cache of programs."""
+
+QUIET = 5.0
+"""Seconds without an update after which compiling is mentioned."""
+
+
+@cache
+def _bars() -> list["ProgressBar"]:
+    """The bars in use, which are told of every program that JAX compiles."""
+    bars: list[ProgressBar] = []
+
+    def count(event: str, duration_secs: float, **_: str | int) -> None:
+        for bar in bars if event == COMPILED else ():
+            bar.compiled()
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    return bars
 
 
 class ProgressBar:
@@ -35,13 +57,30 @@ class ProgressBar:
 
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
+        self._said = time.monotonic()
+        self._programs = 0
+        _bars().append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        _bars().remove(self)
         self._bar.stop()
+
+    def compiled(self) -> None:
+        """Counts a program that JAX has compiled, or read from its cache; says so after QUIET seconds without an update."""
+        self._programs += 1
+        if time.monotonic() - self._said < QUIET:
+            return
+        self._said = time.monotonic()
+        text = f"compiling: {self._programs} program{'s' * (self._programs > 1)} so far"
+        if self._plain:
+            print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
+        else:
+            self._bar.update(self._task, value=text, refresh=True)
 
     def update(self, done: int, planned: int, value: float, others: Mapping[str, float] | None = None) -> None:
         """Shows that `done` of `planned` are finished, the value, and others by name."""
+        self._said = time.monotonic()
         shown = "".join(f", {name} {other:.4g}" for name, other in (others or {}).items())
         self._bar.update(self._task, completed=done, total=planned, value=f"{value:.5g}{shown}", refresh=True)
         if self._plain:

@@ -1,0 +1,34 @@
+"""Progress says what is being waited for: evaluations, and programs that are compiled before the first of them."""
+
+import jax
+
+from nasjax import progress
+from nasjax.progress import COMPILED, ProgressBar
+
+
+def compiled(seconds=0.5):
+    jax.monitoring.record_event_duration_secs(COMPILED, seconds)
+
+
+def test_compiling_is_mentioned_while_nothing_else_is_to_be_said(monkeypatch, capsys):
+    now = [50.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with ProgressBar("evaluations", "hypervolume", 9) as bar:
+        for _ in range(14):  # A second each.
+            now[0] += 1.0
+            compiled()
+        bar.update(3, 9, 1.5)
+        now[0] += 4.0
+        compiled()
+    compiled()  # Not this bar's business any more.
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["compiling: 5 programs so far", "compiling: 10 programs so far"]
+    assert len(lines) == 3 and lines[2].startswith("3/9, hypervolume 1.5")
+
+
+def test_a_bar_beside_others_says_whose_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "QUIET", 0.0)
+    with ProgressBar("timed", "ms", label="seed=1"):
+        jax.monitoring.record_event_duration_secs("/jax/core/compile/jaxpr_trace_duration", 1.0)
+        compiled()
+    assert capsys.readouterr().err == "seed=1: compiling: 1 program so far\n"
