@@ -1,8 +1,11 @@
 """Comparison of runs: groups, the common reference point, and the evaluations needed to reach a share of the best."""
 
 import csv
+import re
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -13,7 +16,15 @@ from nasjax import supernets
 from nasjax.cli import main
 from nasjax.cli.schemas import GROUPS
 from nasjax.pareto import hypervolume_exact
-from nasjax.report.compare import RunGroup, comparison_table, group_runs, run_folders, write_comparison
+from nasjax.report.compare import (
+    RunGroup,
+    comparison_table,
+    group_runs,
+    holm,
+    run_folders,
+    significance_table,
+    write_comparison,
+)
 from nasjax.runs.reader import read_run
 
 
@@ -85,11 +96,63 @@ def test_the_page_stands_alone_and_has_the_table(runs):
     page, rows, _ = write_comparison([runs], runs)
     parser = Cells()
     parser.feed(page.read_text())
-    assert parser.outside == []
+    assert sorted(parser.outside) == sorted(f"{path.parent.name}/report.html" for path in runs.glob("*/summary.json"))
     assert {cell for row in rows for cell in row} <= set(parser.cells)
     assert (runs / "comparison.png").stat().st_size > 1000
     with (runs / "comparison.csv").open() as file:
-        assert list(csv.reader(file)) == rows
+        header, *lines = list(csv.reader(file))
+    assert header[:6] == [
+        "settings",
+        "runs",
+        "evaluations",
+        *(f"hypervolume_percent{part}" for part in ("", "_lower", "_upper")),
+    ]
+    for line, row in zip(lines, rows[1:], strict=True):
+        assert line[:3] == row[:3]
+        median, low, high = map(float, line[3:6])
+        assert low <= median <= high <= 100 + 1e-9 and f"{median:.4g}" == f"{float(row[3].split(' ')[0]):.4g}"
+        for i, column in enumerate(row[4:]):
+            assert (line[6 + 3 * i] == "") == column.startswith("–")
+
+
+def every_sign(differences):
+    """The p-value of the signed-rank test, by all signs that the differences could have had."""
+    ranks = np.argsort(np.argsort(np.abs(differences))) + 1
+    seen = min(ranks[differences > 0].sum(), ranks[differences < 0].sum())
+    sums = [
+        sum(rank for rank, sign in zip(ranks, signs, strict=True) if sign) for signs in product((0, 1), repeat=len(ranks))
+    ]
+    return min(1.0, 2 * np.mean([total <= seen for total in sums]))
+
+
+def test_groups_are_tested_over_their_common_seeds():
+    rng = np.random.default_rng(0)
+    volumes = {name: rng.normal(shift, 1, (8, 5)).cumsum(1) + 20 for name, shift in (("a", 1.0), ("b", 0.4), ("c", 0.0))}
+    orders = {"a": range(8), "b": range(7, -1, -1), "c": range(8)}
+    groups = [RunGroup(name, v[list(orders[name])], tuple(map(str, orders[name]))) for name, v in volumes.items()]
+    groups.append(RunGroup("few", volumes["a"][:5, :3], tuple("01234")))
+    _, *rows = significance_table(groups, 50.0)
+    assert [row[:4] for row in rows] == [[a, b, "8", "5"] for a, b in (("a", "b"), ("a", "c"), ("b", "c"))]
+    alone = [every_sign(volumes[row[0]][:, -1] - volumes[row[1]][:, -1]) for row in rows]
+    for row, p in zip(rows, holm(alone), strict=True):
+        assert float(row[5]) == pytest.approx(p, rel=1e-2)
+        assert float(row[4]) == pytest.approx(2 * np.median(volumes[row[0]][:, -1] - volumes[row[1]][:, -1]), rel=1e-2)
+    same = [RunGroup(name, volumes["a"], tuple(map(str, range(8)))) for name in "xy"]
+    assert significance_table(same, 50.0)[1][4:] == ["+0", "1"]
+    assert len(significance_table(groups[3:], 50.0)) == 1
+
+
+def test_p_values_are_adjusted_by_holm_s_method():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_a_page_may_be_named_as_a_file(runs, tmp_path):
+    page, _, _ = write_comparison([runs], tmp_path / "new" / "mine.html")
+    assert page == tmp_path / "new" / "mine.html"
+    assert sorted(path.name for path in page.parent.iterdir()) == ["mine.csv", "mine.html", "mine.png"]
+    for link in re.findall('href="([^"#]+)"', page.read_text()):
+        assert (page.parent / unquote(link)).is_file()
 
 
 def test_report_compares_folders(runs, capsys, tmp_path):

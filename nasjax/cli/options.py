@@ -182,7 +182,11 @@ COMMANDS: Mapping[str, Command] = {
             name="report",
             summary="write the page, plots and table of a run anew; compare several runs",
             handler="nasjax.cli.report:report",
-            flags=(CommandOption("out", "FOLDER", "where a comparison is written; by default the first of the folders"),),
+            flags=(
+                CommandOption(
+                    "out", "FOLDER", "where a comparison is written, or FILE.html; by default the first of the folders"
+                ),
+            ),
             paths=Paths("RUN", "a run folder; several, or a folder of them, are compared"),
         ),
         Command(

@@ -4,9 +4,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import combinations
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +19,7 @@ from nasjax.pareto import hypervolume_exact, hypervolumes
 from nasjax.report import svg
 from nasjax.report.formatting import format_number
 from nasjax.report.plots import padded
-from nasjax.runs.folder import flatten_settings, parse_settings
+from nasjax.runs.folder import flatten_settings, parse_settings, write_table
 from nasjax.runs.reader import Run, read_run
 from nasjax.version import __version__
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 SHARES = (0.90, 0.95, 0.99)
 """Shares of the best hypervolume: the table says how many evaluations reach each."""
+
+LEAST_SEEDS = 6
+"""The fewest seeds that two groups must have in common to be tested: with fewer no p-value is below .05."""
 
 COLOURS = ("#2f74b5", "#c2410c", "#2a8c6e", "#8250c4", "#b8860b", "#c2397a", "#59636e", "#1b9aaa")
 """Colours of the curves, s0 to s7 of the style sheet; a ninth curve takes the first again."""
@@ -38,11 +43,13 @@ IGNORED_SETTINGS = ("seed", "archive", "evaluator.file")
 class RunGroup:
     """Runs with the same settings but for `IGNORED_SETTINGS`.
 
-    `volumes` has the hypervolume of each run after each evaluation; all have as many.
+    `volumes` has the hypervolume of each run after each evaluation; all have as many. `seeds` and `folders` are the runs'.
     """
 
     label: str
     volumes: Float[np.ndarray, "runs evaluations"]
+    seeds: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
 
     def quartiles(self) -> Float[np.ndarray, "3 evaluations"]:
         """Lower quartile, median and upper quartile after each evaluation."""
@@ -84,8 +91,10 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[RunGroup], float]:
     labels = _labels(runs)
     groups = []
     for label in dict.fromkeys(labels):
-        curves = [hypervolumes(value, reference) for value, other in zip(values, labels, strict=True) if other == label]
-        groups.append(RunGroup(label, np.array(curves)))
+        rows = [i for i, other in enumerate(labels) if other == label]
+        curves = np.array([hypervolumes(values[i], reference) for i in rows])
+        seeds = tuple(str(_settings(runs[i]).get("seed")) for i in rows)
+        groups.append(RunGroup(label, curves, seeds, tuple(runs[i].folder for i in rows)))
     return groups, hypervolume_exact(np.concatenate(values), reference)
 
 
@@ -149,6 +158,62 @@ def comparison_table(groups: Sequence[RunGroup], best: float) -> list[list[str]]
     return rows
 
 
+def comparison_numbers(groups: Sequence[RunGroup], best: float) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of the same table in numbers: median, lower and upper quartile in columns of their own.
+
+    What was not reached is None.
+    """
+    names = ["hypervolume_percent", *(f"evaluations_to_{100 * share:.0f}_percent" for share in SHARES)]
+    header = ["settings", "runs", "evaluations"]
+    header += [f"{name}{part}" for name in names for part in ("", "_lower", "_upper")]
+    rows = []
+    for group in groups:
+        columns = [100 * group.volumes[:, -1] / (best or 1.0)]
+        columns += [group.evaluations_to_reach(share * best) for share in SHARES]
+        with np.errstate(invalid="ignore"):  # NumPy interpolates two infinities as NaN.
+            numbers = [float(np.quantile(column, q)) for column in columns for q in (0.5, 0.25, 0.75)]
+        rows.append([group.label, *group.volumes.shape, *(n if np.isfinite(n) else None for n in numbers)])
+    return header, rows
+
+
+def significance_table(groups: Sequence[RunGroup], best: float) -> list[list[str]]:
+    """A header and a row for every two groups with LEAST_SEEDS seeds in common: median difference and p-value.
+
+    Wilcoxon's signed-rank test of the hypervolumes of equal seeds, after as many evaluations as both have; p-values are
+    adjusted for the number of comparisons by Holm's method. Only the header where there are no such groups.
+    """
+    pairs = []
+    for one, other in combinations(groups, 2):
+        seeds = [seed for seed in one.seeds if seed in other.seeds]
+        if len(seeds) < LEAST_SEEDS:
+            continue
+        last = min(one.volumes.shape[1], other.volumes.shape[1]) - 1
+        first, second = (group.volumes[[group.seeds.index(seed) for seed in seeds], last] for group in (one, other))
+        difference = 100 * (first - second) / (best or 1.0)
+        pairs.append((one.label, other.label, len(seeds), last + 1, difference))
+    tested = [_signed_rank(difference) for *_, difference in pairs]
+    rows = [["first", "second", "seeds", "after evaluations", "median difference, % of best", "p (Holm)"]]
+    for (one, other, seeds, after, difference), p in zip(pairs, holm(tested), strict=True):  # type: ignore[assignment]
+        rows.append([one, other, str(seeds), str(after), f"{np.median(difference):+.3g}", f"{p:.3g}"])  # type: ignore[list-item]
+    return rows
+
+
+def _signed_rank(differences: Float[np.ndarray, " seeds"]) -> float:
+    """The p-value of Wilcoxon's signed-rank test, two-sided; 1 where nothing differs."""
+    from scipy.stats import wilcoxon  # Takes a second.
+
+    return float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values adjusted for as many comparisons, in their order (Holm 1979)."""
+    adjusted, largest = [0.0] * len(values), 0.0
+    for rank, i in enumerate(np.argsort(values, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
 def _format_quartiles(values: Float[np.ndarray, " runs"], text: Callable[[float], str] = format_number) -> str:
     """Median [lower quartile, upper quartile], as text; a dash for what is not finite."""
     with np.errstate(invalid="ignore"):  # NumPy interpolates two infinities as NaN.
@@ -158,7 +223,8 @@ def _format_quartiles(values: Float[np.ndarray, " runs"], text: Callable[[float]
 
 
 def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[list[str]], list[str]]:
-    """Writes comparison.html, comparison.csv and comparison.png into `target`.
+    """Writes comparison.html, comparison.csv and comparison.png into the folder `target`, or `target` itself where it is a
+    name.html, and beside it name.csv and name.png.
 
     Returns the page's path, the table, and a remark on each run that was left out (see `each_seed_once`).
     Raises ConfigError as `run_folders`, `read_run` and `group_runs` do.
@@ -168,11 +234,13 @@ def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[li
     rows = comparison_table(groups, best)
     objectives = ", ".join(objective.label for objective in runs[0].objectives)
     figure = comparison_figure(groups, best, objectives)
-    target.mkdir(parents=True, exist_ok=True)
-    partial = target / f".comparison.{os.getpid()}.png"
+    place = target if target.suffix == ".html" and not target.is_dir() else target / "comparison.html"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f".{place.stem}.{os.getpid()}.png")
     figure.savefig(partial, dpi=150)
-    os.replace(partial, target / "comparison.png")
-    replace_file(target / "comparison.csv", "\n".join(",".join(f'"{c}"' for c in row) for row in rows).encode() + b"\n")
+    os.replace(partial, place.with_suffix(".png"))
+    write_table(place.with_suffix(".csv"), *comparison_numbers(groups, best))
+    tested = significance_table(groups, best)
     templates = Path(__file__).parent
     page = Template((templates / "comparison.html").read_text(encoding="utf-8")).substitute(
         style=(templates / "style.css").read_text(encoding="utf-8"),
@@ -180,11 +248,38 @@ def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[li
         table=_html_rows(rows),
         curves=_svg_curves(groups, best, objectives),
         runs=len(runs),
+        tested=_tested(tested),
+        folders=_links(groups, place.parent),
         remarks="".join(f"<p>{escape(remark)}.</p>" for remark in remarks),
         version=escape(__version__),
     )
-    replace_file(target / "comparison.html", page.encode())
-    return target / "comparison.html", rows, remarks
+    replace_file(place, page.encode())
+    return place, rows, remarks
+
+
+def _tested(rows: Sequence[Sequence[str]]) -> str:
+    """The section on significance; nothing without comparisons."""
+    if len(rows) < 2:
+        return ""
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in rows[0])]
+    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows[1:]]
+    table = "".join(f"<tr>{line}</tr>\n" for line in lines)
+    return (
+        "<h2>Significance</h2>\n<p>Wilcoxon's signed-rank test over the seeds that two have in common, two-sided; p-values "
+        f'adjusted by Holm\'s method.</p>\n<div class="scroll"><table class="prices">\n{table}</table></div>'
+    )
+
+
+def _links(groups: Sequence[RunGroup], folder: Path) -> str:
+    """The runs of every group, with links to their pages from `folder` where they have one."""
+
+    def link(run: Path) -> str:
+        page = run / "report.html"
+        name = escape(run.name)
+        return f'<a href="{quote(os.path.relpath(page, folder))}">{name}</a>' if page.is_file() else name
+
+    lines = (f"<div><dt>{escape(g.label)}</dt><dd>{' '.join(map(link, g.folders))}</dd></div>" for g in groups)
+    return f"<details><summary>All runs</summary><dl>{''.join(lines)}</dl></details>"
 
 
 def comparison_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "Figure":
