@@ -5,6 +5,7 @@ import time
 from collections.abc import Generator, Mapping
 from datetime import timedelta
 from functools import cache
+from importlib.util import find_spec
 from typing import TypeVar
 
 import jax
@@ -44,7 +45,8 @@ class ProgressBar:
     def __init__(self, things: str, value: str, planned: int | None = None, label: str = ""):
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]} {task.fields[value]}"))
         console = Console(stderr=True)
-        self._plain = bool(label) or not (sys.stderr.isatty() or console.is_jupyter)
+        in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # rich draws nothing without it.
+        self._plain = bool(label) or not (sys.stderr.isatty() or in_notebook)
         self._prefix = f"{label}: " if label else ""
         # Drawn at updates only: a thread that redraws the bar would disturb what is timed.
         self._bar = Progress(

@@ -1,6 +1,9 @@
 """Progress says what is being waited for: evaluations, and programs that are compiled before the first of them."""
 
+from functools import partial
+
 import jax
+import pytest
 
 from nasjax import progress
 from nasjax.progress import COMPILED, ProgressBar
@@ -24,6 +27,13 @@ def test_compiling_is_mentioned_while_nothing_else_is_to_be_said(monkeypatch, ca
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["compiling: 5 programs so far", "compiling: 10 programs so far"]
     assert len(lines) == 3 and lines[2].startswith("3/9, hypervolume 1.5")
+
+
+@pytest.mark.parametrize("widgets", [False, True])
+def test_a_notebook_without_widgets_has_plain_lines(monkeypatch, capsys, widgets):
+    monkeypatch.setattr(progress, "Console", partial(progress.Console, force_jupyter=True))
+    monkeypatch.setattr(progress, "find_spec", lambda name: object() if widgets else None)
+    assert ProgressBar("evaluations", "hypervolume", 2)._plain != widgets
 
 
 def test_a_bar_beside_others_says_whose_it_is(monkeypatch, capsys):

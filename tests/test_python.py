@@ -90,8 +90,15 @@ assert "nasjax" not in sys.modules and "flax" not in sys.modules
     for again in (lambda: extracted.export(file), lambda: extracted.save(tmp_path / "net")):
         with pytest.raises(ValueError, match="exists already; name another"):
             again()
-    (tmp_path / "net" / "old.txt").touch()
-    extracted.save(tmp_path / "net", overwrite=True)
+    (tmp_path / "net" / "record.json").touch()
+    with pytest.raises(ValueError, match=r"net has files of others, such as record\.json: name another folder"):
+        extracted.save(tmp_path / "net", overwrite=True)
+    (tmp_path / "net" / "record.json").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "net")
+    (tmp_path / "net" / "config.json").write_text("{}")
+    extracted.save(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink() and nasjax.load(tmp_path / "net").space == extracted.network.space
+    (tmp_path / "link").unlink()
     assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["config.json", "network.safetensors"]
     file.write_bytes(b"old")
     assert extracted.export(file, overwrite=True).stat().st_size > 3
@@ -148,6 +155,12 @@ def test_a_front_is_stored_and_loaded(front, tmp_path, monkeypatch):
     assert front.save(file, overwrite=True) == file
     whole = nasjax.Front.load(file, nasjax.supernets.create("digits"), nasjax.tasks.create("digits"))
     assert whole.knee().extract().arch == front.knee().arch
+    with pytest.raises(ValueError, match="was measured with other weights, data or settings of the evaluator"):
+        nasjax.Front.load(file, nasjax.supernets.create("digits", checkpoint=None), nasjax.tasks.create("digits"))
+    with pytest.raises(ValueError, match=r"nowhere\.json is not a file: it does not exist$"):
+        nasjax.Front.load(tmp_path / "nowhere.json")
+    with pytest.raises(ValueError, match="there is no folder"):
+        front.save(tmp_path / "no" / "front.json", overwrite=True)
     with pytest.raises(ValueError, match="is of another super-network: its genes differ"):
         nasjax.Front.load(file, nasjax.supernets.create("digits", kernels=(3, 5, 7), checkpoint=None), None)
     (tmp_path / "other.json").write_text('{"genes": 3}')
@@ -179,6 +192,11 @@ def test_arrays_in_memory_are_those_of_a_file(tmp_path):
         nasjax.tasks.from_arrays(images, labels[:5])
     with pytest.raises(ValueError, match="task 'arrays' has no setting 'sed'"):
         nasjax.tasks.from_arrays(images, labels, sed=3)
+    for wrong, said in (([[1], [1, 2]], "x and y must be arrays"), (images + 1j, "must be plain real numbers")):
+        with pytest.raises(ValueError, match=said):
+            nasjax.tasks.from_arrays(wrong, labels)
+    with pytest.raises(ValueError, match="leave path= out"):
+        nasjax.tasks.from_arrays(images, labels, path="x.npz")
 
 
 def test_every_name_of_the_package_is_listed():

@@ -1,6 +1,7 @@
 """Settings as Hydra's users know them: own configurations, folders of sweeps, composed settings, meanings."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -114,3 +115,58 @@ def test_a_mistyped_name_is_told_before_anything_heavy_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["2 2", "[]"]
     assert "unknown tactic 'randm'; allowed: concurrent" in done.stderr and "no setting 'evalutions'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words", "said"),
+    [
+        ("experiment/bad.yaml", b"a: [\n", ["experiment=bad"], "a configuration of yours is no YAML: "),
+        ("experiment/bad.yaml", b"# \xff\nseed: 1\n", ["experiment=bad"], "is not text in UTF-8"),
+        ("experiment/bad.yaml", b"seed: 1\n", ["experiment=bad"], "its first line must be # @package _global_"),
+        ("tactic/bad.yaml", b"population: 3\n", ["tactic=bad"], "tactic=bad has no name: its file must begin with defaults"),
+        ("tactic/bad.yaml", b"defaults: [random_schema]\nsize: 3\n", ["tactic=bad"],
+         "tactic=bad sets tactic.size, which the name that it is made of does not have: remove it"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_one_s_own_files_are_one_line(here, capsys, file, content, words, said):
+    Path("conf", file).write_bytes(content)
+    assert main(["search", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert main(["list"]) == 0 and file[-8:-5] in capsys.readouterr().out
+
+
+def test_a_folder_of_others_adds_no_names(here, capsys):
+    Path("conf/model").mkdir()
+    Path("conf/model/resnet.yaml").write_text("layers: 50\n")
+    assert main(["list", "model"]) == 2 and "model" not in group_names([Path("conf")])
+
+
+def test_flags_may_stand_anywhere(here, capsys):
+    assert main(["search", "experiment=mine", "--cfg", "job", "seed=3"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 3
+    assert main(["search", "-m", "seed=1,2", "--cfg", "job"]) == 2
+    assert "--cfg prints the settings of one command" in capsys.readouterr().err
+    assert main(["extract", "run=nowhere", "--cfg=job"]) == 2
+
+
+def test_a_job_whose_own_configuration_has_changed_is_not_done(here, sweeps, capsys):
+    words = ["search", "-m", *TABLE, "experiment=mine", "seed=1,2"]
+    assert main(words) == 0
+    file = Path("conf/experiment/mine.yaml")
+    file.write_text(file.read_text().replace("evaluations: 6", "evaluations: 9"))
+    assert main(words) == 0
+    assert "is done already" not in capsys.readouterr().out
+    assert all(yaml.safe_load(path.read_text())["evaluations"] == 9 for path in Path("multirun").glob("*/config.yaml"))
+    Path("swept").touch()
+    assert (
+        main([*words, "hydra.sweep.dir=swept"]) == 2 and "hydra.sweep.dir=swept is not a folder" in capsys.readouterr().err
+    )
+
+
+def test_the_example_of_the_page_works(here, capsys):
+    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+    (example,) = re.findall("```yaml\n(.*?)```", page, re.DOTALL)
+    Path("conf/experiment/mine.yaml").write_text(example)
+    config = composed("experiment=mine")
+    assert config["tactic"]["name"] == "concurrent" and config["task"]["path"] == "images" and config["evaluations"] == 200

@@ -198,6 +198,30 @@ def test_the_best_weights_are_kept_where_the_last_are_worse(training, states, ta
     close(nnx.to_pure_dict(nnx.state(kept)), nnx.to_pure_dict(nnx.state(wanted)), 1e-6)
 
 
+def test_an_epoch_whose_scoring_was_interrupted_is_scored_when_training_goes_on(training, states, tmp_path, monkeypatch):
+    """Here the last: nothing is left to be trained."""
+    asked = []
+
+    def score(state):
+        asked.append(state.steps)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return {"largest": 50.0 + len(asked)}
+
+    stored = []
+    monkeypatch.setattr("nasjax.training.watch.scoring", lambda training: score)
+    monkeypatch.setattr("nasjax.training.watch.MOST_TIME", 1e9)
+    monkeypatch.setattr(run, "store", lambda path, state: stored.append(state))
+    with pytest.raises(KeyboardInterrupt):
+        run._run(tmp_path, training, training.begin(), lambda *given: None)
+    assert len(read_curves(tmp_path / "curves.csv")) == 2 and (tmp_path / "best.safetensors").exists()
+    seen = []
+    run._run(tmp_path, training, stored[-1], lambda *given: seen.append(given[0]))
+    assert seen == [3] and asked == [5, 10, 15, 15]
+    assert [row["step"] for row in read_curves(tmp_path / "curves.csv")] == [5, 10, 15]
+    assert not (tmp_path / "best.safetensors").exists()  # The last weights are the best.
+
+
 def test_the_best_weights_outlast_a_training_that_goes_on_from_before_them(training, states, task, tmp_path, monkeypatch):
     """Killed after its second epoch, it goes on from a checkpoint of the first: the second may not be scored again."""
     monkeypatch.setattr(run, "store", lambda *given: None)

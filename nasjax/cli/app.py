@@ -34,6 +34,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(INVALID, f"nasjax: {shortened(message)}; {self.prog} --help shows what is allowed\n")
 
 
+WITH_VALUE = ("--cfg", "--config-dir", "--config-name")
+"""Flags of all commands with settings, which a value follows."""
+
 DESCRIPTION = "Searches super-networks for their Pareto-optimal sub-networks."
 
 
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         argcomplete.autocomplete(parser, default_completer=_completer)  # type: ignore[arg-type]
     words = list(sys.argv[1:] if arguments is None else arguments)
-    words[1:] = sorted(words[1:], key=lambda word: word not in ("-m", "--multirun"))  # argparse wants it before all others.
+    words[1:] = _flags_first(words[1:])
     parsed = parser.parse_args(words)
     command = COMMANDS[parsed.command]
     try:
@@ -58,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         multirun = getattr(parsed, "multirun", False)
         read = _read_arguments(command, parsed)  # Before JAX is imported, which takes seconds: typos are told at once.
         handler = command.multirun_handler if multirun else command.handler
+        if getattr(parsed, "cfg", None) and (multirun or read.options):
+            raise ConfigError("--cfg prints the settings of one command: leave -m and keys that are no settings out")
         if getattr(parsed, "cfg", None):
             handler = "nasjax.cli.compose:print_settings"
         code = _load_handler(handler)(read)
@@ -75,6 +80,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, line = report_failure(error)
         print(f"nasjax: {line}", file=sys.stderr)
         return code
+
+
+def _flags_first(words: Sequence[str]) -> list[str]:
+    """The words of a command with its flags, and their values, before all others, as argparse wants them."""
+    flags, others = [], []
+    rest = iter(words)
+    for word in rest:
+        if word in ("-m", "--multirun") or word.startswith(tuple(f"{flag}=" for flag in WITH_VALUE)):
+            flags.append(word)
+        elif word in WITH_VALUE:
+            flags += [word, *([value] if (value := next(rest, None)) is not None else [])]
+        else:
+            others.append(word)
+    return [*flags, *others]
 
 
 def _check_encoding(words: Sequence[str]) -> None:

@@ -209,6 +209,12 @@ def _compose(words: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(_mistake(error)) from None
     for key, value in flatten_settings(settings).items():
         _check_64_bits(key, value)
+    for group in group_names().keys() & settings.keys():
+        if isinstance(settings[group], dict) and settings[group].get("name") is None:
+            chosen = next((word for word in words if word.startswith(f"{group}=")), group)
+            raise ConfigError(
+                f"{chosen} has no name: its file must begin with defaults: [NAME_schema], as tactic: random_schema"
+            )
     return settings
 
 
@@ -234,6 +240,12 @@ def _composed(words: Sequence[str]) -> DictConfig:
         raise ConfigError(_override_mistake(error, words)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_mistake(error)) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"a configuration of yours is no YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"a configuration of yours, in conf or --config-dir, is not text in UTF-8 ({error.reason})"
+        ) from None
 
 
 def _mistake(error: Exception) -> str:
@@ -262,6 +274,10 @@ def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -
         # A file's setting that the name chosen for its group does not have.
         lacking = re.search(r"full_key: ([\w.]+)", str(error))
         chosen = [word for word in words if lacking and word.startswith(f"{lacking[1].partition('.')[0]}=")]
+        if lacking and lacking[1] == file[1]:
+            return f"{file[1]}={file[2]} sets no {file[1]}: its first line must be # @package _global_"
+        if lacking and chosen and lacking[1].startswith(f"{file[1]}."):
+            return f"{file[1]}={file[2]} sets {lacking[1]}, which the name that it is made of does not have: remove it"
         if lacking and chosen:
             return f"{file[1]}={file[2]} sets {lacking[1]}, which {chosen[-1]} does not have: leave one of the two out"
         return " ".join([first, *str(error).splitlines()[1:2]])

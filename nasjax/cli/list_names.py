@@ -42,7 +42,7 @@ def _rows_of(key: str, files: Mapping[str, Mapping[str, Traversable]]) -> Sequen
     if name not in files[group]:
         raise ConfigError(f"unknown {group} {name!r}; allowed: {', '.join(sorted(files[group]))}")
     if group not in GROUPS:  # It sets those of others.
-        return [(line, "") for line in files[group][name].read_text(encoding="utf-8").splitlines()]
+        return [(line, "") for line in _text(files[group][name]).splitlines()]
     command = next(command.name for command in COMMANDS.values() if group in command.settings)
     composed = configuration(command, [f"{group}={name}"])[group]
     meanings = described(settings(group, GROUPS[group], composed["name"]))
@@ -53,10 +53,15 @@ def _names(group: str, files: Mapping[str, Mapping[str, Traversable]]) -> Sequen
     """The names of a group with the first comment line of their files."""
     rows = []
     for name, file in sorted(files[group].items()):
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = _text(file).splitlines()
         comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @")]
         rows.append((f"{group}={name}", comments[0] if comments else ""))
     return rows
+
+
+def _text(file: Traversable) -> str:
+    """A file's text; damaged characters, of a person's own, are replaced."""
+    return file.read_bytes().decode("utf-8", "replace")
 
 
 def _objectives() -> Sequence[Row]:

@@ -35,6 +35,7 @@ from nasjax.cli.search import run_search
 from nasjax.cli.train import run_training
 from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
+from nasjax.runs.folder import flatten_settings, parse_settings
 from nasjax.version import __version__
 
 QUIET = (
@@ -48,6 +49,9 @@ QUIET = (
 
 INPUTS = (("supernet", "table"), ("supernet", "checkpoint"), ("task", "path"))
 """The settings that may name a file or a folder of files; where one is newer than a finished job, the job is not skipped."""
+
+COMPARED = ("evaluations", "seed", "tactic", "algorithm", "predictor", "supernet", "task", "evaluator", "trainer")
+"""The settings, and groups, by which a finished job is told from one of changed configurations."""
 
 TRAINING_INPUTS = ("largest", "teacher", "subnet")
 """Those of a training alone."""
@@ -84,7 +88,12 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
             config = hydra.compose_config(first, [*QUIET, names, *of_hydra], run_mode=RunMode.MULTIRUN)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
+            place = Path(config.hydra.sweep.dir)
+            if place.exists() and not place.is_dir():
+                raise ConfigError(f"hydra.sweep.dir={place} is not a folder")
             results = [job.return_value for job in launcher.launch(jobs, initial_job_idx=0)]
+        except ConfigError:
+            raise
         except Exception as error:  # The launcher's: a job's process was killed, a queue cannot be reached.
             reason = str(error).strip().split("\n")[0]
             failure = f"the launcher failed ({type(error).__name__}: {reason})"
@@ -163,7 +172,7 @@ def _run_job(composed: Any, command: str, result: str, run: Callable[[Path, dict
 def finished(result: Path, config: Mapping[str, Any]) -> bool:
     """Whether this version of nasjax has completed the run that wrote `result`, and what it read has not changed since.
 
-    Settings need not be compared: equal folder names mean equal overrides.
+    Equal folder names mean equal overrides; but configurations of one's own may have been changed since.
     """
     if not result.is_file():
         return False
@@ -171,12 +180,31 @@ def finished(result: Path, config: Mapping[str, Any]) -> bool:
         facts = parse_json(read_text(result))
         if facts["version"] != __version__ or not facts["complete"]:
             return False
+        stored = facts["settings"] if "settings" in facts else _parsed_settings(result.parent)
     except (ValueError, LookupError, TypeError):  # It is damaged: the job writes it anew.
+        return False
+    if _differ(flatten_settings(stored), flatten_settings(config)):
         return False
     given = [(config[group] or {}).get(key) for group, key in INPUTS] + [config.get(key) for key in TRAINING_INPUTS]
     paths = [Path(path) for path in given if path]
     files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()]
     return all(file.stat().st_mtime_ns <= result.stat().st_mtime_ns for file in files)
+
+
+def _parsed_settings(folder: Path) -> Mapping[str, Any]:
+    """The settings that a search was made with; none where the folder has none."""
+    file = folder / "config.yaml"
+    return parse_settings(read_text(file)) if file.is_file() else {}
+
+
+def _differ(stored: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a number, a list of numbers, or a name in both differs; paths are stored in another form."""
+
+    def plain(value: Any) -> bool:
+        return isinstance(value, list) or not isinstance(value, str)
+
+    keys = [key for key in stored.keys() & now.keys() if key.endswith(".name") or (plain(stored[key]) and plain(now[key]))]
+    return any(stored[key] != now[key] for key in keys if key.partition(".")[0] in COMPARED)
 
 
 def job_name(swept: str, overrides: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ conf/); options are keys of one command that are not settings, such as `out=FILE
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -235,12 +236,15 @@ def group_names(own: Sequence[Path] = ()) -> dict[str, list[str]]:
 
 def group_files(own: Sequence[Path] = ()) -> dict[str, dict[str, Traversable]]:
     """The YAML file of every name in every group; the package's where several have it, as Hydra takes them."""
-    found: dict[str, dict[str, Traversable]] = {}
-    for root in (*reversed(own), files("nasjax.conf")):
-        for folder in root.iterdir():
-            if folder.is_dir() and folder.name != "__pycache__":
-                named = {file.name[:-5]: file for file in folder.iterdir() if file.name.endswith(".yaml")}
-                found[folder.name] = found.get(folder.name, {}) | named
+    package = files("nasjax.conf")
+    groups = [folder.name for folder in package.iterdir() if folder.is_dir() and folder.name != "__pycache__"]
+    found: dict[str, dict[str, Traversable]] = {group: {} for group in groups}
+    for root in (*reversed(own), package):
+        for group in groups:
+            folder = root.joinpath(group)
+            with suppress(OSError):  # A folder of others that may not be read.
+                if folder.is_dir():
+                    found[group] |= {file.name[:-5]: file for file in folder.iterdir() if file.name.endswith(".yaml")}
     return found
 
 

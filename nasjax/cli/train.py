@@ -35,7 +35,7 @@ def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], 
     """
     if config["subnet"] is not None and any(re.match(r"supernet[.=]", word) for word in words):
         raise ConfigError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
-    command = " ".join(["nasjax train", *(word for word in words if not word.startswith(("run=", "hydra.")))])
+    command = " ".join(["nasjax train", *(word for word in words if not word.startswith("run="))])
     resume = f"the same command with run={folder}"
     try:
         with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label) as bar:

@@ -18,7 +18,7 @@ from nasjax.evaluation import PopulationEvaluator
 from nasjax.evaluation.blocks import Block, blocks_by_step
 from nasjax.evaluation.scoring import finished_totals, program_arguments, score
 from nasjax.evaluation.totals import Totals, merged, metric_function, stacked
-from nasjax.export import kind, reloaded_outputs
+from nasjax.export import KINDS, kind, reloaded_outputs
 from nasjax.export.programs import without_padding
 from nasjax.host import new_place
 from nasjax.jax_defaults import with_jax_defaults
@@ -75,10 +75,13 @@ class Extracted:
         place of one that was saved before. Raises ConfigError for a folder that exists otherwise, an unknown suffix, a
         missing package, or a network that the format does not support.
         """
-        target = Path(folder)
-        replaced = overwrite and is_network(target)
+        target = Path(folder).resolve() if overwrite else Path(folder)
+        replaced = overwrite and is_network(target) and not Path.cwd().is_relative_to(target)
         if not replaced:
-            new_place(f"out={target}", target, "folder")
+            new_place(f"out={folder}", target, "folder")
+        others = [file.name for file in target.iterdir() if file.name not in self._written()] if replaced else []
+        if others:
+            raise ConfigError(f"{folder} has files of others, such as {others[0]}: name another folder, or remove it")
         kinds = [kind(suffix) for suffix in exports]
         self._facts()
         partial, before = (target.with_name(f".{target.name}.{os.getpid()}{suffix}") for suffix in ("", ".before"))
@@ -129,6 +132,11 @@ class Extracted:
             for file in partial:
                 file.unlink(missing_ok=True)
         return targets
+
+    def _written(self) -> set[str]:
+        """The names of all files that `save` may write."""
+        exported = [name for made in KINDS.values() for name in made.names(self.network)]
+        return {"config.json", "network.safetensors", *self.files, *exported}
 
     def _facts(self) -> dict[str, Any]:
         """What `nasjax.load` rebuilds the network from. Raises ConfigError for a super-network that was made in memory."""

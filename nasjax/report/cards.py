@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 from html import escape
 
+from nasjax.registry import IN_MEMORY
 from nasjax.report.drawings import DrawingStyle, draw_network, legend, undrawn_genes
 from nasjax.report.formatting import column_heading, format_architecture, format_metric, format_number
 from nasjax.runs.reader import Network, Run
@@ -63,8 +64,9 @@ def _card(run: Run, style: DrawingStyle, network: Network, largest: Mapping[str,
 
 
 def _command(run: Run, network: Network) -> str:
-    """The command that extracts a network, to be copied; nothing for tables and functions, which have none."""
-    if run.summary["task"] is None:
+    """The command that extracts a network, to be copied; nothing for tables and functions, which have none, and for what was
+    made in memory, which no command finds."""
+    if run.summary["task"] is None or IN_MEMORY["name"] in (run.summary["task"], run.summary["supernet"]):
         return ""
     command = escape(f"nasjax extract run={shlex.quote(str(run.folder))} network={network.index}")
     place = f"command-{network.index}"

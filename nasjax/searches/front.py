@@ -17,6 +17,7 @@ from nasjax.host import new_place, parse_json, read_text, write_text
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import Objective, parse_constraint
 from nasjax.pareto import knee
+from nasjax.runs.archive import digest
 from nasjax.runs.folder import plain_data
 from nasjax.searches.history import History
 from nasjax.searches.problem import SearchProblem, SelfMeasuring, search_problem
@@ -198,7 +199,7 @@ class Front:
         Raises ConfigError for a file that exists, unless `overwrite`.
         """
         target = Path(file)
-        if not overwrite:
+        if not (overwrite and target.is_file()):
             new_place(str(target), target)
         content = {
             "nasjax": __version__,
@@ -210,6 +211,8 @@ class Front:
             "hypervolume": self.hypervolume,
             "folder": self.folder and str(self.folder),
             "evaluations": dict(self.evaluations),
+            "evaluator": self.problem and self.problem.origin.get("evaluator"),
+            "identity": self.problem and digest(self.problem.identity),
         }
         write_text(target, json.dumps(plain_data(content)) + "\n")
         return target
@@ -219,14 +222,18 @@ class Front:
         file: str | Path,
         net: SuperNet | SelfMeasuring | None = None,
         task: Task | None = None,
-        evaluator: EvaluatorSetting = "masked",
+        evaluator: EvaluatorSetting | None = None,
     ) -> "Front":
         """The front that `save` has written. With its super-network and task its networks can be extracted.
 
-        Raises ConfigError for a file that is missing or damaged, and for another super-network.
+        `evaluator`: that of the search (None). Raises ConfigError for a file that is missing or damaged, and for a
+        super-network, weights or a task that are not those of the search.
         """
+        text = read_text(file)
         with naming_damage(file, "it is none that Front.save has written"):
-            stored = parse_json(read_text(file))
+            stored = parse_json(text)
+            evaluator = evaluator or stored["evaluator"] or "masked"
+            identity = stored["identity"]
             genes = [
                 Gene(**{**gene, "options": tuple(gene["options"]), "needs": gene["needs"] and tuple(gene["needs"])})
                 for gene in stored["genes"]
@@ -247,7 +254,10 @@ class Front:
             return front
         if net.space != space:
             raise ConfigError(f"{file} is of another super-network: its genes differ")
-        return replace(front, problem=search_problem(net, task, evaluator))
+        problem = search_problem(net, task, evaluator)
+        if identity not in (None, digest(problem.identity)):
+            raise ConfigError(f"{file} was measured with other weights, data or settings of the evaluator than these")
+        return replace(front, problem=problem)
 
 
 def front_of(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from nasjax.errors import ConfigError
 from nasjax.objectives import Objective
 from nasjax.registry import record, settings
 from nasjax.tasks.arrays import ArraysConfig
@@ -53,6 +54,8 @@ def from_arrays(images: Any, labels: Any, **changes: Any) -> Task:
     `changes`: settings of `arrays`, such as `validation`, `test` and `seed`. Raises ConfigError for other arrays, and for
     invalid settings.
     """
+    if "path" in changes:
+        raise ConfigError("from_arrays takes images in memory: leave path= out, or use create('arrays', path=…)")
     config = settings("task", TASKS, {"name": "arrays", **changes})
     task: Task = config.divided(images, labels, "the arrays")
     return task

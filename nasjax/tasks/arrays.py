@@ -47,7 +47,11 @@ class ArraysConfig:
 
     def divided(self, images: np.ndarray, labels: np.ndarray, said: str) -> ImageClassification:
         """The task of images and their classes. Raises ConfigError, which begins with `said`, for arrays that are none."""
-        images, labels = _checked(np.asarray(images), np.asarray(labels), said)
+        try:
+            images, labels = np.asarray(images), np.asarray(labels)
+        except ValueError as error:  # Lists of different lengths.
+            raise ConfigError(f"{said}: x and y must be arrays ({one_line(error)})") from None
+        images, labels = _checked(images, labels, said)
         classes = self.classes or int(labels.max()) + 1
         outside = np.flatnonzero(labels >= classes)
         if len(outside):
@@ -97,6 +101,8 @@ def _checked(images: np.ndarray, labels: np.ndarray, said: str) -> tuple[np.ndar
         images = images[..., None]
     if images.ndim != 4 or labels.ndim != 1 or len(images) != len(labels) or 0 in images.shape[1:]:
         raise ConfigError(f"{said}: x must be (n, height, width[, channels]) and y (n,), not {shapes}")
+    if images.dtype.kind not in "buif":
+        raise ConfigError(f"{said}: x has the type {images.dtype}; it must be plain real numbers"[:200])
     if len(labels) < 10:
         raise ConfigError(f"{said} has {len(labels)} images; at least 10 are needed to train, validate and test")
     if not np.issubdtype(labels.dtype, np.integer):

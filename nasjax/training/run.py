@@ -136,14 +136,20 @@ def _run(
     """The last state of a training. It is stored every SAVE_SECONDS, and where training is interrupted or fails."""
     stored = time.monotonic()
     with Watch(path, training, state) if training.config.watch else nullcontext() as watch:
+
+        def ended(state: TrainingState) -> None:
+            scores = {} if watch is None else watch(state)
+            if watch is not None and scores:
+                _keep_best(path, training, state, watch.metric, float(np.mean([*scores.values()])))
+            progress(training.epoch(state), training.config.epochs, state.loss, scores)
+
         try:
+            if watch is not None and watch.lacks(state):  # Scoring was interrupted.
+                ended(state)
             for after in training.run(state):
                 state = after
                 if training.ends_epoch(state):
-                    scores = {} if watch is None else watch(state)
-                    if watch is not None and scores:
-                        _keep_best(path, training, state, watch.metric, float(np.mean([*scores.values()])))
-                    progress(training.epoch(state), training.config.epochs, state.loss, scores)
+                    ended(state)
                 if time.monotonic() - stored > SAVE_SECONDS:
                     store(path / CHECKPOINTS, state)
                     stored = time.monotonic()

@@ -113,6 +113,11 @@ class Watch:
         self._write_events(row | scores)
         return {name.rpartition("_")[0] + " " + name.rpartition("_")[2]: value for name, value in scores.items()}
 
+    def lacks(self, state: TrainingState) -> bool:
+        """Whether an epoch has ended with this state that has no row."""
+        last = int(self.rows[-1]["step"]) if self.rows else 0
+        return self._training.ends_epoch(state) and last < state.steps
+
     def _write_events(self, row: Row) -> None:
         if self._events is None:
             from tensorboardX import SummaryWriter  # Takes a second.
