@@ -1,7 +1,6 @@
 """Progress of long work on the error output: a bar on a terminal and in a notebook, else plain lines."""
 
 import sys
-import time
 from collections.abc import Generator, Mapping
 from datetime import timedelta
 from functools import cache
@@ -20,7 +19,7 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 """JAX's event for a program that is compiled, or read from the cache of programs."""
 
 QUIET = 5.0
-"""Seconds without an update after which compiling is mentioned."""
+"""Seconds of compiling without an update, after which it is mentioned."""
 
 
 @cache
@@ -30,7 +29,7 @@ def _bars() -> list["ProgressBar"]:
 
     def count(event: str, duration_secs: float, **_: str | int) -> None:
         for bar in bars if event == COMPILED else ():
-            bar.compiled()
+            bar.compiled(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(count)
     return bars
@@ -59,8 +58,7 @@ class ProgressBar:
 
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
-        self._said = time.monotonic()
-        self._programs = 0
+        self._compiling, self._programs = 0.0, 0
         _bars().append(self)
         return self
 
@@ -68,12 +66,13 @@ class ProgressBar:
         _bars().remove(self)
         self._bar.stop()
 
-    def compiled(self) -> None:
-        """Counts a program that JAX has compiled, or read from its cache; says so after QUIET seconds without an update."""
+    def compiled(self, seconds: float) -> None:
+        """Counts a program that JAX has compiled, or read from its cache; says so after each QUIET seconds of that."""
         self._programs += 1
-        if time.monotonic() - self._said < QUIET:
+        self._compiling += seconds
+        if self._compiling < QUIET:
             return
-        self._said = time.monotonic()
+        self._compiling = 0.0
         text = f"compiling: {self._programs} program{'s' * (self._programs > 1)} so far"
         if self._plain:
             print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
@@ -82,7 +81,7 @@ class ProgressBar:
 
     def update(self, done: int, planned: int, value: float, others: Mapping[str, float] | None = None) -> None:
         """Shows that `done` of `planned` are finished, the value, and others by name."""
-        self._said = time.monotonic()
+        self._compiling = 0.0
         shown = "".join(f", {name} {other:.4g}" for name, other in (others or {}).items())
         self._bar.update(self._task, completed=done, total=planned, value=f"{value:.5g}{shown}", refresh=True)
         if self._plain:
