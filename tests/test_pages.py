@@ -165,11 +165,8 @@ def test_tables_and_commands_are_copied_and_saved_as_they_are(tab, run, name):
     tab.point(f"[data-save='{name}']", press=True)
     tab.until("window.saved !== undefined")
     assert tab.value("window.saved") == (run.folder / name).stat().st_size
-    index = run.front[0].index
-    tab.point(f"[data-copy='command-{index}']", press=True)
-    tab.until("window.copied.startsWith('nasjax')")
-    assert tab.value("window.copied") == f"nasjax extract run={run.folder} network={index}"
-    assert shown(tab) == [index] and quiet(tab, address)
+    # Of a task in memory, as here, no command finds the networks.
+    assert count(tab, "[data-copy^='command-']") == 0 and quiet(tab, address)
 
 
 def test_touching_a_point_on_a_phone_keeps_its_network(tab, run):

@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import html
 import json
 import random
 import re
@@ -201,6 +202,18 @@ def test_the_page_says_when_by_what_and_where_a_search_was_made(tmp_path):
         (folder / "summary.json").write_text(json.dumps(summary | {"made": damaged}))
         with pytest.raises(ConfigError, match=r"summary\.json"):
             read_run(folder)
+
+
+@pytest.mark.parametrize(("task", "there"), [("digits", True), ("in memory", False), (None, False)])
+def test_a_card_has_the_command_that_extracts_its_network(tmp_path, task, there):
+    folder = write_run(tmp_path / "my run", SEARCHES["two"])
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"task": task}))
+    run = read_run(folder)
+    text = html.unescape(page(run))
+    for network in run.front:
+        command = f"nasjax extract run='{folder}' network={network.index}<"
+        assert (command in text) == there and (f'data-copy="command-{network.index}"' in text) == there
 
 
 def test_the_hypervolume_curve_has_one_point_per_evaluation(folder):
