@@ -159,6 +159,25 @@ def test_an_interrupted_command_goes_on_to_the_same_weights(train, whole, stoppe
         train(stopped)
 
 
+def test_a_training_that_was_killed_while_it_tidied_up_has_ended(train, whole, tmp_path, monkeypatch):
+    """It is not trained again."""
+
+    removed = shutil.rmtree
+
+    def killed(folder, **named):
+        if Path(folder).name == "checkpoints":
+            raise KeyboardInterrupt
+        removed(folder, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run.shutil, "rmtree", killed)
+        train(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "record.json").read_text())["complete"]
+    with pytest.raises(ConfigError, match="run is a training that has ended"):
+        train(tmp_path / "run")
+    assert weights(tmp_path / "run") == weights(whole)
+
+
 def test_what_failed_in_scoring_is_scored_by_the_same_command(train, whole, tmp_path, monkeypatch):
     """The weights are there already; nothing is trained again."""
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):

@@ -29,6 +29,7 @@ from nasjax.supernets.checkpoints import weights_digest
 from nasjax.supernets.folders import load, read_facts, save_network
 from nasjax.tasks import Task
 from nasjax.training import TRAINERS
+from nasjax.training.base import TrainerConfig
 from nasjax.training.checkpoints import CHECKPOINTS, RECORD, STARTED, newest, store, training_folder
 from nasjax.training.loop import DivergedError, Training, TrainingState, store_statistics
 from nasjax.training.ranking import RANKING, drawn_archs, rank, train_alone
@@ -69,19 +70,8 @@ def train_run(
     settled = plain_data(absolute_inputs(config))
     net, teacher = _network(config), _teacher(config)
     task = tasks.create(**config["task"])
-    task.check(net)
-    if teacher is not None:
-        task.check(teacher)
     trainer = settings("trainer", TRAINERS, config["trainer"])
-    if task.train is task.validation:
-        raise ConfigError(
-            "the task has no training images beside its validation images, so that scores would be of what was learnt: "
-            "task.validation=0.4 task.test=0.4 keeps a fifth apart"
-        )
-    if trainer.alone and net.space.size == 1:
-        raise ConfigError(f"trainer.alone={trainer.alone} ranks sub-networks, and this network has none: leave it out")
-    if trainer.batch > len(task.train):
-        raise ConfigError(f"trainer.batch={trainer.batch}, but the task has {len(task.train)} training examples: reduce it")
+    _check_fits(trainer, task, net, teacher)
     evaluator = settings("evaluator", EVALUATORS, config["evaluator"])
     origin = {"nasjax": __version__, "weights": weights_digest(net), "task": task.digest()}
     if teacher is not None:
@@ -122,9 +112,25 @@ def train_run(
             record["complete"] = True
         finally:  # Where scoring fails, the record has the scores so far, and the same command goes on.
             write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
+        (path / STARTED).unlink()  # First: without it the training has ended, whatever is left of its checkpoints.
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
-        (path / STARTED).unlink()
     return record
+
+
+def _check_fits(trainer: TrainerConfig, task: Task, net: SuperNet, teacher: SuperNet | None) -> None:
+    """Raises ConfigError for networks that do not fit the task, and for settings that do not fit both."""
+    for network in (net, teacher):
+        if network is not None:
+            task.check(network)
+    if task.train is task.validation:
+        raise ConfigError(
+            "the training examples are the validation examples, so that scores would be of what was learnt: keep some apart "
+            "(of a folder of images, task.validation=0.4 task.test=0.4 keeps a fifth)"
+        )
+    if trainer.alone and net.space.size == 1:
+        raise ConfigError(f"trainer.alone={trainer.alone} ranks sub-networks, and this network has none: leave it out")
+    if trainer.batch > len(task.train):
+        raise ConfigError(f"trainer.batch={trainer.batch}, but the task has {len(task.train)} training examples: reduce it")
 
 
 def _run(
