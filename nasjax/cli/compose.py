@@ -74,18 +74,12 @@ def with_search_path(words: Sequence[str]) -> list[str]:
     return [*words, *(() if given else search_path(own_folders()))]
 
 
-def config_name(words: Sequence[str]) -> str:
-    """The name of the file that all settings begin with."""
-    named = [word.partition("=")[2] for word in words if word.startswith(f"{CONFIG_NAME}=")]
-    return named[-1] if named else "config"
-
-
 def find_first_file(loader: Any, words: Sequence[str]) -> str:
     """The name of the file that all settings begin with, which `loader`, Hydra's, then finds on the whole search path.
 
     Hydra itself takes the first file from its own folder only.
     """
-    name = config_name(words)
+    name = next((word.partition("=")[2] for word in words if word.startswith(f"{CONFIG_NAME}=")), "config")
     if name != "config":
         path = loader.config_search_path
         for override in parse_overrides([word for word in words if word.startswith(f"{SEARCH_PATH}=")]):
