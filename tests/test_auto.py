@@ -1,18 +1,19 @@
-"""evaluator=auto: the fastest strategy by a clock, its times stored and logged, and its metrics those of every strategy."""
+"""evaluator=auto: a rule of sizes picks the strategy, and metrics are those of every strategy."""
 
-import json
-import logging
 from dataclasses import replace
-from itertools import count
 
+import jax
 import numpy as np
 import pytest
+from toy_translation import translation, translator
 
-from nasjax.errors import ConfigError
-from nasjax.evaluation import STRATEGIES, AutoConfig, MaskedConfig, auto
+from nasjax import supernets
+from nasjax.evaluation import AutoConfig, MaskedConfig, PrefixConfig, SwitchConfig, auto, strategies
+from nasjax.evaluation.auto import SPEEDS, estimated_seconds
 from nasjax.evaluation.memory import TooLarge
-
-SMALL = AutoConfig(batch=16, calibration_examples=16, chunk=2)
+from nasjax.hardware.costs import cost_tables
+from nasjax.tasks.base import Split
+from nasjax.tasks.image_classification import ImageClassification
 
 
 class Large(MaskedConfig):
@@ -20,110 +21,63 @@ class Large(MaskedConfig):
         raise TooLarge("evaluator.memory_gb=4 does not hold one network")
 
 
-class Wrong(MaskedConfig):
-    def needs(self, net):
-        raise ValueError("shapes differ")
+def images(net, number):
+    """A task whose images, of which there are many, take no memory."""
+    pixels = np.broadcast_to(np.float32(0), (number, *net.inputs(1).shape[1:]))
+    split = Split(pixels, np.zeros(number, np.int32))
+    return ImageClassification(split, split, split, 10)
 
 
-@pytest.fixture
-def two(monkeypatch):
-    """Two ways, one of which the memory does not hold."""
-    monkeypatch.setattr(auto, "STRATEGIES", {"masked": MaskedConfig, "switch": Large})
+def fastest(net, task, devices=1):
+    seconds = estimated_seconds(net, task, 300, devices)
+    return min(seconds, key=seconds.get)
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """Seconds as if measured, and how often they were asked for."""
-    asked = []
-
-    def seconds(self, net, task):
-        asked.append(self)
-        return {"masked": 2.0, "switch": 0.5, "prefix": np.inf}
-
-    monkeypatch.setattr(AutoConfig, "seconds", seconds)
-    return asked
+def test_small_networks_are_masked():
+    digits = supernets.create("digits")
+    assert fastest(digits, images(digits, 600)) == "masked"
 
 
-def test_a_way_takes_what_its_clock_says_and_one_too_large_is_infinite(two, tiny_net, tiny_task, caplog):
-    ticks = count(step=7.0)
-    with caplog.at_level(logging.INFO):
-        seconds = SMALL.seconds(tiny_net, tiny_task, lambda: next(ticks))
-    assert seconds == {"masked": 7.0 / 4, "switch": np.inf}
-    assert "timing masked, switch" in caplog.text
+@pytest.mark.slow
+def test_full_size_networks_run_at_their_own_cost():
+    for name in ("ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50"):
+        net = supernets.create(name)
+        assert fastest(net, images(net, 10_000)) in ("switch", "prefix")
+        assert fastest(net, images(net, 10_000), devices=2) == "switch"
 
 
-def test_the_median_of_rounds_in_turn_counts_and_a_mistake_is_no_lack_of_memory(monkeypatch, tiny_net, tiny_task):
-    monkeypatch.setattr(auto, "STRATEGIES", {"masked": MaskedConfig, "switch": MaskedConfig})
-    took = iter([4, 40, 8, 16, 400, 20])  # masked and switch in turn; a way each 4 networks
-    now = [0.0]
-
-    def clock():
-        now[0] += next(took) if clock.running else 0.0
-        clock.running = not clock.running
-        return now[0]
-
-    clock.running = False
-    assert SMALL.seconds(tiny_net, tiny_task, clock) == {"masked": 8 / 4, "switch": 20 / 4}
-    monkeypatch.setattr(auto, "STRATEGIES", {"masked": MaskedConfig, "switch": Wrong})
-    with pytest.raises(ValueError, match="shapes differ"):
-        SMALL.seconds(tiny_net, tiny_task)
+def test_more_examples_make_computing_count_and_fewer_compiling(tiny_net):
+    """The more there is to compute, the less is a strategy taken that computes more than another."""
+    chosen = [fastest(tiny_net, images(tiny_net, number), devices=2) for number in (10, 1_000, 10_000_000)]
+    assert chosen[0] == "masked" and chosen[-1] == "switch"
+    assert chosen == sorted(chosen)  # From masked to switch, and not back.
 
 
-def test_nothing_that_fits_is_told_as_by_a_way_alone(monkeypatch, tiny_net, tiny_task):
-    monkeypatch.setattr(auto, "STRATEGIES", {"masked": Large, "switch": Large})
-    with pytest.raises(ValueError, match="does not hold one network"):
-        SMALL.seconds(tiny_net, tiny_task)
+def test_seconds_grow_by_exact_costs(tiny_net):
+    """Twice the difference of examples, twice the difference of seconds: as many as the cost table says."""
+    macs = cost_tables(tiny_net)["macs"].exact(np.stack([tiny_net.space.largest(), tiny_net.space.smallest()]))
+    few, many = (estimated_seconds(tiny_net, images(tiny_net, number), 0) for number in (100, 300))
+    for name, computed in {"masked": macs[0], "switch": macs.mean(), "prefix": macs.mean()}.items():
+        expected = auto.NETWORKS * 200 * computed / 1e9 * SPEEDS[name].computing
+        assert many[name] - few[name] == pytest.approx(expected, rel=0.1)  # Kernels are transformed, too.
 
 
-def test_the_quickest_is_taken_with_all_settings_and_told(figures, tiny_net, tiny_task, caplog):
-    with caplog.at_level(logging.INFO):
-        found = replace(SMALL, seed=3).bind(tiny_net, tiny_task)
-    assert found.config == STRATEGIES["switch"](batch=16, calibration_examples=16, chunk=2, seed=3)
-    assert "switch is fastest (seconds a sub-network: masked 2, switch 0.5, prefix too large)" in caplog.text
-    assert SMALL.of_strategy("prefix") == STRATEGIES["prefix"](batch=16, calibration_examples=16, chunk=2)
-    # Values do not depend on the way: their key does not name it.
-    assert found.context == STRATEGIES["masked"](batch=16, calibration_examples=16, seed=3).bind(tiny_net, tiny_task).context
+def test_stages_that_repeat_are_not_shared():
+    assert set(estimated_seconds(translator(), translation(), 0)) == {"masked", "switch"}
 
 
-def test_times_are_stored_for_the_same_network_device_and_batch(figures, tiny_net, tiny_task, tmp_path, monkeypatch):
-    config = replace(SMALL, file=str(tmp_path / "deep" / "strategies.jsonl"))
-    config.bind(tiny_net, tiny_task)
-    replace(config, seed=1).bind(tiny_net, tiny_task)
-    assert len(figures) == 1
-    replace(config, batch=8).bind(tiny_net, tiny_task)
-    assert len(figures) == 2
-    monkeypatch.setattr(auto, "processor_name", lambda: "another")
-    config.bind(tiny_net, tiny_task)
-    assert len(figures) == 3
-    assert len((tmp_path / "deep" / "strategies.jsonl").read_text().splitlines()) == 3
+def test_all_settings_are_passed_on_and_the_key_names_no_strategy(tiny_net, tiny_task):
+    config = AutoConfig(batch=16, calibration_examples=16, chunk=2, seed=3, cache_gb=0.5)
+    found = config.bind(tiny_net, tiny_task, devices=jax.devices()[:1])
+    assert found.config == MaskedConfig(batch=16, calibration_examples=16, chunk=2, seed=3)
+    assert config.of_strategy("prefix") == PrefixConfig(batch=16, calibration_examples=16, chunk=2, seed=3, cache_gb=0.5)
+    assert found.context == replace(config.of_strategy("switch")).bind(tiny_net, tiny_task).context
 
 
-@pytest.mark.parametrize("line", ['{"key": ', '{"key": "KEY"}', '{"key": "KEY", "seconds": {"masked": "x"}}'])
-def test_a_line_that_is_not_whole_is_passed_over(figures, tiny_net, tiny_task, tmp_path, line):
-    file = tmp_path / "strategies.jsonl"
-    config = replace(SMALL, file=str(file))
-    config.bind(tiny_net, tiny_task)
-    key = json.loads(file.read_text())["key"]
-    file.write_text(line.replace("KEY", key) + "\n")
-    assert config.bind(tiny_net, tiny_task).config == SMALL.of_strategy("switch")
-    assert len(figures) == 2
-
-
-def test_a_file_of_something_else_is_refused_and_left_alone(figures, tiny_net, tiny_task, tmp_path):
-    (tmp_path / "notes.txt").write_text("[1, 2]\n")
-    with pytest.raises(ConfigError, match=r"evaluator.file=.*notes.txt is not a file of stored times; name another file"):
-        replace(SMALL, file=str(tmp_path / "notes.txt")).bind(tiny_net, tiny_task)
-    assert (tmp_path / "notes.txt").read_text() == "[1, 2]\n" and not figures
-
-
-def test_a_file_that_cannot_be_written_costs_nothing_but_its_memory(figures, tiny_net, tiny_task, tmp_path, caplog):
-    (tmp_path / "file").write_text("")
-    found = replace(SMALL, file=str(tmp_path / "file" / "strategies.jsonl")).bind(tiny_net, tiny_task)
-    assert found.config == SMALL.of_strategy("switch") and "cannot be written" in caplog.text
-
-
-def test_half_of_similar_architectures_are_mutations_of_the_others(tiny_net):
-    archs = auto.similar_architectures(tiny_net.space, 9)
-    assert archs.shape == (9, len(tiny_net.space.genes)) and archs.dtype == np.int32
-    np.testing.assert_array_equal(archs, tiny_net.space.canonical(archs))
-    assert len(np.unique(archs, axis=0)) == 9
+def test_where_memory_is_too_small_the_next_is_taken(monkeypatch, tiny_net, tiny_task):
+    config = AutoConfig(batch=16, calibration_examples=16, chunk=2)
+    monkeypatch.setattr(strategies, "STRATEGIES", {"masked": Large, "switch": SwitchConfig, "prefix": Large})
+    assert isinstance(config.bind(tiny_net, tiny_task).config, SwitchConfig)
+    monkeypatch.setattr(strategies, "STRATEGIES", dict.fromkeys(("masked", "switch", "prefix"), Large))
+    with pytest.raises(TooLarge, match="does not hold one network"):
+        config.bind(tiny_net, tiny_task)

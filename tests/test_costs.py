@@ -12,7 +12,8 @@ from flax import nnx
 from jax import lax
 from tiny import CONFIG, architectures, tiny_network
 
-from nasjax.hardware.costs import CostTable, cost_tables, jaxpr_macs
+from nasjax.hardware.costs import CostTable, cost_tables
+from nasjax.jaxprs import jaxpr_macs
 from nasjax.space import Gene
 from nasjax.supernets import elastic
 from nasjax.supernets.cpu.convolution import library_convolution

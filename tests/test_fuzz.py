@@ -36,8 +36,7 @@ from nasjax.cli.multirun import finished
 from nasjax.cli.options import COMMANDS
 from nasjax.deploy.from_run import select_networks
 from nasjax.errors import ConfigError
-from nasjax.evaluation import EVALUATORS
-from nasjax.evaluation.auto import STRATEGIES, AutoConfig
+from nasjax.evaluation import EVALUATORS, STRATEGIES, TimedConfig
 from nasjax.hardware.measurement import Latency
 from nasjax.hardware.recorded import read_latencies
 from nasjax.hardware.targets import HARDWARE
@@ -269,9 +268,9 @@ def warm_start(name: str) -> Callable[[Path], Any]:
 
 def stored_times(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AutoConfig, "_key", lambda *_: "k")
-        patch.setattr(AutoConfig, "seconds", lambda *_: dict.fromkeys(STRATEGIES, 1.0))
-        AutoConfig(file=str(folder / "times.jsonl")).stored_seconds(None, None)
+        patch.setattr(TimedConfig, "_key", lambda *_: "k")
+        patch.setattr(TimedConfig, "seconds", lambda *_: dict.fromkeys(STRATEGIES, 1.0))
+        TimedConfig(file=str(folder / "times.jsonl")).stored_seconds(None, None)
 
 
 def published_lists(file: Path, net: supernets.SuperNet) -> None:

@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from nasjax.evaluation.calibration import calibrate
-from nasjax.hardware.costs import cost_tables, jaxpr_macs
+from nasjax.hardware.costs import cost_tables
+from nasjax.jaxprs import jaxpr_macs
 from nasjax.supernets import elastic
 from nasjax.supernets.cpu import convolution
 from nasjax.supernets.extract import extract

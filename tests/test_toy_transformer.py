@@ -12,7 +12,8 @@ from jax import lax
 from tiny import architectures, close, scrambled
 from toy_transformer import DECODER_WIDTH, HEAD, SOURCE, TARGET, WORDS, LayerNorm, ToyTransformer
 
-from nasjax.hardware.costs import cost_tables, jaxpr_macs
+from nasjax.hardware.costs import cost_tables
+from nasjax.jaxprs import jaxpr_macs
 from nasjax.supernets.extract import carry_after, extract
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -15,10 +15,10 @@ from tiny_transformer import stepped
 from nasjax.errors import ConfigError
 from nasjax.evaluation.switch import Switched
 from nasjax.hardware import latency_table
-from nasjax.hardware.activation_memory import inner_jaxprs
 from nasjax.hardware.costs import cost_tables
 from nasjax.hardware.latency_table import branches
 from nasjax.hardware.measurement import compiled, timed_function
+from nasjax.jaxprs import inner_jaxprs
 from nasjax.supernets import checkpoints, transformer_layers
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families import transformer

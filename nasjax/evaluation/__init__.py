@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nasjax.evaluation.auto import STRATEGIES, AutoConfig
+from nasjax.evaluation.auto import AutoConfig
 from nasjax.evaluation.base import Evaluator, measure
 from nasjax.evaluation.halving import Halving
 from nasjax.evaluation.masked import MaskedConfig
 from nasjax.evaluation.population import EvaluatorConfig, PopulationEvaluator
 from nasjax.evaluation.prefix import PrefixConfig
+from nasjax.evaluation.strategies import STRATEGIES
 from nasjax.evaluation.switch import SwitchConfig
+from nasjax.evaluation.timed import TimedConfig
 
-EVALUATORS = {**STRATEGIES, "auto": AutoConfig}
+EVALUATORS = {"auto": AutoConfig, **STRATEGIES, "timed": TimedConfig}
 """Every evaluator by name."""
 
 EvaluatorSetting = str | Mapping[str, Any] | EvaluatorConfig
@@ -29,5 +31,6 @@ __all__ = [
     "PopulationEvaluator",
     "PrefixConfig",
     "SwitchConfig",
+    "TimedConfig",
     "measure",
 ]

@@ -1,176 +1,86 @@
-"""Automatic choice of the evaluation strategy: each is timed once on a few sub-networks, and the fastest is used."""
+"""Choice of the evaluation strategy by a rule: the one whose seconds of compiling and computing should be the fewest."""
 
-import json
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from hashlib import sha256
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
-import numpy as np
 
-from nasjax.errors import ConfigError
-from nasjax.evaluation.base import OUT_OF_MEMORY
-from nasjax.evaluation.masked import MaskedConfig
-from nasjax.evaluation.memory import TooLarge
-from nasjax.evaluation.population import EvaluatorConfig, PopulationEvaluator, StrategyConfig
-from nasjax.evaluation.prefix import PrefixConfig
-from nasjax.evaluation.switch import SwitchConfig
-from nasjax.host import append_line, parse_json, processor_name, processors, read_lines
-from nasjax.space import SearchSpace
+from nasjax.evaluation.memory import TooLarge, operations
+from nasjax.evaluation.population import PopulationEvaluator
+from nasjax.evaluation.strategies import STRATEGIES, ChoosingConfig
+from nasjax.evaluation.switch import branches
+from nasjax.jaxprs import jaxpr_macs
 from nasjax.supernets import SuperNet
+from nasjax.supernets.stage import Choice
 from nasjax.tasks import Task
-from nasjax.types import Population
 
 LOG = logging.getLogger(__name__)
 
-STRATEGIES: Mapping[str, type[StrategyConfig]] = MappingProxyType(
-    {"masked": MaskedConfig, "switch": SwitchConfig, "prefix": PrefixConfig}
-)
-"""Every evaluation strategy by name."""
+NETWORKS = 128
+"""The number of sub-networks that a search is assumed to measure."""
 
-RECORD_START = '{"key": '
-"""The beginning of every line in a file of times."""
 
-NETWORKS = 4
-"""The least number of sub-networks that a strategy is timed on, in whole chunks."""
+class Speed(NamedTuple):
+    """CPU seconds of a strategy: for compiling, by a constant and a term for each thing compiled, and for computing 1e9
+    multiply-accumulates."""
 
-TRIAL_BATCHES = 2
-"""The number of batches that each of them is re-calibrated on, and scored on."""
+    start: float
+    compiling: float
+    computing: float
 
-ROUNDS = 3
-"""How often each strategy is timed, in turn, since the load of the machine changes."""
 
-MUTATED = 0.1
-"""The share of genes that are mutated in half of the sub-networks: a search measures similar ones."""
-
-TimedRun = Callable[[], None]
+SPEEDS = {"masked": Speed(8.0, 0.003, 0.07), "switch": Speed(15.0, 0.75, 0.05), "prefix": Speed(15.0, 2.5, 0.035)}
+"""Measured on a CPU (docs/results.md, "Evaluating a population"; `benchmarks/strategies.py`). `masked` compiles operations,
+the others branches of stages. The networks of a search share a third of their work, which `prefix` does once."""
 
 
 @dataclass(frozen=True)
-class AutoConfig(EvaluatorConfig):
-    """The fastest strategy for this super-network, device and batch size, which is measured when a run starts.
+class AutoConfig(ChoosingConfig):
+    """The strategy that should be the fastest: on a CPU the least of `estimated_seconds`, on accelerators `masked`.
 
-    Measuring takes as long as compiling all strategies. `file` (JSON lines) stores the times; remove it to measure again.
-    `cache_gb` as for `prefix`. Strategies are timed without `first_examples`.
+    Where that does not fit `memory_gb`, the next.
     """
-
-    cache_gb: float = 1.0
-    file: str | None = None
-
-    def of_strategy(self, name: str) -> StrategyConfig:
-        """The settings of one strategy, with the values of these."""
-        strategy = STRATEGIES[name]
-        names = {field.name for field in fields(strategy)}
-        return strategy(**{field.name: getattr(self, field.name) for field in fields(self) if field.name in names})
 
     def bind(
         self, net: SuperNet, task: Task, split: str = "validation", devices: Sequence[jax.Device] | None = None
     ) -> PopulationEvaluator:
-        return self.of_strategy(fastest(self.stored_seconds(net, task))).bind(net, task, split, devices)
-
-    def stored_seconds(self, net: SuperNet, task: Task) -> dict[str, float]:
-        """Seconds by strategy: from `file` if it has them, else measured and appended to it."""
-        if self.file is None:
-            return self.seconds(net, task)
-        key = self._key(net)
-        lines = read_lines(self.file)
-        if lines and not lines[0].startswith(RECORD_START):
-            raise ConfigError(f"evaluator.file={self.file} is not a file of stored times; name another file")
-        stored = _last_seconds(lines, key)
-        if stored is not None:
-            return stored
-        seconds = self.seconds(net, task)
-        try:
-            append_line(self.file, json.dumps({"key": key, "seconds": seconds}))
-        except OSError as error:  # This run needs no file.
-            message = "evaluator.file=%s cannot be written, the strategies will be timed again: %s"
-            LOG.warning(message, self.file, error.strerror)
-        return seconds
-
-    def _key(self, net: SuperNet) -> str:
-        """A digest of all that the strategies' speeds depend on: network, inputs, batch, memory, devices, compiler."""
-        devices = [device.device_kind for device in jax.devices()]
-        facts = [repr(net.space), *(stage.settings() for stage in net.stages), str(net.inputs(1)), self.batch, self.chunk,
-                 self.memory_gb, self.cache_gb, devices, processor_name(), processors(), jax.lib.__version__]  # fmt: skip
-        return sha256(repr(facts).encode()).hexdigest()[:16]
-
-    def seconds(self, net: SuperNet, task: Task, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-        """Seconds for one sub-network by strategy, compiling excluded: the median of ROUNDS; inf if it does not fit memory.
-
-        Raises ConfigError if none fits, and with several processes, which might choose differently.
-        """
-        if jax.process_count() > 1:
-            raise ConfigError(f"evaluator=auto works in one process only; set evaluator={' or '.join(STRATEGIES)}")
-        LOG.info("evaluator=auto: timing %s", ", ".join(STRATEGIES))
-        runs: dict[str, tuple[TimedRun, int]] = {}
-        refused: list[Exception] = []
-        for name in STRATEGIES:
+        devices = jax.devices() if devices is None else devices
+        calibration = self.calibration_examples if net.has_norms else 0
+        names = list(STRATEGIES)
+        if devices[0].platform == "cpu":
+            seconds = estimated_seconds(net, task, calibration, len(devices))
+            names = sorted(seconds, key=lambda name: seconds[name])
+            LOG.debug("evaluator=auto: estimated CPU seconds for %d sub-networks: %s", NETWORKS, seconds)
+        refused: list[TooLarge] = []
+        for name in names:
             try:
-                runs[name] = self._timed_run(self.of_strategy(name), net, task)
-                runs[name][0]()
-            except (TooLarge, jax.errors.JaxRuntimeError) as error:
-                if not isinstance(error, TooLarge) and OUT_OF_MEMORY not in str(error):
-                    raise
-                runs.pop(name, None)
+                return self.of_strategy(name).bind(net, task, split, devices)
+            except TooLarge as error:
                 refused.append(error)
-        if not runs:
-            raise refused[0]
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(ROUNDS):
-            for name, (run, number) in runs.items():
-                began = clock()
-                run()
-                times[name].append((clock() - began) / number)
-        return {name: float(np.median(times[name])) if name in times else np.inf for name in STRATEGIES}
-
-    def _timed_run(self, strategy: StrategyConfig, net: SuperNet, task: Task) -> tuple[TimedRun, int]:
-        """A function that scores a few sub-networks with empty caches, and their number."""
-        number = TRIAL_BATCHES * self.batch
-        short = task.changed(validation=task.validation.take(slice(number)))
-        examples = min(self.calibration_examples, number)
-        evaluator = replace(strategy, calibration_examples=examples, first_examples=0).bind(net, short)
-        # An incomplete chunk would take the time of a full one.
-        archs = similar_architectures(net.space, -(-NETWORKS // evaluator.chunk) * evaluator.chunk)
-
-        def run() -> None:
-            evaluator.forget()
-            for start in range(0, len(archs), evaluator.chunk):
-                evaluator(archs[start : start + evaluator.chunk])
-
-        return run, len(archs)
+        raise refused[0]
 
 
-def _last_seconds(lines: Sequence[str], key: str) -> dict[str, float] | None:
-    """The last times in the lines for a key; incomplete lines are skipped. None if there are none."""
-    found = None
-    for line in lines:
-        try:
-            row = parse_json(line)
-            if row["key"] == key and all(row["seconds"][name] > 0 for name in STRATEGIES):
-                found = {name: float(row["seconds"][name]) for name in STRATEGIES}
-        except (ValueError, LookupError, TypeError):
-            continue
-    return found if found and np.isfinite(list(found.values())).any() else None
+def estimated_seconds(net: SuperNet, task: Task, calibration: int, devices: int = 1) -> dict[str, float]:
+    """CPU seconds by strategy for NETWORKS random sub-networks on one core, compiling included.
 
-
-def similar_architectures(space: SearchSpace, number: int) -> Population:
-    """Architectures like those of a search: half of them random, the others mutations of these in few genes.
-
-    Duplicates come last, and only if there are too few distinct ones.
+    `calibration`: examples that each of them is re-calibrated on. Without `prefix` where stages repeat, which it does not
+    share, and for several devices, of which it uses one.
     """
-    first = space.sample(jax.random.key(0), number)
-    others = space.mutate(jax.random.key(1), first, MUTATED)
-    pairs = np.stack([first, others], axis=1).reshape(2 * number, -1).astype(np.int32)
-    distinct = np.sort(np.unique(pairs, axis=0, return_index=True)[1])
-    return np.concatenate([pairs[distinct], pairs])[:number]
+    largest, smallest = (_macs(net, tuple(map(int, arch))) for arch in (net.space.largest(), net.space.smallest()))
+    examples = NETWORKS * (min(calibration, len(task.train)) + len(task.validation) * task.beams)
+    # Masked networks cost as much as the largest, others as much as the mean of it and the smallest.
+    work = {"masked": (operations(net), largest), "switch": (branches(net), (largest + smallest) / 2)}
+    if net.first_repeated == len(net.stages) and devices == 1:
+        work["prefix"] = work["switch"]
+    return {
+        name: speed.start + speed.compiling * compiled + speed.computing * examples * macs / 1e9
+        for name, (compiled, macs) in work.items()
+        for speed in [SPEEDS[name]]
+    }
 
 
-def fastest(seconds: Mapping[str, float]) -> str:
-    """The strategy with the least seconds; logs all of them."""
-    best = min(seconds, key=lambda name: seconds[name])
-    times = ", ".join(f"{name} {took:.3g}" if np.isfinite(took) else f"{name} too large" for name, took in seconds.items())
-    LOG.info("evaluator=auto: %s is fastest (seconds a sub-network: %s)", best, times)
-    return best
+def _macs(net: SuperNet, arch: Choice) -> int:
+    """Multiply-accumulates of one example in one sub-network; of all tokens of a sequence together."""
+    return jaxpr_macs(jax.make_jaxpr(lambda x: net.forward(x, arch, None)[0])(net.example()).jaxpr)

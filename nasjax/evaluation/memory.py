@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.evaluation.blocks import example_bytes
+from nasjax.jaxprs import inner_jaxprs
 from nasjax.supernets import SuperNet
 
 EXAMPLES_SHARE = 0.25
@@ -132,8 +133,13 @@ def gradient_bytes(net: SuperNet) -> int:
 
 
 def compiler_bytes(net: SuperNet, wrapped: Callable[[SuperNet], Any] = lambda net: net) -> int:
-    """Bytes that compiling `wrapped(net).forward` takes: COMPILER_BYTES for every operation, nested ones included."""
-    return COMPILER_BYTES * _sizes(net, wrapped).operations
+    """Bytes that compiling `wrapped(net).forward` takes: COMPILER_BYTES for every operation."""
+    return COMPILER_BYTES * operations(net, wrapped)
+
+
+def operations(net: SuperNet, wrapped: Callable[[SuperNet], Any] = lambda net: net) -> int:
+    """The number of operations in `wrapped(net).forward`, nested ones included."""
+    return _sizes(net, wrapped).operations
 
 
 class Sizes(NamedTuple):
@@ -161,13 +167,13 @@ def _sizes(net: SuperNet, wrapped: Callable[[SuperNet], Any] = lambda net: net) 
     if key not in _SIZES:
         largest = jnp.asarray(net.space.largest())
         jaxpr = jax.make_jaxpr(lambda x: wrapped(net).forward(x, largest, net.stored())[0])(net.example()).jaxpr
-        _SIZES[key] = Sizes(_operations(jaxpr), tuple(_materialised(jaxpr)))
+        _SIZES[key] = Sizes(_count(jaxpr), tuple(_materialised(jaxpr)))
     return _SIZES[key]
 
 
-def _operations(jaxpr: Any) -> int:
+def _count(jaxpr: Any) -> int:
     """The number of operations in a jaxpr, nested ones included."""
-    return len(jaxpr.eqns) + sum(_operations(inner) for equation in jaxpr.eqns for inner in _inner_jaxprs(equation))
+    return len(jaxpr.eqns) + sum(_count(inner) for equation in jaxpr.eqns for inner in inner_jaxprs(equation.params))
 
 
 def _materialised(jaxpr: Any) -> Iterator[int]:
@@ -176,14 +182,5 @@ def _materialised(jaxpr: Any) -> Iterator[int]:
         if equation.primitive.name in MATERIALISED:
             yield sum(prod(v.aval.shape) * v.aval.dtype.itemsize for v in equation.outvars)
         else:
-            for inner in _inner_jaxprs(equation):
+            for inner in inner_jaxprs(equation.params):
                 yield from _materialised(inner)
-
-
-def _inner_jaxprs(equation: Any) -> Iterator[Any]:
-    """The jaxprs in an equation's parameters."""
-    for parameter in equation.params.values():
-        for value in parameter if type(parameter) is tuple else [parameter]:
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield inner

@@ -193,6 +193,16 @@ def _branch_choices(inner: tuple[int, ...], options: tuple[tuple[Any, ...], ...]
     return list(product(*lengths))
 
 
+def branches(net: SuperNet) -> int:
+    """The number of branches that are compiled for a super-network: those of stages of equal structure once."""
+    number = {}
+    for stage in net.stages:
+        graph, weights = nnx.split(nnx.eval_shape(lambda stage=stage: stage.bare()))
+        choices = _branch_choices(stage.sizes_only, tuple(gene.options for gene in stage.genes))
+        number[repr((graph, _shapes(weights)))] = len(choices) + (stage.gate is not None)
+    return sum(number.values())
+
+
 def _branch_index(stage: Stage, choice: Choice) -> tuple[Int[Array, ""], Int[Array, " inner"]]:
     """The index of a choice's branch (last gene fastest; the last branch skips the stage), and of its `inner` options."""
     indices: list[int | Array] = list(choice if stage.gate is None else choice[1:])

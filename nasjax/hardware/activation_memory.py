@@ -1,10 +1,12 @@
 """Peak activation memory: which tensors of a jaxpr are stored in memory, and from when to when."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
 from jax.extend.core import Literal
+
+from nasjax.jaxprs import inner_jaxprs
 
 STORED = ("dot_general", "conv_general_dilated")
 """Primitives whose results are stored in memory; results of loops and branches are too."""
@@ -15,14 +17,6 @@ NO_TENSORS: frozenset[int] = frozenset()
 def array_bytes(arrays: Iterable[Any]) -> int:
     """Bytes of arrays, or of shapes with a dtype."""
     return sum(prod(array.shape) * array.dtype.itemsize for array in arrays)
-
-
-def inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
-    """The jaxprs among an equation's parameters."""
-    for value in parameters.values():
-        inner = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-            yield inner
 
 
 def jaxpr_memory(jaxpr: Any, weights: int) -> int:

@@ -17,7 +17,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
-from nasjax.hardware.activation_memory import array_bytes, inner_jaxprs, jaxpr_memory
+from nasjax.hardware.activation_memory import array_bytes, jaxpr_memory
+from nasjax.jaxprs import jaxpr_macs
 from nasjax.supernets.extract import carry_after, extract_stage
 from nasjax.supernets.stage import Stage
 from nasjax.supernets.supernet import SuperNet
@@ -206,27 +207,3 @@ PEAKS = ("memory",)
 
 ADDED_BY_STEP = ("macs",)
 """Costs that every run of a repeated stage adds to."""
-
-
-def jaxpr_macs(jaxpr: Any) -> int:
-    """Multiply-accumulates of all matrix products and convolutions in a jaxpr.
-
-    If a computation depends on the platform, the branch of the default platform (XLA's convolution) counts.
-    """
-    total = 0
-    for equation in jaxpr.eqns:
-        name, parameters = equation.primitive.name, equation.params
-        if name == "dot_general":
-            (contracted, _), _ = parameters["dimension_numbers"]
-            shape = equation.invars[0].aval.shape
-            total += prod(equation.outvars[0].aval.shape) * prod(shape[axis] for axis in contracted)
-        elif name == "conv_general_dilated":
-            kernel, numbers = equation.invars[1].aval.shape, parameters["dimension_numbers"]
-            total += prod(equation.outvars[0].aval.shape) * prod(kernel) // kernel[numbers.rhs_spec[0]]
-        elif name == "cond":
-            total += jaxpr_macs(parameters["branches"][-1].jaxpr)
-        elif name == "scan":
-            total += parameters["length"] * jaxpr_macs(parameters["jaxpr"].jaxpr)
-        else:
-            total += sum(map(jaxpr_macs, inner_jaxprs(parameters)))
-    return total

@@ -46,7 +46,7 @@ def searching(
     tactic: str | Mapping[str, Any] | Tactic = "ehvi",
     algorithm: str | Mapping[str, Any] | Algorithm = "nsga2",
     predictor: str | Mapping[str, Any] | Predictor = "gaussian_process",
-    evaluator: EvaluatorSetting = "masked",
+    evaluator: EvaluatorSetting = "auto",
     hardware: Hardware | Profile | None = None,
     evaluations: int = 128,
     seed: int = 0,

@@ -147,7 +147,7 @@ class SelfMeasuring(Evaluator, Protocol):
 def search_problem(
     net: SuperNet | SelfMeasuring,
     task: Task | None,
-    evaluator: EvaluatorSetting = "masked",
+    evaluator: EvaluatorSetting = "auto",
     hardware: Hardware | Profile | None = None,
 ) -> SearchProblem:
     """Joins a super-network, its task and an evaluator (a name, a mapping or settings).
@@ -241,7 +241,7 @@ def _check_names(space: SearchSpace, metrics: Iterable[str], derived: Sequence[s
 
 
 @with_jax_defaults
-def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: EvaluatorSetting = "masked") -> None:
+def follow(net: SuperNet | SelfMeasuring, task: Task | None = None, evaluator: EvaluatorSetting = "auto") -> None:
     """Does this process's part of a search that the first of several processes makes; until that search is over.
 
     The processes are joined by `jax.distributed.initialize`, and have the same super-network, task and evaluator. Raises
