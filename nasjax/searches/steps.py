@@ -1,6 +1,7 @@
 """The steps of a search: a tactic asks, the archive or the evaluator answers, the tactic is updated and its state saved."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nasjax.runs.archive import Archive
 from nasjax.searches.history import History
 from nasjax.searches.measure import measuring
 from nasjax.searches.problem import SearchProblem
+from nasjax.searches.rehearsal import rehearsed, worthwhile
 from nasjax.searches.tactic_state import dump_state, load_state
 from nasjax.searches.time_spent import TimeSpent
 from nasjax.tactics import Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, restrict
@@ -88,6 +90,7 @@ def tactic_steps(
             state = load_state(state, saved[2])
     context = archive.add_context(evaluator.context)
     known = search.history().values[:told]
+    rehearse = worthwhile(evaluator)
     while told < evaluations:
         with spent.on("tactic"):
             archs, state = tactic.ask(state)
@@ -99,10 +102,13 @@ def tactic_steps(
         lifted = np.asarray(lift(archs))
         archive.discard_interrupted_step(told, context, lifted)
         positions = range(told, told + len(archs))
-        for waiting in measuring(evaluator, archive, context, lifted, spent, positions, step):
-            new = search.history(told).values
-            values = np.concatenate([known, new])
-            yield search.progress(values, waiting)
+        beside = rehearsed(tactic, search.tactic_problem, state, archs) if rehearse else nullcontext()
+        rehearse = False
+        with beside:
+            for waiting in measuring(evaluator, archive, context, lifted, spent, positions, step):
+                new = search.history(told).values
+                values = np.concatenate([known, new])
+                yield search.progress(values, waiting)
         with spent.on("tactic"):
             state = tactic.tell(state, archs, new)
         step, told, known = step + 1, told + len(archs), values

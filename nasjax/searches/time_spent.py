@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import get_ident
 
 import jax
 
@@ -23,12 +24,12 @@ class TimeSpent:
     @contextmanager
     def on(self, part: str) -> Iterator[None]:
         """Counts the block's time as that of a part, without what is compiled in it. Blocks do not lie in one another."""
-        began, compiled = time.monotonic(), _compiled()[0]
+        began, compiled = time.monotonic(), _compiled()[get_ident()]
         try:
             yield
         finally:
             took = time.monotonic() - began
-            compiling = min(took, _compiled()[0] - compiled)  # Threads that compile side by side count twice.
+            compiling = min(took, _compiled()[get_ident()] - compiled)
             self._parts[part] += took - compiling
             self._parts["compiling"] += compiling
 
@@ -39,13 +40,13 @@ class TimeSpent:
 
 
 @cache
-def _compiled() -> list[float]:
-    """The seconds that this process has spent compiling since the first call: a list of one, which JAX's events add to."""
-    total = [0.0]
+def _compiled() -> dict[int, float]:
+    """The seconds that each thread of this process has spent compiling since the first call; JAX's events add to them."""
+    totals: dict[int, float] = defaultdict(float)
 
     def count(event: str, duration_secs: float, **_: str | int) -> None:
         if event in COMPILING:
-            total[0] += duration_secs
+            totals[get_ident()] += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(count)
-    return total
+    return totals

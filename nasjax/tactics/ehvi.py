@@ -163,9 +163,11 @@ def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[
     """
     lean, draw, other = jax.random.split(key, 3)
     counts = np.array(space.counts, np.int32)
-    levels = jax.random.binomial(draw, counts - 1.0, jax.random.uniform(lean, (number, 1)), (number, len(counts)))
+    # Binomial levels, as sums of coins: JAX's own sampler takes seconds to compile.
+    coins = jax.random.uniform(draw, (counts.max() - 1, number, len(counts))) < jax.random.uniform(lean, (number, 1))
+    levels = (np.asarray(coins) & (np.arange(counts.max() - 1)[:, None, None] < counts - 1)).sum(0)
     ordered = np.array([gene.ordered for gene in space.genes])
-    raw = np.where(ordered, np.asarray(levels, np.int32), np.asarray(space.sample_raw(other, number)))
+    raw = np.where(ordered, levels, np.asarray(space.sample_raw(other, number)))
     ends = np.stack([space.smallest(), space.largest()]) if ordered.all() else raw[:0]
     return np.concatenate([ends, space.canonical(raw.astype(np.int32))])
 
