@@ -102,6 +102,7 @@ def test_the_legend_says_what_height_and_colour_are():
         assert " ".join(re.sub("<.*?>", "", legend(space, drawing_style(space))).split()) == words
 
 
+@pytest.mark.slow
 def test_a_search_writes_what_the_drawing_needs(tiny_run, tiny_net):
     summary = json.loads((tiny_run / "summary.json").read_text())
     assert summary["options"] == {gene.name: list(gene.options) for gene in tiny_net.space.genes}

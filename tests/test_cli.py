@@ -391,6 +391,7 @@ def test_networks_that_answer_differently_have_different_contexts():
     assert len(contexts) == 4
 
 
+@pytest.mark.slow
 def test_extract_refuses_a_run_whose_weights_have_changed(here, capsys):
     weights = supernets.SHIPPED / "digits.safetensors"
     Path("mine.safetensors").write_bytes(weights.read_bytes())

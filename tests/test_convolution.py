@@ -70,6 +70,7 @@ def test_depthwise_of_images_that_leave_the_caches(monkeypatch, batch):
     agree(lambda x, w: convolution.depthwise(x, w, 2), lambda x, w: reference(x, w, 2, groups=4), x, weight)
 
 
+@pytest.mark.slow
 def test_depthwise_with_49_taps():
     weight = normal(7, 7, 1, 4)
     for stride in (1, 2):

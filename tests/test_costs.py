@@ -173,6 +173,7 @@ def test_maximum_and_minimum(tiny_net, tables):
         assert smallest <= everything.min()
 
 
+@pytest.mark.slow
 def test_estimates_rank(once_for_all):
     """float32 sums lie within a millionth of the exact ones, in jit."""
     net, tables = once_for_all

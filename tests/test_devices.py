@@ -45,6 +45,7 @@ def check_ways(ways):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_four_devices_measure_what_one_does(request):
     found = answer(started(request.config.cache.mkdir("jax"), "masked"))
     assert (found["processes"], found["devices"]) == (1, 4)

@@ -46,6 +46,7 @@ def test_any_other_exception_is_a_bug_and_keeps_its_traceback(monkeypatch, capsy
     assert lines[-1].startswith("nasjax: this is a bug of nasjax")
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_follow_the_same_rule_and_the_others_go_on(sweeps, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("multiprocessing.set_start_method", lambda *_, **__: None)
@@ -67,6 +68,7 @@ def test_jobs_of_a_sweep_follow_the_same_rule_and_the_others_go_on(sweeps, monke
     assert printed.err.splitlines()[-1].startswith("  multirun/seed=1: this is a bug of nasjax")
 
 
+@pytest.mark.slow
 def test_validation_does_not_rest_on_assert(tmp_path):
     words = ["search", "constraints=[macs<=nan]", "evaluations=2", "tactic=random", "run=run"]
     command = [sys.executable, "-O", "-m", "nasjax", *words]

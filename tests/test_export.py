@@ -72,6 +72,7 @@ def test_every_format_predicts_as_the_network_for_any_batch_size(digits, written
     assert [file.name for file in written.parent.iterdir()] == ["net"]
 
 
+@pytest.mark.slow
 def test_a_file_with_a_fixed_batch_size_refuses_others(digits, tmp_path):
     extracted, images = digits
     folder = extracted.save(tmp_path / "four", [".stablehlo", ".onnx"], batch=4)

@@ -43,6 +43,7 @@ def rows(path):
 # -- which networks ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_constraint_takes_the_best_of_all_evaluations_that_keep_it(run):
     """Params are no objective here: the best within them need not be on the front."""
     table = rows(run / "evaluations.csv")
@@ -192,6 +193,7 @@ def test_what_a_killed_process_left_is_removed_and_no_more(here, monkeypatch):
     assert {path.name for path in here.iterdir()} == set(left[1:])
 
 
+@pytest.mark.slow
 def test_a_network_extracted_before_is_named_with_what_to_say(run, capsys):
     wanted = select_networks(run, "all")[-1]
     there = run / "subnets" / str(wanted.index)
@@ -262,6 +264,7 @@ def latencies(printed):
     return [re.findall(r"[\d.]+(?:e-?\d+)?|–", line)[1:3] for line in lines]
 
 
+@pytest.mark.slow
 def test_networks_given_by_hand_have_latencies_of_a_recorded_device(mine):
     net = supernets.create("digits")
     hardware = configuration("extract", ["hardware=csv", "hardware.file=device.csv"])["hardware"]

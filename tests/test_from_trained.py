@@ -85,6 +85,7 @@ def test_mistakes_are_one_line_and_leave_nothing(folder, capsys, words, said):
     assert said in error and error.count("\n") == 1 and sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_an_extracted_network_learns_from_its_teacher_s_largest_sub_network():
     """The loss by hand: targets and the teacher's outputs count alike; the teacher does not change."""
     net, task = scrambled(nnx.eval_shape(lambda: CONFIG.create(0)), 3), easy_task((24, 6, 6))

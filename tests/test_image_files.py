@@ -141,7 +141,7 @@ def bound(config, net, task):
     return evaluator
 
 
-@pytest.mark.parametrize("name", ["masked", "switch", "prefix"])
+@pytest.mark.parametrize("name", ["masked", *(pytest.param(name, marks=pytest.mark.slow) for name in ("switch", "prefix"))])
 def test_every_strategy_gives_the_values_of_images_in_memory(name, net, held, on_disk, reads):
     archs = np.array(architectures(net.space, 2), np.int32)
     config = EVALUATORS[name](batch=5, calibration_examples=15, chunk=4)
@@ -158,6 +158,7 @@ def test_every_strategy_gives_the_values_of_images_in_memory(name, net, held, on
     assert evaluator.context == bound(config, net, held).context
 
 
+@pytest.mark.slow
 def test_images_that_fit_the_devices_are_read_once(net, held, on_disk, reads):
     archs = np.array(architectures(net.space, 1), np.int32)
     config = EVALUATORS["masked"](batch=20, calibration_examples=20, chunk=2)
@@ -169,6 +170,7 @@ def test_images_that_fit_the_devices_are_read_once(net, held, on_disk, reads):
     same(evaluator.on("test")(archs[:2]), wanted.on("test")(archs[:2]))
 
 
+@pytest.mark.slow
 def test_halving_and_augmented_recalibration_too(net, held, on_disk):
     archs = np.array(architectures(net.space, 4), np.int32)
     archs = np.unique(np.asarray(net.space.canonical(archs)), axis=0)

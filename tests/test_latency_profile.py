@@ -282,6 +282,7 @@ def run(small_net, tiny_task, kept, tmp_path_factory):
     return folder, front
 
 
+@pytest.mark.slow
 def test_networks_that_a_search_validates_are_measured(small_net, run):
     folder, front = run
     with (folder / "evaluations.csv").open() as file:
@@ -391,6 +392,7 @@ class MoodyTarget(Cpu):
         return Moody()
 
 
+@pytest.mark.slow
 def test_networks_that_a_device_cannot_time_are_failed_evaluations(small_net, tiny_task, tmp_path, caplog,
                                                                            monkeypatch):  # fmt: skip
     monkeypatch.setattr("nasjax.hardware.profile.energy_counter", lambda: None)

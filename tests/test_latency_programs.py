@@ -97,6 +97,7 @@ def test_a_missing_program_ends_the_profile(small_net, tmp_path):
         CommandTarget(command=str(tmp_path / "timer")).open()._run(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_line_profiles_recorded_latencies(tmp_path, capsys):
     net = nasjax.supernets.create("digits")
     archs = networks_to_measure(net.space, 12)

@@ -60,6 +60,7 @@ def test_fewer_images_are_scored_at_a_time_where_memory_holds_no_more(tiny_net):
         np.testing.assert_allclose(found[name], values, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_split_shares_programs_and_one_split_at_a_time_is_on_the_device(tiny_net):
     """Of 90 images and of 30: no second program is compiled, the values are those of an evaluator of its own."""
     task = easy_task(sizes=(96, 90, 30))
@@ -128,7 +129,8 @@ def planned(net):
     )
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "ofa_resnet50" else pytest.mark.slow) for n in ofa.NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ofa.NAMES)
 def test_full_size_networks_fit_the_default_memory_with_the_default_batch(name):
     net = supernets.create(name)
     plan = planned(net)

@@ -181,6 +181,7 @@ def test_parts_of_a_batch_are_what_each_alone_would_be(net, task):
     assert whole.loss == pytest.approx(float(found[0]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_sixteen_bits_train_nearly_as_thirty_two(net, task):
     """Weights stay in 32 bits, and the result differs by rounding only, but differs."""
     exact, rounded = (weights_after(replace(TRAINER, precision=p), net, task, 10) for p in ("float32", "bfloat16"))

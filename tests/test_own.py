@@ -63,6 +63,7 @@ def here(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_the_documented_class_goes_the_whole_way(here, request):
     code = code_of(request.config.rootpath / DOCUMENT, "## A class of stages")
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
@@ -291,6 +292,7 @@ def test_a_script_without_a_main_guard_searches_and_its_function_may_open_proces
     assert not (here / "imported").exists()
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_failed_evaluation_and_the_search_goes_on(here, capfd):
     (here / "workers.py").write_text(WORKERS)
     settings = ["supernet=external", "supernet.evaluate=workers:crashing", "supernet.genes.k=[1,3,5]"]

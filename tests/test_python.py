@@ -28,6 +28,7 @@ def front():
     return nasjax.search(net, task, objectives=["accuracy_top1", "macs"], tactic="random", evaluations=16)
 
 
+@pytest.mark.slow
 def test_select_returns_the_best_network_that_keeps_the_constraints(front):
     macs, accuracy = front.metrics["macs"], front.metrics["accuracy_top1"]
     assert len(front) > 1

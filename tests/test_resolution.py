@@ -63,6 +63,7 @@ def test_a_population_is_grouped_by_it(net, tiny_net, archs):
     assert [(host, len(rows)) for host, rows in by_host(tiny_net, archs[:, 1:])] == [((), 6)]
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_a_network_on_images_of_that_size(net, tiny_net, archs, tiny_task):
     evaluator = CONFIG.bind(net, tiny_task)
     rows = dict(by_host(net, archs))

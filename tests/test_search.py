@@ -118,7 +118,9 @@ def test_concurrent_search_needs_fewer_measurements_than_random_search(net):
 
 
 @pytest.mark.parametrize("budget", [15, pytest.param(30, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("tactic", TACTIC)
+@pytest.mark.parametrize(
+    "tactic", [name if name in ("ehvi", "concurrent") else pytest.param(name, marks=pytest.mark.slow) for name in TACTIC]
+)
 def test_a_run_stopped_anywhere_ends_as_an_uninterrupted_one(tmp_path, counted, tactic, budget):
     """After every chunk of three measurements; within 15 evaluations every tactic asks at least twice."""
     net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
@@ -218,6 +220,7 @@ def test_measurements_of_another_table_are_not_reused(tmp_path, counted):
     assert len(counted) == 60
 
 
+@pytest.mark.slow
 def test_failed_networks_are_counted_and_not_on_the_front(tmp_path):
     net = supernets.create("tabular", table=write_table(tmp_path / "t.csv", bad=range(0, 100, 3)), genes=GENES)
     for tactic in TACTIC:
@@ -278,6 +281,7 @@ def test_without_a_run_folder_nothing_is_written(net, tmp_path, monkeypatch):
     assert list((tmp_path / "empty").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_searches_with_one_and_three_objectives_find_the_true_front(net):
     best = nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=10_000)
     assert best.metrics["acc"].tolist() == [net.ranges()["acc"][1]]

@@ -66,7 +66,7 @@ NESTED = SearchSpace(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(spaces())
 def test_named_choices_vectors_and_size_agree_with_enumeration(space):
     raw = grid(space)
@@ -81,7 +81,7 @@ def test_named_choices_vectors_and_size_agree_with_enumeration(space):
     assert {tuple(space.decode(arch).items()) for arch in space.all_architectures()} == distinct
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(spaces())
 def test_canonical_keeps_what_exists_zeroes_the_rest_and_is_idempotent(space):
     raw = grid(space)
@@ -129,7 +129,7 @@ def test_sample_raw_draws_every_gene_uniformly_before_it_is_made_canonical():
     assert statistic < chi2.ppf(0.999, len(expected) - 1)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(spaces(), st.integers(0, 2**31 - 1))
 def test_mutate_changes_what_it_may_and_stays_canonical(space, seed):
     key, draw = jax.random.split(jax.random.key(seed))
@@ -159,7 +159,7 @@ def test_a_gene_that_is_switched_on_does_not_favour_its_first_option():
     np.testing.assert_allclose(np.bincount(mutants[:, 1], minlength=4) / 8_000, 0.25, atol=0.02)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(spaces(), st.integers(0, 2**31 - 1))
 def test_fill_inactive_keeps_active_genes_and_draws_the_others(space, seed):
     archs = np.asarray(space.sample(jax.random.key(seed), 32))
@@ -168,7 +168,7 @@ def test_fill_inactive_keeps_active_genes_and_draws_the_others(space, seed):
     assert ((raw >= 0) & (raw < np.array(space.counts))).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.sampled_from([1, 3]), hnp.arrays(np.int32, (24, 3), elements=st.integers(0, 2)))
 def test_duplicates_are_those_of_a_python_set(genes, archs):
     archs = archs[:, :genes]

@@ -127,6 +127,7 @@ def test_repeated_stages_count_once_a_word(net):
     assert [runs[type(stage)] for stage in net.stages] == [LENGTH if stage.repeated else 1 for stage in net.stages]
 
 
+@pytest.mark.slow
 def test_training_learns_to_translate(net):
     task = translation(train=200)
     trainer = SandwichConfig(epochs=60, batch=50, learning_rate=2e-2, random_subnets=1)
@@ -149,6 +150,7 @@ def test_a_search_from_python_extracts_and_exports(net, task, tmp_path):
     np.testing.assert_allclose(again, jax.jit(lambda inputs: small(inputs))(inputs), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_by_command_with_latencies(tmp_path, monkeypatch):
     shutil.copy(Path(__file__).with_name("toy_translation.py"), tmp_path)
     monkeypatch.chdir(tmp_path)

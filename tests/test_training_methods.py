@@ -43,7 +43,7 @@ def batch_of(task, number=24):
 # -- attentive sampling -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", ["best_up", "worst_up"])
+@pytest.mark.parametrize("attention", [pytest.param("best_up", marks=pytest.mark.slow), "worst_up"])
 def test_attentive_sampling_trains_the_best_or_the_worst_of_equal_size(net, task, attention):
     config = AttentiveConfig(attention=attention, random_subnets=2, candidates=4)
     inputs, targets = batch_of(task)
@@ -63,6 +63,7 @@ def test_attentive_sampling_trains_the_best_or_the_worst_of_equal_size(net, task
         assert arch.tolist() == nearest[best].tolist()
 
 
+@pytest.mark.slow
 def test_the_losses_that_candidates_are_compared_by_are_those_on_the_targets(net, task):
     inputs, targets = batch_of(task)
     archs = architectures(net.space, 3)
@@ -301,6 +302,7 @@ def test_units_are_sorted_by_the_weights_that_read_them(net):
     sorted_net.sort_units(tuple(0 for _ in net.space.counts))
 
 
+@pytest.mark.slow
 def test_sorted_feed_forward_units_change_no_translation():
     """The largest sub-network's; the smallest gets other units."""
     net = tiny_transformer.CONFIG.create(0)

@@ -53,6 +53,7 @@ def states(training):
     return list(training.run(training.begin()))
 
 
+@pytest.mark.slow
 def test_watched_scores_are_those_of_an_evaluator_and_compile_once(training, states, task):
     score, metric = scoring(training), watched_task(training).objectives[0]
     archs = watched_archs(training)

@@ -168,10 +168,9 @@ def by_hand(net, task, archs):
     return np.column_stack([scores, found]), task.changed(references=tuple(references))
 
 
-# Quick runs have one strategy; all decode the same toy in test_toy_translation.py.
-@pytest.mark.parametrize(
-    "strategy", [name if name == "masked" else pytest.param(name, marks=pytest.mark.slow) for name in STRATEGIES]
-)
+# In quick runs all strategies decode the toy of test_toy_translation.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_translates_as_extracted_networks_do_sentence_by_sentence(net, archs, by_hand, strategy):
     wanted, task = by_hand
     evaluator = EVALUATORS[strategy](batch=4, chunk=3, calibration_examples=0).bind(net, task)

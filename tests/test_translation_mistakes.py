@@ -66,6 +66,7 @@ def test_empty_lines_are_dropped_and_counted_or_kept(tmp_path, capsys):
     assert len(tasks.create("translation", **given, empty="keep").train) == 20
 
 
+@pytest.mark.slow
 def test_a_network_of_another_vocabulary_or_too_few_positions_is_refused(task):
     with pytest.raises(
         ConfigError, match=r"have 80 and 80 words, the super-network's 20 and 20: set supernet.source_words=80"

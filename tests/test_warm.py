@@ -81,10 +81,13 @@ def test_the_earlier_front_comes_first_where_no_new_objective_was_measured(net, 
     assert np.isnan(warm.values).all()
 
 
-ESTIMATING = pytest.param("full_on_estimations", marks=pytest.mark.slow)
+SLOW = ("full_on_estimations", "weaknas")
 
 
-@pytest.mark.parametrize("tactic", [*(name for name in TACTICS if name not in ("proxy", "full_on_estimations")), ESTIMATING])
+@pytest.mark.parametrize(
+    "tactic",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in TACTICS if name != "proxy"],
+)
 def test_every_tactic_measures_the_best_of_a_warm_start_first(net, earlier, tactic, tmp_path):
     warm = begin(earlier / "run", net, ["max:acc", "min:cost"])
     nasjax.search(net, objectives=["max:acc", "min:cost"], tactic={"name": tactic, **SETTINGS.get(tactic, {})},

@@ -124,6 +124,7 @@ def test_results_do_not_depend_on_company(case, bound):
             np.testing.assert_array_equal(values, [alone[i][name][0] for i in rows])
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_masked_network(case, bound):
     net, archs, task, _ = case
     arch = tuple(map(int, archs[2]))

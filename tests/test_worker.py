@@ -78,6 +78,7 @@ def test_the_worker_ignores_ctrl_c(tmp_path):
     assert b"KeyboardInterrupt" not in errors
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_next_request_gets_its_own_reply(monkeypatch, keyboard_interrupt):
     """Ctrl-C while the largest network is timed: the smallest, requested next, has its own latency."""
     net = tiny_network()
