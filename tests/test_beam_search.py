@@ -36,6 +36,7 @@ def no_keys(sentences):
     return {"cache": {"layers": layers, "visible": jnp.zeros((sentences, 1, 1), bool)}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("score", "steps"), [(9.0, 3), (1.0, 5)])
 def test_a_sentence_is_done_once_nothing_can_surpass_its_best(score, steps):
     """After two tokens END has this `score`, all other words 0: with 1.0 the second best can win for two more steps."""

@@ -39,7 +39,7 @@ def agree(ours, theirs, x, weight):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("size", [1, 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_depthwise_is_the_grouped_convolution(size, stride):
     for height, width in SIZES:
         agree(
@@ -50,6 +50,7 @@ def test_depthwise_is_the_grouped_convolution(size, stride):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_of_fewer_pixels_than_taps(stride):
     for size, shape in ((3, (2, 3)), (5, (4, 4)), (7, (1, 5))):

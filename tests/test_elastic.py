@@ -230,6 +230,7 @@ def numpy_squeeze_excite(layer, x):
     return x * (np.clip(expanded + 3, 0, 6) / 6)[:, None, None]
 
 
+@pytest.mark.slow
 def test_squeeze_excite_middle_follows_the_active_width():
     layer = make(lambda rngs: SqueezeExcite(72, rngs=rngs))
     widths = (24, 40, 48, 64, 72)

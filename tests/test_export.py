@@ -233,6 +233,7 @@ def test_a_pytorch_file_can_be_loaded(digits, tmp_path):
     np.testing.assert_allclose(run_published(file, images[:3]), logits(extracted.network, images[:3]), rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SMALL, "digits"])
 def test_net_config_has_the_widths_of_the_weights(name):
     """Every block has the input width of the block before, and weights of the shapes in its settings."""

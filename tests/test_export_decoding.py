@@ -143,6 +143,7 @@ def test_files_that_translate_otherwise_are_removed(net, archs, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", LOADED)
 def test_a_fixed_number_of_sentences_is_the_only_one(archs, tmp_path, suffix):
     """Of a network whose embeddings and scores share a tensor."""

@@ -284,6 +284,7 @@ def test_networks_given_by_hand_have_latencies_of_the_device_of_a_run(mine, caps
     assert 5 < float(first) < 25 and nothing == "–" and float(second) == 10
 
 
+@pytest.mark.slow
 def test_a_folder_that_exists_is_refused_before_anything_is_timed(mine, capsys):
     Path("there/1").mkdir(parents=True)
     assert main(["extract", *mine, "out=there", "hardware=cpu", "hardware.file=kept.jsonl"]) == 2

@@ -108,6 +108,7 @@ def test_a_network_in_a_folder_is_given_other_forms_beside_its_own(subnet, capsy
     assert not (subnet / "network.stablehlo").exists()
 
 
+@pytest.mark.slow
 def test_a_network_s_images_are_those_that_it_was_trained_with(subnet, capsys):
     settings = {"task": {"name": "image_folder", "path": "nowhere"}}
     (subnet / "record.json").write_text(json.dumps({"settings": settings}))

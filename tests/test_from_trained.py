@@ -50,6 +50,7 @@ def test_an_extracted_largest_network_is_the_largest_sub_network(digits, folder)
     assert all((np.diff(norm) <= 0).all() for norm in norms) and len(norms) > 2
 
 
+@pytest.mark.slow
 def test_a_network_under_published_names_serves_too(digits, folder):
     assert main(["extract", "subnet=largest", "export=safetensors", "out=published"]) == 0
     net = supernets.from_largest("published/ofa.safetensors", "digits", checkpoint=None)

@@ -182,6 +182,7 @@ def test_halving_and_augmented_recalibration_too(net, held, on_disk):
     same(first, second)
 
 
+@pytest.mark.slow
 def test_extracted_networks_are_scored_from_disk(net, held, on_disk):
     network = extract(net, architectures(net.space, 0)[1])
     assert validation_metrics([network], on_disk, 20) == validation_metrics([network], held, 20)
@@ -245,6 +246,7 @@ def test_steps_of_large_examples_run_in_small_programs(held, on_disk, monkeypatc
     assert {rows.shape for _, rows, _ in batches.batches_of(buckets, jax.random.key(0))} == {(1, 6)}
 
 
+@pytest.mark.slow
 def test_statistics_by_batches_are_those_of_all_at_once(net, held):
     largest = jnp.asarray(net.space.largest())
     whole = calibrate(net, largest, held.train.inputs[:60].reshape(3, 20, 7, 7, 3))

@@ -43,6 +43,7 @@ def found(tiny_net):
     return branches(tiny_net, 2)
 
 
+@pytest.mark.slow
 def test_a_table_of_ones_counts_the_stages_of_the_extracted_network(tiny_net, found):
     sums = found.sums(dict.fromkeys(found.distinct, 1.0))
     archs = np.array(architectures(tiny_net.space, 8), np.int32)

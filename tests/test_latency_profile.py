@@ -130,6 +130,7 @@ class ShakyTarget(AbacusTarget):
         return Shaky()
 
 
+@pytest.mark.slow
 def test_unsettled_measurements_are_reported_and_repeated_once_their_lines_are_removed(small_net, tmp_path):
     file = tmp_path / "kept.jsonl"
     archs = networks_to_measure(small_net.space, 6)
@@ -187,6 +188,7 @@ def test_measurements_at_different_paces_are_scaled_to_the_reference_pace(small_
     np.testing.assert_allclose(again.measure(unseen), usual * truths(small_net, unseen))
 
 
+@pytest.mark.slow
 def test_a_pace_far_from_the_reference_is_reported(small_net, tmp_path):
     file = tmp_path / "kept.jsonl"
     steady = {"file": str(file), "table": False, "networks": 6, "predictor": "ridge"}

@@ -28,7 +28,8 @@ def here(tmp_path, monkeypatch, sweeps):
     return tmp_path
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_run_elsewhere_a_failed_one_loses_no_other_and_done_ones_are_skipped(here, capsys, launcher):
     words = [f"hydra/launcher={launcher}", "seed=range(2)", "tactic.population=0,4"]
     words += ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []

@@ -33,6 +33,7 @@ def holds(net, networks, config=CONFIG):
     return (held + memory.compiler_bytes(net)) / 1e9
 
 
+@pytest.mark.slow
 def test_less_memory_means_smaller_chunks_and_blocks_and_the_same_scores(tiny_net, monkeypatch):
     task = easy_task(sizes=(96, 90, 30))
     archs = np.array(architectures(tiny_net.space, 1), np.int32)

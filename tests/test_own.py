@@ -214,6 +214,7 @@ def of_function(function, **changes):
 GOALS = {"objectives": ["max:acc"], "references": {"acc": 0}, "tactic": "random", "evaluations": 3}
 
 
+@pytest.mark.slow
 def test_a_function_object_is_searched_in_this_process(here, capfd):
     def measure(archs, best=0):
         if archs[0]["k"] == 3:

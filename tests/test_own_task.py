@@ -44,6 +44,7 @@ def test_training_scores_by_the_task_s_metric(here):
     assert 0 < record["scores"]["largest"]["validation"] < 0.3  # of a target whose deviation is .5
 
 
+@pytest.mark.slow
 def test_searches_by_every_strategy_agree_and_are_extracted(here, capsys):
     fronts = []
     for strategy in STRATEGIES:

@@ -47,6 +47,7 @@ def test_micro_batches_grow_with_the_processors_and_are_the_whole_batch_on_an_ac
     assert micro_batch_size(x, 3 * 512) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "kind"), [("static", "resnet"), ("masked", "mobilenet"), ("masked", "resnet"), ("switched", "mobilenet")]
 )

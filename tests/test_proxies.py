@@ -53,6 +53,7 @@ def test_synflow_is_the_derivative_along_the_weights_and_ignores_signs():
     assert float(one(graph, turned, row)) == pytest.approx(float(one(graph, weights, row)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_jacobian_s_score_is_numpy_s():
     archs, found = scores("jacobian")
     net = network()
@@ -95,6 +96,7 @@ def test_what_xla_reserves_for_a_gradient_stays_within_the_estimate():
     assert 0.2 * estimated < reserved < estimated
 
 
+@pytest.mark.slow
 def test_a_search_on_params_measures_the_largest_within_the_constraint(tmp_path):
     task = easy_task()
     net = network()

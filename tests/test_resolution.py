@@ -84,6 +84,7 @@ def tables(net):
     return cost_tables(net)
 
 
+@pytest.mark.slow
 def test_costs_have_one_slice_a_resolution(net, archs, tables):
     for (size,), rows in by_host(net, archs):
         alone = cost_tables(nnx.eval_shape(replace(NETWORK, image_size=size).create))
@@ -118,6 +119,7 @@ def test_a_search_finds_resolutions_too(net, tiny_task):
     assert len(front)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ofa_mbv3_d234_e346_k357_w1.0", "ofa_resnet50"])
 def test_the_resolution_may_be_switched_on(name):
     assert "resolution" not in supernets.abstract(name).space.names

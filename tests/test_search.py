@@ -413,6 +413,7 @@ def test_minutes_0_measures_nothing_and_writes_the_results_so_far(net, tmp_path,
         search(net, minutes=-1)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_its_very_start_is_resumed(net, tmp_path):
     search(net, "random", run=tmp_path / "whole", evaluations=9)
     for left in ([".lock"], [".lock", ".run.json.123"], [".lock", "run.json"]):

@@ -271,6 +271,7 @@ def test_plain_training_trains_the_largest_alone_and_by_a_teacher_if_there_is_on
 # -- sorted units -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [CONFIG, RESNET], ids=["mobilenet_v3", "resnet"])
 def test_sorted_units_change_no_sub_network_that_was_trained(config):
     """Those whose options are at least `least`; others change, since they get more important units."""

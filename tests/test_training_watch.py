@@ -129,6 +129,7 @@ def test_networks_to_rank_are_distinct(net):
     assert len(drawn_archs(net, 10_000, jax.random.key(0))) == net.space.size
 
 
+@pytest.mark.slow
 def test_a_network_alone_has_the_gradient_of_the_extracted_one(net, task):
     """Weights that its architecture leaves out get none, so that they change by nothing but weight decay."""
     archs = drawn_archs(net, 3, jax.random.key(0))

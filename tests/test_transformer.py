@@ -271,6 +271,7 @@ def test_switched_steps_pass_only_what_a_stage_changes_through_its_branches(net,
     assert carry["cache"]["layers"][0].keys.shape not in shapes
 
 
+@pytest.mark.slow
 def test_the_program_of_a_timed_stage_returns_only_what_the_stage_computes(net):
     """One output of feed-forward and cross-attention, of self-attention new keys and values, too: no cache is copied."""
     found = branches(net.shapes(5, beams=3), batch=2).distinct.values()

@@ -110,6 +110,7 @@ def test_beam_search_finds_what_a_plain_loop_without_cache_finds(net, task, beam
         np.testing.assert_allclose(found.score[row], score, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [25, 2])
 def test_rows_without_end_fill_a_batch_up_and_are_not_translated(net, task, at_once, monkeypatch, beam=3, time=9):
     monkeypatch.setattr(beam_search_module, "AT_ONCE", at_once)

@@ -124,6 +124,7 @@ def test_a_dictionary_of_other_words_is_told(tmp_path, capsys):
     assert 60 < int(share) < 85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "told"), [({}, False), ({"held_out": 6}, True), ({"seed": 1}, True)])
 def test_other_pairs_held_out_than_in_training_are_told(tmp_path, capsys, changes, told):
     given = damaged(tmp_path, lambda en, de: None)

@@ -140,6 +140,7 @@ def test_the_key_does_not_name_the_way(case, bound):
     assert replace(EVALUATORS["switch"](**SETTINGS), seed=1).bind(net, task).context != other.context
 
 
+@pytest.mark.slow
 def test_another_split_and_back(case, bound):
     """Nothing kept of one split's images is taken for another's."""
     _, archs, _, wanted = case
@@ -321,6 +322,7 @@ def test_siblings_cost_only_what_differs_and_no_cache_answers_alike(case):
         np.testing.assert_array_equal(values, found[name])
 
 
+@pytest.mark.slow
 def test_a_cache_too_small_for_everything_answers_alike(case):
     """What was dropped for one batch and not for another is counted once."""
     net, _, task, _ = case

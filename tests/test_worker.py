@@ -93,6 +93,7 @@ def test_after_ctrl_c_the_next_request_gets_its_own_reply(monkeypatch, keyboard_
     device.close()
 
 
+@pytest.mark.slow
 def test_an_error_that_is_not_a_wrong_setting_is_raised_as_an_internal_error():
     device = WorkerDevice(1, Precision(seconds=0.01, warm=0))
     network = extracted(tiny_network(), tuple(map(int, tiny_network().space.smallest())))
