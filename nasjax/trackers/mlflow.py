@@ -14,6 +14,9 @@ from nasjax.trackers.base import Started, Table, Tracker
 MOST_PARAMS, LONGEST_PARAM = 100, 500
 """The most parameters that MLflow takes at once, and the most characters of one that all its stores take."""
 
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""Nothing is told to its makers; no lines on its tables; a server that is away does not hold a search up for minutes."""
+
 
 @dataclass(frozen=True)
 class MLflow(Tracker):
@@ -32,9 +35,8 @@ class MLflow(Tracker):
 
     def start(self, run: Started) -> "MLflowRun":
         """Begins a run, or takes up that with the same id."""
-        # It would tell its makers that it is used, and everybody that it makes tables in its database.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        for variable, value in ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
         from mlflow import MlflowClient
         from mlflow.entities import Param
 

@@ -13,6 +13,9 @@ from nasjax.trackers.base import Started, Table, Tracker
 EVENTS = "events"
 """The folder of events in a run folder, those of a training's curves too."""
 
+COLUMNS = ("hypervolume", "loss")
+"""The metrics that TensorBoard's table of hyper-parameters shows, of a search and of a training."""
+
 
 @dataclass(frozen=True)
 class TensorBoard(Tracker):
@@ -43,7 +46,7 @@ class Events:
         self._writer = SummaryWriter(str(folder))
         plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
         # `add_hparams` would write a run of its own beside the curves.
-        for summary in hparams(plain, {}):
+        for summary in hparams(plain, dict.fromkeys(COLUMNS)):
             self._writer.file_writer.add_summary(summary)
         self._writer.add_text("settings", markdown((("setting", "value"), list(plain.items()))))
 
@@ -63,7 +66,8 @@ class Events:
                 from PIL import Image
 
                 with Image.open(file) as image:
-                    self._writer.add_image(file.stem, np.asarray(image.convert("RGB")), self._step, dataformats="HWC")
+                    pixels = np.asarray(image.convert("RGB"))
+                self._writer.add_image(f"{file.stem}_figure", pixels, self._step, dataformats="HWC")
             else:
                 self._writer.add_text(file.name, str(file.absolute()), self._step)
         self._writer.close()

@@ -28,7 +28,7 @@ class Tracking:
 
     def __init__(self, tracker: Tracker, folder: str | Path | None):
         self._tracker: Tracker | None = tracker
-        self._folder = None if folder is None else Path(folder)
+        self._folder = folder
         self._run: TrackedRun | None = None
         self._step = -1
 
@@ -68,8 +68,9 @@ class Tracking:
     def _finish(self, tables: Mapping[str, Table], files: Sequence[Path], settings: Mapping[str, Any]) -> None:
         self._start(settings)
         if self._run is not None:
-            run, self._run, self._tracker = self._run, None, self._tracker
+            run, self._run = self._run, None  # It is closed once, though Ctrl-C ends a long upload.
             run.finish(tables, files, True)
+            self._tracker = None
 
     def _start(self, settings: Mapping[str, Any]) -> None:
         """Begins the tracked run, or takes up that of the run folder, unless it has begun."""
@@ -77,18 +78,20 @@ class Tracking:
             return
         mark = self._marks().get(self._tracker.name, {})
         known = mark if mark.get("settings") == self._settings() else {}
-        name = "nasjax" if self._folder is None else self._folder.absolute().name
-        started = Started(name, self._folder, flatten_settings(plain_data(settings)), known.get("id"))
-        self._run = self._tracker.start(started)
+        folder = None if self._folder is None else Path(self._folder)
+        name = "nasjax" if folder is None else folder.absolute().name
+        self._run = self._tracker.start(Started(name, folder, flatten_settings(plain_data(settings)), known.get("id")))
         self._step = known.get("step", -1)
         self._save_mark()
+        if self._run is None:
+            self._tracker = None
 
     def _settings(self) -> Any:
         return plain_data(asdict(self._tracker)) if self._tracker is not None else None
 
     def _marks(self) -> dict[str, dict[str, Any]]:
         """The content of MARKS; empty where there is no such file."""
-        file = None if self._folder is None else self._folder / MARKS
+        file = None if self._folder is None else Path(self._folder) / MARKS
         if file is None or not file.exists():
             return {}
         with naming_damage(file, "remove it"):
@@ -98,4 +101,4 @@ class Tracking:
     def _save_mark(self) -> None:
         if self._run is not None and self._tracker is not None and self._folder is not None:
             mark = {"settings": self._settings(), "id": self._run.id, "step": self._step}
-            write_text(self._folder / MARKS, json.dumps(self._marks() | {self._tracker.name: mark}, indent=1) + "\n")
+            write_text(Path(self._folder) / MARKS, json.dumps(self._marks() | {self._tracker.name: mark}, indent=1) + "\n")
