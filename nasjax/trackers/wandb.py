@@ -37,7 +37,7 @@ class Wandb(Tracker):
             raise ConfigError(f"tracker.mode must be one of {', '.join(MODES)}, not {self.mode!r}")
         if self.mode == "online":
             try:
-                logged_in = _imported(self.mode).login(prompt=False, verify=False)
+                logged_in = _imported().login(prompt=False, verify=False)
             except Exception as error:
                 raise ConfigError(f"tracker=wandb cannot log in ({one_line(error)}): run wandb login") from None
             if not logged_in:
@@ -45,7 +45,7 @@ class Wandb(Tracker):
 
     def start(self, run: Started) -> "WandbRun":
         """Begins a run, or takes up that with the same id."""
-        wandb = _imported(self.mode)
+        wandb = _imported()
         id = run.id or uuid.uuid4().hex[:8]
         quiet = wandb.Settings(
             silent=True, console="off", disable_git=True, save_code=False, x_disable_meta=True, x_disable_stats=True,
@@ -89,10 +89,9 @@ class WandbRun:
         self._run.finish(exit_code=0 if complete else 1)
 
 
-def _imported(mode: str) -> Any:
-    """The package. Offline it sends no reports of its own errors either."""
-    if mode == "offline":
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+def _imported() -> Any:
+    """The package, which is not to report its own errors to its makers."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     return wandb
