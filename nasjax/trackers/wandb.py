@@ -53,7 +53,7 @@ class Wandb(Tracker):
         )  # fmt: skip
         begun = wandb.init(
             project=self.project, entity=self.entity, mode=self.mode, dir=run.folder, id=id, name=run.name,
-            config=dict(run.settings), resume="allow" if self.mode == "online" else None, reinit="create_new",
+            config=dict(run.settings), resume="allow", reinit="create_new",
             settings=quiet,
         )  # fmt: skip
         return WandbRun(id, begun)
