@@ -1,36 +1,51 @@
 """`nasjax.search`: a search in Python that does what the command does: progress, the report, compiled programs kept."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from nasjax.program_cache import cache_programs
-from nasjax.progress import run_with_progress
+from nasjax.progress import finish_tracking, run_with_progress, tracked
+from nasjax.registry import settings
 from nasjax.report import write_report
 from nasjax.searches.front import Front
 from nasjax.searches.loop import searching
 from nasjax.searches.problem import SelfMeasuring
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
+from nasjax.trackers import TRACKERS, Tracker, Tracking
 
 
-def search(net: SuperNet | SelfMeasuring, task: Task | None = None, *, progress: bool = False, **arguments: Any) -> Front:
+def search(
+    net: SuperNet | SelfMeasuring,
+    task: Task | None = None,
+    *,
+    progress: bool = False,
+    tracker: str | Mapping[str, Any] | Tracker = "none",
+    **arguments: Any,
+) -> Front:
     """Searches to the end and returns the Pareto front of the super-network's sub-networks.
 
-    `progress` shows a bar, in a notebook too. The other arguments are those of `searching`. A run folder (`run=`) has the
-    files that the command writes, `report.html` included. Compiled programs are kept for the next process in
-    `~/.cache/nasjax/xla`, unless JAX has been given a folder (`jax_compilation_cache_dir`). Raises ConfigError for invalid
-    settings.
+    `progress` shows a bar, in a notebook too. `tracker` is where the search is shown beside others: a name (`tensorboard`,
+    `trackio`, `wandb`, `mlflow`), a mapping with `name` and settings, or a settings object; if it fails, the search goes on.
+    The other arguments are those of `searching`. A run folder (`run=`) has the files that the command writes, `report.html`
+    included. Compiled programs are kept for the next process in `~/.cache/nasjax/xla`, unless JAX has been given a folder
+    (`jax_compilation_cache_dir`). Raises ConfigError for invalid settings, and where the package of the tracker is missing.
     """
+    chosen: Tracker = settings("tracker", TRACKERS, tracker)
+    chosen.check(arguments.get("run"))
     cache_programs()
-    steps = searching(net, task, **arguments)
-    if progress:
-        front = run_with_progress(steps, arguments.get("evaluations", 0))
-    else:
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                front = end.value
-                break
-    if front.folder is not None and front.evaluations["index"]:
-        write_report(front.folder)
+    with Tracking(chosen, arguments.get("run")) as tracking:
+        steps = tracked(searching(net, task, **arguments), tracking)
+        if progress:
+            front = run_with_progress(steps, arguments.get("evaluations", 0))
+        else:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    front = end.value
+                    break
+        if front.folder is not None and front.evaluations["index"]:
+            write_report(front.folder)
+        finish_tracking(tracking, front)
     return front

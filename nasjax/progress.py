@@ -1,7 +1,8 @@
-"""Progress of long work on the error output: a bar on a terminal and in a notebook, else plain lines."""
+"""Progress of long work on the error output, a bar on a terminal and in a notebook, else plain lines; and to a tracker."""
 
 import sys
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -11,7 +12,10 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nasjax.runs.folder import read_settings
+from nasjax.searches.front import Front
 from nasjax.searches.steps import Progress as SearchProgress
+from nasjax.trackers import Tracking
 
 Result = TypeVar("Result")
 
@@ -111,3 +115,37 @@ def run_with_progress(steps: Generator[SearchProgress, None, Result], planned: i
             elif now.waiting != waiting:
                 bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
             waiting = now.waiting
+
+
+FILES = ("front.png", "hypervolume.png", "report.html")
+"""The files of a run folder that a tracker gets."""
+
+
+def tracked(steps: Generator[SearchProgress, None, Result], tracking: Tracking) -> Generator[SearchProgress, None, Result]:
+    """The steps of a search, each told to a tracker: evaluations, hypervolume, the newest and best of every objective."""
+    with closing(steps):
+        while True:
+            try:
+                now = next(steps)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            if not now.waiting:
+                metrics = {"evaluations": now.done, "failed": now.failed, "hypervolume": now.hypervolume}
+                newest = {f"newest/{name}": value for name, value in now.newest.items()}
+                best = {f"best/{name}": value for name, value in now.best.items()}
+                tracking.log(now.done, metrics | newest | best, now.settings)
+            yield now
+
+
+def finish_tracking(tracking: Tracking, front: Front) -> None:
+    """Gives a tracker the front as a table, and figures and report of the run folder, where there is one.
+
+    Of a search that measured nothing more, too, such as one that is repeated with another tracker.
+    """
+    folder, done = front.folder, len(front.evaluations["index"])
+    settings = {} if folder is None else read_settings(folder)
+    if len(front):
+        best = {f"best/{goal.name}": goal.sign * (goal.sign * front.metrics[goal.name]).min() for goal in front.objectives}
+        tracking.log(done, {"evaluations": done, "hypervolume": front.hypervolume, **best}, settings)
+    tracking.finish({"front": front.table()}, [] if folder is None else [folder / name for name in FILES], settings)

@@ -22,6 +22,7 @@ FLOORS = {
     "outline": 2,
     "jaxprs": 2,
     "runs": 3,
+    "trackers": 4,
     "algorithms": 3,
     "predictors": 3,
     "supernets": 3,
@@ -46,7 +47,7 @@ NETWORKS = {"supernets", "tasks", "export", "evaluation", "training", "hardware"
 """Two columns that do not import each other; hardware may use predictors."""
 
 HYDRA = {"cli"}
-DISK = {"host", "program_cache", "csv_reader", "function_worker", "runs", "searches", "report", "cli"}
+DISK = {"host", "program_cache", "csv_reader", "function_worker", "runs", "searches", "report", "trackers", "cli"}
 DISK |= NETWORKS - {"evaluation"}
 """Who may import Hydra, and who may touch the disk."""
 

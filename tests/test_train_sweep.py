@@ -4,6 +4,8 @@ import json
 import os
 from dataclasses import replace
 
+from test_trackers import events
+
 from nasjax.cli import main
 from nasjax.cli.multirun import finished
 from nasjax.supernets import SUPERNETS, load_weights
@@ -22,6 +24,7 @@ def test_a_sweep_of_trainings_runs_each_once(sweeps, tmp_path, capsys, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "_scores", lambda *given: {"validation": 50.0})
     words = ["train", "-m", "trainer=plain,single_path", "trainer.epochs=1", "trainer.batch=600", "seed=1,2", *SMALL]
+    words.append("tracker=tensorboard")
     assert main(words) == 0
     folders = sorted(path for path in (tmp_path / "multirun").iterdir() if path.is_dir())
     found = [json.loads((folder / "record.json").read_text()) for folder in folders]
@@ -30,6 +33,13 @@ def test_a_sweep_of_trainings_runs_each_once(sweeps, tmp_path, capsys, monkeypat
     }
     assert all(record["complete"] and record["settings"]["trainer"]["epochs"] == 1 for record in found)
     assert all(record["command"].startswith("nasjax train trainer=") for record in found)
+    for folder, record in zip(folders, found, strict=True):
+        assert "tracker" not in record["settings"] and "tracker" not in folder.name
+        summaries = [(value.tag, step, value.tensor.string_val) for step, value in events(folder / "events")]
+        # Curves are written once, though both the training and the tracker write events.
+        assert [step for tag, step, _ in summaries if tag == "loss"] == [1]
+        (scores,) = (text for tag, _, (text,) in (s for s in summaries if s[2]) if tag == "scores/text_summary")
+        assert b"| largest | validation | 50 |" in scores
     digests = {weights_digest(load_weights(SMALL_NET.create, f / "supernet.safetensors")) for f in folders}
     assert len(digests) == 4
     capsys.readouterr()

@@ -70,10 +70,10 @@ def train(task, fresh):
         patch.setattr(run, "_network", lambda config: fresh)
         patch.setattr(run, "_scores", lambda evaluator, net, task, arch: {"validation": 1.0})
 
-        def trained(path, stop=lambda *given: None, task=task, **changes):
+        def trained(path, stop=lambda *given: None, task=task, log=run.not_logged, **changes):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(run.tasks, "create", lambda **settings: task)
-                return run.train_run(path, CONFIG | changes, "nasjax train", stop, lambda *given: None)
+                return run.train_run(path, CONFIG | changes, "nasjax train", stop, lambda *given: None, log)
 
         yield trained
 
@@ -157,6 +157,24 @@ def test_an_interrupted_command_goes_on_to_the_same_weights(train, whole, stoppe
     assert {file.name for file in stopped.iterdir()} == {"supernet.safetensors", "record.json", ".lock"}
     with pytest.raises(ConfigError, match=r"stopped is a training that has ended; name another folder, or remove it"):
         train(stopped)
+
+
+def test_every_epoch_is_logged_once_by_its_step_also_of_an_interrupted_training(train, tmp_path):
+    logged, losses = [], {}
+
+    def progress(epoch, planned, loss, scores):
+        losses[epoch] = loss
+        interrupt_after(2)(epoch, planned, loss, scores)
+
+    def log(step, metrics):
+        logged.append((step, metrics))
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", progress, log=log)
+    train(tmp_path / "run", progress, log=log)
+    assert [step for step, _ in logged] == [5, 10, 15]
+    assert [(metrics["epoch"], metrics["loss"]) for _, metrics in logged] == list(losses.items())
+    assert all(0 < metrics["learning_rate"] <= 1e-2 for _, metrics in logged[:2])
 
 
 def test_a_training_that_was_killed_while_it_tidied_up_has_ended(train, whole, tmp_path, monkeypatch):

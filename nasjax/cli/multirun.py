@@ -114,6 +114,8 @@ def _check_overrides(overrides: Sequence[Override]) -> None:
     keys = [override.key_or_group for override in overrides]
     if "run" in keys:
         raise ConfigError("run= cannot be given with -m: jobs are named from their overrides")
+    if any(override.is_sweep_override() and is_tracker(override.key_or_group) for override in overrides):
+        raise ConfigError("tracker= cannot have several values with -m: a job is the same with any")
     if "distributed" in keys:
         raise ConfigError("distributed= cannot be given with -m: several processes make one search")
 
@@ -148,7 +150,8 @@ def _run_job(composed: Any, command: str, result: str, run: Callable[[Path, dict
     """
     print_any_character()  # A launcher may have started this process.
     hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.sweep.dir) / job_name(hydra_config.job.override_dirname, list(hydra_config.overrides.task))
+    words = [word for word in hydra_config.overrides.task if not is_tracker(word.partition("=")[0])]
+    folder = Path(hydra_config.sweep.dir) / job_name(hydra_config.job.override_dirname, words)
     config: Any = OmegaConf.to_container(composed, resolve=True)
     if finished(folder / result, config):
         print(f"{folder} is done already", flush=True)
@@ -167,6 +170,11 @@ def _run_job(composed: Any, command: str, result: str, run: Callable[[Path, dict
         print(f"nasjax: {line}", file=sys.stderr, flush=True)
         return code, line
     return 0, f"{folder}: {why}" if why else ""
+
+
+def is_tracker(key: str) -> bool:
+    """Whether a setting says how a run is tracked, on which its results do not depend."""
+    return key.lstrip("+").partition(".")[0] == "tracker"
 
 
 def finished(result: Path, config: Mapping[str, Any]) -> bool:

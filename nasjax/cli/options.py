@@ -82,7 +82,7 @@ COMMANDS: Mapping[str, Command] = {
             settings=(
                 *("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "hardware", "objectives"),
                 *("constraints", "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start"),
-                *("space_reduction", "distributed", "experiment", "debug"),
+                *("space_reduction", "tracker", "distributed", "experiment", "debug"),
             ),
         ),
         Command(
@@ -92,7 +92,7 @@ COMMANDS: Mapping[str, Command] = {
             multirun_handler="nasjax.cli.multirun:sweep_trainings",
             settings=(
                 *("supernet", "subnet", "largest", "teacher", "task", "trainer", "evaluator", "seed", "run"),
-                *("experiment", "debug"),
+                *("tracker", "experiment", "debug"),
             ),
         ),
         Command(

@@ -15,6 +15,7 @@ from nasjax.predictors import PREDICTORS
 from nasjax.supernets import SUPERNETS
 from nasjax.tactics import REDUCTIONS, TACTICS
 from nasjax.tasks import TASKS
+from nasjax.trackers import TRACKERS
 from nasjax.training import TRAINERS
 
 GROUPS: dict[str, Mapping[str, Any]] = {
@@ -27,6 +28,7 @@ GROUPS: dict[str, Mapping[str, Any]] = {
     "trainer": TRAINERS,
     "hardware": HARDWARE,
     "space_reduction": REDUCTIONS,
+    "tracker": TRACKERS,
 }
 """The groups of `conf/`, and the table of names that belongs to each."""
 
@@ -43,6 +45,7 @@ class Schema:
     evaluator: Any = None
     trainer: Any = None
     hardware: Any = None
+    tracker: Any = None
     objectives: list[str] = field(default_factory=lambda: ["accuracy_top1", "macs"])
     constraints: list[str] = field(default_factory=list)
     references: dict[str, float] = field(default_factory=dict)

@@ -16,15 +16,18 @@ from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import check_energy
 from nasjax.objectives import COST_OBJECTIVES, LIMIT, TIMINGS, listed, measurable, parse_goals
-from nasjax.progress import run_with_progress
+from nasjax.progress import finish_tracking, run_with_progress, tracked
+from nasjax.registry import settings as settings_of
 from nasjax.report import read_run, write_report
 from nasjax.report.terminal import front_table
 from nasjax.runs.folder import new_path
+from nasjax.searches.front import Front
 from nasjax.searches.loop import searching
 from nasjax.searches.problem import SelfMeasuring, follow
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
+from nasjax.trackers import TRACKERS, Tracking
 
 SHOWN_FAILURES = 3
 """Reasons of failed evaluations that are shown after a search, the most frequent ones."""
@@ -52,6 +55,8 @@ def run_search(config: dict[str, Any], label: str = "", resume: str | None = Non
 
 
 def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
+    tracker = settings_of("tracker", TRACKERS, config["tracker"] or "none")
+    tracker.check(config["run"])
     join_processes(config.get("distributed"))
     prepare_jax()
     net = supernets.create(seed=config["seed"], **config["supernet"])
@@ -60,13 +65,15 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
         follow(net, task, config["evaluator"])
         print(f"Process {jax.process_index()} of {jax.process_count()} has done its part")
         return True
-    settings = {key: value for key, value in config.items() if key not in ("supernet", "task", "distributed")}
+    settings = {key: value for key, value in config.items() if key not in ("supernet", "task", "distributed", "tracker")}
     if settings["hardware"] is not None and isinstance(net, SuperNet):
         _check_metrics(net.space, task, settings)  # Profiling takes long.
         shapes = net.shapes() if task is None else net.shapes(task.steps, task.beams)
         settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
-    interrupted = _search_until_interrupted(net, task, settings, label, resume)
-    complete = _print_results(settings, interrupted, label, resume)
+    with Tracking(tracker, config["run"]) as tracking:
+        front, interrupted = _search_until_interrupted(net, task, settings, tracking, label, resume)
+        complete = _print_results(settings, interrupted, label, resume)
+        finish_tracking(tracking, front)
     if interrupted and not label:
         raise SystemExit(INTERRUPTED)
     return complete
@@ -82,19 +89,19 @@ def _check_metrics(space: SearchSpace, task: Task | None, settings: dict[str, An
 
 
 def _search_until_interrupted(
-    net: SuperNet | SelfMeasuring, task: Task | None, settings: dict[str, Any], label: str, resume: str
-) -> bool:
-    """Runs the search; whether it was interrupted (Ctrl-C). The front of what was measured until then is written."""
+    net: SuperNet | SelfMeasuring, task: Task | None, settings: dict[str, Any], tracking: Tracking, label: str, resume: str
+) -> tuple[Front, bool]:
+    """Runs the search; its front, and whether it was interrupted (Ctrl-C): then of what was measured until then."""
     try:
-        run_with_progress(searching(net, task, **settings), settings["evaluations"], label)
-        return False
+        steps = tracked(searching(net, task, **settings), tracking)
+        return run_with_progress(steps, settings["evaluations"], label), False
     except KeyboardInterrupt:
         if jax.process_count() > 1:  # The front is measured by all processes together: one alone cannot.
             print(f"Stopping: what was measured is stored; {resume} goes on", file=sys.stderr)
             raise
         print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
-        run_with_progress(searching(net, task, **(settings | {"minutes": 0})), settings["evaluations"], label)
-        return True
+        steps = searching(net, task, **(settings | {"minutes": 0}))
+        return run_with_progress(steps, settings["evaluations"], label), True
 
 
 def _print_results(settings: dict[str, Any], interrupted: bool, label: str, resume: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from nasjax.cli.failures import naming_full_disk
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.progress import ProgressBar
-from nasjax.report.training import write_training_page
+from nasjax.registry import settings
+from nasjax.report.training import IMAGE, write_training_page
 from nasjax.runs.folder import new_path
-from nasjax.training.run import train_run
+from nasjax.trackers import TRACKERS, Table, Tracking
+from nasjax.training.run import not_logged, train_run
 from nasjax.training.watch import CURVES, EVENTS
 
 
@@ -35,24 +38,39 @@ def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], 
     """
     if config["subnet"] is not None and any(re.match(r"supernet[.=]", word) for word in words):
         raise ConfigError(f"subnet={config['subnet']} says what is trained: leave supernet= out")
+    tracker = settings("tracker", TRACKERS, config["tracker"] or "none")
+    tracker.check(folder)
+    config = {key: value for key, value in config.items() if key != "tracker"}
     command = " ".join(["nasjax train", *(word for word in words if not word.startswith("run="))])
     resume = f"the same command with run={folder}"
-    try:
-        with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label) as bar:
-            alone = ProgressBar("trained alone", "metric", label=label)
-            record = train_run(folder, config, command, bar.update, alone.update)
-    except KeyboardInterrupt:
-        print(f"Stopping: what was trained is stored; {resume} goes on", file=sys.stderr)
-        raise
+    with Tracking(tracker, folder) as tracking:
+        # Curves are written as events anyway, if they are watched.
+        told = tracker.logs_curves or not config["trainer"]["watch"]
+        log = partial(tracking.log, settings=config) if told else not_logged
+        try:
+            with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label) as bar:
+                alone = ProgressBar("trained alone", "metric", label=label)
+                record = train_run(folder, config, command, bar.update, alone.update, log)
+        except KeyboardInterrupt:
+            print(f"Stopping: what was trained is stored; {resume} goes on", file=sys.stderr)
+            raise
+        page = write_training_page(folder) if (folder / CURVES).exists() else None
+        tracking.finish({"scores": _scores(record)}, [folder / IMAGE, *([page] if page else [])], config)
     for name, scores in record["scores"].items():
         print(f"{name}: {record['metric']} " + ", ".join(f"{split} {value:.4g}" for split, value in scores.items()))
     if ranking := record.get("ranking"):
         print(
             "ranking: Kendall's tau {kendall_tau} +- {standard_error} of {networks} networks trained alone".format(**ranking)
         )
-    if (folder / CURVES).exists():
-        print(f"Curves: {write_training_page(folder)}, and TensorBoard events in {folder / EVENTS}")
+    if page is not None:
+        print(f"Curves: {page}, and TensorBoard events in {folder / EVENTS}")
     if config["subnet"] is not None:
         print(f'Network: {folder}; nasjax.load("{folder}") reads it')
     else:
         print(f"Weights: {folder / 'supernet.safetensors'}")
+
+
+def _scores(record: Mapping[str, Any]) -> Table:
+    """The scores at the end: a row for each network and split."""
+    rows = [[name, split, value] for name, scores in record["scores"].items() for split, value in scores.items()]
+    return ("network", "split", record["metric"]), rows

@@ -161,6 +161,11 @@ class Front:
         options = dict(zip(self.space.names, map(list, zip(*self.space.options_of(self.archs), strict=True)), strict=False))
         return {"index": self.indices.tolist(), **options, **{name: self.metrics[name].tolist() for name in self.metrics}}
 
+    def table(self) -> tuple[list[str], list[list[Any]]]:
+        """The front as a header and rows: the index, the options of genes ("" where switched off), metrics."""
+        columns = self._columns()
+        return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
+
     def plot(self) -> "Figure":
         """The first two objectives of all evaluated networks as a matplotlib figure, with the front as a line.
 

@@ -102,7 +102,7 @@ def searching(
         with _opened(settings, record, digest(problem.identity)) as (folder, store):
             if warning := problem.warning(column.name for column in goals.columns):
                 LOG.warning(warning)
-            search = OpenSearch(problem, goals, for_tactic, store, folder, spent)
+            search = OpenSearch(problem, goals, for_tactic, store, folder, spent, record)
             if settings.space_reduction is None:
                 steps = tactic_steps(search, settings.tactic, state, settings.evaluations)
             else:

@@ -1,8 +1,8 @@
 """The steps of a search: a tactic asks, the archive or the evaluator answers, the tactic is updated and its state saved."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Progress:
     """How far a search is: evaluations made (`done`), planned and failed, the hypervolume so far, and the run folder.
 
     `waiting` counts networks that other runs on the same archive are measuring while this one has nothing else to do.
+    `newest` and `best` have the value of each objective by name, in its own sign and unit: of the last evaluation, and the
+    best of those within the constraints; NaN where there is none. `settings` are those that the run folder records.
     """
 
     done: int
@@ -36,6 +38,9 @@ class Progress:
     hypervolume: float
     folder: Path | None
     waiting: int = 0
+    newest: Mapping[str, float] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +53,7 @@ class OpenSearch:
     archive: Archive
     folder: Path | None
     spent: TimeSpent
+    record: Mapping[str, Any]
 
     def history(self, first: int = 0) -> History:
         """The evaluations that the archive has of this run, from position `first` on."""
@@ -56,8 +62,18 @@ class OpenSearch:
     def progress(self, values: Float[np.ndarray, "evaluations columns"], waiting: int) -> Progress:
         """The progress after evaluations with these values (minimised)."""
         failed = int(np.isnan(values).any(1).sum())
-        hypervolume = hypervolume_exact(self.goals.feasible(values), self.goals.reference)
-        return Progress(len(values), self.tactic_problem.evaluations, failed, hypervolume, self.folder, waiting)
+        kept, goals = self.goals.feasible(values), self.goals.objectives
+        return Progress(
+            done=len(values),
+            planned=self.tactic_problem.evaluations,
+            failed=failed,
+            hypervolume=hypervolume_exact(kept, self.goals.reference),
+            folder=self.folder,
+            waiting=waiting,
+            newest={goal.name: goal.sign * float(values[-1, i]) if len(values) else np.nan for i, goal in enumerate(goals)},
+            best={goal.name: goal.sign * float(np.fmin.reduce(kept[:, i], initial=np.nan)) for i, goal in enumerate(goals)},
+            settings=self.record,
+        )
 
     def save_fits(self, step: int, fits: Sequence[Fit]) -> None:
         """Stores the cross-validated errors of the predictors that a step fitted."""

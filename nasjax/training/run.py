@@ -47,6 +47,10 @@ SAVE_SECONDS = 30.0
 """A checkpoint is written after so many seconds, and when training is interrupted."""
 
 
+def not_logged(step: int, metrics: Mapping[str, float]) -> None:
+    """Stores metrics nowhere."""
+
+
 @with_jax_defaults
 def train_run(
     path: Path,
@@ -54,11 +58,13 @@ def train_run(
     command: str,
     progress: Callable[[int, int, float, Mapping[str, float]], None],
     ranked: Callable[[int, int, float], None],
+    log: Callable[[int, Mapping[str, float]], None] = not_logged,
 ) -> dict[str, Any]:
     """Trains as configured and writes weights and `record.json` into `path`; returns the record.
 
     `progress` is called after every epoch with its number, the number of epochs, the mean loss, and scores by name if any;
-    `ranked` after every network that is trained alone, see `ranking.rank`.
+    `ranked` after every network that is trained alone, see `ranking.rank`. `log` is called after every epoch with the step
+    and with epoch, loss, learning rate and scores by name; after a training goes on, for some steps again.
 
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
     folder for `nasjax.load`. A training that was stopped goes on from its last checkpoint. Where scoring fails, the weights
@@ -85,7 +91,7 @@ def train_run(
         elif advice := trainer.advice(net):
             print(f"nasjax: {advice}", file=sys.stderr)
         try:
-            last = _run(path, training, state, progress)
+            last = _run(path, training, state, progress, log)
             store(path / CHECKPOINTS, last)  # Scoring may be interrupted.
         except DivergedError as error:
             trained = training.network(error.state)
@@ -138,6 +144,7 @@ def _run(
     training: Training,
     state: TrainingState,
     progress: Callable[[int, int, float, Mapping[str, float]], None],
+    log: Callable[[int, Mapping[str, float]], None],
 ) -> TrainingState:
     """The last state of a training. It is stored every SAVE_SECONDS, and where training is interrupted or fails."""
     stored = time.monotonic()
@@ -147,7 +154,10 @@ def _run(
             scores = {} if watch is None else watch(state)
             if watch is not None and scores:
                 _keep_best(path, training, state, watch.metric, float(np.mean([*scores.values()])))
-            progress(training.epoch(state), training.config.epochs, state.loss, scores)
+            epoch = training.epoch(state)
+            named = {name.replace(" ", "_"): score for name, score in scores.items()}
+            log(state.steps, {"epoch": epoch, "loss": state.loss, "learning_rate": training.rate(state), **named})
+            progress(epoch, training.config.epochs, state.loss, scores)
 
         try:
             if watch is not None and watch.lacks(state):  # Scoring was interrupted.
