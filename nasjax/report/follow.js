@@ -15,7 +15,7 @@
         location.reload();
         return;
       }
-      line.textContent = said;
+      if (line.textContent !== said) line.textContent = said;
     } catch {
       line.textContent = "nasjax report --watch has ended: this page is not renewed";
     }

@@ -131,7 +131,7 @@ def _keeping_results(
     search: OpenSearch, record: Mapping[str, Any], steps: Iterator[Progress | None]
 ) -> Iterator[Progress | None]:
     """The steps of a search. Where it has a run folder, the results so far are written into it meanwhile: before the first
-    step, after the last one, and after those chunks in between that MOST_TIME and LEAST_PAUSE allow."""
+    step, after chunks, as often as MOST_TIME and LEAST_PAUSE allow, and before the front is measured on test data."""
     folder = search.folder
     if folder is None:
         yield from steps
@@ -150,7 +150,8 @@ def _keeping_results(
             took, written = write(), progress.done
             due = time.monotonic() + max(LEAST_PAUSE, took / MOST_TIME)
         yield progress
-    write()
+    if search.problem.test is not None:
+        write()
 
 
 def _within_minutes(steps: Iterator[Progress | None], minutes: float | None) -> Generator[Progress, None, bool]:
