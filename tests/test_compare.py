@@ -9,23 +9,22 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from tables import GENES, write_table
+from tables import GENES, brute_front, write_table
 
 import nasjax
 from nasjax import supernets
+from nasjax.algorithms import ALGORITHMS
 from nasjax.cli import main
 from nasjax.cli.schemas import GROUPS
 from nasjax.pareto import hypervolume_exact
-from nasjax.report.compare import (
-    RunGroup,
-    comparison_table,
-    group_runs,
-    holm,
-    run_folders,
-    significance_table,
-    write_comparison,
-)
+from nasjax.report.colours import COLOURS, NAMES, group_colours
+from nasjax.report.compare import write_comparison
+from nasjax.report.comparison_figures import front_panels
+from nasjax.report.comparison_tables import comparison_table, holm, significance_table
+from nasjax.report.groups import RunGroup, group_runs, run_folders
+from nasjax.report.page import TEMPLATES
 from nasjax.runs.reader import read_run
+from nasjax.tactics import TACTICS
 
 
 @pytest.fixture
@@ -115,6 +114,65 @@ def test_the_page_stands_alone_and_has_the_table(runs):
             assert (line[6 + 3 * i] == "") == column.startswith("–")
 
 
+def evaluated(folder):
+    """Accuracy and cost of all networks of a run."""
+    with (folder / "evaluations.csv").open() as file:
+        return np.array([(float(row["acc"]), float(row["cost"])) for row in csv.DictReader(file)])
+
+
+def test_a_group_s_front_is_that_of_all_networks_of_its_runs(runs):
+    groups, _ = group_runs([read_run(folder) for folder in run_folders([runs])])
+    for group in groups:
+        values = np.concatenate([evaluated(folder) for folder in group.folders])
+        assert {tuple(row) for row in group.front} == {tuple(row) for row in values[brute_front(values * [-1, 1])]}
+        for folder, front in zip(group.folders, group.fronts, strict=True):
+            own = evaluated(folder)
+            assert {tuple(row) for row in front} == {tuple(row) for row in own[brute_front(own * [-1, 1])]}
+    (panel,) = front_panels(groups, read_run(groups[0].folders[0]).objectives)
+    for group, points, stairs, faint in zip(groups, panel.points, panel.stairs, panel.faint, strict=True):
+        assert (panel.x.name, panel.y.name) == ("cost", "acc")
+        assert set(points) == {(cost, accuracy) for accuracy, cost in group.front} and set(points) <= set(stairs)
+        assert len(faint) == 3
+    page, _, _ = write_comparison([runs], runs)
+    text = page.read_text()
+    assert (runs / "comparison-fronts.png").stat().st_size > 1000
+    figure = text[text.index('id="fronts"') : text.index("Evaluations needed")]
+    assert figure.count('class="dot"') == sum(len(group.front) for group in groups)
+    assert figure.count('class="line faint') == 6 and figure.count('class="line"') == 2
+    for group in groups:
+        assert f"{group.label} (3 runs)" in figure
+
+
+@pytest.mark.parametrize(("objectives", "panels"), [(["max:acc"], 0), (["max:acc", "min:cost", "min:width"], 3)])
+def test_fronts_of_three_objectives_are_shown_in_pairs_and_of_one_not_at_all(tmp_path, objectives, panels):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    for tactic in ("random", "full"):
+        nasjax.search(net, objectives=objectives, tactic=tactic, evaluations=12, run=tmp_path / "runs" / tactic)
+    page, _, _ = write_comparison([tmp_path / "runs"], tmp_path / "out")
+    assert page.read_text().count("fronts of 2 groups") == panels
+    assert (tmp_path / "out" / "comparison-fronts.png").exists() == bool(panels)
+
+
+def test_a_tactic_has_the_same_colour_in_every_comparison():
+    for names in (list(TACTICS), list(ALGORITHMS)):
+        alone = {name: group_colours([name])[0] for name in names}
+        assert group_colours(names[::-1]) == [alone[name] for name in names[::-1]]
+        assert len(set(alone.values())) == len(names)
+    assert group_colours(["random"]) == group_colours(["random, evaluations=8", "random"])[1:]
+
+
+def test_groups_have_different_colours_as_long_as_there_are_enough():
+    labels = [f"evaluations={2**i}" for i in range(len(COLOURS) - 3)] + ["ehvi", "ehvi, seed=1", "full"]
+    colours = group_colours(labels)
+    assert sorted(colours) == list(range(len(COLOURS)))
+    assert group_colours(labels[::-1]) == colours[::-1]
+    assert len(group_colours([*labels, "one more"])) == len(labels) + 1
+    assert max(NAMES.values()) < len(COLOURS)
+    style = (TEMPLATES / "style.css").read_text()
+    for i, colour in enumerate(COLOURS):
+        assert f"--s{i}: {colour};" in style and f".s{i} {{ --series: var(--s{i}); }}" in style
+
+
 def every_sign(differences):
     """The p-value of the signed-rank test, by all signs that the differences could have had."""
     ranks = np.argsort(np.argsort(np.abs(differences))) + 1
@@ -150,7 +208,7 @@ def test_p_values_are_adjusted_by_holm_s_method():
 def test_a_page_may_be_named_as_a_file(runs, tmp_path):
     page, _, _ = write_comparison([runs], tmp_path / "new" / "mine.html")
     assert page == tmp_path / "new" / "mine.html"
-    assert sorted(path.name for path in page.parent.iterdir()) == ["mine.csv", "mine.html", "mine.png"]
+    assert sorted(path.name for path in page.parent.iterdir()) == [*("mine-fronts.png", "mine.csv", "mine.html", "mine.png")]
     for link in re.findall('href="([^"#]+)"', page.read_text()):
         assert (page.parent / unquote(link)).is_file()
 

@@ -44,7 +44,7 @@ from nasjax.hardware.timer import Timer
 from nasjax.host import new_place
 from nasjax.objectives import parse_goals
 from nasjax.predictors import PREDICTORS
-from nasjax.report.compare import group_runs
+from nasjax.report.groups import group_runs
 from nasjax.runs.archive import Archive, check_archive
 from nasjax.runs.csv_io import read_architectures
 from nasjax.runs.folder import read_identity, read_settings, run_folder

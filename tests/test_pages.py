@@ -270,7 +270,8 @@ def test_the_comparison_page(tab, table, tmp_path):
     page, rows, _ = write_comparison([tmp_path], tmp_path)
     for width, dark in ((1280, False), (390, True)):
         address = opened(tab, page, width=width, dark=dark)
-        assert count(tab, "path.line") == count(tab, "path.band") == 2
+        assert count(tab, "#curves path.line") == count(tab, "path.band") == count(tab, "#fronts g path.line") == 2
+        assert count(tab, "#fronts path.faint") == 4
         assert count(tab, "table.prices td .key") == 2
         assert text(tab, "table.prices tr:last-child").split("\t")[0].strip() == rows[-1][0]
         assert tab.value("document.documentElement.scrollWidth") <= width

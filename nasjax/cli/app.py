@@ -140,7 +140,8 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument("--config-dir", metavar="FOLDER", default="", help="your own configurations, beside ./conf")
         parser.add_argument("--config-name", metavar="NAME", help="a file in one of them, in the place of config.yaml")
     for flag in command.flags:
-        parser.add_argument(f"--{flag.key}", metavar=flag.value, help=flag.help)
+        how: dict[str, Any] = {"metavar": flag.value} if flag.value else {"action": "store_const", "const": "yes"}
+        parser.add_argument(f"--{flag.key}", help=flag.help, **how)
     metavar, text = "KEY=VALUE", "the keys are listed below"
     if command.paths is not None and command.paths.among_words:
         metavar, text = f"{command.paths.name} | KEY=VALUE", f"{command.paths.help}; {text}"

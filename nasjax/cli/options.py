@@ -18,7 +18,10 @@ from nasjax.host import MOST_FOLDERS
 
 @dataclass(frozen=True)
 class CommandOption:
-    """A key of one command: `key=value`, where `value` says in capitals what is expected, and `help` what it is for."""
+    """A key of one command: `key=value`, where `value` says in capitals what is expected, and `help` what it is for.
+
+    A flag without a value (`value` is "") is "yes" where it is given.
+    """
 
     key: str
     value: str
@@ -181,12 +184,14 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             name="report",
-            summary="write the page, plots and table of a run anew; compare several runs",
+            summary="write the page, plots and table of a run anew; compare several runs; watch those of a folder",
             handler="nasjax.cli.report:report",
             flags=(
                 CommandOption(
                     "out", "FOLDER", "where a comparison is written, or FILE.html; by default the first of the folders"
                 ),
+                CommandOption("watch", "", "serve pages of all runs in a folder, renewed while they go on, until Ctrl-C"),
+                CommandOption("port", "NUMBER", "of --watch, at 127.0.0.1; by default 8765; 0: any that is free"),
             ),
             paths=Paths("RUN", "a run folder; several, or a folder of them, are compared"),
         ),

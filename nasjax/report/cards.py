@@ -65,8 +65,9 @@ def _card(run: Run, style: DrawingStyle, network: Network, largest: Mapping[str,
 
 def _command(run: Run, network: Network) -> str:
     """The command that extracts a network, to be copied; nothing for tables and functions, which have none, and for what was
-    made in memory, which no command finds."""
-    if run.summary["task"] is None or IN_MEMORY["name"] in (run.summary["task"], run.summary["supernet"]):
+    made in memory, which no command finds; nor while the search goes on."""
+    in_memory = IN_MEMORY["name"] in (run.summary["task"], run.summary["supernet"])
+    if run.summary["task"] is None or in_memory or not run.finished:
         return ""
     command = escape(f"nasjax extract run={shlex.quote(str(run.folder))} network={network.index}")
     place = f"command-{network.index}"

@@ -123,7 +123,10 @@ def _table(run: Run, style: DrawingStyle) -> str:
 
 
 def _file(run: Run, name: str) -> str:
-    """Buttons that copy and save a table of the run, whose text is in the page; nothing for one that would make it heavy."""
+    """Buttons that copy and save a table of the run, whose text is in the page; nothing for one that would make it heavy,
+    nor while the search goes on."""
+    if not run.finished:
+        return ""
     text = read_text(run.folder / name)
     if len(text) > LARGEST_FILE:
         return ""

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -54,18 +55,24 @@ def _scatter_panel(run: Run, x: Objective, y: Objective) -> Panel:
     places = {n.index: (n.metrics[x.name], n.metrics[y.name]) for n in networks}
     x_range, y_range = _axis_range(networks, run.front, x), _axis_range(networks, run.front, y)
     corners: list[Point] = []
-    if len(run.objectives) == 2 and run.front:
-        points = sorted({(n.metrics[x.name], n.metrics[y.name]) for n in run.front})
-        points = points if x.direction == "min" else points[::-1]
-        # The staircase bounds the region that the front dominates, up to the edges of the figure.
-        worst_x = x_range[1] if x.direction == "min" else x_range[0]
-        worst_y = y_range[0] if y.direction == "max" else y_range[1]
-        height = worst_y
-        for across, up in points:
-            corners += [(across, height), (across, up)]
-            height = up
-        corners.append((worst_x, height))
+    if len(run.objectives) == 2:
+        corners = staircase([(n.metrics[x.name], n.metrics[y.name]) for n in run.front], x, y, x_range, y_range)
     return Panel(x, y, places, tuple(corners), x_range, y_range)
+
+
+def staircase(points: Iterable[Point], x: Objective, y: Objective, x_range: Range, y_range: Range) -> list[Point]:
+    """The corners of the line that bounds what a front of two objectives dominates, to the axes' worse ends; none without
+    points."""
+    ordered = sorted(set(points), reverse=x.direction == "max")
+    if not ordered:
+        return []
+    worst_x = x_range[1] if x.direction == "min" else x_range[0]
+    height = y_range[0] if y.direction == "max" else y_range[1]
+    corners = []
+    for across, up in ordered:
+        corners += [(across, height), (across, up)]
+        height = up
+    return [*corners, (worst_x, height)]
 
 
 def _progress_panel(run: Run, y: Objective) -> Panel:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nasjax.host import parse_json, read_text, replace_file
 from nasjax.report import svg
-from nasjax.report.compare import COLOURS
+from nasjax.report.colours import COLOURS
 from nasjax.report.formatting import format_duration
 from nasjax.report.page import TEMPLATES
 from nasjax.report.plots import Point, padded

@@ -53,6 +53,9 @@ DAMAGED_CONFIG = "restore it, or search again with another run="
 BUDGET = "evaluations"
 """The one setting that may be larger when a run is resumed."""
 
+LOCK_TRIALS = 10
+"""How often a folder's lock is tried, a fiftieth of a second apart, before the folder counts as in use."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -200,11 +203,30 @@ def locked(path: Path) -> Iterator[None]:
     if lock.exists():
         regular_file(f"run={path}: its {lock.name}", lock)  # Opening a pipe would wait for ever.
     with lock.open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"run={path} is in use by another process; wait for it, or name another") from None
+        for tried in range(LOCK_TRIALS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if tried == LOCK_TRIALS - 1:
+                    raise ConfigError(f"run={path} is in use by another process; wait for it, or name another") from None
+                time.sleep(0.02)  # `in_use` holds the lock for an instant.
         yield
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process holds the lock of a folder, see `locked`; writes nothing."""
+    lock = path / ".lock"
+    if not lock.is_file():
+        return False
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # Removed meanwhile, or it may not be read.
+        return False
+    return False
 
 
 def _check_same_settings(path: Path, settings: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -269,9 +291,14 @@ def plain_data(value: Any) -> Any:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes a CSV atomically; floats keep all their digits, None is an empty cell."""
+    """Writes a CSV atomically, see `table_text`."""
+    write_text(path, table_text(header, rows))
+
+
+def table_text(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table as CSV; floats keep all their digits, None is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()

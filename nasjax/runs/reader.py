@@ -1,4 +1,4 @@
-"""Reads the files of a finished run: its networks, its front, its hypervolume, its configuration."""
+"""Reads the files of a run: its networks, its front, its hypervolume, its configuration."""
 
 import csv
 import io
@@ -18,6 +18,13 @@ from nasjax.runs.space_summary import SpaceSummary, gene_with_unknown_option, re
 
 RUN_AGAIN = "run the same command again"
 """How error messages begin to say what to do about missing and damaged files."""
+
+FILES = ("summary.json", "evaluations.csv", "pareto.csv", "config.yaml")
+"""The files that are read of a finished run."""
+
+UNFINISHED = "unfinished.json"
+"""While a search goes on, and where it was killed, this file has the texts of the others but config.yaml,
+by their names: each as it would be if the search had ended after the evaluations so far."""
 
 SUMMARY_TYPES: dict[str, type | tuple[type, ...]] = {
     "supernet": str,
@@ -59,7 +66,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run as its folder states it.
+    """A run as its folder states it; `finished` is False for one that goes on, or was killed.
 
     `summary` is the content of `summary.json`, `config` the text of `config.yaml`. `evaluations` has all networks in the
     order of evaluation, `front` the non-dominated ones, the best in the first objective first. `tests` names the metrics
@@ -75,6 +82,15 @@ class Run:
     hypervolume: tuple[float, ...]
     config: str
     space: SpaceSummary
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The folder of a run, and the texts of its files by their names where they are not read from it."""
+
+    folder: Path
+    texts: Mapping[str, str] | None = None
 
 
 def read_run(folder: Path) -> Run:
@@ -82,31 +98,60 @@ def read_run(folder: Path) -> Run:
 
     Raises ConfigError where one of them is missing or damaged.
     """
-    folder = Path(folder)
+    return _read_run(_Files(Path(folder)))
+
+
+def read_latest(folder: Path) -> Run:
+    """The same for a run that may go on, or may have been killed: as far as it has come.
+
+    Raises ConfigError also where it has stored no results so far.
+    """
+    return _read_run(_latest_files(Path(folder)))
+
+
+def read_latest_summary(folder: Path) -> dict[str, Any]:
+    """The content of the summary that `read_latest` reads. Raises ConfigError as it does."""
+    return _read_summary(_latest_files(Path(folder)))[0]
+
+
+def _latest_files(folder: Path) -> _Files:
+    path = folder / UNFINISHED
+    if not path.is_file():
+        return _Files(folder)
+    with _naming_damage(_Files(folder), UNFINISHED):
+        texts = parse_json(read_text(path))
+        if not (isinstance(texts, dict) and all(isinstance(text, str) for text in texts.values())):
+            raise TypeError("it is not an object of texts")
+    return _Files(folder, texts)
+
+
+def _read_run(files: _Files) -> Run:
+    folder = files.folder
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a run folder: there is no such directory")
-    summary, objectives, hypervolume = _read_summary(folder)
-    evaluations = _read_evaluations(folder, summary, objectives)
-    with _naming_damage(folder, "summary.json"):
+    summary, objectives, hypervolume = _read_summary(files)
+    evaluations = _read_evaluations(files, summary, objectives)
+    with _naming_damage(files, "summary.json"):
         space = read_space(summary, [network.genes for network in evaluations.values()])
-    with _naming_damage(folder, "evaluations.csv"):
+    with _naming_damage(files, "evaluations.csv"):
         for network in evaluations.values():
             if (gene := gene_with_unknown_option(space, network.genes)) is not None:
                 raise ConfigError(f"network {network.index} has {gene}={network.genes[gene]!r:.60}, which is not an option")
-    front, tests = _read_front(folder, summary, objectives, evaluations)
-    config = _read_text(folder, "config.yaml")
+    front, tests = _read_front(files, summary, objectives, evaluations)
+    config = _read_text(_Files(folder), "config.yaml")
     with naming_damage(folder / "config.yaml", DAMAGED_CONFIG):
         parse_settings(config)
-    return Run(folder, summary, objectives, tuple(evaluations.values()), front, tests, hypervolume, config, space)
+    networks = tuple(evaluations.values())
+    return Run(folder, summary, objectives, networks, front, tests, hypervolume, config, space, files.texts is None)
 
 
-def _read_evaluations(folder: Path, summary: Mapping[str, Any], objectives: Sequence[Objective]) -> dict[int, Network]:
+def _read_evaluations(files: _Files, summary: Mapping[str, Any], objectives: Sequence[Objective]) -> dict[int, Network]:
     """The networks of `evaluations.csv` by index."""
     genes, metrics = summary["genes"], summary["metrics"]
     networks: dict[int, Network] = {}
-    _, table = _read_table(folder, "evaluations.csv", ["index", "step", "status", "source", *genes, *metrics])
+    _, table = _read_table(files, "evaluations.csv", ["index", "step", "status", "source", *genes, *metrics])
     for line, row in table:
-        with _naming_damage(folder, f"evaluations.csv, line {line}"):
+        with _naming_damage(files, f"evaluations.csv, line {line}"):
             network = _read_network(row, genes, metrics)
             if network.index in networks:
                 raise ConfigError(f"index {network.index} occurs twice")
@@ -114,22 +159,22 @@ def _read_evaluations(folder: Path, summary: Mapping[str, Any], objectives: Sequ
             failed = row["status"] != "ok" or not all(objective.name in network.metrics for objective in objectives)
             step = int(row["step"]) if row["step"] else None
             networks[network.index] = replace(network, step=step, failed=failed, source=row["source"])
-    with _naming_damage(folder, "evaluations.csv"):
+    with _naming_damage(files, "evaluations.csv"):
         if len(networks) != summary["evaluations"]:
             raise ConfigError(f"it has {len(networks)} rows where summary.json counts {summary['evaluations']} evaluations")
     return networks
 
 
 def _read_front(
-    folder: Path, summary: Mapping[str, Any], objectives: Sequence[Objective], evaluations: Mapping[int, Network]
+    files: _Files, summary: Mapping[str, Any], objectives: Sequence[Objective], evaluations: Mapping[int, Network]
 ) -> tuple[tuple[Network, ...], tuple[str, ...]]:
     """The networks of `pareto.csv`, the best in the first objective first, and the names of its test metrics."""
     genes, names = summary["genes"], [objective.name for objective in objectives]
-    header, table = _read_table(folder, "pareto.csv", ["index", *genes, *names])
+    header, table = _read_table(files, "pareto.csv", ["index", *genes, *names])
     tests = tuple(n for n in header if n.startswith("test_") and n not in (*genes, *names) and n.removesuffix("_se") == n)
     front = []
     for line, row in table:
-        with _naming_damage(folder, f"pareto.csv, line {line}"):
+        with _naming_damage(files, f"pareto.csv, line {line}"):
             network = _read_network(row, genes, [*names, *tests])
             known = evaluations.get(network.index)
             if known is None or known.failed:
@@ -142,10 +187,10 @@ def _read_front(
     return tuple(front), tests
 
 
-def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], tuple[float, ...]]:
+def _read_summary(files: _Files) -> tuple[dict[str, Any], tuple[Objective, ...], tuple[float, ...]]:
     """The content of `summary.json`, the objectives and the hypervolume after each evaluation."""
-    text = _read_text(folder, "summary.json")
-    with _naming_damage(folder, "summary.json"):
+    text = _read_text(files, "summary.json")
+    with _naming_damage(files, "summary.json"):
         summary = parse_json(text)
         if not isinstance(summary, dict):
             raise TypeError("it is not an object")
@@ -177,9 +222,11 @@ def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], 
 
 
 @contextmanager
-def _naming_damage(folder: Path, place: str) -> Iterator[None]:
+def _naming_damage(files: _Files, place: str) -> Iterator[None]:
     """Turns errors of the block into one ConfigError that names the file; `place` is the file, and the line where known."""
-    with naming_damage(folder / place, f"{RUN_AGAIN} to write it anew"):
+    with naming_damage(
+        files.folder / (place if files.texts is None else f"{UNFINISHED} ({place})"), f"{RUN_AGAIN} to write it anew"
+    ):
         try:
             yield
         except FileNotFoundError:
@@ -188,17 +235,20 @@ def _naming_damage(folder: Path, place: str) -> Iterator[None]:
             raise ValueError(getattr(error, "strerror", None) or str(error)) from error
 
 
-def _read_text(folder: Path, name: str) -> str:
-    if not (folder / name).exists():
-        raise ConfigError(f"{folder} has no {name}: the search has not finished; {RUN_AGAIN} to resume it")
-    with _naming_damage(folder, name):
-        return read_text(folder / name)
+def _read_text(files: _Files, name: str) -> str:
+    path = files.folder / name
+    if name not in files.texts if files.texts is not None else not path.exists():
+        raise ConfigError(f"{files.folder} has no {name}: the search has not finished; {RUN_AGAIN} to resume it")
+    if files.texts is not None:
+        return files.texts[name]
+    with _naming_damage(files, name):
+        return read_text(path)
 
 
-def _read_table(folder: Path, name: str, needed: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def _read_table(files: _Files, name: str, needed: list[str]) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The header of a CSV and its rows with their line numbers; the columns `needed` must be there."""
-    text = _read_text(folder, name)
-    with _naming_damage(folder, name):
+    text = _read_text(files, name)
+    with _naming_damage(files, name):
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = next(reader, [])
         if missing := [column for column in needed if column not in header]:

@@ -17,11 +17,15 @@ from nasjax.searches.problem import SearchProblem
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """The evaluations of one run, oldest first, and their values for its problem and goals."""
+    """The evaluations of one run, oldest first, and their values for its problem and goals.
+
+    `over`: whether the search is; only then are latencies predicted, see `predicted_latency`.
+    """
 
     problem: SearchProblem
     goals: Goals
     rows: Sequence[Evaluation]
+    over: bool = False
 
     @cached_property
     def archs(self) -> Int[np.ndarray, "evaluations genes"]:
@@ -47,9 +51,9 @@ class History:
     def predicted_latency(self) -> dict[str, np.ndarray]:
         """`latency_predicted` where latencies were measured: what the search's latency model says of the same networks.
 
-        The model compiles for every new number of evaluations: use it at the end of a search only.
+        The model compiles for every new number of evaluations: without values until the search is over.
         """
-        if not self.rows or "latency_measured" not in self.metrics:
+        if not self.over or not self.rows or "latency_measured" not in self.metrics:
             return {}
         return {"latency_predicted": self.problem.estimates["latency"].exact(self.archs)}
 

@@ -23,7 +23,7 @@ from nasjax.runs.folder import RunFolder, run_folder
 from nasjax.searches.front import Front, front_of
 from nasjax.searches.measure import measuring
 from nasjax.searches.problem import SelfMeasuring, search_problem
-from nasjax.searches.result_files import write_results
+from nasjax.searches.result_files import write_results, write_unfinished
 from nasjax.searches.settings import SearchSettings, check_settings
 from nasjax.searches.steps import OpenSearch, Progress, reduced_steps, tactic_steps
 from nasjax.searches.tactic_problem import tactic_problem
@@ -34,6 +34,12 @@ from nasjax.tactics import PopDB, Tactic
 from nasjax.tasks import Task
 
 LOG = logging.getLogger(__name__)
+
+MOST_TIME = 0.05
+"""The greatest share of a search's time that writing its results so far takes."""
+
+LEAST_PAUSE = 1.0
+"""Seconds between two writings of the results so far, at least."""
 
 
 @with_jax_defaults
@@ -107,7 +113,7 @@ def searching(
                 steps = tactic_steps(search, settings.tactic, state, settings.evaluations)
             else:
                 steps = reduced_steps(search, settings.tactic, settings.space_reduction, key)
-            complete = yield from _within_minutes(steps, settings.minutes)
+            complete = yield from _within_minutes(_keeping_results(search, record, steps), settings.minutes)
             return _finish(search, record, complete, test=settings.minutes != 0)
 
 
@@ -119,6 +125,33 @@ def _opened(settings: SearchSettings, record: Mapping[str, Any], context: str) -
         file = settings.archive or (folder.path and folder.path / "archive.db")
         with closing(Archive(file, folder.id)) as archive:
             yield folder.path, archive
+
+
+def _keeping_results(
+    search: OpenSearch, record: Mapping[str, Any], steps: Iterator[Progress | None]
+) -> Iterator[Progress | None]:
+    """The steps of a search. Where it has a run folder, the results so far are written into it meanwhile: before the first
+    step, after chunks, as often as MOST_TIME and LEAST_PAUSE allow, and before the front is measured on test data."""
+    folder = search.folder
+    if folder is None:
+        yield from steps
+        return
+
+    def write() -> float:
+        began = time.monotonic()
+        with search.spent.on("results"):
+            write_unfinished(folder, search.history(), search.archive, record, search.spent.seconds())
+        return time.monotonic() - began
+
+    write()
+    due, written = 0.0, 0
+    for progress in steps:
+        if progress is not None and progress.done != written and time.monotonic() >= due:
+            took, written = write(), progress.done
+            due = time.monotonic() + max(LEAST_PAUSE, took / MOST_TIME)
+        yield progress
+    if search.problem.test is not None:
+        write()
 
 
 def _within_minutes(steps: Iterator[Progress | None], minutes: float | None) -> Generator[Progress, None, bool]:
@@ -139,7 +172,7 @@ def _finish(search: OpenSearch, record: Mapping[str, Any], complete: bool, test:
 
     `complete`: the budget was spent, or the space exhausted.
     """
-    history = search.history()
+    history = search.history(over=True)
     best = history.front()
     on_test = _measured_on_test(search, history.archs[best]) if test else {}
     with search.spent.on("results"):

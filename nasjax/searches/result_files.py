@@ -1,4 +1,5 @@
-"""Files of a finished search in its run folder: evaluations.csv, pareto.csv, predictors.csv and summary.json."""
+"""Files of a search in its run folder: evaluations.csv, pareto.csv, predictors.csv and summary.json; `unfinished.json` has
+them in one while the search goes on."""
 
 import json
 import platform
@@ -14,8 +15,9 @@ import numpy as np
 from nasjax.host import git_commit, processor_name, write_text
 from nasjax.pareto import hypervolumes
 from nasjax.runs.archive import Archive
-from nasjax.runs.folder import plain_data, write_table
-from nasjax.searches.front import Front
+from nasjax.runs.folder import plain_data, table_text
+from nasjax.runs.reader import UNFINISHED
+from nasjax.searches.front import Front, front_of
 from nasjax.searches.history import History
 from nasjax.searches.problem import SearchProblem
 from nasjax.tactics import Reduced
@@ -36,10 +38,38 @@ def write_results(
     seconds: Mapping[str, float],
     complete: bool,
 ) -> None:
-    """Writes all files; `record` is the content of config.yaml, `seconds` the time by part."""
-    write_table(folder / "evaluations.csv", *history.table())
-    write_table(folder / "pareto.csv", *_pareto(history, front))
-    write_table(folder / "predictors.csv", PREDICTOR_COLUMNS, archive.fits())
+    """Writes all files of a search that is over; `record` is the content of config.yaml, `seconds` the time by part."""
+    made = {
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "device": processor_name() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
+        "git commit": git_commit(),
+    }
+    for name, text in _texts(history, front, archive, record, seconds, complete, made).items():
+        write_text(folder / name, text)
+    (folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def write_unfinished(
+    folder: Path, history: History, archive: Archive, record: Mapping[str, Any], seconds: Mapping[str, float]
+) -> None:
+    """Writes `unfinished.json`: the text of each file, as it would be if the search ended now, by its name."""
+    front = front_of(history, history.front(), {}, folder)
+    made = {"so far": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+    write_text(folder / UNFINISHED, json.dumps(_texts(history, front, archive, record, seconds, False, made)))
+
+
+def _texts(
+    history: History,
+    front: Front,
+    archive: Archive,
+    record: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    complete: bool,
+    made: Mapping[str, Any],
+) -> dict[str, str]:
+    """The text of every file by its name, that of summary.json last; `made` says when and on what."""
     summary = {
         "supernet": record["supernet"]["name"],
         "task": record["task"] and record["task"]["name"],
@@ -53,15 +83,14 @@ def write_results(
         "warning": history.problem.warning(column.name for column in history.goals.columns),
         "seconds": seconds,
         "version": __version__,
-        "made": {
-            "finished": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-            "device": processor_name() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
-            "git commit": git_commit(),
-        },
+        "made": made,
     }
-    write_text(folder / "summary.json", json.dumps(plain_data(summary), indent=1))
+    return {
+        "evaluations.csv": table_text(*history.table()),
+        "pareto.csv": table_text(*_pareto(history, front)),
+        "predictors.csv": table_text(PREDICTOR_COLUMNS, archive.fits()),
+        "summary.json": json.dumps(plain_data(summary), indent=1),
+    }
 
 
 def _pareto(history: History, front: Front) -> Table:

@@ -55,9 +55,9 @@ class OpenSearch:
     spent: TimeSpent
     record: Mapping[str, Any]
 
-    def history(self, first: int = 0) -> History:
+    def history(self, first: int = 0, over: bool = False) -> History:
         """The evaluations that the archive has of this run, from position `first` on."""
-        return History(self.problem, self.goals, self.archive.evaluations(first))
+        return History(self.problem, self.goals, self.archive.evaluations(first), over)
 
     def progress(self, values: Float[np.ndarray, "evaluations columns"], waiting: int) -> Progress:
         """The progress after evaluations with these values (minimised)."""
