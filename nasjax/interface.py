@@ -1,10 +1,11 @@
 """`nasjax.search`: a search in Python that does what the command does: progress, the report, compiled programs kept."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from nasjax.program_cache import cache_programs
-from nasjax.progress import finish_tracking, run_with_progress, tracked
+from nasjax.progress import finish_tracking, run_with_progress, tracked, verbosely
 from nasjax.registry import settings
 from nasjax.report import write_report
 from nasjax.searches.front import Front
@@ -20,21 +21,23 @@ def search(
     task: Task | None = None,
     *,
     progress: bool = False,
+    verbose: bool = False,
     tracker: str | Mapping[str, Any] | Tracker = "none",
     **arguments: Any,
 ) -> Front:
     """Searches to the end and returns the Pareto front of the super-network's sub-networks.
 
-    `progress` shows a bar, in a notebook too. `tracker` is where the search is shown beside others: a name (`tensorboard`,
-    `trackio`, `wandb`, `mlflow`), a mapping with `name` and settings, or a settings object; if it fails, the search goes on.
-    The other arguments are those of `searching`. A run folder (`run=`) has the files that the command writes, `report.html`
-    included. Compiled programs are kept for the next process in `~/.cache/nasjax/xla`, unless JAX has been given a folder
-    (`jax_compilation_cache_dir`). Raises ConfigError for invalid settings, and where the package of the tracker is missing.
+    `progress` shows a bar, in a notebook too; `verbose` shows the log, as the command does. `tracker` is where the search is
+    shown beside others: a name (`tensorboard`, `trackio`, `wandb`, `mlflow`), a mapping with `name` and settings, or a
+    settings object; if it fails, the search goes on. The other arguments are those of `searching`. A run folder (`run=`) has
+    the files that the command writes, `report.html` included. Compiled programs are kept for the next process in
+    `~/.cache/nasjax/xla`, unless JAX has been given a folder (`jax_compilation_cache_dir`). Raises ConfigError for invalid
+    settings, and where the package of the tracker is missing.
     """
     chosen: Tracker = settings("tracker", TRACKERS, tracker)
     chosen.check(arguments.get("run"))
     cache_programs()
-    with Tracking(chosen, arguments.get("run")) as tracking:
+    with verbosely() if verbose else nullcontext(), Tracking(chosen, arguments.get("run")) as tracking:
         steps = tracked(searching(net, task, **arguments), tracking)
         if progress:
             front = run_with_progress(steps, arguments.get("evaluations", 0))

@@ -1,8 +1,10 @@
 """Progress of long work on the error output, a bar on a terminal and in a notebook, else plain lines; and to a tracker."""
 
+import logging
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -26,6 +28,41 @@ QUIET = 5.0
 """Seconds of compiling without an update, after which it is mentioned."""
 
 
+_quiet = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Within the block no progress is shown, and no log but warnings."""
+    logger = logging.getLogger("nasjax")
+    token, level = _quiet.set(True), logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
+        logger.setLevel(level)
+
+
+def is_quiet() -> bool:
+    """Whether this runs within `quietly`."""
+    return _quiet.get()
+
+
+@contextmanager
+def verbosely() -> Iterator[None]:
+    """Within the block nasjax's log is shown on the error output, as commands show it."""
+    logger, handler = logging.getLogger("nasjax"), logging.StreamHandler()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 @cache
 def _bars() -> list["ProgressBar"]:
     """The bars in use, which are told of every program that JAX compiles."""
@@ -42,20 +79,22 @@ def _bars() -> list["ProgressBar"]:
 class ProgressBar:
     """Progress on the error output: a bar on a terminal, else (or with a `label`) a plain line for each update.
 
-    `things` names what is counted, `value` the number shown beside the count. Used in a `with` statement.
+    `things` names what is counted, `value` the number shown beside the count. Used in a `with` statement. Nothing is shown
+    within `quietly`.
     """
 
     def __init__(self, things: str, value: str, planned: int | None = None, label: str = ""):
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]} {task.fields[value]}"))
         console = Console(stderr=True)
         in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # rich draws nothing without it.
-        self._plain = bool(label) or not (sys.stderr.isatty() or in_notebook)
+        quiet = is_quiet()
+        self._plain = not quiet and (bool(label) or not (sys.stderr.isatty() or in_notebook))
         self._prefix = f"{label}: " if label else ""
         # Drawn at updates only: a thread that redraws the bar would disturb what is timed.
         self._bar = Progress(
             *(TextColumn("{task.description}"), *columns, TimeRemainingColumn()),
             console=console,
-            disable=self._plain,
+            disable=quiet or self._plain,
             auto_refresh=False,
         )
         self._task = self._bar.add_task(things, total=planned, name=value, value="…")
@@ -97,6 +136,8 @@ class ProgressBar:
 
     def print(self, line: str) -> None:
         """Prints a line above the bar."""
+        if is_quiet():
+            return
         self._bar.console.print(f"{self._prefix}{line}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import json
+import logging
 import os
 import pkgutil
 import re
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 import nasjax
+from nasjax.cli import main
 from nasjax.objectives import parse_constraint
 
 ROOT = Path(__file__).parent.parent
@@ -179,6 +181,32 @@ def test_a_run_from_python_has_the_files_of_the_command(tmp_path, capsys):
     assert front.to_pandas()["width"].tolist() == [2, 1]
     nasjax.search(net, **goals)
     assert capsys.readouterr().err == ""
+
+
+def test_verbose_shows_the_log_for_one_search(tiny_net, tiny_task, capsys):
+    logger = logging.getLogger("nasjax")
+    before = logger.level, list(logger.handlers)
+    settings = {
+        "evaluator": {"name": "masked", "batch": 16, "calibration_examples": 20},
+        "tactic": "random",
+        "evaluations": 2,
+    }
+    nasjax.search(tiny_net, tiny_task, verbose=True, **settings)
+    assert "evaluator.calibration_examples=20: using 16, in whole batches of 16" in capsys.readouterr().err
+    nasjax.search(tiny_net, tiny_task, **settings)
+    assert capsys.readouterr().err == "" and (logger.level, logger.handlers) == before
+
+
+def test_a_quiet_command_shows_its_results_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("width,accuracy_top1,cost\n1,70,3\n2,80,5\n3,75,9\n")
+    words = ["supernet=tabular", "supernet.table=t.csv", "supernet.genes=[width]", "objectives=[accuracy_top1,min:cost]"]
+    for quiet in ([], ["--quiet"]):
+        assert main(["search", *words, "tactic=random", "evaluations=3", f"run=runs/{len(quiet)}", *quiet]) == 0
+        printed = capsys.readouterr()
+        assert ("3/3, hypervolume" in printed.err) == (not quiet)
+        assert f"Report: runs/{len(quiet)}/report.html" in printed.out
+    assert printed.err == ""
 
 
 def test_arrays_in_memory_are_those_of_a_file(tmp_path):

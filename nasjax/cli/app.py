@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -61,11 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         multirun = getattr(parsed, "multirun", False)
         read = _read_arguments(command, parsed)  # Before JAX is imported, which takes seconds: typos are told at once.
         handler = command.multirun_handler if multirun else command.handler
-        if getattr(parsed, "cfg", None) and (multirun or read.options):
+        if getattr(parsed, "cfg", None) and (multirun or read.options.keys() - {"quiet"}):
             raise ConfigError("--cfg prints the settings of one command: leave -m and keys that are no settings out")
         if getattr(parsed, "cfg", None):
             handler = "nasjax.cli.compose:print_settings"
-        code = _load_handler(handler)(read)
+        run = _load_handler(handler)
+        from nasjax.progress import quietly  # Imports JAX.
+
+        with quietly() if "quiet" in read.options else nullcontext():
+            code = run(read)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -87,7 +92,7 @@ def _flags_first(words: Sequence[str]) -> list[str]:
     flags, others = [], []
     rest = iter(words)
     for word in rest:
-        if word in ("-m", "--multirun") or word.startswith(tuple(f"{flag}=" for flag in WITH_VALUE)):
+        if word in ("-m", "--multirun", "--quiet") or word.startswith(tuple(f"{flag}=" for flag in WITH_VALUE)):
             flags.append(word)
         elif word in WITH_VALUE:
             flags += [word, *([value] if (value := next(rest, None)) is not None else [])]

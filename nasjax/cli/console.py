@@ -16,7 +16,7 @@ from nasjax.hardware.profiling import profiling
 from nasjax.host import cache_folder
 from nasjax.jax_defaults import restore_defaults
 from nasjax.program_cache import cache_programs
-from nasjax.progress import ProgressBar
+from nasjax.progress import ProgressBar, is_quiet
 from nasjax.supernets import SuperNet
 
 
@@ -74,7 +74,8 @@ def prepare_jax() -> None:
     Raises ConfigError where an environment variable keeps JAX from starting.
     """
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("nasjax").setLevel(logging.INFO)
+    if not is_quiet():
+        logging.getLogger("nasjax").setLevel(logging.INFO)
     changed = ", ".join(name.upper() for name in restore_defaults())
     if changed:
         print(f"Left aside, as results depend on JAX's defaults: {changed}", file=sys.stderr)

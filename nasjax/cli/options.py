@@ -74,6 +74,8 @@ class Arguments:
     paths: tuple[str, ...] = ()
 
 
+QUIET = CommandOption("quiet", "", "show no progress, only results, warnings and errors")
+
 COMMANDS: Mapping[str, Command] = {
     command.name: command
     for command in (
@@ -82,6 +84,7 @@ COMMANDS: Mapping[str, Command] = {
             summary="find the Pareto front of a super-network's sub-networks",
             handler="nasjax.cli.search:search",
             multirun_handler="nasjax.cli.multirun:sweep_searches",
+            flags=(QUIET,),
             settings=(
                 *("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "hardware", "objectives"),
                 *("constraints", "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start"),
@@ -93,6 +96,7 @@ COMMANDS: Mapping[str, Command] = {
             summary="train a super-network, or train an extracted network on, and write the weights",
             handler="nasjax.cli.train:train",
             multirun_handler="nasjax.cli.multirun:sweep_trainings",
+            flags=(QUIET,),
             settings=(
                 *("supernet", "subnet", "largest", "teacher", "task", "trainer", "evaluator", "seed", "run"),
                 *("tracker", "experiment", "debug"),
@@ -127,6 +131,7 @@ COMMANDS: Mapping[str, Command] = {
             name="extract",
             summary="extract sub-networks of a finished search, or given ones, verify them, and export them",
             handler="nasjax.cli.extract:extract",
+            flags=(QUIET,),
             settings=("supernet", "task", "evaluator", "hardware", "seed", "experiment"),
             options=(
                 CommandOption(
@@ -173,6 +178,7 @@ COMMANDS: Mapping[str, Command] = {
             name="latency",
             summary="time a super-network on hardware, and say how well latencies are then estimated",
             handler="nasjax.cli.latency:latency",
+            flags=(QUIET,),
             settings=("supernet", "hardware", "seed"),
             options=(
                 CommandOption("out", "FILE.csv", "a table of the latencies to write, which hardware=csv reads"),
