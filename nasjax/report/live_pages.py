@@ -32,6 +32,12 @@ POLICY = re.compile('(?<=<meta http-equiv="Content-Security-Policy" content=")[^
 COUNTED = {"search": "evaluations", "training": "epochs"}
 """What a run of each kind is counted in."""
 
+HEADS = {
+    "search": ("run", "state", COUNTED["search"], "hypervolume", "time", "super-network", "tactic"),
+    "training": ("run", "state", COUNTED["training"], "time", "network", "trainer"),
+}
+"""The columns of the list of each kind."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -107,7 +113,7 @@ def _filled(title: str, counts: str, sections: str = "") -> str:
 
 def _index(root: Path, every: Sequence[Entry]) -> str:
     """All runs of the folder, and links to their comparisons."""
-    states = [entry.state for entry in every]
+    states = ["damaged" if entry.damage else entry.state for entry in every]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))) or "There are no runs here so far."
     links = "".join(f"<li>{_comparison_link(key, of)}</li>" for key, of in comparable(every).items())
     sections = [_table("Searches", [entry for entry in every if entry.kind == "search"])]
@@ -120,9 +126,7 @@ def _table(title: str, of_kind: Sequence[Entry]) -> str:
     """All runs of one kind; nothing without any."""
     if not of_kind:
         return ""
-    kind = of_kind[0].kind
-    heads = ["run", "state", "of", "by", COUNTED[kind], *(["hypervolume"] if kind == "search" else []), "time"]
-    head = "".join(f"<th>{head}</th>" for head in heads)
+    head = "".join(f"<th>{head}</th>" for head in HEADS[of_kind[0].kind])
     rows = "".join(map(_row, of_kind))
     return f'<h2>{title}</h2>\n<div class="scroll"><table class="runs">\n<tr>{head}</tr>\n{rows}</table></div>'
 
@@ -132,11 +136,11 @@ def _row(entry: Entry) -> str:
     cells = [
         f'<a href="{_address(entry)}">{escape(entry.name)}</a>',
         f'<span class="{entry.state}" title="{escape(entry.damage)}">{"damaged" if entry.damage else entry.state}</span>',
-        escape(entry.subject),
-        escape(entry.method),
         _bar(entry),
         *([hypervolume] if entry.kind == "search" else []),
         "–" if entry.seconds is None else format_duration(entry.seconds),
+        escape(entry.subject),
+        escape(entry.method),
     ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
 
