@@ -184,6 +184,8 @@ def finish_tracking(tracking: Tracking, front: Front) -> None:
 
     Of a search that measured nothing more, too, such as one that is repeated with another tracker.
     """
+    if not tracking.active:
+        return
     folder, done = front.folder, len(front.evaluations["index"])
     settings = {} if folder is None else read_settings(folder)
     if len(front):

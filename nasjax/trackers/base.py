@@ -16,13 +16,14 @@ Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 class Started:
     """A search or training whose tracking begins: its `name`, its `folder` (None: it has none), its settings by dotted name.
 
-    `id`: that of the tracked run that it goes on with; None at first.
+    `id` and `step`: those of the tracked run that it goes on with, and the last step that this has; None and 0 at first.
     """
 
     name: str
     folder: Path | None
     settings: Mapping[str, Any]
     id: str | None = None
+    step: int = 0
 
 
 class TrackedRun(Protocol):

@@ -32,17 +32,17 @@ class TensorBoard(Tracker):
     def start(self, run: Started) -> "Events":
         """Opens a new file of events, which TensorBoard shows as one run with those before."""
         assert run.folder is not None
-        return Events(run.folder / EVENTS, run.settings)
+        return Events(run.folder / EVENTS, run.settings, run.step)
 
 
 class Events:
     """The events of one run: scalars by step; settings and tables as text, figures as images, other files by their path."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+    def __init__(self, folder: Path, settings: Mapping[str, Any], step: int):
         from tensorboardX import SummaryWriter  # Takes a second.
         from tensorboardX.summary import hparams
 
-        self.id, self._step = folder.name, 0
+        self.id, self._step = folder.name, step
         self._writer = SummaryWriter(str(folder))
         plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
         # `add_hparams` would write a run of its own beside the curves.

@@ -30,7 +30,12 @@ class Tracking:
         self._tracker: Tracker | None = tracker
         self._folder = folder
         self._run: TrackedRun | None = None
-        self._step = -1
+        self._step = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is, or will be, tracked."""
+        return self._tracker is not None
 
     def __enter__(self) -> "Tracking":
         return self
@@ -80,8 +85,9 @@ class Tracking:
         known = mark if mark.get("settings") == self._settings() else {}
         folder = None if self._folder is None else Path(self._folder)
         name = "nasjax" if folder is None else folder.absolute().name
-        self._run = self._tracker.start(Started(name, folder, flatten_settings(plain_data(settings)), known.get("id")))
-        self._step = known.get("step", -1)
+        self._step = known.get("step", 0)
+        plain = flatten_settings(plain_data(settings))
+        self._run = self._tracker.start(Started(name, folder, plain, known.get("id"), self._step))
         self._save_mark()
         if self._run is None:
             self._tracker = None

@@ -40,14 +40,14 @@ class Trackio(Tracker):
                 project=self.project, name=name, space_id=self.space, config=dict(run.settings), resume="allow",
                 embed=False, auto_log_gpu=False, auto_log_cpu=False,
             )  # fmt: skip
-        return TrackioRun(name)
+        return TrackioRun(name, run.step)
 
 
 class TrackioRun:
     """Trackio's current run: metrics by step; tables and images at the last step, other files as artefacts."""
 
-    def __init__(self, name: str):
-        self.id, self._step = name, 0
+    def __init__(self, name: str, step: int):
+        self.id, self._step = name, step
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Stores the metrics of a step."""
