@@ -130,7 +130,7 @@ class Tab:
 
     def key(self, name):
         """A key pressed and let go."""
-        code = {"Tab": 9, "Escape": 27, "Enter": 13}[name]
+        code = {"Tab": 9, "Escape": 27, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}[name]
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
 

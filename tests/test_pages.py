@@ -21,6 +21,11 @@ pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chr
 
 SHOWN = "[...document.querySelectorAll('.card')].filter(c => c.checkVisibility({visibilityProperty: true}))"
 
+SHOW = (
+    "document.querySelector('.point[data-index=\"{}\"]').dispatchEvent(new PointerEvent('pointerover', {{bubbles: true}}))"
+)
+"""Points at a network, also where others lie above it."""
+
 
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
@@ -118,6 +123,48 @@ def test_keys_do_what_the_mouse_does(tab, run):
     tab.key("Enter")
     assert count(tab, f".card.kept[data-index='{seen[-1]}']") == 1
     assert quiet(tab, address)
+
+
+def test_a_dominated_network_has_its_card_too(tab, run, tiny_net):
+    address = opened(tab, run.folder / "report.html")
+    front = [network.index for network in run.front]
+    dominated = [network for network in run.evaluations if network.index not in front and not network.failed]
+    for network in dominated[:6]:
+        tab.value(SHOW.format(network.index))
+        assert shown(tab) == [network.index]
+        card = f".card[data-index='{network.index}']"
+        depths = int(network.genes["depth_1"]) + int(network.genes["depth_2"])
+        assert count(tab, f"{card} .block:not(.off)") == depths and count(tab, f"{card} .block") == 4
+        assert f"{network.metrics['accuracy_top1']:.1f}" in text(tab, card) and "dominated by" in text(tab, card)
+        kernels = [option for name, option in network.genes.items() if name.startswith("kernel")]
+        assert tab.value(f'[...document.querySelectorAll("{card} .block b")].map(b => b.innerText)') == kernels
+    # A card that the script makes is as those in the page are, but for its status.
+    first = f".card[data-index='{front[0]}']"
+    drawn = f"document.querySelector(\"{first}\").querySelector('.network').innerHTML"
+    made = f"buildCard({front[0]}).querySelector('.network').innerHTML"
+    assert tab.value(f"{made} === {drawn}"), tab.value(f"[{made}, {drawn}]")
+    tiles = "querySelector('dl').innerHTML"
+    assert tab.value(f'document.querySelector("{first}").{tiles} === buildCard({front[0]}).{tiles}')
+    assert quiet(tab, address)
+
+
+def test_arrow_keys_go_from_point_to_point_and_enter_keeps_one(tab, run):
+    address = opened(tab, run.folder / "report.html")
+    tab.key("Tab")
+    seen = []
+    for _ in run.evaluations:
+        tab.key("ArrowLeft")
+    for _ in run.evaluations:
+        seen += [index for index in shown(tab) if index not in seen]
+        tab.key("ArrowRight")
+    places = {network.index: network.metrics["macs"] for network in run.evaluations}
+    assert len(seen) > len(run.front) and [places[index] for index in seen] == sorted(places[index] for index in seen)
+    for index in [network.index for network in run.front]:
+        assert index in seen
+    tab.key("Enter")
+    assert count(tab, f".card.kept[data-index='{seen[-1]}']") == 1
+    tab.key("Escape")
+    assert count(tab, ".kept") == 0 and quiet(tab, address)
 
 
 def test_a_row_shows_its_network_and_a_click_keeps_it(tab, run):

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from nasjax.host import replace_file
 from nasjax.objectives import Objective
 from nasjax.report.formatting import scale_and_suffix
+from nasjax.report.hypervolume import hypervolume_curve
 from nasjax.runs.reader import Network, Run
 
 # Imported where it is used: matplotlib takes longer to import than all of nasjax.
@@ -29,7 +31,8 @@ class Panel:
     """One scatter plot of the evaluated networks; `x` is None where the horizontal axis counts evaluations.
 
     `places` has the point of each measured network by index, `corners` the staircase of the front or of the best so far
-    (empty with more than two objectives), `x_range` and `y_range` what the axes span.
+    (empty with more than two objectives), `x_range` and `y_range` what the axes span: the front with a margin. All networks
+    are within `x_all` and `y_all`.
     """
 
     x: Objective | None
@@ -38,6 +41,8 @@ class Panel:
     corners: tuple[Point, ...]
     x_range: Range
     y_range: Range
+    x_all: Range
+    y_all: Range
 
 
 def panels(run: Run) -> tuple[Panel, ...]:
@@ -52,20 +57,21 @@ def panels(run: Run) -> tuple[Panel, ...]:
 def _scatter_panel(run: Run, x: Objective, y: Objective) -> Panel:
     networks = [network for network in run.evaluations if not network.failed]
     places = {n.index: (n.metrics[x.name], n.metrics[y.name]) for n in networks}
-    x_range, y_range = _axis_range(networks, run.front, x), _axis_range(networks, run.front, y)
+    x_all, y_all = _full_range(networks, run.front, x), _full_range(networks, run.front, y)
     corners: list[Point] = []
     if len(run.objectives) == 2 and run.front:
         points = sorted({(n.metrics[x.name], n.metrics[y.name]) for n in run.front})
         points = points if x.direction == "min" else points[::-1]
-        # The staircase bounds the region that the front dominates, up to the edges of the figure.
-        worst_x = x_range[1] if x.direction == "min" else x_range[0]
-        worst_y = y_range[0] if y.direction == "max" else y_range[1]
+        # The staircase bounds the region that the front dominates, up to the worst network of all.
+        worst_x = x_all[1] if x.direction == "min" else x_all[0]
+        worst_y = y_all[0] if y.direction == "max" else y_all[1]
         height = worst_y
         for across, up in points:
             corners += [(across, height), (across, up)]
             height = up
         corners.append((worst_x, height))
-    return Panel(x, y, places, tuple(corners), x_range, y_range)
+    x_range, y_range = (front_range(networks, run.front, objective) for objective in (x, y))
+    return Panel(x, y, places, tuple(corners), x_range, y_range, x_all, y_all)
 
 
 def _progress_panel(run: Run, y: Objective) -> Panel:
@@ -80,17 +86,41 @@ def _progress_panel(run: Run, y: Objective) -> Panel:
             corners += [(position, corners[-1][1]), (position, value)]
     if corners:
         corners.append((float(len(order)), corners[-1][1]))
-    return Panel(None, y, places, tuple(corners), padded(1, len(order)), _axis_range(networks, run.front, y))
+    steps, y_range = padded(1, len(order)), front_range(networks, run.front, y)
+    return Panel(None, y, places, tuple(corners), steps, y_range, steps, _full_range(networks, run.front, y))
 
 
-def _axis_range(networks: list[Network], front: tuple[Network, ...], objective: Objective) -> Range:
-    """The range of an axis: all points and the error bars of the front, with a margin."""
-    name = objective.name
-    values = [network.metrics[name] for network in networks]
-    for network in front:
-        error = network.errors.get(name, 0.0)
-        values += [network.metrics[name] - error, network.metrics[name] + error]
+def front_range(networks: list[Network], front: tuple[Network, ...], objective: Objective) -> Range:
+    """The range of an axis that shows the front and what is near it: a few bad networks far away do not stretch it.
+
+    It reaches half the front's range beyond the front, or as far as there are networks. Of a front without a range (one
+    network) the better half of all networks takes its place.
+    """
+    name, sign = objective.name, -1 if objective.direction == "max" else 1
+    low, high = _extremes(front, name)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        best_first = sorted(networks, key=lambda network: sign * network.metrics[name])
+        low, high = _extremes(best_first[: len(best_first) // 2 + 1], name)
+    margin = (high - low) / 2
+    near = [min(max(network.metrics[name], low - margin), high + margin) for network in networks]
+    ends = (*near, *_with_errors(front, name))
+    return padded(min(ends, default=0.0), max(ends, default=1.0))
+
+
+def _full_range(networks: list[Network], front: tuple[Network, ...], objective: Objective) -> Range:
+    """The range of all networks and the error bars of the front, with a margin."""
+    values = [*(network.metrics[objective.name] for network in networks), *_with_errors(front, objective.name)]
     return padded(min(values, default=0.0), max(values, default=1.0))
+
+
+def _extremes(networks: Sequence[Network], name: str) -> Range:
+    values = [network.metrics[name] for network in networks]
+    return min(values, default=0.0), max(values, default=0.0)
+
+
+def _with_errors(front: Sequence[Network], name: str) -> list[float]:
+    """Both ends of the error bars of the front."""
+    return [n.metrics[name] + side * n.errors.get(name, 0.0) for n in front for side in (-1, 1)]
 
 
 def padded(low: float, high: float) -> Range:
@@ -176,11 +206,12 @@ def hypervolume_figure(run: Run) -> "Figure":
 
     figure = Figure(figsize=(7.2, 3.6), dpi=160, layout="constrained")
     axes = figure.subplots()
-    count = len(run.hypervolume)
-    span = padded(min(run.hypervolume, default=0.0), max(run.hypervolume, default=1.0))
-    _set_axes(axes, padded(1, count), span, "evaluations", "hypervolume", True)
-    axes.plot(range(1, count + 1), run.hypervolume, color=LATE, linewidth=1.6, drawstyle="steps-post")
-    axes.plot([count], run.hypervolume[-1:] or [math.nan], "o", color=LATE, markersize=4.5)
+    curve = hypervolume_curve(run)
+    count = len(curve.values)
+    span = padded(min(curve.values, default=0.0), max(curve.values, default=1.0))
+    _set_axes(axes, padded(1, count), span, "evaluations", curve.label, True)
+    axes.plot(range(1, count + 1), curve.values, color=LATE, linewidth=1.6, drawstyle="steps-post")
+    axes.plot([count], curve.values[-1:] or [math.nan], "o", color=LATE, markersize=4.5)
     _set_title(figure, run)
     return figure
 
