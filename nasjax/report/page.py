@@ -18,7 +18,7 @@ from nasjax.runs.reader import Run
 
 TEMPLATES = Path(__file__).parent
 
-SCRIPTS = ("run.js", "cards.js", "tables.js", "files.js")
+SCRIPTS = ("run.js", "cards.js", "zoom.js", "filter.js", "tables.js", "files.js")
 """The parts of the page's script, which are one."""
 
 LARGEST_FILE = 2_000_000
