@@ -407,7 +407,23 @@ def test_any_objectives_and_any_words_make_a_quiet_page(tab, tmp_path, name):
     assert shown(tab) == [found.front[-1].index]
     assert text(tab, "h1") == EVIL
     assert count(tab, ".point.front.shown") == (3 if len(found.objectives) > 2 else 1)
+    if len(found.objectives) > 2:
+        line = "document.querySelector('.across.front')"
+        tab.value(f"{line}.dispatchEvent(new PointerEvent('pointerover', {{bubbles: true}})); null")
+        assert shown(tab) == [found.front[0].index] and count(tab, ".across.shown") == 1
     assert quiet(tab, address)
+    for width in (420, 1280):
+        opened(tab, found.folder / "report.html", width=width, dark=True)
+        assert tab.value("document.documentElement.scrollWidth") <= width
+
+
+def test_what_cannot_be_pressed_is_not_printed(tab, run):
+    opened(tab, run.folder / "report.html")
+    assert count(tab, "button:not(.sort)") > 4 and count(tab, ".filter input") == 4
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    assert count(tab, "button:not(.sort)") == count(tab, ".filter input") == 0
+    assert count(tab, ".card") == 1 and count(tab, ".scatter") == 1
+    tab.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_a_run_in_which_all_failed_has_no_networks_to_show(tab, tmp_path):

@@ -10,15 +10,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
-from nasjax import pareto
 from nasjax.errors import ConfigError
 from nasjax.report import read_run, write_report
 from nasjax.report.formatting import format_architecture, format_number
-from nasjax.report.hypervolume import hypervolume_curve
 from nasjax.report.page import page
 from nasjax.report.plots import front_figure, hypervolume_figure, panels, ticks
 from nasjax.report.terminal import MAX_ROWS, front_table
@@ -227,45 +224,6 @@ def test_the_hypervolume_curve_has_one_point_per_evaluation(folder):
     heights = [float(point.split(",")[1]) for point in found.of("curve")[0]["points"].split()]
     assert heights == sorted(heights, reverse=True)
     assert len(hypervolume_figure(run).axes[0].lines[0].get_xdata()) == 30
-
-
-@pytest.mark.parametrize("name", ["two", "two_max", "two_min", "three"])
-def test_the_share_of_the_box_is_the_hypervolume_of_the_front_scaled_to_it(tmp_path, name):
-    run = read_run(write_run(tmp_path / "x", SEARCHES[name]))
-    shares = hypervolume_curve(run).values
-    assert list(shares) == sorted(shares) and 0 <= shares[0] < shares[-1] < 100
-    signs = np.array([-1 if o.direction == "max" else 1 for o in run.objectives])
-
-    def minimised(networks):
-        return signs * [[network.metrics[o.name] for o in run.objectives] for network in networks]
-
-    values, front = minimised([network for network in run.evaluations if not network.failed]), minimised(run.front)
-    edge = front.max(0) + 0.1 * np.ptp(front, axis=0)
-    exact = pareto.hypervolume_exact(values, edge) / np.prod(edge - front.min(0))
-    assert shares[-1] == pytest.approx(100 * exact, abs=0.1)
-
-
-@pytest.mark.parametrize("objectives", [[ACCURACY], [ACCURACY, LATENCY]])
-def test_without_a_box_the_curve_is_the_hypervolume(tmp_path, objectives):
-    run = read_run(write_run(tmp_path / "x", objectives, count=1 if len(objectives) > 1 else 30, failed=()))
-    assert hypervolume_curve(run).values == run.hypervolume
-    assert hypervolume_curve(run).label == "hypervolume"
-
-
-def test_a_bad_network_far_away_does_not_stretch_the_axes(tmp_path):
-    folder = write_run(tmp_path / "x", [ACCURACY, LATENCY], failed=())
-    (before,) = panels(read_run(folder))
-    with (folder / "evaluations.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    worst = min(rows, key=lambda row: float(row["accuracy_top1"]) - float(row["latency"]))
-    index = int(worst["index"])
-    assert index not in [network.index for network in read_run(folder).front]
-    worst["accuracy_top1"], worst["latency"] = "0.1", "5000"
-    write_rows(folder / "evaluations.csv", rows)
-    (after,) = panels(read_run(folder))
-    assert after.x_range[1] < 60 and after.y_range[0] > before.y_range[0] - 30
-    assert after.x_all[1] > 5000 and after.y_all[0] < 0.1
-    assert after.places[index] == (5000.0, 0.1)
 
 
 def test_what_there_is_one_of_is_said_so(tmp_path):

@@ -9,7 +9,7 @@ function bound(goal) {
   const least = goal.direction === "max";
   const [loose, label] = [least ? 0 : 100, `${goal.heading} ${least ? "at least" : "at most"}`];
   const slider = element("input", { type: "range", min: 0, max: 100, value: loose, "aria-label": `${label}, as a slider` });
-  const field = element("input", { type: "number", step: "any", placeholder: Number((least ? low : high).toPrecision(4)) });
+  const field = element("input", { type: "number", step: "any", placeholder: formatNumber(least ? low : high) });
   const within = (value) => field.value === "" || (value !== null && (least ? value >= field.value : value <= field.value));
   const clear = () => { slider.value = loose; field.value = ""; };
   slider.addEventListener("input", () => {

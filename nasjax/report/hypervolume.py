@@ -54,7 +54,7 @@ def hypervolume_curve(run: Run) -> Curve:
 
 
 def _minimised(run: Run, metrics: Mapping[str, float]) -> list[float]:
-    return [(-1 if o.direction == "max" else 1) * metrics[o.name] for o in run.objectives]
+    return [objective.sign * metrics[objective.name] for objective in run.objectives]
 
 
 def _spread_points(dimensions: int) -> Float[np.ndarray, "samples dimensions"]:

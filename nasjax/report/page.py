@@ -13,7 +13,10 @@ from nasjax.report.drawings import DrawingStyle, draw_network, drawing_style
 from nasjax.report.figures import hypervolume_chart, scatter
 from nasjax.report.formatting import column_heading, format_count, format_duration, format_metric, format_number, plural
 from nasjax.report.hypervolume import hypervolume_curve
+from nasjax.report.importance import importance_table
+from nasjax.report.parallel import parallel_coordinates
 from nasjax.report.plots import panels
+from nasjax.report.predictors import predictor_errors
 from nasjax.runs.reader import Run
 
 TEMPLATES = Path(__file__).parent
@@ -54,9 +57,12 @@ def page(run: Run) -> str:
         layout="one" if len(plots) == 1 else "several",
         panels="".join(scatter(run, panel, len(plots)) for panel in plots),
         legend=_legend(run),
+        parallel=parallel_coordinates(run),
         hypervolume=hypervolume_chart(run, curve),
         explanation=escape(curve.explanation),
         reference=escape(_reference(run)),
+        predictors=predictor_errors(run),
+        importance=importance_table(run),
         tests="<p>Columns test_… are measured on test data, which the search never saw.</p>" if run.tests else "",
         cards=cards(run, style),
         data=escape(page_data(run, style), quote=False),
@@ -99,7 +105,11 @@ def _legend(run: Run) -> str:
         return "No network could be measured."
     best, behind = ("front", "dominated") if len(run.objectives) > 1 else ("best", "not the best")
     bars = "; bars are standard errors" if any(network.errors for network in run.front) else ""
-    more = f" The first three of {len(run.objectives)} objectives are shown." if len(run.objectives) > 3 else ""
+    more = (
+        f" The first three of {len(run.objectives)} objectives are shown, all of them below."
+        if len(run.objectives) > 3
+        else ""
+    )
     return (
         f'<span class="key" style="background:var(--front)"></span> {best}{bars} &nbsp; '
         f'<span class="key" style="background:var(--cloud);opacity:.6"></span> {behind}, paler where evaluated earlier. '

@@ -96,10 +96,10 @@ def front_range(networks: list[Network], front: tuple[Network, ...], objective: 
     It reaches half the front's range beyond the front, or as far as there are networks. Of a front without a range (one
     network) the better half of all networks takes its place.
     """
-    name, sign = objective.name, -1 if objective.direction == "max" else 1
+    name = objective.name
     low, high = _extremes(front, name)
     if high - low <= 1e-9 * max(abs(low), abs(high)):
-        best_first = sorted(networks, key=lambda network: sign * network.metrics[name])
+        best_first = sorted(networks, key=lambda network: objective.sign * network.metrics[name])
         low, high = _extremes(best_first[: len(best_first) // 2 + 1], name)
     margin = (high - low) / 2
     near = [min(max(network.metrics[name], low - margin), high + margin) for network in networks]

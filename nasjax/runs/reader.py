@@ -58,12 +58,28 @@ class Network:
 
 
 @dataclass(frozen=True)
+class PredictorFit:
+    """Cross-validated errors of a tactic's predictor of one metric, fitted to `rows` networks before a step measured more.
+
+    `rmse` is in the metric's unit, `mape` in %, `tau` is Kendall's; NaN where they are not defined.
+    """
+
+    step: int
+    objective: str
+    rows: int
+    rmse: float
+    mape: float
+    tau: float
+
+
+@dataclass(frozen=True)
 class Run:
     """A finished run as its folder states it.
 
     `summary` is the content of `summary.json`, `config` the text of `config.yaml`. `evaluations` has all networks in the
     order of evaluation, `front` the non-dominated ones, the best in the first objective first. `tests` names the metrics
     measured on test data (`test_…`), which only networks of the front have. `hypervolume` has one value an evaluation.
+    `fits` are those of predictors.csv, none for a tactic that fits no predictor.
     """
 
     folder: Path
@@ -75,10 +91,11 @@ class Run:
     hypervolume: tuple[float, ...]
     config: str
     space: SpaceSummary
+    fits: tuple[PredictorFit, ...] = ()
 
 
 def read_run(folder: Path) -> Run:
-    """Reads summary.json, evaluations.csv, pareto.csv and config.yaml of a finished run.
+    """Reads summary.json, evaluations.csv, pareto.csv and config.yaml of a finished run, and predictors.csv if it is there.
 
     Raises ConfigError where one of them is missing or damaged.
     """
@@ -97,7 +114,8 @@ def read_run(folder: Path) -> Run:
     config = _read_text(folder, "config.yaml")
     with naming_damage(folder / "config.yaml", DAMAGED_CONFIG):
         parse_settings(config)
-    return Run(folder, summary, objectives, tuple(evaluations.values()), front, tests, hypervolume, config, space)
+    networks, fits = tuple(evaluations.values()), _read_fits(folder)
+    return Run(folder, summary, objectives, networks, front, tests, hypervolume, config, space, fits)
 
 
 def _read_evaluations(folder: Path, summary: Mapping[str, Any], objectives: Sequence[Objective]) -> dict[int, Network]:
@@ -140,6 +158,19 @@ def _read_front(
             front.append(replace(known, metrics=metrics, errors=errors))
     front.sort(key=lambda network: (objectives[0].sign * network.metrics[names[0]], network.index))
     return tuple(front), tests
+
+
+def _read_fits(folder: Path) -> tuple[PredictorFit, ...]:
+    """The fits of `predictors.csv`, in order; none without the file, which older runs lack."""
+    if not (folder / "predictors.csv").exists():
+        return ()
+    fits = []
+    _, table = _read_table(folder, "predictors.csv", ["step", "objective", "rows", "mape", "rmse", "tau"])
+    for line, row in table:
+        with _naming_damage(folder, f"predictors.csv, line {line}"):
+            errors = (float(row[name] or "nan") for name in ("rmse", "mape", "tau"))
+            fits.append(PredictorFit(int(row["step"]), row["objective"], int(row["rows"]), *errors))
+    return tuple(fits)
 
 
 def _read_summary(folder: Path) -> tuple[dict[str, Any], tuple[Objective, ...], tuple[float, ...]]:
