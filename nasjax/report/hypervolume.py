@@ -33,7 +33,7 @@ def hypervolume_curve(run: Run) -> Curve:
     ideal, worst = (values.min(0), values.max(0)) if len(values) else (np.zeros(0), np.zeros(0))
     spans = np.where(worst - ideal > 1e-9 * np.abs(worst), worst - ideal, 0.0)
     if np.count_nonzero(spans) < 2:
-        return Curve(run.hypervolume, "hypervolume", "Hypervolume after each evaluation.")
+        return Curve(run.hypervolume, "hypervolume", "After each evaluation.")
     # An objective in which the front does not differ keeps a box that only equal values reach.
     spans = np.where(spans > 0, spans, np.maximum(1e-9 * np.abs(ideal), 1e-12))
     points = _spread_points(len(ideal))

@@ -97,7 +97,7 @@ def _reference(run: Run) -> str:
     """The hypervolume that was reached, and its reference point."""
     reached = f", {format_number(run.hypervolume[-1])} at the end," if run.hypervolume else ""
     point = ", ".join(f"{o.name} = {format_number(o.reference)} {o.unit}".strip() for o in run.objectives)
-    return f"The hypervolume itself{reached} is measured from the reference point {point}."
+    return f"The hypervolume{reached} is measured from the reference point {point}."
 
 
 def _legend(run: Run) -> str:
