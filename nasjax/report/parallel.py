@@ -11,7 +11,8 @@ from nasjax.runs.reader import Network, Run
 MOST_BEHIND = 500
 """Lines of dominated networks; of more, as many are drawn, evenly spread over the search."""
 
-WIDTH, HEIGHT, SIDE = 760, 340, 90
+HEIGHT, SIDE, BETWEEN = 330, 90, 190
+"""Pixels: the height, from the edges to the first and the last axis, and between axes."""
 
 
 def parallel_coordinates(run: Run) -> str:
@@ -26,15 +27,16 @@ def parallel_coordinates(run: Run) -> str:
     behind = [network for network in networks if network.index not in front]
     drawn = behind[:: -(-len(behind) // MOST_BEHIND)] if behind else []
     axes = [(objective, front_range(networks, run.front, objective)) for objective in run.objectives]
-    x = [SIDE + i * (WIDTH - 2 * SIDE) / (len(axes) - 1) for i in range(len(axes))]
+    x = [SIDE + BETWEEN * i for i in range(len(axes))]
+    width, height = x[-1] + SIDE, HEIGHT - TOP - BOTTOM
     lines = [_line(network, "dominated", axes, x) for network in drawn] + [_line(n, "front", axes, x) for n in run.front]
-    height, inside = HEIGHT - TOP - BOTTOM, "\n".join(lines)
-    box = f'x="0" y="{TOP}" width="{WIDTH}" height="{height}" viewBox="0 {TOP} {WIDTH} {height}"'
+    inside = "\n".join(lines)
+    box = f'x="0" y="{TOP}" width="{width}" height="{height}" viewBox="0 {TOP} {width} {height}"'
     left_out = f"; {len(drawn)} of {plural(len(behind), 'dominated network')} are drawn" if len(drawn) < len(behind) else ""
     return (
-        f'<figure id="parallel"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="parallel coordinates, '
-        f'{plural(len(drawn) + len(front), "network")}">\n'
-        + f'<svg class="marks" {box}>\n{inside}\n</svg>\n'
+        f'<figure id="parallel" style="max-width:{width + 90}px">\n<svg viewBox="0 0 {width} {HEIGHT}" role="group" '
+        f'aria-label="parallel coordinates, {plural(len(drawn) + len(front), "network")}">\n'
+        f'<svg class="marks" {box}>\n{inside}\n</svg>\n'
         + "\n".join(_axis(objective, span, place) for (objective, span), place in zip(axes, x, strict=True))
         + "</svg>\n"
         f"<figcaption>All objectives, better is up; a line is a network, those of the front before all others{left_out}. "
@@ -42,9 +44,9 @@ def parallel_coordinates(run: Run) -> str:
     )
 
 
-def _line(network: Network, kind: str, axes: list[tuple[Objective, Range]], x: list[float]) -> str:
+def _line(network: Network, kind: str, axes: list[tuple[Objective, Range]], x: list[int]) -> str:
     points = (
-        f"{place:.0f} {_height(objective, span, network.metrics[objective.name]):.1f}"
+        f"{place} {_height(objective, span, network.metrics[objective.name]):.1f}"
         for (objective, span), place in zip(axes, x, strict=True)
     )
     return f'<path class="across {kind}" data-index="{network.index}" d="M{"L".join(points)}"/>'
@@ -57,13 +59,13 @@ def _height(objective: Objective, span: Range, value: float) -> float:
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 
 
-def _axis(objective: Objective, span: Range, x: float) -> str:
+def _axis(objective: Objective, span: Range, x: int) -> str:
     heading = escape(column_heading(objective.name, {objective.name: objective.unit}))
     marks = "".join(
-        f'<text x="{x - 6:.0f}" y="{_height(objective, span, value) + 4:.1f}" text-anchor="end">{label}</text>'
+        f'<text x="{x - 6}" y="{_height(objective, span, value) + 4:.1f}" text-anchor="end">{label}</text>'
         for value, label in ticks(span)
     )
     return (
-        f'<path class="grid" d="M{x:.0f} {TOP}V{HEIGHT - BOTTOM}"/>{marks}'
-        f'<text x="{x:.0f}" y="{HEIGHT - BOTTOM + 24}" text-anchor="middle">{heading}</text>'
+        f'<path class="grid" d="M{x} {TOP}V{HEIGHT - BOTTOM}"/>{marks}'
+        f'<text x="{x}" y="{HEIGHT - BOTTOM + 24}" text-anchor="middle">{heading}</text>'
     )

@@ -46,7 +46,6 @@ def _chart(name: str, heading: str, fits: list[PredictorFit]) -> str:
 
 
 def _said(fit: PredictorFit) -> str:
-    return (
-        f"step {fit.step}, fitted to {plural(fit.rows, 'network')}: RMSE {format_number(fit.rmse)}, "
-        f"mean error {fit.mape:.2g} %, Kendall's tau {fit.tau:.2f}"
-    )
+    percent = f", mean error {fit.mape:.2g} %" if math.isfinite(fit.mape) else ""
+    tau = f", Kendall's tau {fit.tau:.2f}" if math.isfinite(fit.tau) else ""
+    return f"step {fit.step}, fitted to {plural(fit.rows, 'network')}: RMSE {format_number(fit.rmse)}{percent}{tau}"

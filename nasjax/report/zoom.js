@@ -147,6 +147,7 @@ for (const plot of plots) {
     if (event.button === 0 && event.pointerType !== "touch" && start.every(within)) drawn = { start, event, box: null };
   });
   svg.addEventListener("pointermove", (event) => {
+    if (!(event.buttons & 1)) drawn = null;  // Let go of elsewhere.
     if (!drawn) return;
     const moved = Math.hypot(event.clientX - drawn.event.clientX, event.clientY - drawn.event.clientY);
     if (!drawn.box && moved > ACROSS) {
