@@ -120,6 +120,19 @@ class Tab:
         for kind in ("mousePressed", "mouseReleased") if press else ():
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
+    def wheel(self, selector, turned):
+        """The mouse's wheel turned over an element's middle, down if `turned` is positive."""
+        self.call("Input.dispatchMouseEvent", type="mouseWheel", deltaX=0, deltaY=turned, **self.place(selector))
+
+    def drag(self, start, end):
+        """The mouse pressed at one place of the window, moved to another and let go."""
+        pressed = {"button": "left", "buttons": 1, "clickCount": 1}
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=start[0], y=start[1])
+        self.call("Input.dispatchMouseEvent", type="mousePressed", x=start[0], y=start[1], **pressed)
+        for x, y in (((start[0] + end[0]) / 2, (start[1] + end[1]) / 2), end):
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y, **pressed)
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", x=end[0], y=end[1], **pressed | {"buttons": 0})
+
     def tap(self, selector):
         """A finger on an element's middle."""
         place = self.place(selector)
@@ -130,7 +143,7 @@ class Tab:
 
     def key(self, name):
         """A key pressed and let go."""
-        code = {"Tab": 9, "Escape": 27, "Enter": 13}[name]
+        code = {"Tab": 9, "Escape": 27, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39, "+": 187, "-": 189, "0": 48}[name]
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
 

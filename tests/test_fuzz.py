@@ -334,7 +334,7 @@ def valid_files(folder: Path) -> None:
 RUN = ("config.yaml", "summary.json", "evaluations.csv", "pareto.csv")
 
 READERS = {
-    "report": Reader(RUN, lambda f: group_runs([read_run(f), read_run(f)])),
+    "report": Reader((*RUN, "predictors.csv"), lambda f: group_runs([read_run(f), read_run(f)])),
     "settings": Reader(("config.yaml",), read_settings),
     "identity": Reader(("run.json",), read_identity),
     "resume": Reader(("config.yaml", "run.json"), resume),

@@ -21,6 +21,11 @@ pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="there is no Chr
 
 SHOWN = "[...document.querySelectorAll('.card')].filter(c => c.checkVisibility({visibilityProperty: true}))"
 
+SHOW = (
+    "document.querySelector('.point[data-index=\"{}\"]').dispatchEvent(new PointerEvent('pointerover', {{bubbles: true}}))"
+)
+"""Points at a network, also where others lie above it."""
+
 
 @pytest.fixture(scope="module")
 def tab(tmp_path_factory):
@@ -118,6 +123,158 @@ def test_keys_do_what_the_mouse_does(tab, run):
     tab.key("Enter")
     assert count(tab, f".card.kept[data-index='{seen[-1]}']") == 1
     assert quiet(tab, address)
+
+
+def test_a_dominated_network_has_its_card_too(tab, run, tiny_net):
+    address = opened(tab, run.folder / "report.html")
+    front = [network.index for network in run.front]
+    dominated = [network for network in run.evaluations if network.index not in front and not network.failed]
+    for network in dominated[:6]:
+        tab.value(SHOW.format(network.index))
+        assert shown(tab) == [network.index]
+        card = f".card[data-index='{network.index}']"
+        depths = int(network.genes["depth_1"]) + int(network.genes["depth_2"])
+        assert count(tab, f"{card} .block:not(.off)") == depths and count(tab, f"{card} .block") == 4
+        assert f"{network.metrics['accuracy_top1']:.1f}" in text(tab, card) and "dominated by" in text(tab, card)
+        kernels = [option for name, option in network.genes.items() if name.startswith("kernel")]
+        assert tab.value(f'[...document.querySelectorAll("{card} .block b")].map(b => b.innerText)') == kernels
+    # A card that the script makes is as those in the page are, but for its status.
+    first = f".card[data-index='{front[0]}']"
+    drawn = f"document.querySelector(\"{first}\").querySelector('.network').innerHTML"
+    made = f"buildCard({front[0]}).querySelector('.network').innerHTML"
+    assert tab.value(f"{made} === {drawn}"), tab.value(f"[{made}, {drawn}]")
+    tiles = "querySelector('dl').innerHTML"
+    assert tab.value(f'document.querySelector("{first}").{tiles} === buildCard({front[0]}).{tiles}')
+    assert quiet(tab, address)
+
+
+def test_arrow_keys_go_from_point_to_point_and_enter_keeps_one(tab, run):
+    address = opened(tab, run.folder / "report.html")
+    tab.key("Tab")
+    seen = []
+    for _ in run.evaluations:
+        tab.key("ArrowLeft")
+    for _ in run.evaluations:
+        seen += [index for index in shown(tab) if index not in seen]
+        tab.key("ArrowRight")
+    places = {network.index: network.metrics["macs"] for network in run.evaluations}
+    assert len(seen) > len(run.front) and [places[index] for index in seen] == sorted(places[index] for index in seen)
+    for index in [network.index for network in run.front]:
+        assert index in seen
+    tab.key("Enter")
+    assert count(tab, f".card.kept[data-index='{seen[-1]}']") == 1
+    tab.key("Escape")
+    assert count(tab, ".kept") == 0 and quiet(tab, address)
+
+
+def in_view(tab):
+    """The networks whose points are within the axes of the first plot, by what the browser has drawn."""
+    return tab.value(
+        "(b => [...document.querySelectorAll('.scatter')[0].querySelectorAll('.point')].filter(p => {"
+        " const r = p.getBoundingClientRect(), x = r.x + r.width / 2, y = r.y + r.height / 2;"
+        " return x >= b.left && x <= b.right && y >= b.top && y <= b.bottom; }).map(p => Number(p.dataset.index)).sort())"
+        "(document.querySelector('.marks').getBoundingClientRect())"
+    )
+
+
+def test_wheel_keys_buttons_and_a_rectangle_zoom_and_all_leads_back(tab, run):
+    address = opened(tab, run.folder / "report.html")
+    known = sorted(network.index for network in run.evaluations if not network.failed)
+    first, drawn = in_view(tab), "document.querySelector('.scatter').innerHTML"
+    looked = "JSON.stringify(plots[0].view)"
+    view = tab.value(looked)
+    assert set(first) >= {network.index for network in run.front}
+    tab.point("[data-zoom='all']", press=True)
+    assert sorted(in_view(tab)) == known
+    tab.point("[data-zoom='front']", press=True)
+    assert in_view(tab) == first and tab.value(looked) == view
+    before = tab.value(drawn)
+    tab.wheel(".scatter", -120)
+    tab.until(f"{looked} !== {json.dumps(view)}")
+    x0, x1, y0, y1 = json.loads(tab.value(looked))
+    w0, w1, v0, v1 = json.loads(view)
+    assert w0 < x0 < x1 < w1 and v0 < y0 < y1 < v1 and tab.value(drawn) != before
+    tab.key("0")
+    assert tab.value(looked) == view and in_view(tab) == first
+    tab.key("+")
+    closer = json.loads(tab.value(looked))
+    assert closer[1] - closer[0] == pytest.approx(0.6 * (w1 - w0))
+    tab.key("-")
+    assert json.loads(tab.value(looked)) == pytest.approx(json.loads(view))
+    tab.key("0")
+    # A rectangle about one network, from a corner far from the others.
+    box = tab.value("document.querySelector('.marks').getBoundingClientRect().toJSON()")
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    kept = count(tab, ".kept")
+    tab.drag((box["x"] + 2, box["y"] + 2), middle)
+    half = json.loads(tab.value(looked))
+    assert half[1] == pytest.approx((w0 + w1) / 2, rel=0.02) and half[2] == pytest.approx((v0 + v1) / 2, rel=0.02)
+    assert count(tab, ".kept") == kept and count(tab, ".drawn-box") == 0
+    tab.value("document.querySelector('.scatter').dispatchEvent(new MouseEvent('dblclick', {bubbles: true})); null")
+    assert tab.value(looked) == view and quiet(tab, address)
+
+
+def test_points_move_as_the_axes_do(tab, run):
+    opened(tab, run.folder / "report.html")
+    tab.point("[data-zoom='in']", press=True)
+    labels = tab.value(
+        "[...document.querySelectorAll('.axes text[text-anchor=middle]')]"
+        ".map(t => [Number(t.textContent.replace('k', 'e3').replace('M', 'e6')), Number(t.getAttribute('x'))])"
+    )
+    (low, at_low), (high, at_high) = labels[0], labels[-1]
+    network = run.front[0]
+    expected = at_low + (at_high - at_low) * (network.metrics["macs"] - low) / (high - low)
+    across = tab.value(f"Number(document.querySelector('.point[data-index=\"{network.index}\"]').getAttribute('cx'))")
+    assert across == pytest.approx(expected, abs=0.5)
+
+
+def test_a_bound_fades_what_is_outside_it(tab, run):
+    address = opened(tab, run.folder / "report.html")
+    fields = "[...document.querySelectorAll('.bounds input[type=number]')]"
+    limit = sorted(network.metrics["macs"] for network in run.evaluations)[8]
+    said = f"(f => {{ f.value = '{limit}'; f.dispatchEvent(new Event('input')); }})({fields}[1])"
+    tab.value(f"{said}; null")
+    left = {network.index for network in run.evaluations if network.metrics["macs"] <= limit}
+    for what in (".point", "table.front tr[data-index]"):
+        seen = tab.value(f"[...document.querySelectorAll('{what}:not(.out)')].map(e => Number(e.dataset.index))")
+        there = tab.value(f"[...document.querySelectorAll('{what}')].map(e => Number(e.dataset.index))")
+        assert set(seen) == left & set(there) and set(there) - left
+    best = sum(network.index in left for network in run.front)
+    assert f"{len(left)} of {len(run.evaluations)} networks left, {best} of the front" in text(tab, ".filter")
+    # What is left comes first in the table of all.
+    rows = tab.value("[...document.querySelectorAll('table.all tbody tr')].map(r => Number(r.dataset.index))")
+    assert set(rows[: len(left)]) == left
+    # The best that the slider allows is the last network.
+    tab.value(
+        "(s => { s.value = 0; s.dispatchEvent(new Event('input')); })(document.querySelectorAll('[type=range]')[1]); null"
+    )
+    least = min(network.metrics["macs"] for network in run.evaluations)
+    assert tab.value(f"Number({fields}[1].value)") == pytest.approx(least, rel=1e-3)
+    tab.point(".filter button", press=True)
+    assert count(tab, ".out") == 0 and text(tab, ".filter output") == "" and quiet(tab, address)
+
+
+def test_all_evaluations_are_listed_sorted_and_in_pages(tab, tmp_path):
+    found = written(write_run(tmp_path / "run", SEARCHES["two"], count=50))
+    address = opened(tab, found.folder / "report.html")
+    rows = "[...document.querySelectorAll('table.all tbody tr')].map(row => Number(row.dataset.index))"
+    assert tab.value(rows) == list(range(20)) and "1 to 20 of 50" in text(tab, ".everything p")
+    seen = tab.value(rows)
+    for _ in range(2):
+        tab.point(".turn:nth-of-type(2)", press=True)
+        seen += tab.value(rows)
+    assert seen == list(range(50)) and tab.value("document.querySelectorAll('.turn')[1].disabled")
+    column = tab.value(
+        "[...document.querySelectorAll('table.all th')].findIndex(h => h.textContent.startsWith('latency')) + 1"
+    )
+    latency = {network.index: network.metrics["latency"] for network in found.evaluations if not network.failed}
+    for reverse in (True, False):
+        tab.point(f"table.all th:nth-child({column}) button", press=True)
+        assert tab.value(rows) == sorted(latency, key=latency.get, reverse=reverse)[:20]
+    last = tab.value(rows)[-1]
+    tab.point(f"table.all tr[data-index='{last}'] a", press=True)
+    assert shown(tab) == [last] and count(tab, f"table.all tr.kept[data-index='{last}']") == 1
+    assert "failed" in tab.value("buildCard(3).innerText") and quiet(tab, address)
 
 
 def test_a_row_shows_its_network_and_a_click_keeps_it(tab, run):
@@ -250,7 +407,23 @@ def test_any_objectives_and_any_words_make_a_quiet_page(tab, tmp_path, name):
     assert shown(tab) == [found.front[-1].index]
     assert text(tab, "h1") == EVIL
     assert count(tab, ".point.front.shown") == (3 if len(found.objectives) > 2 else 1)
+    if len(found.objectives) > 2:
+        line = "document.querySelector('.across.front')"
+        tab.value(f"{line}.dispatchEvent(new PointerEvent('pointerover', {{bubbles: true}})); null")
+        assert shown(tab) == [found.front[0].index] and count(tab, ".across.shown") == 1
     assert quiet(tab, address)
+    for width in (420, 1280):
+        opened(tab, found.folder / "report.html", width=width, dark=True)
+        assert tab.value("document.documentElement.scrollWidth") <= width
+
+
+def test_what_cannot_be_pressed_is_not_printed(tab, run):
+    opened(tab, run.folder / "report.html")
+    assert count(tab, "button:not(.sort)") > 4 and count(tab, ".filter input") == 4
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    assert count(tab, "button:not(.sort)") == count(tab, ".filter input") == 0
+    assert count(tab, ".card") == 1 and count(tab, ".scatter") == 1
+    tab.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_a_run_in_which_all_failed_has_no_networks_to_show(tab, tmp_path):

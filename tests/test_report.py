@@ -176,7 +176,7 @@ def test_the_page_needs_nothing_from_outside(folder):
 def test_every_measured_network_is_drawn_once_and_those_of_the_front_stand_out(folder):
     run = read_run(folder)
     found = Page(page(run))
-    scatters = re.findall(r'<svg class="scatter".*?</svg>', page(run), flags=re.DOTALL)
+    scatters = re.findall(r'<svg class="scatter".*?</svg>\n</svg>', page(run), flags=re.DOTALL)
     assert len(scatters) == len(panels(run)) == (1 if len(run.objectives) < 3 else 3)
     ok = sorted(n.index for n in run.evaluations if not n.failed)
     best = sorted(n.index for n in run.front)
@@ -185,7 +185,8 @@ def test_every_measured_network_is_drawn_once_and_those_of_the_front_stand_out(f
         assert sorted(int(p["data-index"]) for p in points.of("point")) == ok
         assert sorted(int(p["data-index"]) for p in points.of("front")) == best
         assert sorted(int(p["data-index"]) for p in points.of("dominated")) == sorted(set(ok) - set(best))
-        assert all(0 <= float(p["cx"]) <= 900 and 0 <= float(p["cy"]) <= 430 for p in points.of("point"))
+        # The front is in view; what is far from it is beyond the edges.
+        assert all(64 <= float(p["cx"]) <= 606 and 12 <= float(p["cy"]) <= 394 for p in points.of("front"))
     assert [attrs["id"] for tag, attrs, _ in found.elements if tag == "tr" and "id" in attrs] == [
         f"network-{n.index}" for n in run.front
     ]
@@ -223,6 +224,15 @@ def test_the_hypervolume_curve_has_one_point_per_evaluation(folder):
     heights = [float(point.split(",")[1]) for point in found.of("curve")[0]["points"].split()]
     assert heights == sorted(heights, reverse=True)
     assert len(hypervolume_figure(run).axes[0].lines[0].get_xdata()) == 30
+
+
+def test_what_there_is_one_of_is_said_so(tmp_path):
+    folder = write_run(tmp_path / "x", [ACCURACY, MACS], count=1, failed=())
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"space_size": "1"}))
+    words = re.sub("<[^>]*>", " ", page(read_run(folder)))
+    assert "1 network, 5 genes" in words and "after 1 evaluation:" in words
+    assert not re.search(r"\b1 (genes|networks|evaluations|validations)\b", words)
 
 
 def test_figures_show_every_measured_network(folder):

@@ -49,7 +49,7 @@ def relative_to_largest(run: Run, name: str, value: float, largest: float | None
 def _card(run: Run, style: DrawingStyle, network: Network, largest: Mapping[str, float], shown: bool) -> str:
     tiles = []
     units = {objective.name: objective.unit for objective in run.objectives}
-    for name in _shown_metrics(run):
+    for name in shown_metrics(run):
         value, reference = network.metrics[name], largest.get(name)
         relative = "" if run.space.largest is None else relative_to_largest(run, name, value, reference)
         tiles.append(_tile(column_heading(name, units), format_metric(network.metrics, network.errors, name), relative))
@@ -63,19 +63,25 @@ def _card(run: Run, style: DrawingStyle, network: Network, largest: Mapping[str,
     )
 
 
-def _command(run: Run, network: Network) -> str:
-    """The command that extracts a network, to be copied; nothing for tables and functions, which have none, and for what was
-    made in memory, which no command finds; nor while the search goes on."""
+def command(run: Run) -> str:
+    """The command that extracts a network, without its index; "" for tables and functions, which have none, for what was
+    made in memory, which no command finds, and while the search goes on."""
     in_memory = IN_MEMORY["name"] in (run.summary["task"], run.summary["supernet"])
     if run.summary["task"] is None or in_memory or not run.finished:
         return ""
-    command = escape(f"nasjax extract run={shlex.quote(str(run.folder))} network={network.index}")
+    return f"nasjax extract run={shlex.quote(str(run.folder))} network="
+
+
+def _command(run: Run, network: Network) -> str:
+    """The command that extracts a network, to be copied."""
+    if not command(run):
+        return ""
     place = f"command-{network.index}"
     button = f'<button type="button" data-copy="{place}">copy</button>'
-    return f'<p class="actions"><code id="{place}">{command}</code>{button}</p>'
+    return f'<p class="actions"><code id="{place}">{escape(command(run))}{network.index}</code>{button}</p>'
 
 
-def _shown_metrics(run: Run) -> list[str]:
+def shown_metrics(run: Run) -> list[str]:
     """The objectives, then the exact costs that every network of the front has."""
     costs = [n for n in run.space.costs or {} if all(n in network.metrics for network in run.front)]
     return list(dict.fromkeys([*(objective.name for objective in run.objectives), *costs]))
@@ -87,7 +93,7 @@ def _tile(name: str, value: str, relative: str) -> str:
 
 
 def _largest_network(run: Run, style: DrawingStyle, genes: Mapping[str, str], metrics: Mapping[str, float]) -> str:
-    values = (f"{name} {format_number(metrics[name]) if name in metrics else NOT_MEASURED}" for name in _shown_metrics(run))
+    values = (f"{name} {format_number(metrics[name]) if name in metrics else NOT_MEASURED}" for name in shown_metrics(run))
     return (
         f'<section class="largest"><h3>Largest network{_heading_details(run, genes)}</h3>'
         f"{draw_network(run.space, style, genes)}<p>{escape(' · '.join(values))}</p></section>"

@@ -59,7 +59,7 @@ def legend(space: SpaceSummary, style: DrawingStyle) -> str:
         dimension = elastic_dimension(next(iter(style.colouring_genes.values())))
         keys = " ".join(f'<span class="swatch k{colour}"></span> {escape(o)}' for o, colour in style.colours.items())
         parts.append(f"Colour: {escape(dimension)} {keys}.")
-    heights = dict.fromkeys(" × ".join(map(elastic_dimension, _height_genes(space, style, b))) for b in space.blocks)
+    heights = dict.fromkeys(" × ".join(map(elastic_dimension, height_genes(space, style, b))) for b in space.blocks)
     if any(heights):
         parts.append(f"Height: {escape(' or '.join(filter(None, heights)))}, of the largest.")
     if any(block.gate for block in space.blocks):
@@ -78,15 +78,25 @@ def elastic_dimension(gene: str) -> str:
     return next((dimension for dimension in DIMENSIONS if dimension in gene.lower()), "") or without_numbers(gene)
 
 
+def height_genes(space: SpaceSummary, style: DrawingStyle, block: OutlineBlock) -> list[str]:
+    """The genes that make a block's height: those with positive numbers as options, but for the one that colours it."""
+    return [
+        name
+        for name in block.genes
+        if name != style.colouring_genes.get(block)
+        and all((option_value(option) or 0.0) > 0 for option in space.options[name])
+    ]
+
+
 def _layer(space: SpaceSummary, style: DrawingStyle, block: OutlineBlock, genes: Mapping[str, str]) -> str:
     """A layer as a block."""
     if not block.is_on(genes):
         return f'<span class="block off" title="{escape(block.kind)}, switched off"></span>'
     chosen = {name: genes[name] for name in block.genes if name in genes}
     title = escape(", ".join([block.kind, *(f"{name}={option}" for name, option in chosen.items())]))
-    height_genes = [name for name in _height_genes(space, style, block) if name in chosen]
-    height = prod(float(chosen[name]) / max(map(float, space.options[name])) for name in height_genes)
-    above = re.sub(r"^0\.", ".", chosen[height_genes[-1]]) if height_genes else ""
+    tall = [name for name in height_genes(space, style, block) if name in chosen]
+    height = prod(float(chosen[name]) / max(map(float, space.options[name])) for name in tall)
+    above = re.sub(r"^0\.", ".", chosen[tall[-1]]) if tall else ""
     option = chosen.get(style.colouring_genes.get(block, ""), "")
     return _block(style.colours.get(option, LAST_COLOUR // 2), height, title, above, option)
 
@@ -112,16 +122,6 @@ def _colouring_gene(space: SpaceSummary, block: OutlineBlock) -> str | None:
     kernels = [name for name in block.genes if "kernel" in name.lower()]
     words = [name for name in block.genes if any(option_value(option) is None for option in space.options[name])]
     return next(iter(kernels + words), None)
-
-
-def _height_genes(space: SpaceSummary, style: DrawingStyle, block: OutlineBlock) -> list[str]:
-    """The genes that make a block's height: those with positive numbers as options, but for the one that colours it."""
-    return [
-        name
-        for name in block.genes
-        if name != style.colouring_genes.get(block)
-        and all((option_value(option) or 0.0) > 0 for option in space.options[name])
-    ]
 
 
 def _unit(blocks: list[str], name: str) -> str:

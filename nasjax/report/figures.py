@@ -1,74 +1,96 @@
 """The SVG figures of a page: scatter plots of the measured networks, and the hypervolume curve."""
 
+import json
 from html import escape
 
-from nasjax.report.formatting import format_metric, format_number
+from nasjax.report.formatting import format_metric, format_number, plural
+from nasjax.report.hypervolume import Curve
 from nasjax.report.plots import Panel, padded
-from nasjax.report.svg import frame, path, scales
+from nasjax.report.svg import BOTTOM, LEFT, RIGHT, TOP, Scale, axis_labels, frame, grid, path, scales
 from nasjax.runs.reader import Network, Run
 
 
 def scatter(run: Run, panel: Panel, count: int) -> str:
-    """One scatter plot of `count` on the page. Every measured network is a circle with its index in `data-index`."""
+    """One scatter plot of `count` on the page. Every measured network is a circle with its index in `data-index`.
+
+    What the script needs to zoom: the axes' metrics, ranges and corners of the staircase as data attributes.
+    """
     width, height = (620, 440) if count == 1 else (370, 330)
     front = {network.index: network for network in run.front}
     x_of, y_of = scales(width, height, panel.x_range, panel.y_range)
-    background, foreground = [], []
-    if panel.corners:
-        background.append(f'<path class="stairs" d="{path(panel.corners, x_of, y_of)}"/>')
-    circles = []
+    circles, foreground = [], []
     for order, network in enumerate(run.evaluations):
         if network.index not in panel.places:
             continue
         x, y = panel.places[network.index]
         x, y = x_of(x), y_of(y)
-        title = f"<title>{escape(_tooltip(run, front.get(network.index, network)))}</title>"
         if network.index in front:
-            errors = front[network.index].errors
-            dx = x_of(panel.places[network.index][0] + errors.get(panel.x.name, 0.0)) - x if panel.x else 0.0
-            dy = y_of(panel.places[network.index][1] + errors.get(panel.y.name, 0.0)) - y
-            bars = (f"M{x - dx:.1f} {y:.1f}h{2 * dx:.1f}" if dx else "") + (
-                f"M{x:.1f} {y - dy:.1f}v{2 * dy:.1f}" if dy else ""
-            )
-            foreground.append(f'<path class="bars" d="{bars}"/>' if bars else "")
-            foreground.append(
-                f'<a href="#card-{network.index}" data-index="{network.index}" aria-label="network {network.index}">'
-                f'<circle class="point front" data-index="{network.index}" '
-                f'cx="{x:.1f}" cy="{y:.1f}" r="5.5">{title}</circle></a>'
-            )
+            foreground.append(_front_point(run, panel, front[network.index], x, y, x_of, y_of))
         else:
             opacity = 0.18 + 0.5 * order / max(1, len(run.evaluations) - 1)
             circles.append(
                 f'<circle class="point dominated" data-index="{network.index}" cx="{x:.1f}" cy="{y:.1f}" r="3.5" '
-                f'fill-opacity="{opacity:.2f}">{title}</circle>'
+                f'fill-opacity="{opacity:.2f}"/>'
             )
+    stairs = f'<path class="stairs" d="{path(panel.corners, x_of, y_of)}"/>' if panel.corners else ""
     label = panel.x.label if panel.x else "evaluations"
-    grid = frame(width, height, panel.x_range, panel.y_range, label, panel.y.label, panel.x is None)
     description = escape(
-        f"{panel.y.name} against {panel.x.name if panel.x else 'evaluations'}, {len(panel.places)} networks"
+        f"{panel.y.name} against {panel.x.name if panel.x else 'evaluations'}, {plural(len(panel.places), 'network')}"
     )
-    inside = "\n".join([grid, *circles, *background, *foreground])
-    return f'<svg class="scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{description}">\n{inside}\n</svg>'
+    about = {
+        "x": panel.x.name if panel.x else "",
+        "y": panel.y.name,
+        "view": json.dumps([*panel.x_range, *panel.y_range]),
+        "all": json.dumps([*panel.x_all, *panel.y_all]),
+        "corners": json.dumps(panel.corners),
+    }
+    attributes = " ".join(f'data-{name}="{escape(value)}"' for name, value in about.items())
+    box = f'x="{LEFT}" y="{TOP}" width="{width - LEFT - RIGHT}" height="{height - TOP - BOTTOM}"'
+    view = f'viewBox="{LEFT} {TOP} {width - LEFT - RIGHT} {height - TOP - BOTTOM}"'
+    inside = "\n".join([*circles, stairs, *foreground])
+    return (
+        f'<svg class="scatter" viewBox="0 0 {width} {height}" role="group" aria-label="{description}" {attributes}>\n'
+        f'<g class="axes">{grid(width, height, panel.x_range, panel.y_range, panel.x is None)}</g>\n'
+        f"{axis_labels(width, height, label, panel.y.label)}\n"
+        f'<svg class="marks" {box} {view}>\n{inside}\n</svg>\n</svg>'
+    )
 
 
-def hypervolume_chart(run: Run) -> str:
+def _front_point(run: Run, panel: Panel, network: Network, x: float, y: float, x_of: Scale, y_of: Scale) -> str:
+    """A network of the front with its error bars, as a link to its card."""
+    place, errors = panel.places[network.index], network.errors
+    dx = x_of(place[0] + errors.get(panel.x.name, 0.0)) - x if panel.x else 0.0
+    dy = y - y_of(place[1] + errors.get(panel.y.name, 0.0))
+    bars = (f"M{x - dx:.1f} {y:.1f}h{2 * dx:.1f}" if dx else "") + (f"M{x:.1f} {y - dy:.1f}v{2 * dy:.1f}" if dy else "")
+    title = f"<title>{escape(_tooltip(run, network))}</title>"
+    return (f'<path class="bars" data-index="{network.index}" d="{bars}"/>' if bars else "") + (
+        f'<a href="#card-{network.index}" data-index="{network.index}" aria-label="network {network.index}">'
+        f'<circle class="point front" data-index="{network.index}" cx="{x:.1f}" cy="{y:.1f}" r="5.5">{title}</circle></a>'
+    )
+
+
+def hypervolume_chart(run: Run, curve: Curve) -> str:
     """The hypervolume after each evaluation, as a curve."""
-    width, height, count = 620, 330, len(run.hypervolume)
+    width, height, count = 620, 330, len(curve.values)
     x_range = padded(1, count)
-    y_range = padded(min(run.hypervolume, default=0.0), max(run.hypervolume, default=1.0))
+    y_range = padded(min(curve.values, default=0.0), max(curve.values, default=1.0))
     x_of, y_of = scales(width, height, x_range, y_range)
-    points = list(enumerate(run.hypervolume, 1))
+    points = list(enumerate(curve.values, 1))
     line = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
     circles = "\n".join(
         f'<circle class="validation{" last" if x == count else ""}" cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="4">'
-        f"<title>after {x} evaluation{'s' * (x > 1)}: {format_number(y)}</title></circle>"
-        for x, y in points
+        f"<title>after {plural(x, 'evaluation')}: {_share(y, curve)}{format_number(recorded)}</title></circle>"
+        for (x, y), recorded in zip(points, run.hypervolume, strict=True)
     )
-    grid = frame(width, height, x_range, y_range, "evaluations", "hypervolume", True)
+    axes = frame(width, height, x_range, y_range, "evaluations", curve.label, True)
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="hypervolume against evaluations">\n{grid}\n'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="hypervolume against evaluations">\n{axes}\n'
         f'<polyline class="curve" points="{line}"/>\n{circles}\n</svg>'
     )
+
+
+def _share(value: float, curve: Curve) -> str:
+    return f"{value:.1f} % of the front's box, hypervolume " if "%" in curve.label else ""
 
 
 def _tooltip(run: Run, network: Network) -> str:

@@ -8,13 +8,21 @@ from string import Template
 
 from nasjax.host import read_text, replace_file
 from nasjax.report.cards import cards
+from nasjax.report.data import page_data
 from nasjax.report.drawings import DrawingStyle, draw_network, drawing_style
 from nasjax.report.figures import hypervolume_chart, scatter
-from nasjax.report.formatting import column_heading, format_count, format_duration, format_metric, format_number
+from nasjax.report.formatting import column_heading, format_count, format_duration, format_metric, format_number, plural
+from nasjax.report.hypervolume import hypervolume_curve
+from nasjax.report.importance import importance_table
+from nasjax.report.parallel import parallel_coordinates
 from nasjax.report.plots import panels
+from nasjax.report.predictors import predictor_errors
 from nasjax.runs.reader import Run
 
 TEMPLATES = Path(__file__).parent
+
+SCRIPTS = ("run.js", "cards.js", "zoom.js", "filter.js", "tables.js", "files.js")
+"""The parts of the page's script, which are one."""
 
 LARGEST_FILE = 2_000_000
 """The most characters of a table that the page has a copy of."""
@@ -34,7 +42,8 @@ def page(run: Run) -> str:
     objectives = ", ".join(objective.label for objective in run.objectives)
     within = f", within {' and '.join(limits)}" if (limits := summary.get("constraints")) else ""
     plots, style = panels(run), drawing_style(run.space)
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    curve = hypervolume_curve(run)
     return Template((TEMPLATES / "page.html").read_text(encoding="utf-8")).substitute(
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
         script=script,
@@ -48,14 +57,15 @@ def page(run: Run) -> str:
         layout="one" if len(plots) == 1 else "several",
         panels="".join(scatter(run, panel, len(plots)) for panel in plots),
         legend=_legend(run),
-        hypervolume=hypervolume_chart(run),
-        reference=escape(
-            "After each evaluation, measured from the reference point "
-            + ", ".join(f"{o.name} = {format_number(o.reference)} {o.unit}".strip() for o in run.objectives)
-            + "."
-        ),
+        parallel=parallel_coordinates(run),
+        hypervolume=hypervolume_chart(run, curve),
+        explanation=escape(curve.explanation),
+        reference=escape(_reference(run)),
+        predictors=predictor_errors(run),
+        importance=importance_table(run),
         tests="<p>Columns test_… are measured on test data, which the search never saw.</p>" if run.tests else "",
         cards=cards(run, style),
+        data=escape(page_data(run, style), quote=False),
         files="".join(_file(run, name) for name in ("pareto.csv", "evaluations.csv")),
         provenance=_provenance(run),
         table=_table(run, style),
@@ -74,7 +84,7 @@ def _facts(run: Run) -> str:
         **({"outside the constraints": str(summary["infeasible"])} if summary.get("constraints") else {}),
         "from archive": str(summary["from_archive"]),
         "on the front": str(len(run.front)),
-        "search space": f"{format_count(summary['space_size'])} networks, {len(summary['genes'])} genes",
+        "search space": f"{plural(format_count(summary['space_size']), 'network')}, {plural(len(summary['genes']), 'gene')}",
     }
     if run.hypervolume:
         facts["hypervolume"] = format_number(run.hypervolume[-1])
@@ -83,16 +93,27 @@ def _facts(run: Run) -> str:
     return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
 
 
+def _reference(run: Run) -> str:
+    """The hypervolume that was reached, and its reference point."""
+    reached = f", {format_number(run.hypervolume[-1])} at the end," if run.hypervolume else ""
+    point = ", ".join(f"{o.name} = {format_number(o.reference)} {o.unit}".strip() for o in run.objectives)
+    return f"The hypervolume{reached} is measured from the reference point {point}."
+
+
 def _legend(run: Run) -> str:
     if not run.front:
         return "No network could be measured."
     best, behind = ("front", "dominated") if len(run.objectives) > 1 else ("best", "not the best")
     bars = "; bars are standard errors" if any(network.errors for network in run.front) else ""
-    more = f" The first three of {len(run.objectives)} objectives are shown." if len(run.objectives) > 3 else ""
+    more = (
+        f" The first three of {len(run.objectives)} objectives are shown, all of them below."
+        if len(run.objectives) > 3
+        else ""
+    )
     return (
         f'<span class="key" style="background:var(--front)"></span> {best}{bars} &nbsp; '
         f'<span class="key" style="background:var(--cloud);opacity:.6"></span> {behind}, paler where evaluated earlier. '
-        f"Point at a network of the front to see it, click to keep it.{more}"
+        f"Point at a network to see it, click to keep it; arrow keys go from point to point.{more}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nasjax.host import replace_file
 from nasjax.objectives import Objective
 from nasjax.report.formatting import scale_and_suffix
+from nasjax.report.hypervolume import hypervolume_curve
 from nasjax.runs.reader import Network, Run
 
 # Imported where it is used: matplotlib takes longer to import than all of nasjax.
@@ -30,7 +31,8 @@ class Panel:
     """One scatter plot of the evaluated networks; `x` is None where the horizontal axis counts evaluations.
 
     `places` has the point of each measured network by index, `corners` the staircase of the front or of the best so far
-    (empty with more than two objectives), `x_range` and `y_range` what the axes span.
+    (empty with more than two objectives), `x_range` and `y_range` what the axes span: the front with a margin. All networks
+    are within `x_all` and `y_all`.
     """
 
     x: Objective | None
@@ -39,6 +41,8 @@ class Panel:
     corners: tuple[Point, ...]
     x_range: Range
     y_range: Range
+    x_all: Range
+    y_all: Range
 
 
 def panels(run: Run) -> tuple[Panel, ...]:
@@ -53,11 +57,13 @@ def panels(run: Run) -> tuple[Panel, ...]:
 def _scatter_panel(run: Run, x: Objective, y: Objective) -> Panel:
     networks = [network for network in run.evaluations if not network.failed]
     places = {n.index: (n.metrics[x.name], n.metrics[y.name]) for n in networks}
-    x_range, y_range = _axis_range(networks, run.front, x), _axis_range(networks, run.front, y)
+    x_all, y_all = _full_range(networks, run.front, x), _full_range(networks, run.front, y)
     corners: list[Point] = []
     if len(run.objectives) == 2:
-        corners = staircase([(n.metrics[x.name], n.metrics[y.name]) for n in run.front], x, y, x_range, y_range)
-    return Panel(x, y, places, tuple(corners), x_range, y_range)
+        # Up to the worst network of all.
+        corners = staircase([(n.metrics[x.name], n.metrics[y.name]) for n in run.front], x, y, x_all, y_all)
+    x_range, y_range = (front_range(networks, run.front, objective) for objective in (x, y))
+    return Panel(x, y, places, tuple(corners), x_range, y_range, x_all, y_all)
 
 
 def staircase(points: Iterable[Point], x: Objective, y: Objective, x_range: Range, y_range: Range) -> list[Point]:
@@ -87,17 +93,41 @@ def _progress_panel(run: Run, y: Objective) -> Panel:
             corners += [(position, corners[-1][1]), (position, value)]
     if corners:
         corners.append((float(len(order)), corners[-1][1]))
-    return Panel(None, y, places, tuple(corners), padded(1, len(order)), _axis_range(networks, run.front, y))
+    steps, y_range = padded(1, len(order)), front_range(networks, run.front, y)
+    return Panel(None, y, places, tuple(corners), steps, y_range, steps, _full_range(networks, run.front, y))
 
 
-def _axis_range(networks: list[Network], front: tuple[Network, ...], objective: Objective) -> Range:
-    """The range of an axis: all points and the error bars of the front, with a margin."""
+def front_range(networks: list[Network], front: tuple[Network, ...], objective: Objective) -> Range:
+    """The range of an axis that shows the front and what is near it: a few bad networks far away do not stretch it.
+
+    It reaches half the front's range beyond the front, or as far as there are networks. Of a front without a range (one
+    network) the better half of all networks takes its place.
+    """
     name = objective.name
-    values = [network.metrics[name] for network in networks]
-    for network in front:
-        error = network.errors.get(name, 0.0)
-        values += [network.metrics[name] - error, network.metrics[name] + error]
+    low, high = _extremes(front, name)
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        best_first = sorted(networks, key=lambda network: objective.sign * network.metrics[name])
+        low, high = _extremes(best_first[: len(best_first) // 2 + 1], name)
+    margin = (high - low) / 2
+    near = [min(max(network.metrics[name], low - margin), high + margin) for network in networks]
+    ends = (*near, *_with_errors(front, name))
+    return padded(min(ends, default=0.0), max(ends, default=1.0))
+
+
+def _full_range(networks: list[Network], front: tuple[Network, ...], objective: Objective) -> Range:
+    """The range of all networks and the error bars of the front, with a margin."""
+    values = [*(network.metrics[objective.name] for network in networks), *_with_errors(front, objective.name)]
     return padded(min(values, default=0.0), max(values, default=1.0))
+
+
+def _extremes(networks: Sequence[Network], name: str) -> Range:
+    values = [network.metrics[name] for network in networks]
+    return min(values, default=0.0), max(values, default=0.0)
+
+
+def _with_errors(front: Sequence[Network], name: str) -> list[float]:
+    """Both ends of the error bars of the front."""
+    return [n.metrics[name] + side * n.errors.get(name, 0.0) for n in front for side in (-1, 1)]
 
 
 def padded(low: float, high: float) -> Range:
@@ -183,11 +213,12 @@ def hypervolume_figure(run: Run) -> "Figure":
 
     figure = Figure(figsize=(7.2, 3.6), dpi=160, layout="constrained")
     axes = figure.subplots()
-    count = len(run.hypervolume)
-    span = padded(min(run.hypervolume, default=0.0), max(run.hypervolume, default=1.0))
-    _set_axes(axes, padded(1, count), span, "evaluations", "hypervolume", True)
-    axes.plot(range(1, count + 1), run.hypervolume, color=LATE, linewidth=1.6, drawstyle="steps-post")
-    axes.plot([count], run.hypervolume[-1:] or [math.nan], "o", color=LATE, markersize=4.5)
+    curve = hypervolume_curve(run)
+    count = len(curve.values)
+    span = padded(min(curve.values, default=0.0), max(curve.values, default=1.0))
+    _set_axes(axes, padded(1, count), span, "evaluations", curve.label, True)
+    axes.plot(range(1, count + 1), curve.values, color=LATE, linewidth=1.6, drawstyle="steps-post")
+    axes.plot([count], curve.values[-1:] or [math.nan], "o", color=LATE, markersize=4.5)
     _set_title(figure, run)
     return figure
 

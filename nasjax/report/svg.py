@@ -31,6 +31,11 @@ def path(corners: Sequence[Point], x_of: Scale, y_of: Scale) -> str:
 
 def frame(width: int, height: int, x_range: Range, y_range: Range, x_label: str, y_label: str, counts: bool) -> str:
     """Grid lines, tick labels and axis labels. With `counts` the horizontal axis has whole numbers only."""
+    return f"{grid(width, height, x_range, y_range, counts)}\n{axis_labels(width, height, x_label, y_label)}"
+
+
+def grid(width: int, height: int, x_range: Range, y_range: Range, counts: bool) -> str:
+    """Grid lines and tick labels."""
     x_of, y_of = scales(width, height, x_range, y_range)
     right, bottom = width - RIGHT, height - BOTTOM
     lines = []
@@ -42,7 +47,13 @@ def frame(width: int, height: int, x_range: Range, y_range: Range, x_label: str,
         y = y_of(value)
         lines.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right}"/>')
         lines.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    across, up = (LEFT + right) / 2, (TOP + bottom) / 2
-    lines.append(f'<text x="{across:.0f}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>')
-    lines.append(f'<text transform="translate(15 {up:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
     return "\n".join(lines)
+
+
+def axis_labels(width: int, height: int, x_label: str, y_label: str) -> str:
+    """What the axes show."""
+    across, up = (LEFT + width - RIGHT) / 2, (TOP + height - BOTTOM) / 2
+    return (
+        f'<text x="{across:.0f}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>\n'
+        f'<text transform="translate(15 {up:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )

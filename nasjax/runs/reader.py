@@ -65,12 +65,28 @@ class Network:
 
 
 @dataclass(frozen=True)
+class PredictorFit:
+    """Cross-validated errors of a tactic's predictor of one metric, fitted to `rows` networks before a step measured more.
+
+    `rmse` is in the metric's unit, `mape` in %, `tau` is Kendall's; NaN where they are not defined.
+    """
+
+    step: int
+    objective: str
+    rows: int
+    rmse: float
+    mape: float
+    tau: float
+
+
+@dataclass(frozen=True)
 class Run:
     """A run as its folder states it; `finished` is False for one that goes on, or was killed.
 
     `summary` is the content of `summary.json`, `config` the text of `config.yaml`. `evaluations` has all networks in the
     order of evaluation, `front` the non-dominated ones, the best in the first objective first. `tests` names the metrics
     measured on test data (`test_…`), which only networks of the front have. `hypervolume` has one value an evaluation.
+    `fits` are those of predictors.csv, none for a tactic that fits no predictor.
     """
 
     folder: Path
@@ -82,6 +98,7 @@ class Run:
     hypervolume: tuple[float, ...]
     config: str
     space: SpaceSummary
+    fits: tuple[PredictorFit, ...] = ()
     finished: bool = True
 
 
@@ -94,7 +111,7 @@ class _Files:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads summary.json, evaluations.csv, pareto.csv and config.yaml of a finished run.
+    """Reads summary.json, evaluations.csv, pareto.csv and config.yaml of a finished run, and predictors.csv if it is there.
 
     Raises ConfigError where one of them is missing or damaged.
     """
@@ -141,8 +158,9 @@ def _read_run(files: _Files) -> Run:
     config = _read_text(_Files(folder), "config.yaml")
     with naming_damage(folder / "config.yaml", DAMAGED_CONFIG):
         parse_settings(config)
-    networks = tuple(evaluations.values())
-    return Run(folder, summary, objectives, networks, front, tests, hypervolume, config, space, files.texts is None)
+    networks, fits = tuple(evaluations.values()), _read_fits(files)
+    finished = files.texts is None
+    return Run(folder, summary, objectives, networks, front, tests, hypervolume, config, space, fits, finished)
 
 
 def _read_evaluations(files: _Files, summary: Mapping[str, Any], objectives: Sequence[Objective]) -> dict[int, Network]:
@@ -185,6 +203,19 @@ def _read_front(
             front.append(replace(known, metrics=metrics, errors=errors))
     front.sort(key=lambda network: (objectives[0].sign * network.metrics[names[0]], network.index))
     return tuple(front), tests
+
+
+def _read_fits(files: _Files) -> tuple[PredictorFit, ...]:
+    """The fits of `predictors.csv`, in order; none without the file, which older runs lack."""
+    if files.texts is None and not (files.folder / "predictors.csv").exists():
+        return ()
+    fits = []
+    _, table = _read_table(files, "predictors.csv", ["step", "objective", "rows", "mape", "rmse", "tau"])
+    for line, row in table:
+        with _naming_damage(files, f"predictors.csv, line {line}"):
+            errors = (float(row[name] or "nan") for name in ("rmse", "mape", "tau"))
+            fits.append(PredictorFit(int(row["step"]), row["objective"], int(row["rows"]), *errors))
+    return tuple(fits)
 
 
 def _read_summary(files: _Files) -> tuple[dict[str, Any], tuple[Objective, ...], tuple[float, ...]]:
