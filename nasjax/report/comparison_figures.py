@@ -89,7 +89,7 @@ def curves_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "
         axes.fill_between(steps, low, high, alpha=0.16, color=COLOURS[place], linewidth=0)
     _set_labels(axes, "evaluations", "hypervolume, % of best (median, quartiles)")
     axes.set_title(objectives, fontsize=10, parse_math=False)
-    axes.legend(loc="lower right", frameon=False)
+    _plain_legend(axes, "lower right")
     return figure
 
 
@@ -111,7 +111,7 @@ def fronts_figure(groups: Sequence[RunGroup], panels: Sequence[FrontPanel]) -> "
             marks = ticks(span)
             axis.set_ticks([value for value, _ in marks], labels=[text for _, text in marks])
         axes.set(xlim=panel.x_range, ylim=panel.y_range)
-    figure.axes[0].legend(loc="best", frameon=False)
+    _plain_legend(figure.axes[0], "best")
     return figure
 
 
@@ -155,6 +155,11 @@ def svg_fronts(groups: Sequence[RunGroup], panel: FrontPanel, count: int) -> str
     label = escape(f"fronts of {len(groups)} groups: {panel.y.name} against {panel.x.name}")
     inside = "".join([grid, *faint, *strong])
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inside}</svg>'
+
+
+def _plain_legend(axes: "Axes", place: str) -> None:
+    for text in axes.legend(loc=place, frameon=False).get_texts():
+        text.set_parse_math(False)  # A "$" in a label is no formula.
 
 
 def legend(groups: Sequence[RunGroup]) -> str:
