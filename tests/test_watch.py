@@ -144,7 +144,7 @@ def test_three_objectives_and_a_run_without_evaluations_have_pages(net, root):
             next(opened)
         next(search)
         panels = ask(port, "/run/a")[1].partition('<div class="panels">')[2].partition("</figure>")[0]
-        assert panels.count("<svg") == 3
+        assert panels.count('<svg class="scatter"') == 3
         assert "no evaluations so far" in ask(port, "/run/b")[1]
         for file in ("summary.json", "evaluations.csv", "pareto.csv"):
             (root / "b" / file).unlink()
