@@ -68,9 +68,9 @@ def _bars() -> list["ProgressBar"]:
     """The bars in use, which are told of every program that JAX compiles."""
     bars: list[ProgressBar] = []
 
-    def count(event: str, duration_secs: float, **_: str | int) -> None:
+    def count(event: str, duration_secs: float, fun_name: str = "", **_: str | int) -> None:
         for bar in bars if event == COMPILED else ():
-            bar.compiled(duration_secs)
+            bar.compiled(duration_secs, fun_name)
 
     jax.monitoring.register_event_duration_secs_listener(count)
     return bars
@@ -109,14 +109,17 @@ class ProgressBar:
         _bars().remove(self)
         self._bar.stop()
 
-    def compiled(self, seconds: float) -> None:
-        """Counts a program that JAX has compiled, or read from its cache; says so after each QUIET seconds of that."""
+    def compiled(self, seconds: float, name: str = "") -> None:
+        """Counts a program that JAX has compiled, or read from its cache; says so after each QUIET seconds of that, with the
+        last program's name and time."""
         self._programs += 1
         self._compiling += seconds
         if self._compiling < QUIET:
             return
         self._compiling = 0.0
-        text = f"compiling: {self._programs} program{'s' * (self._programs > 1)} so far"
+        name = name.removeprefix("jit(").removesuffix(")")
+        took = f", {name} took {seconds:.1f} s" if name else ""
+        text = f"compiling: {self._programs} program{'s' * (self._programs > 1)} so far{took}"
         if self._plain:
             print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
         else:

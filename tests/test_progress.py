@@ -9,20 +9,23 @@ from nasjax import progress
 from nasjax.progress import COMPILED, ProgressBar
 
 
-def compiled(seconds=0.5):
-    jax.monitoring.record_event_duration_secs(COMPILED, seconds)
+def compiled(seconds=0.5, **named):
+    jax.monitoring.record_event_duration_secs(COMPILED, seconds, **named)
 
 
 def test_compiling_is_mentioned_while_nothing_else_is_to_be_said(capsys):
     with ProgressBar("evaluations", "hypervolume", 9) as bar:
-        for _ in range(14):
+        for _ in range(13):
             compiled(1.0)
+        compiled(1.0, fun_name="jit(evolve)")
+        compiled(1.0, fun_name="jit(fit)")
         bar.update(3, 9, 1.5)
         compiled(4.0)
     compiled(9.0)  # Not this bar's business any more.
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == ["compiling: 5 programs so far", "compiling: 10 programs so far"]
-    assert len(lines) == 3 and lines[2].startswith("3/9, hypervolume 1.5")
+    so_far = [f"compiling: {number} programs so far" for number in (5, 10, 15)]
+    assert lines[:3] == [so_far[0], so_far[1], f"{so_far[2]}, fit took 1.0 s"]
+    assert len(lines) == 4 and lines[3].startswith("3/9, hypervolume 1.5")
 
 
 @pytest.mark.parametrize("widgets", [False, True])
