@@ -56,6 +56,18 @@ def test_the_second_step_finds_its_programs_compiled(tiny_net, tiny_task, monkey
     assert left < 0.1 * compiling
 
 
+def test_nothing_is_rehearsed_where_no_step_follows(tiny_net, tiny_task, monkeypatch):
+    def rehearse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(steps, "worthwhile", lambda evaluator: True)
+    monkeypatch.setattr(steps, "rehearsed", rehearse)
+    settings = {"evaluator": SMALL, "tactic": {"name": "ehvi", "start": 4}}
+    assert len(nasjax.search(tiny_net, tiny_task, evaluations=4, **settings).evaluations["index"]) == 4
+    with pytest.raises(AssertionError):
+        nasjax.search(tiny_net, tiny_task, evaluations=5, **settings)
+
+
 def test_a_rehearsal_that_fails_is_no_failure(tiny_net, tiny_task, monkeypatch, caplog):
     class Fails(nasjax.tactics.Random):
         def tell(self, state, archs, values):
@@ -66,7 +78,7 @@ def test_a_rehearsal_that_fails_is_no_failure(tiny_net, tiny_task, monkeypatch, 
     main = get_ident()
     monkeypatch.setattr(steps, "worthwhile", lambda evaluator: True)
     with caplog.at_level(logging.DEBUG, rehearsal.LOG.name):
-        assert len(found(tiny_net, tiny_task, tactic=Fails())["index"]) == 15
+        assert len(found(tiny_net, tiny_task, tactic=Fails(5))["index"]) == 15
     assert "out of order" in caplog.text
 
 

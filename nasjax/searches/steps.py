@@ -118,7 +118,8 @@ def tactic_steps(
         lifted = np.asarray(lift(archs))
         archive.discard_interrupted_step(told, context, lifted)
         positions = range(told, told + len(archs))
-        beside = rehearsed(tactic, search.tactic_problem, state, archs) if rehearse else nullcontext()
+        another = told + len(archs) < evaluations
+        beside = rehearsed(tactic, search.tactic_problem, state, archs) if rehearse and another else nullcontext()
         rehearse = False
         with beside:
             for waiting in measuring(evaluator, archive, context, lifted, spent, positions, step):
