@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,13 @@ def processor_name() -> str:
     """Returns the model name of this machine's processor, or "unknown CPU"."""
     lines = read_lines("/proc/cpuinfo")
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+
+
+def command_line() -> str | None:
+    """Returns the command of nasjax that this process runs, as it would be typed; None in a program of another's."""
+    program, *words = sys.argv or [""]
+    ours = Path(program).name == "nasjax" or Path(program).parts[-2:] == ("nasjax", "__main__.py")
+    return shlex.join(["nasjax", *words]) if ours else None
 
 
 def git_commit() -> str | None:

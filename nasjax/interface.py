@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from inspect import signature
 from typing import Any
 
+from nasjax.errors import ConfigError
 from nasjax.program_cache import cache_programs
 from nasjax.progress import finish_tracking, run_with_progress, tracked, verbosely
 from nasjax.registry import settings
@@ -22,7 +24,7 @@ def search(
     *,
     progress: bool = False,
     verbose: bool = False,
-    tracker: str | Mapping[str, Any] | Tracker = "none",
+    tracker: str | Mapping[str, Any] | Tracker | None = None,
     **arguments: Any,
 ) -> Front:
     """Searches to the end and returns the Pareto front of the super-network's sub-networks.
@@ -34,7 +36,10 @@ def search(
     `~/.cache/nasjax/xla`, unless JAX has been given a folder (`jax_compilation_cache_dir`). Raises ConfigError for invalid
     settings, and where the package of the tracker is missing.
     """
-    chosen: Tracker = settings("tracker", TRACKERS, tracker)
+    known = signature(searching).parameters
+    if unknown := [name for name in arguments if name not in known]:
+        raise ConfigError(f"nasjax.search has no setting {unknown[0]!r}; allowed: {', '.join(list(known)[2:])}")
+    chosen: Tracker = settings("tracker", TRACKERS, "none" if tracker is None else tracker)
     chosen.check(arguments.get("run"))
     cache_programs()
     with verbosely() if verbose else nullcontext(), Tracking(chosen, arguments.get("run")) as tracking:

@@ -68,9 +68,9 @@ def _bars() -> list["ProgressBar"]:
     """The bars in use, which are told of every program that JAX compiles."""
     bars: list[ProgressBar] = []
 
-    def count(event: str, duration_secs: float, fun_name: str = "", **_: str | int) -> None:
+    def count(event: str, duration_secs: float, **named: str | int) -> None:
         for bar in bars if event == COMPILED else ():
-            bar.compiled(duration_secs, fun_name)
+            bar.compiled(duration_secs, str(named.get("fun_name", "")))
 
     jax.monitoring.register_event_duration_secs_listener(count)
     return bars

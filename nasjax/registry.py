@@ -50,6 +50,8 @@ def settings(kind: str, table: Mapping[str, Any], value: Any) -> Any:
         raise ConfigError(f"{kind} must be a name, a mapping with `name`, or settings, not {value!r}")
     changes = {"name": value} if isinstance(value, str) else dict(value)
     name = changes.pop("name", None)
+    if name is None:
+        raise ConfigError(f"settings of {kind} need a name; allowed: {', '.join(table)}")
     if name not in table:
         raise ConfigError(f"unknown {kind} {name!r}; allowed: {', '.join(table)}")
     default = table[name]() if isinstance(table[name], type) else table[name]

@@ -18,6 +18,7 @@ from PIL import Image
 
 import nasjax
 from nasjax.cli import main
+from nasjax.errors import ConfigError
 from nasjax.objectives import parse_constraint
 
 ROOT = Path(__file__).parent.parent
@@ -181,6 +182,22 @@ def test_a_run_from_python_has_the_files_of_the_command(tmp_path, capsys):
     assert front.to_pandas()["width"].tolist() == [2, 1]
     nasjax.search(net, **goals)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ({"evalutaions": 3}, "nasjax.search has no setting 'evalutaions'; allowed: objectives, "),
+        ({"run": 3}, "run must be the path of a file or folder, not 3"),
+        ({"tracker": {"project": "x"}}, "settings of tracker need a name; allowed: none, tensorboard"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, mistake, said):
+    (tmp_path / "t.csv").write_text("width,accuracy_top1,cost\n1,70,3\n2,80,5\n")
+    net = nasjax.supernets.create("tabular", table=str(tmp_path / "t.csv"), genes=("width",))
+    with pytest.raises(ConfigError) as raised:
+        nasjax.search(net, objectives=["accuracy_top1", "min:cost"], tactic="random", **mistake)
+    assert str(raised.value).startswith(said) and "\n" not in str(raised.value)
 
 
 def test_verbose_shows_the_log_for_one_search(tiny_net, tiny_task, capsys):

@@ -186,7 +186,7 @@ def test_weights_are_kept_where_scoring_fails(task, tmp_path, monkeypatch):
     trained = CONFIG.create(7)
     monkeypatch.setattr(tasks, "create", lambda **settings: task)
     monkeypatch.setattr(run, "_network", lambda config: CONFIG.create(0))
-    monkeypatch.setattr(run, "_run", lambda path, training, state, progress: state)
+    monkeypatch.setattr(run, "_run", lambda path, training, state, *_: state)
     monkeypatch.setattr(Training, "network", lambda training, state: trained)
     monkeypatch.setattr(run, "_scores", lambda *given: 1 / 0)
     config = {"supernet": {"name": "digits"}, "task": {"name": "digits"}, "subnet": None, "largest": None,

@@ -18,6 +18,7 @@ import nasjax
 from nasjax import supernets
 from nasjax.cli import main
 from nasjax.report import live
+from nasjax.report.live_pages import comparable
 from nasjax.report.overview import entries
 from nasjax.runs import folder as run_folders
 from nasjax.runs.folder import in_use, locked
@@ -267,9 +268,9 @@ def test_trainings_are_listed_and_have_the_page_that_they_wrote(root):
     ("words", "said"),
     [
         (["nowhere", "--watch"], "there is no folder nowhere"),
-        (["runs", "runs", "--watch"], "--watch is of one folder"),
-        (["runs", "--watch", "--out", "x"], "--watch writes nothing"),
-        (["runs", "--port", "0"], "--port is that of --watch"),
+        (["runs", "runs", "--watch"], "--watch takes one folder"),
+        (["runs", "--watch", "--out", "x"], "--watch writes no files"),
+        (["runs", "--port", "0"], "--port goes with --watch only"),
         (["runs", "--watch", "--port", "x"], "port=x is not a port"),
         (["runs", "--watch", "--port", "65536"], "port=65536 is not a port"),
     ],
@@ -325,5 +326,21 @@ def test_pages_in_a_browser_follow_a_search_without_being_reloaded_by_hand(net, 
         on_front = {network.index for network in read_latest(root / "a").front}
         kept = tab.value("[...document.querySelectorAll('.card.kept')].map(card => Number(card.dataset.index))")
         assert kept == [front] if front in on_front else kept == []
+        # What a person has set stays: newer results are offered.
+        tab.value("document.querySelector('table.front button.sort').click()")
+        next(search)
+        tab.until("document.querySelector('.followed button')?.textContent === 'show newer results'")
+        assert tab.value("document.querySelectorAll('.point').length") == 20
+        tab.value("document.querySelector('.followed button').click()")
+        tab.until("document.querySelectorAll('.point').length === 24")
         assert not tab.complaints
     assert set(addresses := tab.addresses) and all(re.match(r"http://127\.0\.0\.1:\d+/", address) for address in addresses)
+
+
+def test_searches_of_other_tables_are_not_compared(root, tmp_path):
+    other = write_table(tmp_path / "other.csv")
+    for name, table in (("a", write_table(tmp_path / "t.csv")), ("b", tmp_path / "t.csv"), ("c", other)):
+        net = supernets.create("tabular", table=str(table), genes=GENES)
+        nasjax.search(net, objectives=GOALS, tactic="random", evaluations=4, run=root / name)
+    (compared,) = comparable(entries(root)).values()
+    assert [entry.name for entry in compared] == ["a", "b"]

@@ -196,7 +196,7 @@ COMMANDS: Mapping[str, Command] = {
                 CommandOption(
                     "out", "FOLDER", "where a comparison is written, or FILE.html; by default the first of the folders"
                 ),
-                CommandOption("watch", "", "serve pages of all runs in a folder, renewed while they go on, until Ctrl-C"),
+                CommandOption("watch", "", "serve pages of all runs in a folder, updated while they run, until Ctrl-C"),
                 CommandOption("port", "NUMBER", "of --watch, at 127.0.0.1; by default 8765; 0: any that is free"),
             ),
             paths=Paths("RUN", "a run folder; several, or a folder of them, are compared"),

@@ -23,8 +23,10 @@ def report(arguments: Arguments) -> int:
     if "watch" in arguments.options:
         return _watch(runs, arguments.options)
     if "port" in arguments.options:
-        raise ConfigError("--port is that of --watch")
+        raise ConfigError("--port goes with --watch only")
     if len(runs) == 1 and not list(runs[0].glob("*/summary.json")):
+        if "out" in arguments.options:
+            raise ConfigError("--out is for comparisons of several runs; the page of one is report.html in its folder")
         page = write_report(runs[0])
         Console().print(front_table(read_run(runs[0])))
     else:
@@ -39,9 +41,9 @@ def report(arguments: Arguments) -> int:
 def _watch(folders: Sequence[Path], options: Mapping[str, str]) -> int:
     """Serves pages until Ctrl-C. Raises ConfigError for several folders, and as `live_server` does."""
     if len(folders) > 1:
-        raise ConfigError("--watch is of one folder: name one that all runs are in")
+        raise ConfigError("--watch takes one folder: name one that contains all runs")
     if "out" in options:
-        raise ConfigError("--watch writes nothing: leave --out out")
+        raise ConfigError("--watch writes no files: remove --out")
     port = whole_number(options, "port", 0, "a port from 0 to 65535")
     if port is not None and port > 65535:
         raise ConfigError(f"port={port} is not a port from 0 to 65535")

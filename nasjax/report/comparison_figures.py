@@ -18,6 +18,7 @@ from nasjax.report.plots import Point, Range, padded, staircase, ticks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def curves_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "
         axes.fill_between(steps, low, high, alpha=0.16, color=COLOURS[place], linewidth=0)
     _set_labels(axes, "evaluations", "hypervolume, % of best (median, quartiles)")
     axes.set_title(objectives, fontsize=10, parse_math=False)
-    _plain_legend(axes, "lower right")
+    _plain(axes.legend(loc="lower right", frameon=False))
     return figure
 
 
@@ -111,7 +112,7 @@ def fronts_figure(groups: Sequence[RunGroup], panels: Sequence[FrontPanel]) -> "
             marks = ticks(span)
             axis.set_ticks([value for value, _ in marks], labels=[text for _, text in marks])
         axes.set(xlim=panel.x_range, ylim=panel.y_range)
-    _plain_legend(figure.axes[0], "best")
+    _plain(figure.axes[0].legend(loc="best", frameon=False))
     return figure
 
 
@@ -157,8 +158,8 @@ def svg_fronts(groups: Sequence[RunGroup], panel: FrontPanel, count: int) -> str
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inside}</svg>'
 
 
-def _plain_legend(axes: "Axes", place: str) -> None:
-    for text in axes.legend(loc=place, frameon=False).get_texts():
+def _plain(legend: "Legend") -> None:
+    for text in legend.get_texts():
         text.set_parse_math(False)  # A "$" in a label is no formula.
 
 

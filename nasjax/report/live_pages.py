@@ -71,12 +71,12 @@ def answer(root: Path, path: str) -> Answer:
 
 
 def comparable(every: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Searches that can be compared, by a key for each comparison: of one super-network on one task, for the same
-    objectives, two at least; those that run are left out."""
+    """Searches that can be compared, by a key for each comparison: of one super-network on one task, with equal
+    settings of both, for the same objectives, two at least; those that run are left out."""
     found: dict[str, list[Entry]] = {}
     for entry in every:
         if entry.kind == "search" and entry.state != "running" and entry.done:
-            key = sha256(repr((entry.subject, entry.objectives)).encode()).hexdigest()[:8]
+            key = sha256(repr((entry.problem, entry.objectives)).encode()).hexdigest()[:8]
             found.setdefault(key, []).append(entry)
     return {key: of for key, of in found.items() if len(of) > 1}
 

@@ -11,7 +11,7 @@ from typing import Any
 from nasjax.errors import ConfigError, naming_damage
 from nasjax.host import parse_json, read_text
 from nasjax.report.training import PAGE
-from nasjax.runs.folder import in_use, read_settings
+from nasjax.runs.folder import flatten_settings, in_use, read_settings
 from nasjax.runs.reader import FILES, RUN_AGAIN, UNFINISHED, read_latest_summary
 from nasjax.training.checkpoints import RECORD, STARTED
 from nasjax.training.watch import CURVES, read_curves
@@ -29,9 +29,9 @@ class Entry:
     """A search or a training in the folder that is watched.
 
     `name` is its path below that folder, `kind` search or training, `state` running, complete or stopped. `subject` says
-    what was searched or trained on which task, `method` by which tactic or trainer. `done` of `planned` evaluations or
-    epochs were made in `seconds`; None where nothing is known. `damage` says which file cannot be read, and why. `version`
-    changes whenever the state or a file does.
+    what was searched or trained on which task, `problem` with which settings, `method` by which tactic or trainer. `done` of
+    `planned` evaluations or epochs were made in `seconds`; None where nothing is known. `damage` says which file cannot be
+    read, and why. `version` changes whenever the state or a file does.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Entry:
     method: str = ""
     done: int | None = None
     planned: int | None = None
+    problem: str = ""
     objectives: tuple[str, ...] = ()
     hypervolume: float | None = None
     seconds: float | None = None
@@ -102,7 +103,8 @@ def _read_entry(name: str, folder: Path, kind: str, running: bool, version: str)
 def _search(folder: Path) -> tuple[str, dict[str, Any]]:
     """The state of a search that does not run, and what is known of it."""
     settings = read_settings(folder) if (folder / "config.yaml").is_file() else {}
-    known: dict[str, Any] = {"planned": settings.get("evaluations")}
+    problem = flatten_settings({key: settings.get(key) for key in ("supernet", "task")})
+    known: dict[str, Any] = {"planned": settings.get("evaluations"), "problem": repr(sorted(problem.items()))}
     if not any((folder / file).is_file() for file in ("summary.json", UNFINISHED)):
         return "stopped", known  # It began this moment, or an older version was killed.
     summary = read_latest_summary(folder)

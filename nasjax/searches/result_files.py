@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nasjax.host import git_commit, processor_name, write_text
+from nasjax.host import command_line, git_commit, processor_name, write_text
 from nasjax.pareto import hypervolumes
 from nasjax.runs.archive import Archive
 from nasjax.runs.folder import plain_data, table_text
@@ -40,6 +40,7 @@ def write_results(
 ) -> None:
     """Writes all files of a search that is over; `record` is the content of config.yaml, `seconds` the time by part."""
     made = {
+        "command": command_line(),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "jax": jax.__version__,
         "python": platform.python_version(),

@@ -78,7 +78,8 @@ def check_settings(
     if shared is not None:
         shared = shared.absolute()
         check_archive(shared)
-    if run is not None and (own := Path(run) / "archive.db").exists():
+    folder = _path("run", run)
+    if folder is not None and (own := folder / "archive.db").exists():
         check_archive(own)
     return SearchSettings(
         objectives=listed("objectives", objectives),
@@ -91,7 +92,7 @@ def check_settings(
         predictor=settings("predictor", PREDICTORS, predictor),
         space_reduction=None if space_reduction is None else settings("space_reduction", REDUCTIONS, space_reduction),
         warm_start=_path("warm_start", warm_start),
-        run=_path("run", run),
+        run=folder,
         archive=shared,
         minutes=minutes,
     )

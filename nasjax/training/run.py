@@ -144,7 +144,7 @@ def _run(
     training: Training,
     state: TrainingState,
     progress: Callable[[int, int, float, Mapping[str, float]], None],
-    log: Callable[[int, Mapping[str, float]], None],
+    log: Callable[[int, Mapping[str, float]], None] = not_logged,
 ) -> TrainingState:
     """The last state of a training. It is stored every SAVE_SECONDS, and where training is interrupted or fails."""
     stored = time.monotonic()
