@@ -327,6 +327,7 @@ def test_pages_in_a_browser_follow_a_search_without_being_reloaded_by_hand(net, 
         kept = tab.value("[...document.querySelectorAll('.card.kept')].map(card => Number(card.dataset.index))")
         assert kept == [front] if front in on_front else kept == []
         # What a person has set stays: newer results are offered.
+        tab.until("document.readyState === 'complete'")
         tab.value("document.querySelector('table.front button.sort').click()")
         next(search)
         tab.until("document.querySelector('.followed button')?.textContent === 'show newer results'")
