@@ -224,6 +224,7 @@ def test_products_inside_loops_and_branches():
     assert count(lambda x, w: jnp.einsum("ij,kj->ik", x, w)) == one
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TRACES.is_dir(), reason="the logs are not here")
 def test_every_network_of_dynast_logs(once_for_all):
     """2,373 rows of OFA MobileNetV3 at 224 pixels: macs and parameters, exactly."""

@@ -34,6 +34,7 @@ def folder(digits, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_extracted_largest_network_is_the_largest_sub_network(digits, folder):
     """Its smaller kernels are the centres of the largest ones."""
     net = supernets.from_largest("largest", "digits", checkpoint=None)

@@ -50,7 +50,9 @@ def check(name, row, run, side):
         assert hat.deviation(sums, values[f"losses_{side}"][row]) < TOLERANCE, (row, side)
 
 
-@pytest.mark.parametrize(("name", "row", "side"), [(hat.WMT, 4, "right"), (hat.IWSLT, 5, "left")])
+@pytest.mark.parametrize(
+    ("name", "row", "side"), [pytest.param(hat.WMT, 4, "right", marks=pytest.mark.slow), (hat.IWSLT, 5, "left")]
+)
 def test_logits_and_losses_equal_the_original_s_at_once_and_step_by_step(name, row, side):
     """A random architecture of each space; the slow tests below have all."""
     net = hat.network(name)
@@ -122,6 +124,7 @@ def test_masked_encoder_states_equal_the_original_s(name, side):
         assert hat.deviation(states[row], hat.golden(name)[f"states_{side}"][row]) < TOLERANCE, row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", hat.NAMES)
 def test_parameters_equal_the_original_s_count_which_leaves_embeddings_and_word_scores_out(name):
     net = nnx.eval_shape(hat.config(name).create)

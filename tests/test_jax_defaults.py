@@ -116,6 +116,7 @@ def test_networks_are_measured_trained_and_extracted_alike_whatever_jaxs_setting
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_network_is_called_with_numbers_of_64_bits_as_without():
     given = images(2, size=8, channels=1)
     created = nasjax.supernets.create("digits")

@@ -48,6 +48,7 @@ def test_less_memory_means_smaller_chunks_and_blocks_and_the_same_scores(tiny_ne
         np.testing.assert_allclose(np.concatenate([part[name] for part in parts]), values, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fewer_images_are_scored_at_a_time_where_memory_holds_no_more(tiny_net):
     """A small batch re-calibrates, as few training images do: the batch to be scored is cut, the scores are the same."""
     task = easy_task(sizes=(4, 90, 30))

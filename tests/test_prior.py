@@ -50,6 +50,7 @@ def rank_correlation(problem, measure, number=16):
     return kendalltau(means[:, 0], measure(new)).statistic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictor", [Ridge(), GaussianProcess()], ids=["ridge", "gaussian_process"])
 def test_agreeing_measurements_help_and_others_do_little_harm(predictor):
     measure, other = device(1), device(2)

@@ -29,6 +29,7 @@ def scores(name):
     return archs, proxies(network(), IMAGES, 4, 4.0)[name](archs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROXIES)
 def test_a_population_by_masks_scores_as_one_network_by_slices(name):
     archs, found = scores(name)

@@ -143,6 +143,7 @@ def test_macs_of_one_encoder_layer_by_hand(net):
         assert table[i, j, k] == projections + attention + 2 * SOURCE * width * hidden
 
 
+@pytest.mark.slow
 def test_switch_over_static_branches(net):
     """The carry keeps its largest width; every branch slices it and pads it back."""
     largest = net.choices(tuple(map(int, net.space.largest())))

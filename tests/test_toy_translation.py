@@ -86,6 +86,7 @@ def test_every_strategy_decodes_as_the_extracted_networks_do_word_by_word(net, t
         assert evaluator._strategy.score._cache_size() == 2  # One program a bucket.
 
 
+@pytest.mark.slow
 def test_statistics_on_the_host_give_the_same(net, task, archs, by_hand):
     held = OnHost(task.train, task.validation, task.test)
     for strategy in ("prefix",):

@@ -201,6 +201,7 @@ def test_weights_are_kept_where_scoring_fails(task, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run" / "record.json").read_text())["scores"] == {}
 
 
+@pytest.mark.slow
 def test_a_single_path_is_one_random_sub_network_on_the_targets(fresh, task):
     """Its loss by hand; every gene is drawn by itself, so that all depths are equally frequent."""
     config, space = SinglePathConfig(), fresh.space

@@ -43,7 +43,8 @@ def batch_of(task, number=24):
 # -- attentive sampling -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attention", [pytest.param("best_up", marks=pytest.mark.slow), "worst_up"])
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["best_up", "worst_up"])
 def test_attentive_sampling_trains_the_best_or_the_worst_of_equal_size(net, task, attention):
     config = AttentiveConfig(attention=attention, random_subnets=2, candidates=4)
     inputs, targets = batch_of(task)

@@ -251,6 +251,7 @@ def test_the_same_files_give_the_same_task_and_other_ones_another(folder, task, 
     assert tasks.create("translation", path=str(folder), **SETTINGS | {"beam": 2}).digest() != task.digest()
 
 
+@pytest.mark.slow
 def test_without_beams_the_loss_is_the_only_metric(folder, net, archs, by_hand):
     task = tasks.create("translation", path=str(folder), **SETTINGS | {"beam": 0})
     evaluator = EVALUATORS["masked"](batch=4, chunk=3, calibration_examples=0).bind(net, task)

@@ -82,6 +82,7 @@ def test_it_translates_as_the_masked_super_network_does(net, task, folder):
     assert steps[-1] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "read"), [(".stablehlo", load_stablehlo), (".onnx", load_onnx)])
 def test_exported_files_translate_to_the_words_of_the_masked_super_network(net, folder, tmp_path, suffix, read):
     translator, sentences = nasjax.load_translator(folder[0]), [sentence for sentence in SENTENCES if sentence]

@@ -43,7 +43,8 @@ class Events:
         from tensorboardX.summary import hparams
 
         self.id, self._step = folder.name, step
-        self._writer = SummaryWriter(str(folder))
+        # Files are named by the second: one that is resumed within it would take the other's place.
+        self._writer = SummaryWriter(str(folder), filename_suffix=f".{step + 1}")
         plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
         # `add_hparams` would write a run of its own beside the curves.
         for summary in hparams(plain, dict.fromkeys(COLUMNS)):

@@ -124,7 +124,7 @@ class Watch:
 
             # What a killed training had written after its last checkpoint is dropped.
             purge = {"purge_step": self._done + 1} if self._done else {}
-            self._events = SummaryWriter(str(self._folder / EVENTS), **purge)
+            self._events = SummaryWriter(str(self._folder / EVENTS), filename_suffix=f".{self._done}", **purge)
         for name in row.keys() - {"epoch", "step", "seconds"}:
             self._events.add_scalar(name, row[name], int(row["step"]))
         self._events.flush()
