@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 from nasjax.errors import ConfigError
+from nasjax.generators import result_of
 from nasjax.program_cache import cache_programs
 from nasjax.progress import finish_tracking, run_with_progress, tracked, verbosely
 from nasjax.registry import settings
@@ -44,15 +45,7 @@ def search(
     cache_programs()
     with verbosely() if verbose else nullcontext(), Tracking(chosen, arguments.get("run")) as tracking:
         steps = tracked(searching(net, task, **arguments), tracking)
-        if progress:
-            front = run_with_progress(steps, arguments.get("evaluations", 0))
-        else:
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    front = end.value
-                    break
+        front = run_with_progress(steps, arguments.get("evaluations", 0)) if progress else result_of(steps)
         if front.folder is not None and front.evaluations["index"]:
             write_report(front.folder)
         finish_tracking(tracking, front)

@@ -14,6 +14,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from nasjax.generators import result_of
 from nasjax.runs.folder import read_settings
 from nasjax.searches.front import Front
 from nasjax.searches.steps import Progress as SearchProgress
@@ -147,18 +148,17 @@ class ProgressBar:
 def run_with_progress(steps: Generator[SearchProgress, None, Result], planned: int, label: str = "") -> Result:
     """Runs a search to its end under a progress bar, and returns its result; see `ProgressBar` for the `label`."""
     waiting = 0
+
+    def show(now: SearchProgress) -> None:
+        nonlocal waiting
+        if not now.waiting:
+            bar.update(now.done, now.planned, now.hypervolume)
+        elif now.waiting != waiting:
+            bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
+        waiting = now.waiting
+
     with ProgressBar("evaluations", "hypervolume", planned, label) as bar:
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            if not now.waiting:
-                bar.update(now.done, now.planned, now.hypervolume)
-            elif now.waiting != waiting:
-                bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
-            waiting = now.waiting
+        return result_of(steps, show)
 
 
 FILES = ("front.png", "hypervolume.png", "report.html")

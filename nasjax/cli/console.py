@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from nasjax.errors import ConfigError
+from nasjax.generators import result_of
 from nasjax.hardware.profile import Profile
 from nasjax.hardware.profiling import profiling
 from nasjax.host import cache_folder
@@ -27,15 +28,8 @@ def profile_with_progress(net: SuperNet, hardware: Mapping[str, Any], label: str
     """
     if hardware["name"] != "csv" and hardware["file"] is None:
         hardware = {**hardware, "file": str(cache_folder() / "latency.jsonl")}
-    steps = profiling(net, hardware)
     with ProgressBar("timed", "ms", label=label) as bar:
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as end:
-                profile: Profile = end.value
-                break
-            bar.update(now.done, now.planned, now.milliseconds)
+        profile = result_of(profiling(net, hardware), lambda now: bar.update(now.done, now.planned, now.milliseconds))
     print(f"{label}: {profile.summary()}" if label else profile.summary(), flush=True)
     return profile
 

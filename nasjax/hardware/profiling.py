@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nasjax.errors import ConfigError
+from nasjax.generators import result_of
 from nasjax.hardware.costs import cost_tables
 from nasjax.hardware.latency_model import LatencyModel, LatencyPrior, fit_latency
 from nasjax.hardware.latency_table import branches
@@ -43,12 +44,7 @@ class ProfilingProgress:
 
 def profile(net: SuperNet, hardware: Hardware) -> Profile:
     """The profile of a super-network on hardware; the same as `profiling`, without progress."""
-    steps = profiling(net, hardware)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return result_of(profiling(net, hardware))
 
 
 @with_jax_defaults

@@ -1,5 +1,6 @@
 """What a tracker is: settings that start a tracked run, which gets metrics step by step, and tables and files at the end."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -39,7 +40,7 @@ class TrackedRun(Protocol):
 
 
 @dataclass(frozen=True)
-class Tracker:
+class Tracker(ABC):
     """Settings of a tracker: the base of all. Nothing is imported or written before `check` and `start`."""
 
     name: ClassVar[str]
@@ -58,9 +59,9 @@ class Tracker:
         if self.package and (spec is None or spec.origin is None):
             raise ConfigError(f"tracker={self.name} needs a package: pip install 'nasjax[{self.name}]'")
 
+    @abstractmethod
     def start(self, run: Started) -> TrackedRun | None:
         """Begins or takes up a tracked run; None where nothing is to be tracked. May raise anything."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
