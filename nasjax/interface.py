@@ -8,7 +8,7 @@ from typing import Any
 from nasjax.errors import ConfigError
 from nasjax.generators import result_of
 from nasjax.program_cache import cache_programs
-from nasjax.progress import finish_tracking, run_with_progress, tracked, verbosely
+from nasjax.progress import finish_tracking, run_with_progress, tracked
 from nasjax.registry import settings
 from nasjax.report import write_report
 from nasjax.searches.front import Front
@@ -17,6 +17,7 @@ from nasjax.searches.problem import SelfMeasuring
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.trackers import TRACKERS, Tracker, Tracking
+from nasjax.verbosity import verbosely
 
 
 def search(

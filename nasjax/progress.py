@@ -1,10 +1,8 @@
 """Progress of long work on the error output, a bar on a terminal and in a notebook, else plain lines; and to a tracker."""
 
-import logging
 import sys
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
-from contextvars import ContextVar
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -19,6 +17,7 @@ from nasjax.runs.folder import read_settings
 from nasjax.searches.front import Front
 from nasjax.searches.steps import Progress as SearchProgress
 from nasjax.trackers import Tracking
+from nasjax.verbosity import is_quiet
 
 Result = TypeVar("Result")
 
@@ -27,41 +26,6 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 QUIET = 5.0
 """Seconds of compiling without an update, after which it is mentioned."""
-
-
-_quiet = ContextVar("quiet", default=False)
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Within the block no progress is shown, and no log but warnings."""
-    logger = logging.getLogger("nasjax")
-    token, level = _quiet.set(True), logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        _quiet.reset(token)
-        logger.setLevel(level)
-
-
-def is_quiet() -> bool:
-    """Whether this runs within `quietly`."""
-    return _quiet.get()
-
-
-@contextmanager
-def verbosely() -> Iterator[None]:
-    """Within the block nasjax's log is shown on the error output, as commands show it."""
-    logger, handler = logging.getLogger("nasjax"), logging.StreamHandler()
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 @cache

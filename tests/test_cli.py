@@ -20,7 +20,7 @@ from nasjax import supernets, tasks
 from nasjax.cli import main
 from nasjax.cli.compose import hydra_overrides, jobs_of_sweep, parse_overrides
 from nasjax.cli.multirun import job_name
-from nasjax.cli.schemas import GROUPS
+from nasjax.cli.tables import GROUPS
 from nasjax.evaluation import MaskedConfig
 from nasjax.registry import settings
 from nasjax.supernets.extract import extract

@@ -15,7 +15,7 @@ import nasjax
 from nasjax import supernets
 from nasjax.algorithms import ALGORITHMS
 from nasjax.cli import main
-from nasjax.cli.schemas import GROUPS
+from nasjax.cli.tables import GROUPS
 from nasjax.pareto import hypervolume_exact
 from nasjax.report.colours import COLOURS, NAMES, group_colours
 from nasjax.report.compare import write_comparison

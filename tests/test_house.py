@@ -21,6 +21,7 @@ FLOORS = {
     "objectives": 2,
     "outline": 2,
     "generators": 2,
+    "verbosity": 1,
     "jaxprs": 2,
     "runs": 3,
     "trackers": 4,

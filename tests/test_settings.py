@@ -1,6 +1,7 @@
 """Settings as Hydra's users know them: own configurations, folders of sweeps, composed settings, meanings."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from nasjax.cli import main
 from nasjax.cli.compose import configuration
 from nasjax.cli.meanings import PLAIN, described
 from nasjax.cli.options import COMMANDS, group_names
-from nasjax.cli.schemas import GROUPS, Schema
+from nasjax.cli.schemas import Schema, kept_columns
+from nasjax.cli.tables import GROUPS, columns
 from nasjax.registry import settings
 
 TABLE = ["supernet=tabular", "supernet.table=table.csv", "supernet.genes=[d,k]", "objectives=[max:acc,min:cost]"]
@@ -115,6 +117,22 @@ def test_a_mistyped_name_is_told_before_anything_heavy_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["2 2", "[]"]
     assert "unknown tactic 'randm'; allowed: concurrent" in done.stderr and "no setting 'evalutions'" in done.stderr
+
+
+def test_a_mistaken_setting_is_told_before_jax_is_imported_once_the_schemas_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "nasjax" / "schemas.pickle"
+    for content in (None, b"damaged", pickle.dumps({"source": "another nasjax", "columns": {}})):
+        if content is not None:
+            kept.write_bytes(content)
+        assert kept_columns() == columns() == pickle.loads(kept.read_bytes())["columns"]
+    code = (
+        "import sys\nfrom nasjax.cli import main\n"
+        "print(main(['search', 'seed=x']), main(['search', '-m', 'tactic=random,full', 'tactic.foo=1']))\n"
+        "print([m for m in ('jax', 'flax', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split("\n")[:2] == ["2 2", "[]"], done.stderr
 
 
 @pytest.mark.parametrize(

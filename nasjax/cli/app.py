@@ -12,7 +12,16 @@ from contextlib import nullcontext
 from importlib import import_module
 from typing import Any, NoReturn
 
-from nasjax.cli.failures import INTERRUPTED, INVALID, UNREAD, nobody_reads, print_any_character, report_failure, shortened
+from nasjax.cli.failures import (
+    INTERRUPTED,
+    INVALID,
+    UNREAD,
+    import_jax,
+    nobody_reads,
+    print_any_character,
+    report_failure,
+    shortened,
+)
 from nasjax.cli.meanings import plain_lines
 from nasjax.cli.options import (
     COMMANDS,
@@ -25,6 +34,7 @@ from nasjax.cli.options import (
     search_path,
 )
 from nasjax.errors import ConfigError
+from nasjax.verbosity import quietly
 from nasjax.version import __version__
 
 
@@ -37,6 +47,9 @@ class _Parser(argparse.ArgumentParser):
 
 WITH_VALUE = ("--cfg", "--config-dir", "--config-name")
 """Flags of all commands with settings, which a value follows."""
+
+LIGHT = ("nasjax.cli.compose", "nasjax.cli.multirun")
+"""The modules of handlers that import JAX late, or not at all."""
 
 DESCRIPTION = "Searches super-networks for their Pareto-optimal sub-networks."
 
@@ -60,15 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_encoding(words)
         multirun = getattr(parsed, "multirun", False)
-        read = _read_arguments(command, parsed)  # Before JAX is imported, which takes seconds: typos are told at once.
+        read = _read_arguments(command, parsed)
         handler = command.multirun_handler if multirun else command.handler
         if getattr(parsed, "cfg", None) and (multirun or read.options.keys() - {"quiet"}):
             raise ConfigError("--cfg prints the settings of one command: leave -m and keys that are no settings out")
         if getattr(parsed, "cfg", None):
             handler = "nasjax.cli.compose:print_settings"
+        if read.settings and not multirun:  # A sweep composes its jobs itself.
+            _compose_first(read)
         run = _load_handler(handler)
-        from nasjax.progress import quietly  # Imports JAX.
-
         with quietly() if "quiet" in read.options else nullcontext():
             code = run(read)
         sys.stdout.flush()
@@ -109,13 +122,18 @@ def _check_encoding(words: Sequence[str]) -> None:
             raise ConfigError(f"{shown} cannot be read in this locale: set PYTHONUTF8=1, or LC_ALL to one that is UTF-8")
 
 
+def _compose_first(arguments: Arguments) -> None:
+    """Raises ConfigError for mistakes in the settings, before JAX is imported, which takes seconds."""
+    from nasjax.cli.compose import configuration
+
+    configuration(arguments.command, arguments.settings)
+
+
 def _load_handler(name: str) -> Callable[[Arguments], int]:
-    """The function that `module:function` names. Raises ConfigError where JAX refuses an environment variable."""
-    try:
-        import_module("jax")
-    except ValueError as error:
-        raise ConfigError(f"JAX does not start with this environment (JAX_… variables): {error}") from None
+    """The function that `module:function` names."""
     module, _, function = name.partition(":")
+    if module not in LIGHT:
+        import_jax()
     return getattr(import_module(module), function)
 
 

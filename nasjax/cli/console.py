@@ -17,8 +17,9 @@ from nasjax.hardware.profiling import profiling
 from nasjax.host import cache_folder
 from nasjax.jax_defaults import restore_defaults
 from nasjax.program_cache import cache_programs
-from nasjax.progress import ProgressBar, is_quiet
+from nasjax.progress import ProgressBar
 from nasjax.supernets import SuperNet
+from nasjax.verbosity import is_quiet
 
 
 def profile_with_progress(net: SuperNet, hardware: Mapping[str, Any], label: str = "") -> Profile:

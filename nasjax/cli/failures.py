@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from io import TextIOWrapper
 
 from nasjax.errors import ConfigError, printable
@@ -31,6 +32,14 @@ def naming_full_disk(resume: str) -> Iterator[None]:
             raise
         what = f"disk full while writing {error.filename or 'to it'}"
         raise ConfigError(f"{what}: make room; {resume} goes on from what is stored") from error
+
+
+def import_jax() -> None:
+    """Imports JAX. Raises ConfigError where it refuses an environment variable."""
+    try:
+        import_module("jax")
+    except ValueError as error:
+        raise ConfigError(f"JAX does not start with this environment (JAX_… variables): {error}") from None
 
 
 def report_failure(error: Exception) -> tuple[int, str]:

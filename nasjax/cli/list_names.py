@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from nasjax.cli.compose import configuration
 from nasjax.cli.meanings import PLAIN, described
 from nasjax.cli.options import COMMANDS, Arguments, group_files, own_folders
-from nasjax.cli.schemas import GROUPS
+from nasjax.cli.tables import GROUPS
 from nasjax.errors import ConfigError
 from nasjax.objectives import COST_OBJECTIVES, TIMINGS
 from nasjax.registry import settings

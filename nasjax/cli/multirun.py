@@ -29,10 +29,8 @@ from nasjax.cli.compose import (
     parse_overrides,
     with_search_path,
 )
-from nasjax.cli.failures import print_any_character, report_failure
+from nasjax.cli.failures import import_jax, print_any_character, report_failure
 from nasjax.cli.options import COMMANDS, Arguments
-from nasjax.cli.search import run_search
-from nasjax.cli.train import run_training
 from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
 from nasjax.runs.folder import flatten_settings, parse_settings
@@ -77,6 +75,7 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
     of_hydra = with_search_path([str(override.input_line) for override in overrides if override.is_hydra_override()])
     of_jobs = list({o.get_key_element(): o for o in overrides if not o.is_hydra_override()}.values())  # The last counts.
     jobs = jobs_of_sweep(of_jobs, of_hydra)
+    import_jax()
     fixed = [override.key_or_group for override in of_jobs if not override.is_sweep_override()]
     names = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"
     with initialize_config_module("nasjax.conf", job_name="nasjax", version_base="1.3"):
@@ -122,6 +121,7 @@ def _check_overrides(overrides: Sequence[Override]) -> None:
 
 def search_job(composed: Any) -> tuple[int, str]:
     """Runs one search of a sweep, see `_run_job`."""
+    from nasjax.cli.search import run_search  # Imports JAX: mistakes in the settings are told before.
 
     def run(folder: Path, config: dict[str, Any], label: str) -> str:
         if run_search(config | {"run": str(folder)}, label, "the same command"):
@@ -133,6 +133,7 @@ def search_job(composed: Any) -> tuple[int, str]:
 
 def training_job(composed: Any) -> tuple[int, str]:
     """Runs one training of a sweep, see `_run_job`."""
+    from nasjax.cli.train import run_training
 
     def run(folder: Path, config: dict[str, Any], label: str) -> str:
         words = list(HydraConfig.get().overrides.task)

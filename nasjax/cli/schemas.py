@@ -1,36 +1,23 @@
-"""Schemas for Hydra, made from the tables of names: they refuse unknown settings and values of a wrong type."""
+"""Schemas for Hydra, made from the tables of names: they refuse unknown settings and values of a wrong type.
 
+The tables import JAX, which takes seconds. Their columns are therefore kept in the cache folder, so that mistakes on the
+command line are told at once.
+"""
+
+import pickle
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from functools import cache, partial
-from typing import Any, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from nasjax.algorithms import ALGORITHMS
-from nasjax.evaluation import EVALUATORS
-from nasjax.hardware.targets import HARDWARE
-from nasjax.predictors import PREDICTORS
-from nasjax.supernets import SUPERNETS
-from nasjax.tactics import REDUCTIONS, TACTICS
-from nasjax.tasks import TASKS
-from nasjax.trackers import TRACKERS
-from nasjax.training import TRAINERS
-
-GROUPS: dict[str, Mapping[str, Any]] = {
-    "supernet": SUPERNETS,
-    "task": TASKS,
-    "tactic": TACTICS,
-    "algorithm": ALGORITHMS,
-    "predictor": PREDICTORS,
-    "evaluator": EVALUATORS,
-    "trainer": TRAINERS,
-    "hardware": HARDWARE,
-    "space_reduction": REDUCTIONS,
-    "tracker": TRACKERS,
-}
-"""The groups of `conf/`, and the table of names that belongs to each."""
+from nasjax.cli.failures import import_jax
+from nasjax.host import cache_folder, replace_file
 
 
 @dataclass
@@ -67,34 +54,29 @@ def register() -> None:
     """Stores a schema for every name, where conf/ refers to it: group `tactic`, name `concurrent_schema`, and so on."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Schema)
-    for group, table in GROUPS.items():
-        for name, entry in table.items():
-            store.store(group=group, name=f"{name}_schema", node=schema(name, entry))
+    for (group, name), (title, columns) in kept_columns().items():
+        made: list[Any] = [(key, hint, field(default_factory=partial(deepcopy, default))) for key, hint, default in columns]
+        store.store(group=group, name=f"{name}_schema", node=make_dataclass(title, [("name", str, name), *made]))
 
 
-def schema(name: str, entry: Any) -> Any:
-    """A dataclass with `name` and the fields and defaults of a table's entry, in types that OmegaConf checks.
+def kept_columns() -> Mapping[tuple[str, str], tuple[str, list[Any]]]:
+    """`tables.columns`, from the cache folder where nothing of nasjax has changed since."""
+    file, source = cache_folder() / "schemas.pickle", _source()
+    with suppress(Exception):  # Missing or damaged: it is made anew.
+        kept = pickle.loads(file.read_bytes())
+        if kept["source"] == source:
+            return kept["columns"]
+    import_jax()
+    from nasjax.cli.tables import columns
 
-    `entry`: a dataclass, or an instance of one.
-    """
-    default = entry() if isinstance(entry, type) else entry
-    hints = get_type_hints(type(default))
-    columns: list[Any] = [("name", str, name)]
-    for part in fields(default):
-        value = _as_lists(getattr(default, part.name))
-        columns.append((part.name, _omegaconf_type(hints[part.name]), field(default_factory=partial(deepcopy, value))))
-    return make_dataclass(type(default).__name__, columns)
-
-
-def _omegaconf_type(hint: Any) -> Any:
-    """The type in OmegaConf's terms: tuples are lists, mappings are dicts."""
-    if get_origin(hint) is tuple:
-        return list[_omegaconf_type(get_args(hint)[0])]  # type: ignore[misc]
-    if get_origin(hint) is Mapping:
-        return dict[get_args(hint)]  # type: ignore[misc]
-    return hint
+    found = columns()
+    with suppress(OSError):  # A folder that cannot be written: the next command takes as long.
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, pickle.dumps({"source": source, "columns": found}))
+    return found
 
 
-def _as_lists(value: Any) -> Any:
-    """Tuples as lists, all the way down."""
-    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
+def _source() -> list[Any]:
+    """What tells this nasjax from another, or a changed one: Python, and the size and time of every source file."""
+    paths = sorted(Path(__file__).parent.parent.rglob("*.py"))
+    return [sys.version, *((str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths)]
