@@ -16,7 +16,7 @@ from test_training_resume import CONFIG
 from tiny import close, easy_task
 
 from nasjax.errors import ConfigError
-from nasjax.evaluation import MaskedConfig
+from nasjax.evaluation import MaskedConfig, population
 from nasjax.report.training import write_training_page
 from nasjax.runs.folder import write_table
 from nasjax.supernets import load_weights
@@ -74,7 +74,9 @@ def test_watched_scores_are_those_of_an_evaluator_and_compile_once(training, sta
 
 def test_networks_that_do_not_fit_at_once_are_scored_one_by_one(training, states, monkeypatch):
     wanted = scoring(training)(states[4])
-    monkeypatch.setattr("nasjax.evaluation.memory.CPU_BYTES", 1)
+    monkeypatch.setattr("nasjax.evaluation.masked.runs_at_once", lambda: True)
+    planned = population.plan
+    monkeypatch.setattr(population, "plan", lambda *sizes: planned(*sizes)._replace(chunk=1))
     assert scoring(training)(states[4]) == pytest.approx(wanted, abs=1e-3)
 
 

@@ -35,9 +35,6 @@ ALIVE = 6
 ALIVE_CACHES = 3
 """How many copies of a decoding step's caches and scores are in memory at once: before, after, and one that is changed."""
 
-CPU_BYTES = 1.6e7
-"""Bytes that the activations of a chunk may take on a CPU; more do not fit its caches, and differing kernels are slow."""
-
 
 class TooLarge(ConfigError):
     """Memory is too small for one network."""
@@ -97,8 +94,7 @@ def plan(
     if not needs.together:
         return Plan(batch, config.chunk, room, max(0, spare - activations - weights))
     fit = int(spare // (activations + weights))
-    fastest = int(max(1, CPU_BYTES // activations)) if jax.default_backend() == "cpu" else fit
-    return Plan(batch, max(1, min(config.chunk, fit, fastest)), room, 0)
+    return Plan(batch, max(1, min(config.chunk, fit)), room, 0)
 
 
 def network_bytes(net: SuperNet) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
 from nasjax.evaluation.base import ALL, Calibration, KnownStatistics
 from nasjax.evaluation.blocks import Block
@@ -28,6 +28,30 @@ from nasjax.types import Population
 
 Each = Callable[..., Any]
 """(function, number of rows that need results, populations of arguments) -> the population of results."""
+
+
+def at_once(function: Callable[..., Any], number: Any, *populations: Any) -> Any:
+    """`function` of all rows by one `vmap`, padding rows (from `number` on) included."""
+    if len(jax.tree.leaves(populations)[0]) > 1:
+        return jax.vmap(function)(*populations)
+    # A single row is not vmapped: the program compiles in half the time.
+    result = function(*jax.tree.map(lambda leaf: leaf[0], populations))
+    return jax.tree.map(lambda leaf: leaf[None], result)
+
+
+def in_turn(function: Callable[..., Any], number: Int[Array, ""], *populations: Any) -> Any:
+    """`function` of the first `number` rows, one after the other; zeros for other rows."""
+
+    def row(i: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[i], populations)
+
+    rows = len(jax.tree.leaves(populations)[0])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), jax.eval_shape(function, *row(0)))
+
+    def store(i: Any, results: Any) -> Any:
+        return jax.tree.map(lambda rows, new: rows.at[i].set(new), results, function(*row(i)))
+
+    return lax.fori_loop(0, number, store, zeros)
 
 
 class Programs:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Int, PyTree
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
 from nasjax.evaluation.micro_batched import MicroBatched, micro_batched
 from nasjax.evaluation.population import StrategyConfig
-from nasjax.evaluation.programs import Programs
+from nasjax.evaluation.programs import Programs, in_turn
 from nasjax.supernets.elastic import Branching, Recalibrate
 from nasjax.supernets.stage import Choice, Stage, Statistics
 from nasjax.supernets.supernet import SuperNet
@@ -36,21 +36,6 @@ class SwitchConfig(StrategyConfig):
 
     def strategy(self, net: SuperNet, task: Task, spare: float, mesh: Mesh | None = None) -> Programs:
         return Programs(net, task, Switched, in_turn, mesh)
-
-
-def in_turn(function: Callable[..., Any], number: Int[Array, ""], *populations: Any) -> Any:
-    """`function` of the first `number` rows, one after the other; zeros for other rows."""
-
-    def row(i: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[i], populations)
-
-    rows = len(jax.tree.leaves(populations)[0])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), jax.eval_shape(function, *row(0)))
-
-    def store(i: Any, results: Any) -> Any:
-        return jax.tree.map(lambda rows, new: rows.at[i].set(new), results, function(*row(i)))
-
-    return lax.fori_loop(0, number, store, zeros)
 
 
 class Switched(MicroBatched):
