@@ -298,6 +298,9 @@ def test_networks_that_a_search_validates_are_measured(small_net, run):
         assert (row["status"] == "ok") == (found <= 4)
     assert len(front) and max(front.metrics["latency"]) <= 4
     assert yaml.safe_load((folder / "config.yaml").read_text())["hardware"]["context"]["device"] == "abacus"
+    methods = json.loads((folder / "summary.json").read_text())["made"]
+    assert methods["evaluation"] == "masked"
+    assert re.search(r"on abacus, batch 3, .*networks held out: error \d+\.\d %, tau", methods["latency"])
     assert len(front[0].extract().network.stages) >= 4
 
 

@@ -213,12 +213,13 @@ def test_a_folder_of_a_package_s_name_is_no_package(tmp_path, monkeypatch):
     ("given", "said"),
     [
         ("tracker=foo", "unknown tracker 'foo'; allowed: mlflow, none, tensorboard, trackio, wandb"),
-        ("tracker.project=a", "tracker.project"),
+        ("tracker.project=a", "allowed in tracker: none; project is a setting of tracker=trackio|wandb|mlflow"),
+        ("tracker=mlflow tracker.uri=here", "tracker.uri=here is no store: say sqlite:///FILE.db, or a server's address"),
     ],
 )
 def test_mistakes_are_one_line(table, tmp_path, monkeypatch, capsys, given, said):
     monkeypatch.chdir(tmp_path)
-    assert main(["search", *words(table, given)]) == 2
+    assert main(["search", *words(table, *given.split())]) == 2
     line = capsys.readouterr().err
     assert said in line and line.count("\n") == 1
 

@@ -23,7 +23,7 @@ from nasjax.cli.options import (
     own_folders,
     search_path,
 )
-from nasjax.cli.schemas import register
+from nasjax.cli.schemas import kept_columns, register
 from nasjax.errors import ConfigError
 from nasjax.runs.folder import flatten_settings, plain_data
 
@@ -284,5 +284,10 @@ def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -
     # What is allowed depends on the name chosen for the group (tactic=random), not on the default name.
     groups = [word for word in words if word.startswith(f"{parent.partition('.')[0]}=")]
     node = OmegaConf.select(OmegaConf.create(_compose(groups)), parent) if parent else _compose([])
-    allowed = ", ".join(map(str, node)) if node else "none"
-    return f"unknown setting {key!r}; allowed {f'in {parent}' if parent else 'here'}: {allowed}"
+    allowed = ", ".join(str(name) for name in node or () if name != "name") or "none"
+    leaf = key.rpartition(".")[2]
+    others = [
+        name for (group, name), (_, columns) in kept_columns().items() if group == parent and leaf in [c[0] for c in columns]
+    ]
+    elsewhere = f"; {leaf} is a setting of {parent}={'|'.join(others)}" if others else ""
+    return f"unknown setting {key!r}; allowed {f'in {parent}' if parent else 'here'}: {allowed}{elsewhere}"

@@ -8,11 +8,13 @@ from nasjax.cli.compose import configuration
 from nasjax.cli.console import prepare_jax
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
+from nasjax.generators import result_of
 from nasjax.host import new_place
+from nasjax.progress import ProgressBar
 from nasjax.report.terminal import text_table
 from nasjax.runs.folder import read_settings, write_table
 from nasjax.runs.inputs import override_inputs
-from nasjax.searches.evaluate import evaluate_table
+from nasjax.searches.evaluate import evaluating_table
 
 
 def evaluate(arguments: Arguments) -> int:
@@ -30,7 +32,9 @@ def evaluate(arguments: Arguments) -> int:
     name = options.get("out", "evaluated.csv")
     out = new_place(f"out={name}", name)  # Refused before anything is measured.
     prepare_jax()
-    header, rows = evaluate_table(config, Path(archs), options.get("split", "validation"))
+    steps = evaluating_table(config, Path(archs), options.get("split", "validation"))
+    with ProgressBar("evaluations", "last") as bar:
+        header, rows = result_of(steps, lambda now: bar.update(now.done, now.planned, now.value))
     write_table(out, header, rows)
     shown = [i for i, name in enumerate(header) if isinstance(rows[0][i], float) and not name.endswith("_se")]
     table = [[str(number), *(f"{row[i]:.5g}" for i in shown)] for number, row in enumerate(rows)]

@@ -165,6 +165,7 @@ COMMANDS: Mapping[str, Command] = {
             name="evaluate",
             summary="measure given architectures",
             handler="nasjax.cli.evaluate:evaluate",
+            flags=(QUIET,),
             settings=("supernet", "task", "evaluator", "seed", "experiment", "debug"),
             options=(
                 CommandOption("archs", "FILE.csv", "architectures, a column for each gene; by default the front of run="),

@@ -52,7 +52,8 @@ class AutoConfig(ChoosingConfig):
         if devices[0].platform == "cpu":
             seconds = estimated_seconds(net, task, calibration, len(devices))
             names = sorted(seconds, key=lambda name: seconds[name])
-            LOG.debug("evaluator=auto: estimated CPU seconds for %d sub-networks: %s", NETWORKS, seconds)
+            estimates = ", ".join(f"{name} {seconds[name]:.2g}" for name in names)
+            LOG.info("evaluator=auto: %s (estimated CPU seconds for %d sub-networks: %s)", names[0], NETWORKS, estimates)
         refused: list[TooLarge] = []
         for name in names:
             try:

@@ -1,7 +1,8 @@
 """Measures the architectures of a CSV file, without a search: `nasjax evaluate`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 
 from nasjax import supernets, tasks
 from nasjax.errors import FAILURE, ConfigError
-from nasjax.evaluation import measure
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.runs.csv_io import read_architectures
 from nasjax.searches.problem import search_problem
@@ -17,11 +17,24 @@ from nasjax.searches.problem import search_problem
 LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class EvaluationProgress:
+    """`done` of `planned` architectures are measured; the last one's first metric is `value`."""
+
+    done: int
+    planned: int
+    metric: str
+    value: float
+
+
 @with_jax_defaults
-def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[list[str], list[list[Any]]]:
+def evaluating_table(
+    config: Mapping[str, Any], archs: Path, split: str
+) -> Generator[EvaluationProgress, None, tuple[list[str], list[list[Any]]]]:
     """Header and rows of a table: the genes of each architecture, its metrics with standard errors on `split`, exact costs.
 
-    `archs` is a CSV with one column a gene. Raises ConfigError where it does not name architectures of the super-network.
+    Yields progress after every chunk. `archs` is a CSV with one column a gene. Raises ConfigError where it does not name
+    architectures of the super-network.
     """
     net = supernets.create(seed=config["seed"], **config["supernet"])
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
@@ -35,7 +48,13 @@ def evaluate_table(config: Mapping[str, Any], archs: Path, split: str) -> tuple[
     population = population if problem.repair is None else np.asarray(problem.repair(population))
     if warning := problem.warning(problem.measurable):
         LOG.warning(warning)
-    metrics = measure(evaluator, population) | problem.compute(population)
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(population), evaluator.chunk):
+        parts.append(evaluator(population[start : start + evaluator.chunk]))
+        metric, column = next(iter(parts[-1].items()))
+        yield EvaluationProgress(start + len(column), len(population), metric, float(column[-1]))
+    measured = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    metrics = measured | problem.compute(population)
     metrics.pop(FAILURE, None)  # Evaluators that know it have printed it.
     choices = [problem.space.decode(arch) for arch in population]
     rows = [

@@ -80,7 +80,8 @@ class SearchProblem:
     holds while other processes, where there are any, do their part of what is measured. `identity` is what a run's
     measurements depend on, the timing aside, which is in its settings. `left_out` says of what cannot be a metric why.
     `scored` names the metrics that depend on weights, `untrained` says where these are not trained. `signatures` say how
-    metrics are computed (`Task.signatures`).
+    metrics are computed (`Task.signatures`), `methods` by what: the strategy of evaluation, and how well latencies are
+    estimated, as far as it is known when it is called.
     """
 
     space: SearchSpace
@@ -101,6 +102,7 @@ class SearchProblem:
     untrained: Callable[[], str | None] = lambda: None
     signatures: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    methods: Callable[[], Mapping[str, str]] = dict
 
     def check_named(self, goals: Sequence[str]) -> None:
         """Raises ConfigError, which says why, where objectives or constraints name a column that a table left out."""
@@ -219,6 +221,10 @@ def _of_network(
         scored=frozenset(objective.name for objective in task.objectives),
         untrained=cache(lambda: untrained_warning(net)),
         signatures=task.signatures,
+        methods=lambda: {
+            "evaluation": record(EVALUATORS, bound.config)["name"],
+            **({} if timing is None else {"latency": timing.summary()}),
+        },
     )
 
 

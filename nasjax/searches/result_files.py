@@ -46,6 +46,7 @@ def write_results(
         "python": platform.python_version(),
         "device": processor_name() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
         "git commit": git_commit(),
+        **history.problem.methods(),
     }
     for name, text in _texts(history, front, archive, record, seconds, complete, made).items():
         write_text(folder / name, text)

@@ -3,12 +3,14 @@
 import csv
 import io
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nasjax.errors import ConfigError
 from nasjax.trackers.base import Started, Table, Tracker
 
 MOST_PARAMS, LONGEST_PARAM = 100, 500
@@ -32,6 +34,12 @@ class MLflow(Tracker):
 
     name = "mlflow"
     package = "mlflow"
+
+    def check(self, folder: Path | None) -> None:
+        """Raises ConfigError where `uri` is no store, or MLflow is missing."""
+        if not re.match(r"\w+(\+\w+)?:|databricks$", self.uri):
+            raise ConfigError(f"tracker.uri={self.uri} is no store: say sqlite:///FILE.db, or a server's address, http://…")
+        super().check(folder)
 
     def start(self, run: Started) -> "MLflowRun":
         """Begins a run, or takes up that with the same id."""
