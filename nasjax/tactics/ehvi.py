@@ -1,4 +1,4 @@
-"""Greedy expected hypervolume improvement on predictions: small batches, for the fewest validations.
+"""Greedy expected hypervolume improvement on predictions: small batches, for the fewest evaluations.
 
 The start is spread over an exact cost, extremes included. Each step then fits a predictor to every objective that is not
 computed, collects candidates (a search on predictions that starts from the front, or all architectures of a small space),
