@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from nasjax.errors import ConfigError
+from nasjax.objectives import Objective
 from nasjax.report import read_run, write_report
-from nasjax.report.formatting import format_architecture, format_number
+from nasjax.report.formatting import column_heading, format_architecture, format_number, units_of
 from nasjax.report.page import page
 from nasjax.report.plots import front_figure, hypervolume_figure, panels, ticks
 from nasjax.report.terminal import MAX_ROWS, front_table
@@ -409,6 +410,12 @@ def test_bytes_that_are_not_text_are_damage(tmp_path):
 )
 def test_numbers_show_four_digits_or_those_that_their_error_justifies(value, error, words):
     assert format_number(value, error) == words
+
+
+def test_costs_and_timings_have_their_units_whether_or_not_they_are_objectives():
+    units = units_of([Objective("latency", "min", "s"), Objective("joy", "max")])
+    headings = [column_heading(name, units) for name in ("memory", "test_model_size", "macs", "latency", "joy", "other")]
+    assert headings == ["memory (bytes)", "test_model_size (bytes)", "macs", "latency (s)", "joy", "other"]
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (76.9, 77.1), (1e8, 9e8), (-3, 5), (1e-9, 2e-9), (0, 1e20), (123456, 123457)])

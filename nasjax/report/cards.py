@@ -6,7 +6,7 @@ from html import escape
 
 from nasjax.registry import IN_MEMORY
 from nasjax.report.drawings import DrawingStyle, draw_network, legend, undrawn_genes
-from nasjax.report.formatting import column_heading, format_architecture, format_metric, format_number
+from nasjax.report.formatting import column_heading, format_architecture, format_metric, format_number, units_of
 from nasjax.runs.reader import Network, Run
 
 NOT_MEASURED = "not measured in this run"
@@ -48,7 +48,7 @@ def relative_to_largest(run: Run, name: str, value: float, largest: float | None
 
 def _card(run: Run, style: DrawingStyle, network: Network, largest: Mapping[str, float], shown: bool) -> str:
     tiles = []
-    units = {objective.name: objective.unit for objective in run.objectives}
+    units = units_of(run.objectives)
     for name in shown_metrics(run):
         value, reference = network.metrics[name], largest.get(name)
         relative = "" if run.space.largest is None else relative_to_largest(run, name, value, reference)

@@ -5,7 +5,7 @@ from typing import Any
 
 from nasjax.report.cards import command, largest_metrics, shown_metrics
 from nasjax.report.drawings import DrawingStyle, height_genes, undrawn_genes
-from nasjax.report.formatting import column_heading
+from nasjax.report.formatting import column_heading, units_of
 from nasjax.runs.reader import Network, Run
 
 DIGITS = 9
@@ -60,7 +60,7 @@ def _status(run: Run, network: Network, on_front: bool) -> str:
 def _metrics(run: Run, networks: list[Network]) -> list[dict[str, Any]]:
     """The objectives, all other metrics, and those on test data."""
     goals = {objective.name: objective for objective in run.objectives}
-    units = {objective.name: objective.unit for objective in run.objectives}
+    units = units_of(run.objectives)
     largest, shown = largest_metrics(run), shown_metrics(run)
     columns = []
     for name in dict.fromkeys([*goals, *run.summary["metrics"], *run.tests]):

@@ -3,7 +3,7 @@
 import json
 from html import escape
 
-from nasjax.report.formatting import format_metric, format_number, plural
+from nasjax.report.formatting import format_metric, format_number, plural, units_of
 from nasjax.report.hypervolume import Curve
 from nasjax.report.plots import Panel, padded
 from nasjax.report.svg import BOTTOM, LEFT, RIGHT, TOP, Scale, axis_labels, frame, grid, path, scales
@@ -95,7 +95,7 @@ def _share(value: float, curve: Curve) -> str:
 
 def _tooltip(run: Run, network: Network) -> str:
     """The index of a network and its metrics, one a line."""
-    units = {objective.name: objective.unit for objective in run.objectives}
+    units = units_of(run.objectives)
     lines = [f"network {network.index}" + (" (from the archive)" if network.source == "archive" else "")]
     for name in network.metrics:
         lines.append(f"{name} {format_metric(network.metrics, network.errors, name)} {units.get(name, '')}".strip())

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
+from nasjax.objectives import COST_OBJECTIVES, TIMINGS, Objective
 from nasjax.runs.reader import Network
 
 UNIT_PREFIXES = ("", "k", "M", "G", "T", "P")
@@ -42,6 +43,12 @@ def _decimals(value: float, digits: int) -> int:
 def format_metric(metrics: Mapping[str, float], errors: Mapping[str, float], name: str) -> str:
     """A metric with its standard error; "–" where it was not measured."""
     return format_number(metrics[name], errors.get(name)) if name in metrics else "–"
+
+
+def units_of(objectives: Iterable[Objective]) -> dict[str, str]:
+    """The unit of each metric that nasjax knows, and of a run's objectives, by name; "" where it has none."""
+    known = (*COST_OBJECTIVES.values(), *TIMINGS.values(), *objectives)
+    return {objective.name: objective.unit for objective in known}
 
 
 def column_heading(name: str, units: Mapping[str, str]) -> str:

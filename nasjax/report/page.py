@@ -11,7 +11,15 @@ from nasjax.report.cards import cards
 from nasjax.report.data import page_data
 from nasjax.report.drawings import DrawingStyle, draw_network, drawing_style
 from nasjax.report.figures import hypervolume_chart, scatter
-from nasjax.report.formatting import column_heading, format_count, format_duration, format_metric, format_number, plural
+from nasjax.report.formatting import (
+    column_heading,
+    format_count,
+    format_duration,
+    format_metric,
+    format_number,
+    plural,
+    units_of,
+)
 from nasjax.report.hypervolume import hypervolume_curve
 from nasjax.report.importance import importance_table
 from nasjax.report.parallel import parallel_coordinates
@@ -121,8 +129,8 @@ def _table(run: Run, style: DrawingStyle) -> str:
     """The front as a table: one network a row, with a small drawing."""
     if not run.front:
         return "<p>None.</p>"
-    units = {objective.name: objective.unit for objective in run.objectives}
-    names = [*units, *run.tests]
+    units = units_of(run.objectives)
+    names = [*(objective.name for objective in run.objectives), *run.tests]
     headings = ["index", *(column_heading(name, units) for name in names)]
     heads = "".join(f'<th><button type="button" class="sort">{escape(heading)}</button></th>' for heading in headings)
     rows = []

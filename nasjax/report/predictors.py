@@ -3,7 +3,7 @@
 import math
 from html import escape
 
-from nasjax.report.formatting import column_heading, format_number, plural
+from nasjax.report.formatting import column_heading, format_number, plural, units_of
 from nasjax.report.plots import padded
 from nasjax.report.svg import frame, scales
 from nasjax.runs.reader import PredictorFit, Run
@@ -17,7 +17,7 @@ def predictor_errors(run: Run) -> str:
             curves.setdefault(fit.objective, []).append(fit)
     if not curves:
         return ""
-    units = {objective.name: objective.unit for objective in run.objectives}
+    units = units_of(run.objectives)
     figures = "\n".join(_chart(name, column_heading(name, units), fits) for name, fits in curves.items())
     return (
         f'<section>\n<h2>Predictor errors</h2>\n<figure class="predicted">\n{figures}\n<figcaption>Root mean square error '

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from nasjax.report.formatting import column_heading, format_architecture, format_metric
+from nasjax.report.formatting import column_heading, format_architecture, format_metric, units_of
 from nasjax.runs.reader import Run
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def front_table(run: Run) -> "Table":
 
     # Text, since names may contain what rich takes for markup.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    units = {objective.name: objective.unit for objective in run.objectives}
-    names = [*units, *run.tests]
+    units = units_of(run.objectives)
+    names = [*(objective.name for objective in run.objectives), *run.tests]
     shown = run.front[:MAX_ROWS]
     cells = [[str(n.index), *(format_metric(n.metrics, n.errors, name) for name in names)] for n in shown]
     heads = ["index", *(column_heading(name, units).replace(" (", "\n(") for name in names)]
