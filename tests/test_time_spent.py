@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from threading import get_ident
+from threading import Thread, get_ident
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,27 @@ def test_parts_add_up_to_the_total_and_compiling_is_taken_out_of_them(clock, mon
                        "other": 7.0}  # fmt: skip
 
 
+def test_a_part_within_another_is_counted_once_and_other_threads_count_nothing(clock, monkeypatch):
+    compiled = {get_ident(): 0.0}
+    monkeypatch.setattr(time_spent, "_compiled", lambda: compiled)
+    spent = TimeSpent()
+
+    def fit():
+        with spent.on("predictors"):
+            clock[0] += 5.0
+            compiled[get_ident()] = compiled.get(get_ident(), 0.0) + 2.0
+
+    with spent.on("tactic"):
+        clock[0] += 3.0
+        fit()
+        fit()
+        compiled[get_ident()] += 1.0
+    beside = Thread(target=fit)
+    beside.start()
+    beside.join()
+    assert spent.seconds() == {"total": 18.0, "tactic": 2.0, "predictors": 6.0, "compiling": 5.0, "other": 5.0}
+
+
 def test_what_jax_compiles_is_counted():
     before = time_spent._compiled()[get_ident()]
     jax.jit(lambda x: jnp.cumsum(x) * 3.25 + 17)(jnp.ones(13))
@@ -55,6 +76,14 @@ def test_a_search_says_where_its_time_went(tmp_path):
     seconds = json.loads((tmp_path / "run" / "summary.json").read_text())["seconds"]
     assert {"total", "set-up", "tactic", "evaluation", "archive", "results", "compiling", "other"} <= seconds.keys()
     assert sum(seconds.values()) == pytest.approx(2 * seconds["total"]) and min(seconds.values()) >= 0
+
+
+def test_what_predictors_take_is_named(tmp_path):
+    net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    settings = {"objectives": ["max:acc", "min:cost"], "predictor": "ridge", "evaluations": 18}
+    nasjax.search(net, tactic={"name": "concurrent", "population": 6}, run=tmp_path / "run", **settings)
+    seconds = json.loads((tmp_path / "run" / "summary.json").read_text())["seconds"]
+    assert 0 < seconds["predictors"] < seconds["total"] and seconds["tactic"] > 0
 
 
 def test_the_commit_is_that_of_the_working_directory(tmp_path, monkeypatch):

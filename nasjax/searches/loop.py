@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,10 @@ def searching(
             settings.objectives, settings.constraints, problem.measurable, settings.references, problem.space
         )
         warm = None if settings.warm_start is None else read_warm_start(settings.warm_start, problem, goals, net)
-        for_tactic = tactic_problem(problem, goals, settings.algorithm, settings.predictor, settings.evaluations, warm)
+        for_tactic = replace(
+            tactic_problem(problem, goals, settings.algorithm, settings.predictor, settings.evaluations, warm),
+            fitting=lambda: spent.on("predictors"),
+        )
         key = jax.random.key(settings.seed)
         # Tactic and reduction refuse an unsuitable problem before anything is written.
         state = settings.tactic.init(key, for_tactic)

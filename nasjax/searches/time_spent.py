@@ -18,20 +18,32 @@ class TimeSpent:
 
     def __init__(self) -> None:
         _compiled()  # Counts from now on.
-        self._began = time.monotonic()
+        self._began, self._thread = time.monotonic(), get_ident()
         self._parts: dict[str, float] = defaultdict(float)
+        self._inner: list[tuple[float, float]] = []
 
     @contextmanager
     def on(self, part: str) -> Iterator[None]:
-        """Counts the block's time as that of a part, without what is compiled in it. Blocks do not lie in one another."""
-        began, compiled = time.monotonic(), _compiled()[get_ident()]
+        """Counts the block's time as that of a part, without what is compiled in it and without blocks that lie in it.
+
+        Other threads than that which made this count nothing: they run beside it.
+        """
+        if get_ident() != self._thread:
+            yield
+            return
+        began, compiled = time.monotonic(), _compiled()[self._thread]
+        self._inner.append((0.0, 0.0))
         try:
             yield
         finally:
-            took = time.monotonic() - began
-            compiling = min(took, _compiled()[get_ident()] - compiled)
-            self._parts[part] += took - compiling
-            self._parts["compiling"] += compiling
+            took, compiling = time.monotonic() - began, _compiled()[self._thread] - compiled
+            inner_took, inner_compiling = self._inner.pop()
+            if self._inner:
+                self._inner[-1] = (self._inner[-1][0] + took, self._inner[-1][1] + compiling)
+            own = took - inner_took
+            own_compiling = min(own, max(0.0, compiling - inner_compiling))
+            self._parts[part] += own - own_compiling
+            self._parts["compiling"] += own_compiling
 
     def seconds(self) -> dict[str, float]:
         """All parts, `other`, and their `total`, in seconds."""

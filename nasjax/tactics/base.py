@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -54,6 +55,7 @@ class Problem:
     - `repair`: replaces architectures that cannot be measured by the nearest ones that can.
     - `warm`: what an earlier search measured.
     - `proxies`: cheap scores by name, computed on the host; more is better.
+    - `fitting`: a context in which predictors are fitted, by which a search counts their time.
     """
 
     space: SearchSpace
@@ -68,6 +70,7 @@ class Problem:
     repair: Callable[[Population], Population] | None = None
     warm: Warm | None = None
     proxies: Mapping[str, Callable[[Population], Float[np.ndarray, " pop"]]] = field(default_factory=dict)
+    fitting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def sample(self, key: PRNGKey, number: int) -> Int[np.ndarray, "number genes"]:
         """`number` architectures drawn uniformly, with replacement, from those that can be measured."""

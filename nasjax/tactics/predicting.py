@@ -56,12 +56,13 @@ def fit_predictors(state: Measured) -> tuple[Models, Measured]:
     problem = state.problem
     archs, values = padded_measurements(state, problem.predictor.max_rows)
     counts = np.asarray(np.isfinite(values).all(1))
-    columns = fit_columns(problem, archs, values, counts)
-    fits = tuple(
-        Fit(i, *errors(values[:, i], model.held_out), getattr(model, "chosen", ""))
-        for i, model in enumerate(columns)
-        if model is not None
-    )
+    with problem.fitting():
+        columns = fit_columns(problem, archs, values, counts)
+        fits = tuple(
+            Fit(i, *errors(values[:, i], model.held_out), getattr(model, "chosen", ""))
+            for i, model in enumerate(columns)
+            if model is not None
+        )
     return Models(columns, problem.inputs.prior), replace(state, fits=fits)
 
 
