@@ -113,6 +113,15 @@ def test_cells_of_one_string_are_those_of_the_source():
     np.testing.assert_array_equal(cells.labels(map(cells.benchmark_string, archs)), cells.labels(source))
 
 
+def test_separation_is_chance_where_finer_classes_are_drawn_at_random():
+    cells, rng = load("cells"), np.random.default_rng(0)
+    coarse = rng.integers(0, 100, 2000)
+    fine = rng.integers(0, 3, 2000)
+    level = rng.normal(0, 1, 100)[coarse]
+    assert abs(cells.separation(level + rng.normal(0, 0.1, 2000), fine, coarse)) < 3
+    assert cells.separation(level + 0.1 * fine + rng.normal(0, 0.1, 2000), fine, coarse) > 10
+
+
 # -- the bound ------------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,9 @@ Coarser forms, and the one that the benchmark's 6,466 functions come from:
 - `benchmark_string`: the benchmark's own (`to_unique_str` in github.com/D-X-Y/AutoDL-Projects, zeros considered). It keeps
   apart some equal functions, since it orders the terms of a sum by node and not by term, and since a sum of two zeros is not
   recognised as zero; and it does not see shared weights.
+
+`cd experiments/tactics && NASJAX_DATA=... python cells.py` counts functions, and tests on accuracies which of these
+differences are more than training noise.
 """
 
 from collections import Counter
@@ -114,3 +117,48 @@ def labels(forms):
 def functions(archs, **rules):
     """Returns the function of each cell, as a number from 0 on."""
     return labels(computation(cell, **rules) for cell in archs)
+
+
+def separation(values, fine, coarse, draws=200):
+    """Returns how far values differ between finer classes of one coarser class, in standard deviations of chance.
+
+    The variance between finer classes, as a share of that within the coarser class, is summed over these, and compared with
+    random permutations of the values inside each of them.
+    """
+    fine = labels(zip(fine.tolist(), coarse.tolist(), strict=True))
+    number = np.bincount(coarse)
+    centred = values - (np.bincount(coarse, values) / number)[coarse]
+    squares = np.bincount(coarse, centred**2)[coarse]
+    scaled = np.where(squares > 1e-9, centred / np.sqrt(np.maximum(squares, 1e-9)), 0)
+    rng, places = np.random.default_rng(0), np.argsort(coarse, kind="stable")
+    found = []
+    for draw in range(draws + 1):
+        order = np.lexsort((rng.random(len(coarse)), coarse)) if draw else places
+        moved = np.empty_like(scaled)
+        moved[places] = scaled[order]
+        found.append((np.bincount(fine, moved) ** 2 / np.bincount(fine)).sum())
+    return (found[0] - np.mean(found[1:])) / np.std(found[1:])
+
+
+def main():
+    import problems
+
+    archs, accuracies = problems._nb201_cells()
+    classes = {
+        "strings of the benchmark": labels(map(benchmark_string, archs)),
+        "neither weights nor constants": functions(archs, weights=False, constants=False),
+        "constants": functions(archs, weights=False),
+        "weights": functions(archs, constants=False),
+        "weights and constants": functions(archs),
+    }
+    for name, found in classes.items():
+        print(f"{name}: {found.max() + 1} functions")
+    for data, values in accuracies.items():
+        for fine, coarse in (("weights", "neither weights nor constants"), ("weights and constants", "weights"),
+                             ("weights and constants", "strings of the benchmark"),
+                             ("strings of the benchmark", "weights and constants")):  # fmt: skip
+            print(f"{data}: {fine}, within {coarse}: {separation(values, classes[fine], classes[coarse]):.1f}")
+
+
+if __name__ == "__main__":
+    main()

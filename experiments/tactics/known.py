@@ -2,8 +2,8 @@
 
     python experiments/tactics/known.py [PROBLEM …]        # a few minutes each
 
-The non-dominated ones of: everything that pymoo's NSGA-II (population 256) finds in three runs with EVALUATIONS noise-free
-values each, the front known before, and single-gene changes of these until none is better.
+The non-dominated ones of: everything that pymoo's NSGA-II (population 256) finds with EVALUATIONS noise-free values, the
+front known before, and single-gene changes of these until none is better. Run again with another SEED to go on.
 """
 
 import sys
@@ -13,11 +13,12 @@ from time import perf_counter
 import numpy as np
 import problems
 import runs
+import yardstick
 from rivals import nsga2
 
 from nasjax.pareto import non_dominated_exact
 
-EVALUATIONS, POPULATION, SEEDS = 76_800, 256, 3
+EVALUATIONS, POPULATION, SEED = 76_800, 256, 0
 SURROGATES = ("surrogate_blend", "surrogate_trees", "translation")
 
 
@@ -43,14 +44,15 @@ def neighbours(space, archs):
 def main():
     for name in sys.argv[1:] or SURROGATES:
         began, problem = perf_counter(), replace(problems.create(name), noise=(0.0, 0.0))
-        found = [problem.known, *(nsga2(problem, EVALUATIONS, seed, POPULATION)[0] for seed in range(SEEDS))]
+        found = [problem.known, nsga2(problem, EVALUATIONS, SEED, POPULATION)[0]]
         best, before = front(problem, np.concatenate(found)), None
         while before is None or not np.array_equal(best, before):
             before, best = best, front(problem, neighbours(problem.space, best))
-        run = runs.Run(EVALUATIONS * SEEDS, perf_counter() - began, runs.package("nsga2"),
+        run = runs.Run(EVALUATIONS, perf_counter() - began, runs.package("nsga2"),
                        problems.numbers(best, problem.space.counts))  # fmt: skip
-        runs.append(problems.KNOWN, "nsga2", name, 0, run)
-        print(name, len(best), "networks", *problem.references.items(), flush=True)
+        runs.append(problems.FRONTS, "nsga2", name, SEED, run)
+        point = problem.references["loose"]
+        print(name, len(best), "networks", yardstick.volume(problem.true(best), point), problems.KNOWN[name], flush=True)
 
 
 if __name__ == "__main__":

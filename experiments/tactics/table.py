@@ -2,10 +2,10 @@
 
     cd experiments/tactics && NASJAX_DATA=... python table.py [RUNS.csv …] [--method nasjax:ehvi] [--problems "nb201:*"]
 
-For each problem: how many seeds each method has; its median [quartiles] after CHECKPOINTS validations; the validations to 95
-and 99 % of the true front's hypervolume (a dash where the median run did not reach it); and the difference of `--method` to
-the best rival's median. Differences of 30 and more seeds mean more than those of three: both counts are given. Older results
-hold hypervolumes with the loose reference alone (runs.py) and are left out of the other tables.
+For each yardstick: the validations of `--method` and of its rivals to 95 and 99 % of the true front's hypervolume, its
+median after CHECKPOINTS validations and the difference to the best rival's. Then for each problem all methods, with
+quartiles and the number of seeds, and in the last line the differences to the best rival, its name and seeds. A dash: the
+median run did not reach it, or no run is so long. Older results hold hypervolumes with the loose reference alone (runs.py).
 """
 
 import argparse
@@ -26,7 +26,7 @@ YARDSTICKS = {
     "tight": "hypervolume, tight reference, %",
     "epsilon": "additive epsilon indicator, % (less is better)",
 }
-OWN = "nasjax:"
+OWN, WARM = "nasjax:", ",warm="
 
 
 def line(*cells):
@@ -38,45 +38,83 @@ def middle(values, digits=0):
     return quartiles(values, digits).split(" [")[0] if len(values) else "–"
 
 
+def scores_of(found, name, by):
+    """Returns {method: curves of all seeds} on a problem by one yardstick."""
+    scores = {}
+    for (method, problem), seeds in found.items():
+        curves = [known[by] for known in seeds.values() if by in known]
+        if problem == name and curves and WARM not in method:
+            scores[method] = curves
+    return scores
+
+
+def needed(curves, target):
+    return np.array([yardstick.first(*curve, target) for curve in curves])
+
+
+def lead(scores, method, number, by):
+    """Returns the difference of a method to the best rival's median after a number of validations, and that rival."""
+    own = at(scores[method], number)
+    rivals = {key: np.median(values) for key, curves in scores.items()
+              if not key.startswith(OWN) and (values := at(curves, number))}  # fmt: skip
+    if not own or not rivals:
+        return None
+    best = (min if by == "epsilon" else max)(rivals, key=rivals.get)
+    return np.median(own) - rivals[best], best
+
+
+def soonest(scores, target):
+    """Returns the rival whose median run reaches the target first, and its validations."""
+    rivals = {key: np.median(needed(curves, target)) for key, curves in scores.items() if not key.startswith(OWN)}
+    best = min(rivals, key=rivals.get, default="")
+    return best, rivals.get(best, np.inf)
+
+
+def summary(found, names, method, by):
+    """Prints what `method` needs beside its rivals, then its median and its lead over the best rival, a problem a line."""
+    scores = {name: scores_of(found, name, by) for name in names}
+    scores = {name: each for name, each in scores.items() if method in each}
+    rivals = sorted({key for each in scores.values() for key in each if not key.startswith(OWN)})
+    if not scores:
+        return
+    for target in TARGETS if by != "epsilon" else ():
+        print(f"\n{YARDSTICKS[by]}: validations to {target} %, medians (seeds)\n")
+        line("", f"`{method}` [quartiles] (seeds)", *rivals)
+        line(*["---"] * (2 + len(rivals)))
+        for name, each in scores.items():
+            others = [f"{middle(needed(each[key], target))} ({len(each[key])})" if key in each else "" for key in rivals]
+            line(name, f"{quartiles(needed(each[method], target), 0)} ({len(each[method])})", *others)
+    print(f"\n{YARDSTICKS[by]}: median of `{method}` (difference to the best rival's)\n")
+    line("", "seeds", "rivals", *CHECKPOINTS)
+    line(*["---"] * (3 + len(CHECKPOINTS)))
+    for name, each in scores.items():
+        cells = []
+        for number in CHECKPOINTS:
+            own, ahead = at(each[method], number), lead(each, method, number, by)
+            cells.append(f"{middle(own, 2)} ({ahead[0]:+.2f})" if ahead else middle(own, 2))
+        line(name, len(each[method]), sum(not key.startswith(OWN) for key in each), *cells)
+
+
 def compare(found, name, method, by):
     """Prints a line for each method on a problem, then the lead of `method` over the best rival in every column."""
-    seeds = {
-        key: [known[by] for known in curves.values() if by in known] for (key, at_), curves in found.items() if at_ == name
-    }
-    seeds = {key: curves for key, curves in seeds.items() if curves}
-    if not seeds:
+    scores = scores_of(found, name, by)
+    if not scores:
         return
     targets = TARGETS if by != "epsilon" else ()
     print(f"\n{name}: {YARDSTICKS[by]}\n")
     line("method", "seeds", *CHECKPOINTS, *(f"to {target} %" for target in targets))
     line(*["---"] * (2 + len(CHECKPOINTS) + len(targets)))
-    needed = {key: {target: [yardstick.first(*curve, target) for curve in curves] for target in targets}
-              for key, curves in seeds.items()}  # fmt: skip
-    for key, curves in seeds.items():
-        scores = [at(curves, number) for number in CHECKPOINTS]
-        line(f"`{key}`", len(curves), *(quartiles(values, 2) if values else "" for values in scores),
-             *(quartiles(np.array(needed[key][target]), 0) for target in targets))  # fmt: skip
-    if method not in seeds:
-        return
-    rivals = [key for key in seeds if not key.startswith(OWN)]
-    cells = []
-    for number in CHECKPOINTS:
-        own = at(seeds[method], number)
-        others = {key: np.median(values) for key in rivals if (values := at(seeds[key], number))}
-        cells.append(lead(np.median(own), others, seeds, by) if own and others else "")
-    for target in targets:
-        others = {key: np.median(needed[key][target]) for key in rivals}
-        best = min(others, key=others.get, default=None)
-        known = best is not None and np.isfinite(others[best])
-        own = middle(np.array(needed[method][target]))
-        cells.append(f"{own} : {others[best]:.0f} ({best}, {len(seeds[best])} seeds)" if known else f"{own} : –")
-    line(f"`{method}` : best of {len(rivals)} rivals", len(seeds[method]), *cells)
-
-
-def lead(own, others, seeds, by):
-    """Formats the difference to the best rival's median, the rival and the number of its seeds."""
-    best = (min if by == "epsilon" else max)(others, key=others.get)
-    return f"{own - others[best]:+.2f} ({best}, {len(seeds[best])} seeds)"
+    for key, curves in scores.items():
+        after = [at(curves, number) for number in CHECKPOINTS]
+        line(f"`{key}`", len(curves), *(quartiles(values, 2) if values else "" for values in after),
+             *(quartiles(needed(curves, target), 0) for target in targets))  # fmt: skip
+    if method in scores:
+        leads = [lead(scores, method, number, by) for number in CHECKPOINTS]
+        rivals = [soonest(scores, target) for target in targets]
+        line(f"`{method}` – best rival", len(scores[method]),
+             *(f"{ahead[0]:+.2f} ({ahead[1]}, {len(scores[ahead[1]])})" if ahead else "" for ahead in leads),
+             *(f"{best}: {number:.0f} ({len(scores[best])})" if np.isfinite(number) else "–" for best, number in rivals)
+             )  # fmt: skip
 
 
 def warm(found):
@@ -86,7 +124,7 @@ def warm(found):
          "after 50: warm", "cold", "after 100: warm", "cold")  # fmt: skip
     line(*["---"] * 10)
     for (method, name), seeds in found.items():
-        if ",warm=" not in method:
+        if WARM not in method:
             continue
         words = method.split(",")
         earlier = next(word.removeprefix("warm=") for word in words if word.startswith("warm="))
@@ -109,7 +147,9 @@ def main():
     found = runs.joined(arguments.runs or sorted(RESULTS.glob("*.csv")))
     names = [name for name in problems.NAMES if fnmatch(name, arguments.problems)]
     for by in YARDSTICKS:
-        for name in names:
+        summary(found, names, arguments.method, by)
+    for name in names:
+        for by in YARDSTICKS:
             compare(found, name, arguments.method, by)
     warm({key: curves for key, curves in found.items() if key[1] in names})
 

@@ -59,12 +59,13 @@ def epsilon(points, front):
 
 
 def curves(problem, measured, true):
-    """Returns {yardstick: score in % after every validation}."""
+    """Returns {yardstick: score in % after every validation}, of those yardsticks for which the problem's best is known."""
     found = {
-        name: 100 * curve(lambda points, at=reference: volume(points, at), measured, true, 0.0) / problem.best[name]
-        for name, reference in problem.references.items()
+        name: 100 * curve(lambda points, at=problem.references[name]: volume(points, at), measured, true, 0.0) / best
+        for name, best in problem.best.items()
     }
-    found["epsilon"] = curve(lambda points: 100 * epsilon(points, problem.front), measured, true, np.inf)
+    if len(problem.front):
+        found["epsilon"] = curve(lambda points: 100 * epsilon(points, problem.front), measured, true, np.inf)
     return found
 
 
