@@ -140,6 +140,15 @@ def separation(values, fine, coarse, draws=200):
     return (found[0] - np.mean(found[1:])) / np.std(found[1:])
 
 
+def within(values, functions):
+    """Returns the standard deviation within functions, pooled over the better half of them by mean."""
+    number = np.bincount(functions)
+    mean = np.bincount(functions, values) / number
+    squares = np.bincount(functions, (values - mean[functions]) ** 2)
+    better = mean >= np.median(mean)
+    return np.sqrt(squares[better].sum() / (number[better] - 1).sum())
+
+
 def main():
     import problems
 
@@ -154,6 +163,7 @@ def main():
     for name, found in classes.items():
         print(f"{name}: {found.max() + 1} functions")
     for data, values in accuracies.items():
+        print(f"{data}: standard deviation {within(values, classes['weights and constants']):.3f}")
         for fine, coarse in (("weights", "neither weights nor constants"), ("weights and constants", "weights"),
                              ("weights and constants", "strings of the benchmark"),
                              ("strings of the benchmark", "weights and constants")):  # fmt: skip

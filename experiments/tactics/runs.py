@@ -77,19 +77,19 @@ def served(method, name):
     return [name] if AIM in method else problems.twins(name)
 
 
-def scored(path):
+def scored(path, names=problems.NAMES):
     """Reads {(method, problem): {seed: {yardstick: (numbers of validations, scores in %)}}} from a file of either kind.
 
-    `in_band` is an accuracy, and only of surrogates of Once-for-All.
+    Only of the problems `names`. `in_band` is an accuracy, and only of surrogates of Once-for-All.
     """
     found = lines(path)
     if found and "rows" not in found[0]:
-        return _hypervolumes(found)
+        return _hypervolumes([line for line in found if line["problem"] in names])
     scores = {}
     for (method, problem), seeds in read(path).items():
-        for seed, run in seeds.items():
-            archs = problems.architectures(run.rows, problems.create(problem).space.counts)
-            for name in served(method, problem):
+        for name in (twin for twin in served(method, problem) if twin in names):
+            for seed, run in seeds.items():
+                archs = problems.architectures(run.rows, problems.create(name).space.counts)
                 scores.setdefault((method, name), {})[seed] = score(problems.create(name), archs, seed)
     return scores
 
@@ -121,10 +121,10 @@ def _hypervolumes(found):
     return scores
 
 
-def joined(paths):
+def joined(paths, names=problems.NAMES):
     """Reads the scores of several files; a run of a later file replaces the same run of an earlier one."""
     scores = {}
     for path in paths:
-        for key, seeds in scored(path).items():
+        for key, seeds in scored(path, names).items():
             scores.setdefault(key, {}).update(seeds)
     return scores

@@ -26,6 +26,9 @@ YARDSTICKS = {
     "tight": "hypervolume, tight reference, %",
     "epsilon": "additive epsilon indicator, % (less is better)",
 }
+OTHERS = ("bound.csv", problems.FRONTS.name)
+"""Files in results/ that are not runs."""
+
 OWN, WARM = "nasjax:", ",warm="
 
 
@@ -144,14 +147,15 @@ def main():
     parser.add_argument("--method", default="nasjax:ehvi", help="compared with the rivals")
     parser.add_argument("--problems", default="*", help="* stands for any letters")
     arguments = parser.parse_args()
-    found = runs.joined(arguments.runs or sorted(RESULTS.glob("*.csv")))
     names = [name for name in problems.NAMES if fnmatch(name, arguments.problems)]
+    files = arguments.runs or [path for path in sorted(RESULTS.glob("*.csv")) if path.name not in OTHERS]
+    found = runs.joined(files, names)
     for by in YARDSTICKS:
         summary(found, names, arguments.method, by)
     for name in names:
         for by in YARDSTICKS:
             compare(found, name, arguments.method, by)
-    warm({key: curves for key, curves in found.items() if key[1] in names})
+    warm(found)
 
 
 if __name__ == "__main__":
