@@ -140,9 +140,14 @@ def at(curves, number):
     return [values[numbers == number][0] for numbers, values in curves if number in numbers]
 
 
+def quantiles(values, shares=0.5):
+    """Returns quantiles, by default the median; with infinite values without interpolation."""
+    return np.quantile(values, shares, method="linear" if np.isfinite(values).all() else "higher")
+
+
 def quartiles(values, digits):
-    """Formats median [lower, upper quartile]; with infinite values without interpolation, a dash for infinity."""
-    found = np.quantile(values, (0.5, 0.25, 0.75), method="linear" if np.isfinite(values).all() else "higher")
+    """Formats median [lower, upper quartile]; a dash for infinity."""
+    found = quantiles(values, (0.5, 0.25, 0.75))
     median, low, high = (f"{value:.{digits}f}" if np.isfinite(value) else "–" for value in found)
     return f"{median} [{low}, {high}]"
 

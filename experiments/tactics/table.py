@@ -16,7 +16,7 @@ import numpy as np
 import problems
 import runs
 import yardstick
-from anytime import at, quartiles
+from anytime import at, quantiles, quartiles
 
 RESULTS = Path(__file__).parent / "results"
 CHECKPOINTS = (30, 50, 100, 200, 300, 500)
@@ -68,7 +68,7 @@ def lead(scores, method, number, by):
 
 def soonest(scores, target):
     """Returns the rival whose median run reaches the target first, and its validations."""
-    rivals = {key: np.median(needed(curves, target)) for key, curves in scores.items() if not key.startswith(OWN)}
+    rivals = {key: quantiles(needed(curves, target)) for key, curves in scores.items() if not key.startswith(OWN)}
     best = min(rivals, key=rivals.get, default="")
     return best, rivals.get(best, np.inf)
 
