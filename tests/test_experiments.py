@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nasjax.pareto import hypervolume_exact, non_dominated_exact
+from nasjax.pareto import hypervolume_exact
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -61,7 +61,7 @@ def test_the_front_of_a_table_dominates_all_of_it_and_its_reference_is_the_worst
     # Brute force: the area between the reference and the staircase, strip by strip.
     steps = np.sort(np.append(problem.front[:, 0], problem.reference[0]))
     heights = [problem.reference[1] - problem.front[problem.front[:, 0] <= x, 1].min() for x in steps[:-1]]
-    assert problem.best == pytest.approx((np.diff(steps) * heights).sum(), rel=1e-9)
+    assert problem.best["loose"] == pytest.approx((np.diff(steps) * heights).sum(), rel=1e-9)
 
 
 def test_exact_costs_are_the_true_values_and_measured_ones_are_not_given():
@@ -88,27 +88,10 @@ def test_an_unknown_problem_is_refused_in_one_line():
     for call in (problems.create, problems.matching):
         with pytest.raises(ValueError, match=r"moon.*macro"):
             call("moon")
-    assert all(name in problems.KNOWN for name in problems.matching("surrogate_*"))
     assert problems.twins("surrogate_blend") == ["surrogate_blend", "surrogate_blend_zero", "surrogate_blend_inner"]
 
 
 # -- counting -------------------------------------------------------------------------------------------------------------
-
-
-def test_luck_with_noise_earns_nothing():
-    anytime, rng = load("anytime"), np.random.default_rng(0)
-    reference = np.array([1.0, 1.0])
-    for _ in range(20):
-        true = rng.random((30, 2)).round(1)
-        measured = true + rng.normal(0, 0.1, true.shape).round(1) * [1, 0]
-        front = true[non_dominated_exact(measured)]
-        expected = hypervolume_exact(front, reference)
-        # Of rows that measured alike one is enough: what the others truly are is known to nobody.
-        found = anytime.volume(measured, true, reference)
-        assert found <= expected + 1e-12
-        assert anytime.volume(true, true, reference) == pytest.approx(hypervolume_exact(true, reference))
-    assert anytime.volume(np.array([[0.1, 0.5]]), np.array([[0.9, 0.5]]), reference) == pytest.approx(0.05)
-    assert anytime.volume(np.array([[2.0, 0.5]]), np.array([[2.0, 0.5]]), reference) == 0
 
 
 def test_a_repeated_architecture_costs_nothing_and_the_budget_is_never_exceeded():
@@ -132,22 +115,6 @@ def test_rivals_spend_their_budget_on_distinct_architectures_and_repeat_themselv
     np.testing.assert_array_equal(values, problem.measure(archs, 1))
     np.testing.assert_array_equal(rivals.RIVALS[name](problem, 60, 1)[0], archs)
     assert (rivals.RIVALS[name](problem, 60, 2)[0] != archs).any()
-
-
-def test_results_are_appended_once_and_a_longer_run_replaces_a_shorter_one(tmp_path):
-    anytime, path = load("anytime"), tmp_path / "results.csv"
-    anytime.run_all(path, ["random"], ["macro"], [0, 1], 20, 1)
-    once = path.read_text()
-    anytime.run_all(path, ["random"], ["macro"], [0, 1], 20, 1)
-    assert path.read_text() == once
-    anytime.run_all(path, ["random"], ["macro"], [1], 30, 1)
-    runs = anytime.read(path)["random", "macro"]
-    np.testing.assert_array_equal(runs[0][0], [5, 10, 15, 20])
-    np.testing.assert_array_equal(runs[1][0], [5, 10, 15, 20, 25, 30])
-    problem = load("problems").create("macro")
-    archs = load("rivals").random(problem, 30, 1)[0]
-    assert runs[1][1][-1] == pytest.approx(hypervolume_exact(problem.true(archs), problem.reference))
-    anytime.show([path], "random@20")
 
 
 def test_nasjax_tactics_are_run_with_their_settings():

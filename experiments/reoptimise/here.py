@@ -67,7 +67,7 @@ def searched(problem, made, reference, evaluations):
     def measure(archs, seed):
         return np.stack([problem.true(archs)[:, 0], made.measure(archs)], 1)
 
-    target = SimpleNamespace(space=problem.space, costs=(None, made.model.estimate), reference=reference,
+    target = SimpleNamespace(space=problem.space, costs=(None, made.model.estimate), told=reference,
                              inputs=problem.inputs, measure=measure)  # fmt: skip
     archs, values = anytime.nasjax_tactic("ehvi", target, evaluations, 0)
     return archs[front_of(values)]

@@ -82,7 +82,7 @@ def ofa(path, seed):
         def measure(archs, seed, milliseconds=milliseconds):
             return np.stack([accuracies(archs), milliseconds(archs)], 1)
 
-        target = SimpleNamespace(space=about.space, costs=(None, None), reference=reference, inputs=about.inputs,
+        target = SimpleNamespace(space=about.space, costs=(None, None), told=reference, inputs=about.inputs,
                                  measure=measure)  # fmt: skip
         archs, values = anytime.nasjax_tactic("ehvi", target, VALIDATIONS, seed)
         found[device] = (archs[front_of(values)], worst)

@@ -1,22 +1,20 @@
 """Anytime curves of tactics and rivals: how good the front is after each number of validations.
 
-    python experiments/tactics/anytime.py RESULTS.csv [OTHERS.csv …] --methods 'linas random nasjax:ehvi' --problems macro
+    python experiments/tactics/anytime.py RUNS.csv [OTHERS.csv …] --methods 'linas random nasjax:ehvi' --problems macro
 
-Every finished run (a method on a problem with a seed) is appended to RESULTS.csv. Runs that are in the file are skipped;
-without `--methods` none are made. Then medians and quartiles of all files are printed, and the number of validations that
-reach `--target`: a share of the true hypervolume, or `METHOD@NUMBER`, the median of a method after that number of
-validations.
-
-A front is selected by measured values, noise included, and scored by the hypervolume of its true values, so luck with noise
-earns nothing. `in_band` is the true accuracy of the network with the best measured accuracy among those in problems.BAND.
+Every finished run (a method on a problem with a seed) is appended to RUNS.csv, with the networks that it measured (runs.py).
+Runs that are in the file are skipped; without `--methods` none are made. Then medians and quartiles of all files are printed
+by one of the yardsticks of yardstick.py, and the number of validations that reach `--target`: a share of the true front's
+hypervolume, or `METHOD@NUMBER`, the median of a method after that number of validations. For surrogates of Once-for-All
+`in band` is the true accuracy of the network with the best measured accuracy among those in problems.BAND.
 
 Methods: the rivals of rivals.py by name; nasjax's tactics as `nasjax:TACTIC,setting=value,…`. The settings `predictor` and
 `algorithm` name these; `warm=PROBLEM` is a warm start from the same search of another problem (EARLIER validations, the same
-seed); all others are settings of the tactic.
+seed); `aim=tight` and `aim=loose` tell the tactic that reference point, which is not known otherwise
+(`problems.Benchmark.told`); all others are settings of the tactic.
 """
 
 import argparse
-import csv
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from multiprocessing import get_context
@@ -26,10 +24,11 @@ from time import perf_counter
 import jax
 import numpy as np
 import problems
+import runs
 import yaml
+import yardstick
 
 from nasjax.algorithms import ALGORITHMS
-from nasjax.pareto import hypervolume_exact, non_dominated_exact
 from nasjax.predictors import PREDICTORS
 from nasjax.registry import settings
 from nasjax.tactics import TACTICS, Problem, Warm
@@ -39,15 +38,8 @@ CHECKPOINTS = (10, 20, 30, 50, 75, 100, 150, 200, 250, 300, 400, 500, 800, 1000)
 """Numbers of validations at which results are printed."""
 
 
-def written(k):
-    """Whether results have a row after `k` validations: every fifth up to 100, tenth up to 300, fiftieth beyond."""
-    return k % (5 if k <= 100 else 10 if k <= 300 else 50) == 0
-
-
 EARLIER = 200
 """Validations of the search that a warm start uses."""
-
-COLUMNS = ("method", "problem", "seed", "evaluations", "hypervolume", "in_band", "seconds")
 
 
 # -- one run --------------------------------------------------------------------------------------------------------------
@@ -57,10 +49,11 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
     """Runs one of nasjax's tactics, `TACTIC,setting=value,…`: returns architectures and values in order of measurement."""
     name, *pairs = words.split(",")
     chosen = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
-    earlier = chosen.pop("warm", None)
+    earlier, aim = chosen.pop("warm", None), chosen.pop("aim", None)
     predictor = settings("predictor", PREDICTORS, chosen.pop("predictor", "gaussian_process"))
     algorithm = settings("algorithm", ALGORITHMS, chosen.pop("algorithm", "nsga2"))
     tactic = settings("tactic", TACTICS, {"name": name, **chosen})
+    reference = benchmark.told if aim is None else benchmark.references[aim]
     unlimited = ((-np.inf, np.inf),) * len(benchmark.costs)
     warm = None
     if earlier is not None:
@@ -68,7 +61,7 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
         archs, values = _earlier(cold, earlier, seed)
         order = np.asarray(rank_order(values))
         warm = Warm(archs[order], values[order])
-    problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, benchmark.reference, unlimited,
+    problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, reference, unlimited,
                       benchmark.inputs, warm=warm)  # fmt: skip
     state = tactic.init(jax.random.key(seed), problem)
     archs, values = np.zeros((0, len(benchmark.space.genes)), np.int32), np.zeros((0, len(benchmark.costs)))
@@ -89,145 +82,95 @@ def _earlier(words, name, seed):
 
 
 def run(method, name, seed, evaluations):
-    """Runs a method and returns the rows of its results."""
+    """Runs a method and returns what is stored."""
     benchmark, began = problems.create(name), perf_counter()
     if method.startswith("nasjax:"):
-        archs, values = nasjax_tactic(method.removeprefix("nasjax:"), benchmark, evaluations, seed)
+        archs, _ = nasjax_tactic(method.removeprefix("nasjax:"), benchmark, evaluations, seed)
     else:
         # Imported here, so that the rivals' packages are needed only to run rivals.
         from rivals import RIVALS
 
-        archs, values = RIVALS[method](benchmark, evaluations, seed)
-    seconds = perf_counter() - began
-    true = benchmark.true(archs)
-    # Rivals do not use the reference point: one run serves the same problem with other reference points.
-    same = [name] if method.startswith("nasjax:") else problems.twins(name)
-    points = {twin: problems.create(twin).reference for twin in same}
-    checkpoints = [k for k in range(1, evaluations + 1) if written(k) or k == evaluations]
-    return [
-        (method, twin, seed, k, volume(values[:k], true[:k], point), in_band(values[:k], true[:k]), f"{seconds:.1f}")
-        for twin, point in points.items()
-        for k in checkpoints
-    ]
-
-
-def volume(measured, true, reference):
-    """Returns the hypervolume of the true values of the rows that are non-dominated by measured values."""
-    if measured.shape[1] > 2:
-        return hypervolume_exact(true[non_dominated_exact(measured)], reference)
-    order = np.lexsort(measured.T[::-1])
-    best = np.minimum.accumulate(measured[order, 1])
-    front = true[order[np.concatenate([[True], measured[order[1:], 1] < best[:-1]])]]
-    front = front[(front < reference).all(1)]
-    front = front[np.lexsort(front.T[::-1])]
-    heights = np.minimum.accumulate(np.concatenate([[reference[1]], front[:, 1]]))
-    return float(((reference[0] - front[:, 0]) * (heights[:-1] - heights[1:])).sum())
-
-
-def in_band(measured, true):
-    """Returns the true accuracy of the row with the best measured accuracy in problems.BAND; NaN if there is none."""
-    low, high = problems.BAND
-    inside = (true[:, 1] >= low) & (true[:, 1] <= high)
-    return float(-true[np.where(inside, measured[:, 0], np.inf).argmin(), 0]) if inside.any() else float("nan")
+        archs, _ = RIVALS[method](benchmark, evaluations, seed)
+    rows = problems.numbers(archs, benchmark.space.counts)
+    return runs.Run(evaluations, perf_counter() - began, runs.package(method), tuple(rows))
 
 
 # -- many runs ------------------------------------------------------------------------------------------------------------
 
 
-def read(path):
-    """Reads {(method, problem): {seed: arrays of evaluations, hypervolume and in_band}}; later rows replace earlier ones."""
-    runs = {}
-    if path.is_file():
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                lines = runs.setdefault((row["method"], row["problem"]), {}).setdefault(int(row["seed"]), {})
-                lines[int(row["evaluations"])] = float(row["hypervolume"]), float(row["in_band"])
-    return {
-        key: {seed: np.array([(k, *lines[k]) for k in sorted(lines)]).T for seed, lines in seeds.items()}
-        for key, seeds in runs.items()
-    }
-
-
 def run_all(path, methods, names, seeds, evaluations, jobs):
     """Makes the runs that are not in `path`, and appends each when it is finished."""
-    done = read(path)
+    done = runs.read(path)
+    wanted = {(method, name if runs.AIM in method else problems.base(name)): None for name in names for method in methods}
     todo = [
-        (method, name, seed, evaluations)
-        for name in names
-        for method in methods
+        (*key, seed, evaluations)
+        for key in wanted
         for seed in seeds
-        if done.get((method, name), {}).get(seed, np.zeros((1, 1)))[0].max() < evaluations
+        if seed not in done.get(key, {}) or done[key][seed].evaluations < evaluations
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file():
-        path.write_text(",".join(COLUMNS) + "\n")
 
-    def keep(rows):
-        with path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
-        print(*rows[-1], sep="  ", flush=True)
+    def keep(method, name, seed, made):
+        runs.append(path, method, name, seed, made)
+        print(method, name, seed, f"{len(made.rows)} validations", f"{made.seconds:.1f} s", sep="  ", flush=True)
 
     if jobs == 1:
         for task in todo:
-            keep(run(*task))
+            keep(*task[:3], run(*task))
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, *task) for task in todo]):
-            keep(future.result())
+        made = {pool.submit(run, *task): task[:3] for task in todo}
+        for future in as_completed(made):
+            keep(*made[future], future.result())
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------------
 
 
-def goal(target, name, runs):
-    """Returns the hypervolume to reach: a share of the true front's, or a method's median (`METHOD@NUMBER`)."""
+def goal(target, name, found, by):
+    """Returns the score to reach, in %: a share of the true front's, or a method's median (`METHOD@NUMBER`)."""
     if "@" not in target:
-        return float(target) * problems.create(name).best
+        return 100 * float(target)
     method, number = target.split("@")
-    values = [volumes[numbers == int(number)] for numbers, volumes, _ in runs.get((method, name), {}).values()]
-    return float(np.median(np.concatenate(values))) if values else float("nan")
+    values = at([curves[by] for curves in found.get((method, name), {}).values() if by in curves], int(number))
+    return float(np.median(values)) if values else float("nan")
+
+
+def at(curves, number):
+    """Returns the score of every curve that has one after `number` validations."""
+    return [values[numbers == number][0] for numbers, values in curves if number in numbers]
+
+
+def quantiles(values, shares=0.5):
+    """Returns quantiles, by default the median; with infinite values without interpolation."""
+    return np.quantile(values, shares, method="linear" if np.isfinite(values).all() else "higher")
 
 
 def quartiles(values, digits):
-    """Formats median [lower, upper quartile]; with infinite values without interpolation, a dash for infinity."""
-    found = np.quantile(values, (0.5, 0.25, 0.75), method="linear" if np.isfinite(values).all() else "higher")
+    """Formats median [lower, upper quartile]; a dash for infinity."""
+    found = quantiles(values, (0.5, 0.25, 0.75))
     median, low, high = (f"{value:.{digits}f}" if np.isfinite(value) else "–" for value in found)
     return f"{median} [{low}, {high}]"
 
 
-def joined(paths):
-    """Reads the runs of several files."""
-    runs = {}
-    for path in paths:
-        for key, seeds in read(path).items():
-            runs.setdefault(key, {}).update(seeds)
-    return runs
-
-
-def show(paths, target):
-    """Prints medians and quartiles of all runs, and the validations to the target."""
-    runs = joined(paths)
-    for name in dict.fromkeys(name for _, name in runs):
-        unit = problems.create(name).best / 100
-        wanted = goal(target, name, runs) if target else float("nan")
-        words = f"; target {target}: {wanted / unit:.2f}" if target else ""
-        print(f"\n{name}: hypervolume, % of the true front's, or of the best known{words}")
-        for (method, problem), seeds in runs.items():
-            if problem != name:
+def show(paths, target, by):
+    """Prints medians and quartiles of all runs by one yardstick, and the validations to the target."""
+    found = runs.joined(paths)
+    for name in dict.fromkeys(name for _, name in found):
+        wanted = goal(target, name, found, by) if target else float("nan")
+        words = f"; target {target}: {wanted:.2f}" if target else ""
+        print(f"\n{name}: {by}, %{words}")
+        for (method, problem), seeds in found.items():
+            curves = [known[by] for known in seeds.values() if by in known]
+            if problem != name or not curves:
                 continue
-            print(f"  {method} ({len(seeds)} seeds)")
+            print(f"  {method} ({len(curves)} seeds)")
+            bands = [known["in_band"] for known in seeds.values() if "in_band" in known]
             for k in CHECKPOINTS:
-                at = [volumes[numbers == k][0] for numbers, volumes, _ in seeds.values() if k in numbers]
-                band = [inside[numbers == k][0] for numbers, _, inside in seeds.values() if k in numbers]
-                band = [value for value in band if np.isfinite(value)]
-                if at:
-                    print(
-                        f"    {k:5d}  {quartiles(np.array(at) / unit, 2)}"
-                        + (f"   in band {quartiles(band, 3)}" if band else "")
-                    )
+                band = [value for value in at(bands, k) if np.isfinite(value)]
+                if scores := at(curves, k):
+                    print(f"    {k:5d}  {quartiles(scores, 2)}" + (f"   in band {quartiles(band, 3)}" if band else ""))
             if target:
-                first = [numbers[volumes >= wanted].min(initial=np.inf) for numbers, volumes, _ in seeds.values()]
-                print(f"    to target: {quartiles(first, 0)}")
+                print(f"    to target: {quartiles([yardstick.first(*curve, wanted, by) for curve in curves], 0)}")
 
 
 def main():
@@ -240,12 +183,14 @@ def main():
     parser.add_argument("--evaluations", type=int, default=500)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--target", default="", help="0.99, or linas@500")
+    parser.add_argument("--yardstick", choices=("loose", "tight", "epsilon"), default="loose")
     arguments = parser.parse_args()
     first, _, last = arguments.seeds.partition("-")
     seeds = range(int(first), int(last) + 1) if last else [int(seed) for seed in first.split(",")]
     names = [name for pattern in arguments.problems.split(",") for name in problems.matching(pattern)]
-    run_all(arguments.results, arguments.methods.split(), names, seeds, arguments.evaluations, arguments.jobs)
-    show([arguments.results, *arguments.others], arguments.target)
+    if arguments.methods:
+        run_all(arguments.results, arguments.methods.split(), names, seeds, arguments.evaluations, arguments.jobs)
+    show([arguments.results, *arguments.others], arguments.target, arguments.yardstick)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Plots anytime curves: python experiments/tactics/figure.py OUT.png PROBLEMS RESULTS.csv [RESULTS.csv …]
 
-One panel for each problem (names separated by commas, * for any letters): median and quartiles of the hypervolume, in % of
-the true front's or of the best known, by number of validations.
+One panel for each problem (names separated by commas, * for any letters): median and quartiles of the hypervolume with the
+loose reference point, in % of the true front's or of the best known, by number of validations.
 """
 
 import sys
@@ -9,36 +9,36 @@ from pathlib import Path
 
 import numpy as np
 import problems
-from anytime import joined
+import runs
 from matplotlib.figure import Figure
 
 LINES = {
-    "nasjax:ehvi": ("nasjax (ehvi)", "#c2410c"),
-    "nasjax:concurrent": ("nasjax (concurrent)", "#0369a1"),
-    "nasjax:full": ("nasjax (full)", "#4d7c0f"),
+    "nasjax:ehvi,aim=loose": ("nasjax (ehvi)", "#c2410c"),
+    "nasjax:concurrent,aim=loose": ("nasjax (concurrent)", "#0369a1"),
+    "nasjax:full,aim=loose": ("nasjax (full)", "#4d7c0f"),
     "linas": ("LINAS", "#1d4ed8"),
     "optuna_tpe": ("Optuna TPE", "#047857"),
     "optuna_nsga2": ("Optuna NSGA-II", "#0d9488"),
     "nsga2_20": ("pymoo NSGA-II", "#7c3aed"),
-    "qnehvi": ("BoTorch qNEHVI", "#be185d"),
+    "qnehvi,aim=loose": ("BoTorch qNEHVI", "#be185d"),
     "weaknas": ("WeakNAS", "#a16207"),
     "random": ("random", "#6b7280"),
 }
-"""Label and colour of each method."""
+"""Label and colour of each method; the plotted results are older ones, whose searches were told the loose reference."""
 
 FIRST, LAST, WIDE = 10, 500, 4
 
 
-def draw(axes, name, runs):
-    unit, lowest, most = problems.create(name).best / 100, 100.0, FIRST
+def draw(axes, name, found):
+    lowest, most = 100.0, FIRST
     for method, (label, colour) in LINES.items():
-        seeds = list(runs.get((method, name), {}).values())
+        seeds = [curves["loose"] for curves in found.get((method, name), {}).values()]
         if not seeds:
             continue
         # Numbers of validations that all seeds have.
         numbers = sorted(set.intersection(*(set(seed[0]) for seed in seeds)))
         numbers = np.array([k for k in numbers if FIRST <= k <= LAST])
-        volumes = np.stack([seed[1][np.isin(seed[0], numbers)] for seed in seeds]) / unit
+        volumes = np.stack([seed[1][np.isin(seed[0], numbers)] for seed in seeds])
         low, median, high = np.quantile(volumes, (0.25, 0.5, 0.75), axis=0)
         axes.plot(numbers, median, color=colour, label=label, linewidth=1.6)
         axes.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -52,13 +52,13 @@ def draw(axes, name, runs):
 
 def main():
     out, names = Path(sys.argv[1]), [name for pattern in sys.argv[2].split(",") for name in problems.matching(pattern)]
-    runs = joined(map(Path, sys.argv[3:]))
+    curves = runs.joined(map(Path, sys.argv[3:]))
     wide = min(WIDE, len(names))
     high = -(-len(names) // wide)
     figure = Figure(figsize=(max(5.5, 3.3 * wide), 2.6 * high + 0.5), layout="constrained")
     panels = figure.subplots(high, wide, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
-        draw(axes, name, runs)
+        draw(axes, name, curves)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     figure.supxlabel("validations", fontsize=10)

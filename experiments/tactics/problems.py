@@ -11,7 +11,9 @@
 - `translation`: the Transformer of experiments/translation, BLEU and latency by surrogates that are fitted to the networks
   measured there. The reference point is the worst of these.
 
-Tables have no noise, and their reference point is the worst value of each column.
+Tables have no noise, and their reference point is the worst value of each column. Every problem has a tight reference
+point as well, the 95th percentile of each objective (yardstick.py), over the whole table or over random networks of a
+surrogate. Searches are told neither, but `Benchmark.told`.
 
 NASJAX_DATA names the folder of the data sets (default: ../shared/data beside the repository), NASJAX_CACHE that of fitted
 surrogates (default: experiments/tactics/.cache); fitting takes a minute or more, once.
@@ -21,7 +23,7 @@ import csv
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import filter as matches
 from functools import cache, cached_property
@@ -34,6 +36,7 @@ import numpy as np
 import sklearn
 import surrogate
 import yaml
+import yardstick
 from jaxtyping import Array, Float
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
@@ -41,7 +44,7 @@ from sklearn.preprocessing import StandardScaler
 
 from nasjax import supernets
 from nasjax.hardware.costs import CostTable, cost_tables
-from nasjax.pareto import hypervolume_exact, non_dominated_exact
+from nasjax.pareto import non_dominated_exact
 from nasjax.predictors import Inputs
 from nasjax.space import Gene, SearchSpace
 from nasjax.supernets import SuperNet
@@ -80,23 +83,28 @@ class Benchmark:
     """A problem whose true values are known; all objectives are minimised.
 
     Attributes:
-      reference: reference point of the hypervolume.
+      reference: the loose reference point of the hypervolume.
+      told: the reference point that searches are told, as they would be of any super-network: 0 % accuracy (or BLEU) and
+        the costs of the dearest network.
       true: returns the true values of architectures.
       noise: standard deviation of a measurement, for each objective.
       costs: for each objective the jittable function that computes it; None if it is measured.
       parts: the exact cost of each part of the network, if there is one.
       archs: all architectures of a table; None for a surrogate.
+      known: the best known front of a surrogate.
     """
 
     name: str
     space: SearchSpace
     objectives: tuple[str, ...]
     reference: Float[np.ndarray, " obj"]
+    told: Float[np.ndarray, " obj"]
     true: Callable[[Population], Objectives]
     noise: tuple[float, ...] = (0.0, 0.0)
     costs: tuple[Callable[[Population], Float[Array, " pop"]] | None, ...] = (None, None)
     parts: Callable[[Population], Float[Array, "pop parts"]] | None = None
     archs: Population | None = None
+    known: Population | None = None
 
     def measure(self, archs: Population, seed: int) -> Objectives:
         """Returns true values with noise; the same architecture and seed always give the same values."""
@@ -116,16 +124,56 @@ class Benchmark:
 
     @cached_property
     def front(self) -> Objectives:
-        """The true front of a table, distinct values only."""
-        if self.archs is None:
-            raise ValueError(f"the true front of {self.name} is not known")
-        values = self.true(self.archs)
+        """The true front of a table, or the best known one of a surrogate (empty if there is none); distinct values only."""
+        archs = self.known if self.archs is None else self.archs
+        if archs is None or not len(archs):
+            return np.zeros((0, len(self.objectives)))
+        values = self.true(archs)
         return np.unique(values[non_dominated_exact(values)], axis=0)
 
     @cached_property
-    def best(self) -> float:
-        """The hypervolume of the true front; for a surrogate the best known one."""
-        return KNOWN[self.name] if self.archs is None else hypervolume_exact(self.front, self.reference)
+    def references(self) -> dict[str, Float[np.ndarray, " obj"]]:
+        """The reference points of the hypervolume by name."""
+        archs = draw(np.random.default_rng(0), self.space, TYPICAL) if self.archs is None else self.archs
+        return {"loose": self.reference, "tight": yardstick.tight(self.true(self.space.canonical(archs)))}
+
+    @cached_property
+    def best(self) -> dict[str, float]:
+        """The hypervolume of the front by reference point, or the best known one; only those that are known."""
+        known = {"loose": KNOWN[self.name]} if self.name in KNOWN else {}
+        if not len(self.front):
+            return known
+        volumes = {name: yardstick.volume(self.front, reference) for name, reference in self.references.items()}
+        return volumes | {name: max(volumes[name], volume) for name, volume in known.items()}
+
+
+TYPICAL = 10_000
+"""Random networks of a surrogate whose 95th percentiles are the tight reference point."""
+
+
+def draw(rng: np.random.Generator, space: SearchSpace, number: int) -> Population:
+    """Returns random raw vectors, every gene uniform over its options."""
+    return np.stack([rng.integers(0, count, number) for count in space.counts], 1).astype(np.int32)
+
+
+def numbers(archs: Population, counts: Sequence[int]) -> list[int]:
+    """Returns each architecture as a number, whose digits are the option indices, the first gene's most significant.
+
+    These are Python's integers: spaces may have more than 2^63 networks.
+    """
+    found = [0] * len(archs)
+    for column, count in zip(np.asarray(archs).T.tolist(), counts, strict=True):
+        found = [number * count + digit for number, digit in zip(found, column, strict=True)]
+    return found
+
+
+def architectures(found: Iterable[int], counts: Sequence[int]) -> Population:
+    """Returns the architectures of numbers; the inverse of `numbers`."""
+    left, columns = list(found), []
+    for count in reversed(counts):
+        columns.append([number % count for number in left])
+        left = [number // count for number in left]
+    return np.array(columns[::-1], np.int32).T.reshape(len(left), len(counts))
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------------
@@ -138,7 +186,9 @@ def table(name: str, space: SearchSpace, objectives: tuple[str, ...], archs: Pop
     lookup[archs @ weights] = values
     if np.isnan(lookup).any():
         raise ValueError(f"{name} is not complete")
-    return Benchmark(name, space, objectives, values.max(0), lambda a: lookup[np.asarray(a) @ weights],
+    worst = values.max(0)
+    told = np.where([objective.startswith("max:") for objective in objectives], 0.0, worst)
+    return Benchmark(name, space, objectives, worst, told, lambda a: lookup[np.asarray(a) @ weights],
                      (0.0,) * len(objectives), (None,) * len(objectives), archs=archs)  # fmt: skip
 
 
@@ -206,6 +256,18 @@ KNOWN = {
 }
 """The best known hypervolumes: of everything that two runs of NSGA-II found with 76,800 noise-free values each."""
 
+FRONTS = HERE / "results" / "known.csv"
+"""The best known fronts, which known.py finds. Without one a surrogate is scored by its loose reference alone."""
+
+
+def known_front(name: str, space: SearchSpace) -> Population:
+    """Returns the networks of the best known front of a surrogate, none if known.py has not been run for it."""
+    if not FRONTS.is_file():
+        return np.zeros((0, len(space.counts)), np.int32)
+    with FRONTS.open(newline="") as file:
+        rows = {line["problem"]: line["rows"] for line in csv.DictReader(file)}
+    return architectures(map(int, rows.get(name, "").split()), space.counts)
+
 
 def surrogate_of(kind: str, variant: str) -> Benchmark:
     """Accuracy (%) by the surrogate `kind`, and exact macs."""
@@ -226,8 +288,10 @@ def surrogate_of(kind: str, variant: str) -> Benchmark:
         return np.stack([-predict(read), macs.exact(archs).astype(np.float64)], 1)
 
     point = np.minimum(REFERENCES[variant], (np.inf, macs.maximum()))
-    return Benchmark(f"surrogate_{kind}{variant}", space, ("max:accuracy_top1", "min:macs"), point, true,
-                     (surrogate.NOISE, 0.0), (None, macs.estimate), macs.by_unit)  # fmt: skip
+    told = np.array([0.0, macs.maximum()])
+    return Benchmark(f"surrogate_{kind}{variant}", space, ("max:accuracy_top1", "min:macs"), point, told, true,
+                     (surrogate.NOISE, 0.0), (None, macs.estimate), macs.by_unit,
+                     known=known_front(f"surrogate_{kind}", space))  # fmt: skip
 
 
 @cache
@@ -274,8 +338,9 @@ def translation() -> Benchmark:
         features = read(np.asarray(archs, np.int32))
         return np.stack([-quality(features), np.exp(time.predict(features))], axis=1)
 
-    reference = np.array([-bleu.min(), latency.max()])
-    return Benchmark("translation", net.space, ("max:bleu", "min:latency"), reference, true, parts=costs["macs"].by_unit)
+    reference, told = np.array([-bleu.min(), latency.max()]), np.array([0.0, latency.max()])
+    return Benchmark("translation", net.space, ("max:bleu", "min:latency"), reference, told, true,
+                     parts=costs["macs"].by_unit, known=known_front("translation", net.space))  # fmt: skip
 
 
 def _transformer() -> SuperNet:
@@ -322,4 +387,9 @@ def matching(pattern: str) -> list[str]:
 
 def twins(name: str) -> list[str]:
     """Returns `name`, and for a surrogate without suffix also the problems that differ only in the reference point."""
-    return [name + variant for variant in REFERENCES if name + variant in MAKERS]
+    return list(dict.fromkeys(twin for variant in REFERENCES if (twin := name + variant) in MAKERS))
+
+
+def base(name: str) -> str:
+    """Returns the problem that `name` differs from only in the reference point, or `name` itself."""
+    return next(other for other in NAMES if name in twins(other))

@@ -9,9 +9,7 @@ from functools import partial
 
 import numpy as np
 from linas import linas
-from problems import BAND
-
-from nasjax.space import SearchSpace
+from problems import BAND, draw
 
 
 class Meter:
@@ -43,11 +41,6 @@ class Meter:
         """Returns distinct architectures and their values, in order of measurement."""
         archs = np.stack(self.archs)
         return archs, np.stack([self.known[arch.tobytes()] for arch in archs])
-
-
-def draw(rng, space: SearchSpace, number):
-    """Returns random raw vectors, every gene uniform over its options."""
-    return np.stack([rng.integers(0, count, number) for count in space.counts], 1).astype(np.int32)
 
 
 def random(problem, evaluations, seed):

@@ -1,0 +1,59 @@
+"""Finds the best known fronts of the surrogates, which stand for their true ones: results/known.csv.
+
+    python experiments/tactics/known.py [PROBLEM …]        # a few minutes each
+
+The non-dominated ones of: everything that pymoo's NSGA-II (population 256) finds with EVALUATIONS noise-free values, the
+front known before, and single-gene changes of these until none is better. Run again with another SEED to go on.
+"""
+
+import sys
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+import problems
+import runs
+import yardstick
+from rivals import nsga2
+
+from nasjax.pareto import non_dominated_exact
+
+EVALUATIONS, POPULATION, SEED = 76_800, 256, 0
+SURROGATES = ("surrogate_blend", "surrogate_trees", "translation")
+
+
+def front(problem, archs):
+    """Returns the non-dominated ones of distinct architectures, one for each point of the front."""
+    archs = np.unique(archs, axis=0)
+    values = problem.true(archs)
+    rows = np.flatnonzero(non_dominated_exact(values))
+    return archs[rows[np.unique(values[rows], axis=0, return_index=True)[1]]]
+
+
+def neighbours(space, archs):
+    """Returns all architectures that differ from one of `archs` in one gene."""
+    found = [archs]
+    for gene, count in enumerate(space.counts):
+        for option in range(count):
+            changed = archs.copy()
+            changed[:, gene] = option
+            found.append(changed)
+    return np.unique(space.canonical(np.concatenate(found)), axis=0)
+
+
+def main():
+    for name in sys.argv[1:] or SURROGATES:
+        began, problem = perf_counter(), replace(problems.create(name), noise=(0.0, 0.0))
+        found = [problem.known, nsga2(problem, EVALUATIONS, SEED, POPULATION)[0]]
+        best, before = front(problem, np.concatenate(found)), None
+        while before is None or not np.array_equal(best, before):
+            before, best = best, front(problem, neighbours(problem.space, best))
+        run = runs.Run(EVALUATIONS, perf_counter() - began, runs.package("nsga2"),
+                       problems.numbers(best, problem.space.counts))  # fmt: skip
+        runs.append(problems.FRONTS, "nsga2", name, SEED, run)
+        point = problem.references["loose"]
+        print(name, len(best), "networks", yardstick.volume(problem.true(best), point), problems.KNOWN[name], flush=True)
+
+
+if __name__ == "__main__":
+    main()
