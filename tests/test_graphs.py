@@ -3,16 +3,20 @@
 import csv
 from itertools import product
 
+import jax
 import numpy as np
 import pytest
 
 from nasjax import supernets
+from nasjax.algorithms import ALGORITHMS
 from nasjax.cli.compose import configuration
 from nasjax.errors import ConfigError
 from nasjax.graphs import declare, function_keys, graph_features
-from nasjax.predictors import GaussianProcess, Inputs
+from nasjax.predictors import Inputs, Ridge
 from nasjax.searches.problem import search_problem
 from nasjax.space import Gene, SearchSpace
+from nasjax.tactics import Problem
+from nasjax.tactics.ehvi import Ehvi
 
 CELL = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -141,10 +145,11 @@ def test_keys_are_equal_exactly_where_random_operations_compute_the_same(name):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_features_are_equal_for_equal_functions_and_tell_nearly_all_others_apart(name):
+@pytest.mark.parametrize("kind", ["paths", "weisfeiler_lehman"])
+def test_features_are_equal_for_equal_functions_and_tell_nearly_all_others_apart(name, kind):
     space, words, *_ = SPACES[name]
     archs = some(space)
-    graph = declare(space, words)
+    graph = declare(space, words | {"features": kind})
     features = np.concatenate(graph_features(graph, archs)[2:], axis=1)
     assert np.isfinite(features).all()
     first, which = np.unique(function_keys(graph, archs), return_index=True, return_inverse=True)[1:]
@@ -213,6 +218,7 @@ MISTAKES = {
     "no option": (WORDS | {"zero": "nothing"}, "supernet.graph.zero=nothing is no option of an operation; these are: avg"),
     "downward": ({"edges": "edge_FROM_TO"}, "'edge_1_0' is an edge from node 1 to node 0; nodes must be numbered so that"),
     "output": (WORDS | {"output": "first"}, "supernet.graph.output must be one of last, unread, all, not 'first'"),
+    "features": (WORDS | {"features": "path"}, "supernet.graph.features must be one of paths, weisfeiler_lehman"),
     "mapping": ({"edges": {"edge_1_0": "0>1"}}, "supernet.graph.edges.edge_1_0 must be FROM-TO, such as 0-2, not '0>1'"),
     "unknown gene": ({"edges": {"edge": "0-1"}}, "supernet.graph names 'edge', which is no gene; there are: edge_1_0"),
     "no number": ({"links": "edge_TO_0"}, "option none of 'edge_1_0' must be the number of a node before node 1"),
@@ -252,19 +258,17 @@ def test_predictors_read_the_features_in_groups_by_kind_and_a_reduced_space_keep
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_process_that_reads_the_graph_predicts_better_what_a_cell_computes():
-    """Values by the longest path of convolutions, the number of pooled sums, and noise for each cell."""
+def test_a_predictor_that_reads_the_graph_is_better_at_what_a_cell_computes():
+    """Values by the longest path of convolutions, the number of pooled paths, and noise for each cell."""
     graph, archs = declare(BENCH_201, WORDS), some(BENCH_201, 400)
     longest = [max((sum("conv" in word for word in path) for path in paths(arch)), default=-2) for arch in archs]
     pooled = [sum("avg_pool_3x3" in path for path in paths(arch)) for arch in archs]
     values = np.array(longest) - 0.3 * np.array(pooled) + np.random.default_rng(0).normal(0, 0.05, len(archs))
-    known = np.where(np.arange(len(archs)) < 100, values, np.nan)
     errors = {}
     for inputs in (Inputs(BENCH_201), Inputs(BENCH_201, graph=graph)):
-        process = GaussianProcess(steps=30)
-        mean, _ = process.predict(inputs, process.fit(inputs, archs[:128], known[:128]), archs[128:])
+        mean, _ = Ridge().predict(inputs, Ridge().fit(inputs, archs[:128], values[:128]), archs[128:])
         errors[inputs.graph is None] = np.abs(np.asarray(mean) - values[128:]).mean()
-    assert errors[False] < 0.5 * errors[True]
+    assert errors[False] < 0.7 * errors[True]
 
 
 def test_a_table_declares_its_graph_on_the_command_line(tmp_path):
@@ -282,3 +286,13 @@ def test_a_table_declares_its_graph_on_the_command_line(tmp_path):
     assert len(supernets.create(**mapped).graph.edges) == 1
     with pytest.raises(ConfigError, match="has no word 'edge'"):
         supernets.create("tabular", table=str(path), genes=("edge_*",), graph={"edge": "edge_TO_FROM"})
+
+
+def test_a_search_starts_with_cells_of_different_functions():
+    graph, unlimited = declare(BENCH_201, WORDS), ((-np.inf, np.inf),) * 2
+    repeats = {}
+    for inputs in (Inputs(BENCH_201), Inputs(BENCH_201, graph=graph)):
+        problem = Problem(BENCH_201, 40, (None, None), ALGORITHMS["nsga2"](), Ridge(), np.ones(2), unlimited, inputs)
+        asked = [Ehvi(start=20).ask(Ehvi().init(jax.random.key(seed), problem))[0] for seed in range(3)]
+        repeats[inputs.graph is None] = sum(len(archs) - len(set(function_keys(graph, archs))) for archs in asked)
+    assert repeats[True] > 3 and repeats[False] == 0

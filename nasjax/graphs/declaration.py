@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nasjax.errors import ConfigError
+from nasjax.graphs.features import FEATURES
 from nasjax.graphs.graph import IDENTITY, ZERO, Choice, Edge, Graph
 from nasjax.space import Gene, SearchSpace
 
@@ -28,6 +29,7 @@ class Words:
       zero: the options that cut an edge or a node off.
       identity: the options that change nothing.
       output: one of `OUTPUTS`; by default `unread` with links, else `last`.
+      features: what predictors read of functions, one of `FEATURES`.
     """
 
     edges: Any = ()
@@ -36,6 +38,7 @@ class Words:
     zero: Any = ()
     identity: Any = ()
     output: str = ""
+    features: str = "paths"
 
 
 def declare(space: SearchSpace, words: Mapping[str, Any], setting: str = "supernet.graph") -> Graph | None:
@@ -54,8 +57,9 @@ def _checked(words: Mapping[str, Any], setting: str) -> Words:
         if word not in allowed:
             raise ConfigError(f"{setting} has no word {str(word)!r}; allowed: {', '.join(allowed)}")
     said = Words(**words)
-    if said.output and said.output not in OUTPUTS:
-        raise ConfigError(f"{setting}.output must be one of {', '.join(OUTPUTS)}, not {said.output!r}")
+    for word, given, names in (("output", said.output or OUTPUTS[0], OUTPUTS), ("features", said.features, FEATURES)):
+        if given not in names:
+            raise ConfigError(f"{setting}.{word} must be one of {', '.join(names)}, not {given!r}")
     if not said.edges and not said.links:
         raise ConfigError(f"{setting} needs edges=PATTERN (such as edge_TO_FROM) or links=PATTERN (such as link_TO)")
     return said
@@ -109,7 +113,7 @@ class _Reader:
         joined = () if output == "last" else tuple(numbers[node] for node in sorted(reading))
         inputs = tuple(numbers[node] for node in sorted(starts - reading))
         edges.sort(key=lambda edge: edge.target)
-        return Graph(self.space, self.names, inputs, tuple(edges), joined, output == "unread")
+        return Graph(self.space, self.names, inputs, tuple(edges), joined, output == "unread", self.words.features)
 
     def _genes(self, word: str) -> dict[str, tuple[int, int | None]]:
         """The genes that a word names, each with the node where it ends and, of an edge, the one where it starts."""

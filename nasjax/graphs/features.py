@@ -1,88 +1,35 @@
-"""Features of architectures' graphs for predictors.
+"""Features of architectures' graphs for predictors."""
 
-Counts, paths and degrees by operation follow GRAF (Kadlecová et al., ICML 2024, arXiv:2404.16551). Those of functions are of
-the contracted graph, and equal for equal functions: what zeros cut off does not count, and identities have no length.
-"""
-
+from collections.abc import Callable, Mapping
 from functools import reduce
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from nasjax.graphs.graph import IDENTITY, Graph, Wire, at_source, forward, reached
+from nasjax.graphs.graph import Graph, chosen_operations, reached
+from nasjax.graphs.paths import path_features
+from nasjax.graphs.weisfeiler_lehman import weisfeiler_lehman
 from nasjax.types import Population
 
-Features = Float[Array, "pop features"]
+Features = tuple[Float[Array, "pop features"], ...]
+"""One array for each kind."""
+
+FEATURES: Mapping[str, Callable[[Graph, Population], Features]] = {
+    "paths": path_features,
+    "weisfeiler_lehman": weisfeiler_lehman,
+}
+"""Features of functions by name, as in `supernet.graph.features=NAME`; equal functions have equal ones."""
 
 
-def graph_features(graph: Graph, archs: Population) -> tuple[Features, ...]:
-    """Features of architectures by kind; works inside jit. The first two kinds are about costs, the others about functions.
+def graph_features(graph: Graph, archs: Population) -> Features:
+    """Features of costs, two kinds, then those of functions that the graph names; works inside jit.
 
     - How often an operation is chosen, zeros and identities included: what is computed where nothing is left out.
     - How often of them its result reaches the output: what is computed where a compiler leaves out what is not used.
-    - How often an operation reads the input and reaches the output.
-    - Shortest paths: 1 / (1 + the least number of operations from the input to the output), for paths of one operation alone
-      and of any; 0 where there is none.
-    - Longest paths: the greatest number of times that an operation, or any, occurs on a path.
-    - Degrees: the operations and inputs that the output sums up, and those that each operation reads.
     """
-    wires, number = graph.wires(jnp.asarray(archs)), len(archs)
-    there, used = reached(graph, wires)
-    alive = [_named(graph, wire, at_source(wire, there) & used[wire.target]) for wire in wires]
-    of_genes = wires[: len(graph.edges)]
-    return (
-        reduce(jnp.add, [_chosen(graph, wire) for wire in of_genes]),
-        reduce(jnp.add, [_chosen(graph, wire) * used[wire.target][:, None] for wire in of_genes]),
-        reduce(jnp.add, alive),
-        _shortest_paths(graph, wires, number),
-        _longest_paths(graph, wires, number),
-        _degrees(graph, wires, alive),
-    )
-
-
-def _chosen(graph: Graph, wire: Wire) -> Float[Array, "pop choices"]:
-    """The operation of an edge, zero and identity among them, as a one-hot code."""
-    return (jnp.arange(graph.join, dtype=jnp.int32)[None] == wire.operation[:, None]).astype(jnp.float32)
-
-
-def _named(graph: Graph, wire: Wire, alive: Bool[Array, " pop"]) -> Float[Array, "pop operations"]:
-    """The operation of an edge as a one-hot code where it is `alive` and neither zero nor identity, else zeros."""
-    return _chosen(graph, wire)[:, 2:] * alive[:, None]
-
-
-def _shortest_paths(graph: Graph, wires: list[Wire], number: int) -> Features:
-    lengths = _lengths(graph, np.inf, np.inf)
-    start = jnp.zeros((number, lengths.shape[1]))
-    found = forward(graph, wires, lambda _: start, lambda w, v: v + lengths[w.operation], jnp.minimum, start + jnp.inf)
-    return 1 / (1 + found[graph.output])
-
-
-def _longest_paths(graph: Graph, wires: list[Wire], number: int) -> Features:
-    lengths = _lengths(graph, -np.inf, 0)
-    start = jnp.zeros((number, lengths.shape[1]))
-    found = forward(graph, wires, lambda _: start, lambda w, v: v + lengths[w.operation], jnp.maximum, start - jnp.inf)
-    return jnp.maximum(found[graph.output], 0)
-
-
-def _lengths(graph: Graph, absent: float, outside: float) -> Float[Array, "operations subsets"]:
-    """The length of every operation on paths of each operation alone, and of all: `absent` of zeros, `outside` of others."""
-    number = len(graph.names)
-    inside = np.concatenate([np.eye(number), np.ones((number, 1))], 1)
-    free = np.zeros((1, number + 1))  # Identities and joins.
-    return jnp.asarray(np.concatenate([free + absent, free, np.where(inside > 0, 1, outside), free]), jnp.float32)
-
-
-def _degrees(graph: Graph, wires: list[Wire], alive: list[Float[Array, "pop operations"]]) -> Features:
-    """How many results of each operation, and inputs, the output sums up, and those that each operation reads."""
-    results = [jnp.pad(named, ((0, 0), (0, 1))) for named in alive]
-
-    def brought(wire: Wire, read: Float[Array, "pop kinds"]) -> Float[Array, "pop kinds"]:
-        same = (wire.operation == IDENTITY) | (wire.operation == graph.join)
-        return jnp.where(same[:, None], read, results[wire.number])
-
-    start = jnp.zeros_like(results[0]).at[:, -1].set(1)
-    sums = forward(graph, wires, lambda _: start, brought, jnp.add, jnp.zeros_like(start))
-    pairs = [at_source(wire, sums)[:, :, None] * named[:, None] for wire, named in zip(wires, alive, strict=True)]
-    read = reduce(jnp.add, pairs)
-    return jnp.concatenate([sums[graph.output], read.reshape(len(read), -1)], 1)
+    wires = graph.wires(jnp.asarray(archs))
+    _, used = reached(graph, wires)
+    chosen = [(wire, chosen_operations(graph, wire)) for wire in wires[: len(graph.edges)]]
+    everything = reduce(jnp.add, [operations for _, operations in chosen])
+    reaching = reduce(jnp.add, [operations * used[wire.target][:, None] for wire, operations in chosen])
+    return (everything, reaching, *FEATURES[graph.features](graph, archs))

@@ -6,13 +6,13 @@ minima of sums are shortest paths. Passes take NumPy or JAX arrays and work insi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from nasjax.space import SearchSpace
 from nasjax.types import Population
@@ -57,7 +57,8 @@ class Graph:
 
     Nodes are numbered so that edges lead upward; `inputs` have no edges, and the last node is the output. `edges` are sorted
     by target. The nodes `joined` are the network's output together: all of them, or with `unread` those that no edge starts
-    from; without any, the last node is the output alone. `names` are the operations from number 2 on.
+    from; without any, the last node is the output alone. `names` are the operations from number 2 on. `features` is the name
+    of those that predictors read.
     """
 
     space: SearchSpace
@@ -66,6 +67,7 @@ class Graph:
     edges: tuple[Edge, ...]
     joined: tuple[int, ...] = ()
     unread: bool = False
+    features: str = "paths"
 
     @property
     def output(self) -> int:
@@ -106,7 +108,7 @@ class Graph:
             return Choice(choice.column, tuple(choice.meaning[i] for i in options[choice.column]))
 
         edges = tuple(Edge(edge.target, kept(edge.source), kept(edge.operation)) for edge in self.edges)
-        return Graph(space, self.names, self.inputs, edges, self.joined, self.unread)
+        return replace(self, space=space, edges=edges)
 
 
 Step = Callable[[Wire, Any], Any]
@@ -153,6 +155,11 @@ def at_source(wire: Wire, values: list[Any]) -> Any:
         here = (wire.source == node).reshape(-1, *[1] * (other.ndim - 1))
         found = array_module(other).where(here, other, found)
     return found
+
+
+def chosen_operations(graph: Graph, wire: Wire) -> Float[Array, "pop operations"]:
+    """The operation of an edge, zero and identity among them, as a one-hot code."""
+    return (jnp.arange(graph.join, dtype=jnp.int32)[None] == wire.operation[:, None]).astype(jnp.float32)
 
 
 def array_module(array: Any) -> ModuleType:
