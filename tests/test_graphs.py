@@ -150,7 +150,8 @@ def test_features_are_equal_for_equal_functions_and_tell_nearly_all_others_apart
     space, words, *_ = SPACES[name]
     archs = some(space)
     graph = declare(space, words | {"features": kind})
-    features = np.concatenate(graph_features(graph, archs)[2:], axis=1)
+    with jax.numpy_dtype_promotion("strict"):
+        features = np.concatenate(graph_features(graph, archs)[2:], axis=1)
     assert np.isfinite(features).all()
     first, which = np.unique(function_keys(graph, archs), return_index=True, return_inverse=True)[1:]
     np.testing.assert_array_equal(features[first[which.ravel()]], features)
@@ -216,6 +217,8 @@ MISTAKES = {
     "no placeholder": ({"edges": "edge_TO_0"}, "supernet.graph.edges=edge_TO_0 must have FROM in place of a node's number"),
     "no gene": ({"edges": "edges_TO_FROM"}, "supernet.graph.edges=edges_TO_FROM matches no gene; there are: edge_1_0"),
     "no option": (WORDS | {"zero": "nothing"}, "supernet.graph.zero=nothing is no option of an operation; these are: avg"),
+    "both": (WORDS | {"identity": "none"}, "supernet.graph: option none cannot be zero and identity"),
+    "two": (WORDS | {"nodes": {"edge_1_0": 1, "edge_2_0": 1}}, "'edge_1_0' and 'edge_2_0' are operations of one node, 1"),
     "downward": ({"edges": "edge_FROM_TO"}, "'edge_1_0' is an edge from node 1 to node 0; nodes must be numbered so that"),
     "output": (WORDS | {"output": "first"}, "supernet.graph.output must be one of last, unread, all, not 'first'"),
     "features": (WORDS | {"features": "path"}, "supernet.graph.features must be one of paths, weisfeiler_lehman"),

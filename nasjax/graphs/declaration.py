@@ -75,6 +75,8 @@ class _Reader:
         operating = [self._gene(name) for name in (*self.edges, *self.nodes)]
         options = {str(option) for gene in operating for option in gene.options}
         linking = {str(option) for name in self.links for option in self._gene(name).options}
+        if both := {*self.zero} & {*self.identity}:
+            raise ConfigError(f"{setting}: option {min(both)} cannot be zero and identity")
         for word, known in (("zero", options | linking), ("identity", options)):
             for option in getattr(self, word):
                 if option not in known:
@@ -85,35 +87,44 @@ class _Reader:
 
     def graph(self) -> Graph:
         """The graph: nodes are renumbered, and an operation of a node is an edge from what it reads to its result."""
-        reading = {*(to for to, _ in self.edges.values()), *(to for to, _ in self.links.values())}
-        operations = {to: name for name, (to, _) in self.nodes.items()}
-        for to, name in operations.items():
-            if to not in reading:
-                raise ConfigError(f"{self.setting}.nodes: {name!r} is the operation of node {to}, which reads nothing")
         starts = {start for _, start in self.edges.values() if start is not None}
         starts |= {node for name in self.links for node in self._meanings(name) if node >= 0}
+        reading = {to for to, _ in (*self.edges.values(), *self.links.values())}
+        operations = self._operations_of_nodes(reading)
         numbers: dict[int, int] = {}
-        count = 0
-        for node in sorted(reading | starts):
-            numbers[node] = count + (node in operations)
-            count = numbers[node] + 1
-        edges = []
-        for name, (to, start) in self.edges.items():
-            operation = self._operation(name)
-            source = Choice(operation.column, (numbers[start],) * len(operation.meaning))
-            edges.append(Edge(numbers[to] - (to in operations), source, operation))
+        for count, node in enumerate(sorted(reading | starts)):
+            numbers[node] = count + sum(to <= node for to in operations)
+        edges = [
+            Edge(numbers[to] - (to in operations), self._always(name, numbers[start]), self._operation(name))
+            for name, (to, start) in self.edges.items()
+            if start is not None
+        ]
         for name, (to, _) in self.links.items():
-            nodes = self._meanings(name)
-            source = Choice(self.space.names.index(name), tuple(numbers.get(node, -1) for node in nodes))
-            edges.append(Edge(numbers[to] - (to in operations), source, Choice(source.column, (IDENTITY,) * len(nodes))))
-        for to, name in operations.items():
-            operation = self._operation(name)
-            edges.append(Edge(numbers[to], Choice(operation.column, (numbers[to] - 1,) * len(operation.meaning)), operation))
+            source = Choice(self.space.names.index(name), tuple(numbers.get(node, -1) for node in self._meanings(name)))
+            edges.append(Edge(numbers[to] - (to in operations), source, self._always(name, IDENTITY)))
+        edges += [
+            Edge(numbers[to], self._always(name, numbers[to] - 1), self._operation(name)) for to, name in operations.items()
+        ]
         output = self.words.output or ("unread" if self.links else "last")
         joined = () if output == "last" else tuple(numbers[node] for node in sorted(reading))
         inputs = tuple(numbers[node] for node in sorted(starts - reading))
         edges.sort(key=lambda edge: edge.target)
         return Graph(self.space, self.names, inputs, tuple(edges), joined, output == "unread", self.words.features)
+
+    def _operations_of_nodes(self, reading: set[int]) -> dict[int, str]:
+        """The gene of each node's operation."""
+        operations: dict[int, str] = {}
+        for name, (to, _) in self.nodes.items():
+            if to not in reading:
+                raise ConfigError(f"{self.setting}.nodes: {name!r} is the operation of node {to}, which reads nothing")
+            if to in operations:
+                raise ConfigError(f"{self.setting}.nodes: {operations[to]!r} and {name!r} are operations of one node, {to}")
+            operations[to] = name
+        return operations
+
+    def _always(self, name: str, number: int) -> Choice:
+        """The same number for every option of a gene."""
+        return Choice(self.space.names.index(name), (number,) * len(self._gene(name).options))
 
     def _genes(self, word: str) -> dict[str, tuple[int, int | None]]:
         """The genes that a word names, each with the node where it ends and, of an edge, the one where it starts."""

@@ -31,5 +31,5 @@ def graph_features(graph: Graph, archs: Population) -> Features:
     _, used = reached(graph, wires)
     chosen = [(wire, chosen_operations(graph, wire)) for wire in wires[: len(graph.edges)]]
     everything = reduce(jnp.add, [operations for _, operations in chosen])
-    reaching = reduce(jnp.add, [operations * used[wire.target][:, None] for wire, operations in chosen])
+    reaching = reduce(jnp.add, [jnp.where(used[wire.target][:, None], operations, 0) for wire, operations in chosen])
     return (everything, reaching, *FEATURES[graph.features](graph, archs))

@@ -41,14 +41,14 @@ class Edge(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """An edge of a population: for each architecture the node where it starts, one of `sources`, and its operation."""
+    """An edge of a population: arrays of the node where it starts, one of `sources`, and of its operation."""
 
     number: int
     """The number of edges before it."""
     target: int
     sources: tuple[int, ...]
-    source: Int[Array | np.ndarray, " pop"]
-    operation: Int[Array | np.ndarray, " pop"]
+    source: Any
+    operation: Any
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Graph:
     def wires(self, archs: Population) -> list[Wire]:
         """The edges of a population, sorted by target. Edges whose genes are switched off do not exist."""
         library, on = array_module(archs), self.space.active(archs)
-        wires = []
+        wires: list[Wire] = []
         for edge in self.edges:
             source, operation = edge.source.of(archs), edge.operation.of(archs)
             exists = (source >= 0) & on[:, edge.source.column] & on[:, edge.operation.column]
-            sources = tuple(sorted(set(edge.source.meaning) - {-1}))
+            sources = tuple(sorted(set(edge.source.meaning) - {-1})) or (0,)
             wires.append(Wire(len(wires), edge.target, sources, source, library.where(exists, operation, ZERO)))
         for node in self.joined:
             read = library.zeros(len(archs), bool)

@@ -27,7 +27,10 @@ def path_features(graph: Graph, archs: Population) -> tuple[Features, ...]:
     """
     wires, number = graph.wires(jnp.asarray(archs)), len(archs)
     there, used = reached(graph, wires)
-    alive = [chosen_operations(graph, wire)[:, 2:] * (at_source(wire, there) & used[wire.target])[:, None] for wire in wires]
+    alive = [
+        jnp.where((at_source(wire, there) & used[wire.target])[:, None], chosen_operations(graph, wire)[:, 2:], 0)
+        for wire in wires
+    ]
     return (
         reduce(jnp.add, alive),
         _shortest_paths(graph, wires, number),

@@ -52,8 +52,8 @@ def _histogram(labels: list[Labels]) -> Float[Array, "pop buckets"]:
     total = jnp.zeros((len(labels[0]), BUCKETS))
     for label in labels:
         here = (label % BUCKETS)[:, None] == jnp.arange(BUCKETS, dtype=jnp.uint32)[None]
-        sign = jnp.where(label == 0, 0, jnp.where(label >= np.uint32(2**31), 1, -1))
-        total = total + here * sign[:, None].astype(jnp.float32)
+        sign = jnp.where(label == 0, 0, jnp.where(label >= np.uint32(2**31), 1, -1)).astype(jnp.float32)
+        total = total + jnp.where(here, sign[:, None], 0)
     return total
 
 
