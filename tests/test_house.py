@@ -20,6 +20,7 @@ FLOORS = {
     "csv_reader": 2,
     "objectives": 2,
     "outline": 2,
+    "graphs": 2,
     "generators": 2,
     "verbosity": 1,
     "jaxprs": 2,

@@ -43,6 +43,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from nasjax import supernets
+from nasjax.graphs import Graph, declare
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.pareto import non_dominated_exact
 from nasjax.predictors import Inputs
@@ -92,6 +93,7 @@ class Benchmark:
       parts: the exact cost of each part of the network, if there is one.
       archs: all architectures of a table; None for a surrogate.
       known: the best known front of a surrogate.
+      graph: the graph of its cells, if it has any.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Benchmark:
     parts: Callable[[Population], Float[Array, "pop parts"]] | None = None
     archs: Population | None = None
     known: Population | None = None
+    graph: Graph | None = None
 
     def measure(self, archs: Population, seed: int) -> Objectives:
         """Returns true values with noise; the same architecture and seed always give the same values."""
@@ -120,7 +123,7 @@ class Benchmark:
     @cached_property
     def inputs(self) -> Inputs:
         """The inputs of nasjax's predictors: one object for each problem, so that searches in one process compile once."""
-        return Inputs(self.space, self.parts)
+        return Inputs(self.space, self.parts, self.graph)
 
     @cached_property
     def front(self) -> Objectives:
@@ -210,7 +213,8 @@ def nb201(data: str, device: str) -> Benchmark:
         values = np.stack([-accuracies[data], *(latencies[name] for name in devices)], 1)
     space = SearchSpace(tuple(Gene(edge, OPERATIONS) for edge in EDGES))
     objectives = ("max:accuracy_top1", *(f"min:latency_{name}" for name in devices))
-    return table(f"nb201:{data}:{device}", space, objectives, archs, values)
+    words = {"edges": "edge_TO_FROM", "zero": "none", "identity": "skip_connect"}
+    return replace(table(f"nb201:{data}:{device}", space, objectives, archs, values), graph=declare(space, words))
 
 
 def macro() -> Benchmark:

@@ -30,7 +30,7 @@ from nasjax.runs.folder import flatten_settings, plain_data
 NAMED_KEYS = ("references.", "supernet.genes.", "supernet.needs.")
 """How settings begin that end with the name of a metric or gene."""
 
-FREE_KEYS = (*NAMED_KEYS, "supernet.arguments.", "task.arguments.")
+FREE_KEYS = (*NAMED_KEYS, "supernet.arguments.", "supernet.graph.", "task.arguments.")
 """How settings begin whose last part a person may choose freely."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from nasjax.graphs import Graph, graph_features
 from nasjax.predictors.base import Model, Predictor
 from nasjax.space import SearchSpace
 from nasjax.types import Mask, Population
@@ -81,19 +82,23 @@ class Prior:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Inputs:
-    """Features of architectures: those of the space, logarithms of an exact cost, and predictions of a prior.
+    """Features of architectures: those of the space, of a graph, logarithms of an exact cost, and predictions of a prior.
 
-    `parts` (jittable) returns the exact cost of each part of the network, such as its multiply-accumulates per stage.
-    Predictors use the same interface as of `SearchSpace`: `features`, and `feature_groups`, which share a length scale.
+    `graph` is that of a space of cells. `parts` (jittable) returns the exact cost of each part of the network, such as its
+    multiply-accumulates per stage. Predictors use the same interface as of `SearchSpace`: `features`, and `feature_groups`,
+    which share a length scale.
     """
 
     space: SearchSpace = field(metadata={"static": True})
     parts: Callable[[Population], Float[Array, "pop parts"]] | None = field(default=None, metadata={"static": True})
+    graph: Graph | None = field(default=None, metadata={"static": True})
     prior: Prior | None = None
 
     def features(self, archs: Population) -> Float[Array, "pop features"]:
-        """The space's features, then log(total cost), then log(1 + cost) of each part, then the prior's predictions."""
+        """The features of the space and graph, log(total cost), log(1 + cost) of each part, then the prior's predictions."""
         features = [self.space.features(archs)]
+        if self.graph is not None:
+            features += graph_features(self.graph, archs)
         if self.parts is not None:
             costs = self.parts(archs)
             features += [jnp.log(costs.sum(1, keepdims=True)), jnp.log1p(costs)]
@@ -105,22 +110,31 @@ class Inputs:
     def feature_groups(self) -> tuple[int, ...]:
         """Per feature the number of its group.
 
-        The space's groups come first, where each option of an unordered gene is a separate group; then the total cost, the
-        costs of all parts together, and each of the prior's predictions.
+        The space's groups come first, where each option of an unordered gene is a separate group, and all genes of a graph
+        are one; then each kind of the graph's features, the total cost, the costs of all parts together, and each of the
+        prior's predictions.
         """
         columns = [
-            None if gene.ordered else option
-            for gene in self.space.genes
+            (i, None if gene.ordered else option)
+            for i, gene in enumerate(self.space.genes)
             for option in range(len(gene.options) - (1 if gene.ordered and not gene.needs else 0))
         ]
-        named = list(zip(self.space.feature_groups, columns, strict=True))
+        of_graph = frozenset() if self.graph is None else self.graph.columns
+        named = [
+            None if gene in of_graph else (group, option)
+            for group, (gene, option) in zip(self.space.feature_groups, columns, strict=True)
+        ]
         known = list(dict.fromkeys(named))
         groups = [known.index(name) for name in named]
+        widths: list[int] = []  # Of the groups that follow.
+        one = jax.ShapeDtypeStruct((1, len(self.space.genes)), jnp.int32)
+        if self.graph is not None:
+            widths += [part.shape[1] for part in jax.eval_shape(partial(graph_features, self.graph), one)]
         if self.parts is not None:
-            one = jax.ShapeDtypeStruct((1, len(self.space.genes)), jnp.int32)
-            groups += [len(known), *([len(known) + 1] * jax.eval_shape(self.parts, one).shape[1])]
-        first = max(groups, default=-1) + 1
-        return (*groups, *range(first, first + (0 if self.prior is None else len(self.prior.models))))
+            widths += [1, jax.eval_shape(self.parts, one).shape[1]]
+        if self.prior is not None:
+            widths += [1] * len(self.prior.models)
+        return (*groups, *(len(known) + i for i, width in enumerate(widths) for _ in range(width)))
 
 
 def group_membership(inputs: SearchSpace | Inputs) -> Float[Array, "features groups"]:

@@ -28,6 +28,7 @@ from nasjax.evaluation import (
 from nasjax.evaluation.halving import ComparedValues
 from nasjax.evaluation.processes import LeadingEvaluator, leading
 from nasjax.evaluation.proxies import Score, proxies
+from nasjax.graphs import Graph
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.hardware.profile import Hardware, Profile, Timed
 from nasjax.hardware.profiling import profile
@@ -81,7 +82,8 @@ class SearchProblem:
     measurements depend on, the timing aside, which is in its settings. `left_out` says of what cannot be a metric why.
     `scored` names the metrics that depend on weights, `untrained` says where these are not trained. `signatures` say how
     metrics are computed (`Task.signatures`), `methods` by what: the strategy of evaluation, and how well latencies are
-    estimated, as far as it is known when it is called.
+    estimated, as far as it is known when it is called. `graph` is that of cells, where
+    one is declared.
     """
 
     space: SearchSpace
@@ -103,6 +105,7 @@ class SearchProblem:
     signatures: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     methods: Callable[[], Mapping[str, str]] = dict
+    graph: Graph | None = None
 
     def check_named(self, goals: Sequence[str]) -> None:
         """Raises ConfigError, which says why, where objectives or constraints name a column that a table left out."""
@@ -177,6 +180,7 @@ def search_problem(
         proxies=_costs_as_scores(net.costs),
         identity=net.context,
         left_out=getattr(net, "left_out", {}),
+        graph=getattr(net, "graph", None),
     )
 
 

@@ -48,7 +48,7 @@ def tactic_problem(
         predictor=predictor,
         reference=goals.reference,
         limits=goals.limits,
-        inputs=Inputs(problem.space, problem.costs["macs"].by_unit if "macs" in problem.costs else None),
+        inputs=Inputs(problem.space, problem.costs["macs"].by_unit if "macs" in problem.costs else None, problem.graph),
         rows=problem.rows,
         repair=problem.repair,
         warm=warm,

@@ -21,6 +21,7 @@ from jaxtyping import Shaped
 
 from nasjax.errors import FAILURE, ConfigError
 from nasjax.function_worker import answers, source_digest
+from nasjax.graphs import declare
 from nasjax.registry import IN_MEMORY, object_name
 from nasjax.space import Gene, Option, SearchSpace
 from nasjax.types import Population
@@ -47,6 +48,7 @@ class ExternalConfig:
         (metric name to number), one an architecture. In Python also the function itself, which runs in this process.
       genes: the options of each gene, by name.
       needs: genes that exist only where another gene is large enough, such as `kernel_2: depth>=2`.
+      graph: which genes are the edges, links and operations of a cell, such as `edges: edge_TO_FROM`.
       metrics: the names of the metrics that the function returns.
       batch: architectures a call.
       workers: number of processes that call the function at once.
@@ -57,6 +59,7 @@ class ExternalConfig:
     evaluate: Any = None
     genes: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, str] = field(default_factory=dict)
+    graph: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
     batch: int = 1
     workers: int = 1
@@ -93,6 +96,7 @@ class ExternalNet:
     def __init__(self, config: ExternalConfig):
         self._config = config
         self.space = SearchSpace(tuple(_make_gene(name, options, config.needs) for name, options in config.genes.items()))
+        self.graph = declare(self.space, config.graph)
         self.metrics = config.metrics
         self.chunk = config.batch * config.workers
         self._named = not callable(config.evaluate)

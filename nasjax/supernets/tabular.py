@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from nasjax.csv_reader import CsvFile, listing, read_csv
 from nasjax.errors import ConfigError
+from nasjax.graphs import declare
 from nasjax.objectives import BOOKKEEPING
 from nasjax.registry import IN_MEMORY
 from nasjax.space import Gene, Option, SearchSpace
@@ -40,16 +41,18 @@ class TabularConfig:
       genes: the columns that describe the architecture, numbers or strings; `kernel_*` means all columns of that form. All
         other columns that are numbers are metrics, NaN where a cell is empty; what else there is is left out. An empty cell
         of a gene means that it does not exist in that row, which another gene must explain (a depth below some value).
+      graph: which genes are the edges, links and operations of a cell, such as `edges: edge_TO_FROM`.
     """
 
     table: str | None = None
     genes: tuple[str, ...] = ()
+    graph: Mapping[str, Any] = field(default_factory=dict)
 
     def create(self, seed: int = 0) -> "TabularNet":
         """Reads the table; `seed` is not used. Raises ConfigError if it is missing, incomplete or contradicts itself."""
         if self.table is None or not self.genes:
             raise ConfigError("supernet=tabular needs supernet.table=FILE.csv and supernet.genes=[column,column,…]")
-        return TabularNet(Path(self.table), self.genes)
+        return TabularNet(Path(self.table), self.genes, self.graph)
 
 
 class TabularNet:
@@ -60,11 +63,12 @@ class TabularNet:
     left_out: Mapping[str, str]
     """Columns that are neither genes nor metrics, and why."""
 
-    def __init__(self, path: Path, genes: tuple[str, ...]):
+    def __init__(self, path: Path, genes: tuple[str, ...], graph: Mapping[str, Any] = MappingProxyType({})):
         table = read_csv(f"supernet.table={path}", path)
         rows = _read_rows(table, genes)
         options = {gene: _parse_options(table, column) for gene, column in rows.genes.items()}
         self.space, archs = _infer_space(table.said, options)
+        self.graph = declare(self.space, graph)
         self.chunk = LOOKUP_CHUNK
         self.archs, values, disagreeing = _without_duplicates(table.said, self.space, archs, rows)
         self.left_out = {**rows.left_out, **disagreeing}

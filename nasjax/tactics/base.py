@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms import Algorithm
+from nasjax.graphs import function_keys
 from nasjax.pareto import PENALTY_PER_VIOLATION, best_rows, violations
 from nasjax.predictors import Inputs, Predictor
 from nasjax.space import SearchSpace
@@ -201,6 +202,16 @@ def initial_batch(state: Measured, number: int) -> Int[np.ndarray, "pop genes"]:
     if warm is not None and not len(state.archs):
         return unmeasured(state, warm.archs, number)
     return unmeasured(state, state.problem.sample(state.step_key(), number), number)
+
+
+def functions_first(problem: Problem, archs: Population) -> Population:
+    """The architectures in order, but last those whose function an earlier one computes; unchanged without a graph."""
+    if problem.inputs.graph is None:
+        return archs
+    keys = function_keys(problem.inputs.graph, np.asarray(archs))
+    repeated = np.ones(len(keys), bool)
+    repeated[np.unique(keys, return_index=True)[1]] = False
+    return np.asarray(archs)[np.argsort(repeated, kind="stable")]
 
 
 def unmeasured(measured: Measured, proposals: Population, number: int) -> Int[np.ndarray, "pop genes"]:

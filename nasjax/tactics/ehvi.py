@@ -25,6 +25,7 @@ from nasjax.tactics.base import (
     Problem,
     Values,
     constraint_violations,
+    functions_first,
     initial_batch,
     padded_length,
     unmeasured,
@@ -89,7 +90,8 @@ class Ehvi:
                 return initial_batch(state, self.start), state
             exact = any(cost is not None for cost in state.problem.costs[: len(state.problem.reference)])
             number = self.start if exact else 2 * self.start
-            return unmeasured(state, spread_over_cost(state.problem, state.step_key(), number), number), state
+            start = functions_first(state.problem, spread_over_cost(state.problem, state.step_key(), number))
+            return unmeasured(state, start, number), state
         models, state = fit_predictors(state)
         number = self.batch_after(len(state.archs))
         return unmeasured(state, self._select_batch(state, models, number), number), state

@@ -145,6 +145,7 @@ def restrict(problem: Problem, reduced: Reduced) -> Problem:
     """The same problem on a reduced space."""
     costs = tuple(cost and LiftedFunction(cost, reduced) for cost in problem.costs)
     parts = problem.inputs.parts and LiftedFunction(problem.inputs.parts, reduced)
+    graph = problem.inputs.graph and problem.inputs.graph.restricted(reduced.space, reduced.options)
     warm, rows, repair = problem.warm, problem.rows, problem.repair
     if warm is not None:
         archs, inside = reduced.to_reduced(warm.archs)
@@ -154,8 +155,8 @@ def restrict(problem: Problem, reduced: Reduced) -> Problem:
         rows = rows[inside]
         repair = _NearestRow(problem, reduced, rows)
     proxies = {name: LiftedFunction(score, reduced) for name, score in problem.proxies.items()}
-    return replace(problem, space=reduced.space, costs=costs, inputs=Inputs(reduced.space, parts), warm=warm, rows=rows,
-                   repair=repair, proxies=proxies)  # fmt: skip
+    return replace(problem, space=reduced.space, costs=costs, inputs=Inputs(reduced.space, parts, graph), warm=warm,
+                   rows=rows, repair=repair, proxies=proxies)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

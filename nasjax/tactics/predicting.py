@@ -8,11 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
 from nasjax.predictors import Inputs, Model, Predictor, Prior, errors
-from nasjax.space import SearchSpace
 from nasjax.tactics.base import CostFunction, Fit, Measured, Problem, Values, padded_measurements
 from nasjax.types import Mask, Objectives, Population, Violations
 
@@ -86,7 +85,7 @@ def prediction_function(problem: Problem) -> PredictionFunction:
     Equal problems get the same function object, so that searches of one space in one process compile once.
     """
     inputs = problem.inputs
-    return _cached_prediction(inputs.space, inputs.parts, problem.costs, problem.predictor)  # type: ignore[arg-type]
+    return _cached_prediction(replace(inputs, prior=None), problem.costs, problem.predictor)  # type: ignore[arg-type]
 
 
 def scoring_function(problem: Problem) -> ScoringFunction:
@@ -119,15 +118,10 @@ def best_measured(state: Measured) -> Int[np.ndarray, "best genes"]:
 
 
 @lru_cache(maxsize=8)
-def _cached_prediction(
-    space: SearchSpace,
-    parts: Callable[[Population], Float[Array, "pop parts"]] | None,
-    costs: tuple[CostFunction | None, ...],
-    predictor: Predictor,
-) -> PredictionFunction:
+def _cached_prediction(given: Inputs, costs: tuple[CostFunction | None, ...], predictor: Predictor) -> PredictionFunction:
     @jax.jit
     def predict(models: Models, archs: Population) -> tuple[Values, Values]:
-        inputs = Inputs(space, parts, models.prior)
+        inputs = replace(given, prior=models.prior)
         pairs = [
             predictor.predict(inputs, model, archs) if cost is None else (cost(archs), jnp.zeros(len(archs), jnp.float32))
             for cost, model in zip(costs, models.columns, strict=True)
