@@ -120,6 +120,17 @@ def test_a_twentieth_of_a_table_is_beyond_the_tight_reference_and_searches_are_n
     assert problem.told[0] == 0 and problem.told[1] == values[:, 1].max()
 
 
+@needs_tables
+def test_no_single_gene_change_of_a_known_front_is_better():
+    problem, known = load("problems").create("macro"), load("known")
+    best = known.improved(problem, problem.archs[[0, 3000]])
+    values = problem.true(best)
+    assert non_dominated_exact(values).all() and len(np.unique(values, axis=0)) == len(values)
+    for arch in best:
+        apart = (problem.archs != arch).sum(1) == 1
+        assert ((values[:, None] <= problem.true(problem.archs[apart])).all(2)).any(0).all()
+
+
 # -- files of runs --------------------------------------------------------------------------------------------------------
 
 

@@ -41,13 +41,20 @@ def neighbours(space, archs):
     return np.unique(space.canonical(np.concatenate(found)), axis=0)
 
 
+def improved(problem, archs):
+    """Returns the front of architectures and of single-gene changes of its networks, repeated until nothing is better."""
+    best, searched = front(problem, archs), set()
+    while new := [arch for arch in best if arch.tobytes() not in searched]:
+        searched |= {arch.tobytes() for arch in new}
+        best = front(problem, np.concatenate([best, neighbours(problem.space, np.array(new))]))
+    return best
+
+
 def main():
     for name in sys.argv[1:] or SURROGATES:
         began, problem = perf_counter(), replace(problems.create(name), noise=(0.0, 0.0))
         found = [problem.known, nsga2(problem, EVALUATIONS, SEED, POPULATION)[0]]
-        best, before = front(problem, np.concatenate(found)), None
-        while before is None or not np.array_equal(best, before):
-            before, best = best, front(problem, neighbours(problem.space, best))
+        best = improved(problem, np.concatenate(found))
         run = runs.Run(EVALUATIONS, perf_counter() - began, runs.package("nsga2"),
                        problems.numbers(best, problem.space.counts))  # fmt: skip
         runs.append(problems.FRONTS, "nsga2", name, SEED, run)
