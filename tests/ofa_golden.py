@@ -58,6 +58,10 @@ def archs(name, net):
     return np.stack([net.space.encode(from_ofa(net, lists(name, row))) for row in range(len(golden(name)["params"]))])
 
 
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
+"""For programs that run once: what the compiler's optimisation takes is not earned back."""
+
+
 def images(name, size):
     """The original's images in the batches that re-calibrated it (batches, batch, size, size, 3)."""
     number, batches = int(golden(name)["images"]), int(golden(name)["batches"])
@@ -86,7 +90,8 @@ def masked(net, population, batches):
 def static(net, arch, batches):
     """`answers` for one architecture (a tuple), by slices."""
     graph, weights = nnx.split(net)
-    return jax.jit(lambda weights, batches: answers(nnx.merge(graph, weights), arch, batches))(weights, batches)
+    run = jax.jit(lambda weights, batches: answers(nnx.merge(graph, weights), arch, batches), compiler_options=UNOPTIMISED)
+    return run(weights, batches)
 
 
 def deviation(name, size, kind, rows, logits):

@@ -52,13 +52,14 @@ def test_masked_logits_equal_the_original_s_with_stored_and_recalibrated_statist
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "row"), [(80, row) for row in range(14)] + [(96, row) for row in range(3)])
+@pytest.mark.parametrize(("size", "row"), [(80, row) for row in range(14)] + [(96, 2)])
 @pytest.mark.parametrize("name", ofa.NAMES)
 def test_static_and_extracted_logits_equal_the_original_s(name, size, row):
     net = ofa.network(name, size)
     arch, batches, statistics = _check_static(net, name, size, row)
     graph, weights = nnx.split(extract(net, arch, statistics))
-    extracted = jax.jit(lambda weights, images: nnx.merge(graph, weights)(images))(weights, batches[0])
+    run = jax.jit(lambda weights, images: nnx.merge(graph, weights)(images), compiler_options=ofa.UNOPTIMISED)
+    extracted = run(weights, batches[0])
     assert ofa.deviation(name, size, "calibrated", slice(row, row + 1), extracted[None]) < TOLERANCE
 
 
