@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("--cfg prints the settings of one command: leave -m and keys that are no settings out")
         if getattr(parsed, "cfg", None):
             handler = "nasjax.cli.compose:print_settings"
-        if read.settings and not multirun:  # A sweep composes its jobs itself.
+        # A sweep composes its jobs itself, and settings beside run= change those of that run.
+        if read.settings and not multirun and "run" not in read.options:
             _compose_first(read)
         run = _load_handler(handler)
         with quietly() if "quiet" in read.options else nullcontext():
