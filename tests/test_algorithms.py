@@ -16,7 +16,7 @@ from nasjax.registry import record, settings
 POPULATION, GENERATIONS = 16, 20
 REFERENCE = np.array([0.0, 200.0])
 QUICK = ("nsga2", "ctaea", "snes")
-"""One algorithm for each kind of state; the slow tests cover the others."""
+"""One algorithm for each kind of state; the slow tests cover the others, but for what follows from the state alone."""
 EVERY_ALGORITHM = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALGORITHMS]
 
 
@@ -176,7 +176,7 @@ def test_tell_accepts_fewer_and_other_rows_than_ask_returned(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", QUICK)
 def test_new_parameters_do_not_compile_a_run_again(name):
     run = [made(name), ELASTIC, trade]
     evolve(*run, weights(), jax.random.key(0), 3)
@@ -186,7 +186,7 @@ def test_new_parameters_do_not_compile_a_run_again(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", QUICK)
 def test_vmap_over_keys_equals_a_loop(name):
     def run(key):
         return evolve(made(name), ELASTIC, trade, weights(), key, 5)
