@@ -1,7 +1,7 @@
 """Protocols of evaluators and of evaluation strategies."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -42,8 +42,18 @@ class Evaluator(Protocol):
 
 def measure(evaluator: Evaluator, archs: Population) -> dict[str, Shaped[np.ndarray, " pop"]]:
     """Every metric of a population of any size, chunk by chunk."""
-    parts = [evaluator(archs[i : i + evaluator.chunk]) for i in range(0, len(archs), evaluator.chunk)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return joined(list(by_chunk(evaluator, archs)))
+
+
+def by_chunk(evaluator: Evaluator, archs: Population) -> Iterator[dict[str, Shaped[np.ndarray, " chunk"]]]:
+    """The metrics of each chunk of a population, once it is measured."""
+    for start in range(0, len(archs), evaluator.chunk):
+        yield evaluator(archs[start : start + evaluator.chunk])
+
+
+def joined(chunks: Sequence[Mapping[str, Shaped[np.ndarray, " chunk"]]]) -> dict[str, Shaped[np.ndarray, " pop"]]:
+    """The metrics of all chunks as those of one population."""
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 class Strategy(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 
 from nasjax import supernets, tasks
 from nasjax.errors import FAILURE, ConfigError
+from nasjax.evaluation.base import by_chunk, joined
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.runs.csv_io import read_architectures
 from nasjax.searches.problem import search_problem
@@ -23,7 +24,6 @@ class EvaluationProgress:
 
     done: int
     planned: int
-    metric: str
     value: float
 
 
@@ -48,13 +48,13 @@ def evaluating_table(
     population = population if problem.repair is None else np.asarray(problem.repair(population))
     if warning := problem.warning(problem.measurable):
         LOG.warning(warning)
-    parts: list[dict[str, np.ndarray]] = []
-    for start in range(0, len(population), evaluator.chunk):
-        parts.append(evaluator(population[start : start + evaluator.chunk]))
-        metric, column = next(iter(parts[-1].items()))
-        yield EvaluationProgress(start + len(column), len(population), metric, float(column[-1]))
-    measured = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    metrics = measured | problem.compute(population)
+    chunks, done = [], 0
+    for chunk in by_chunk(evaluator, population):
+        first = next(iter(chunk.values()))
+        chunks.append(chunk)
+        done += len(first)
+        yield EvaluationProgress(done, len(population), float(first[-1]))
+    metrics = joined(chunks) | problem.compute(population)
     metrics.pop(FAILURE, None)  # Evaluators that know it have printed it.
     choices = [problem.space.decode(arch) for arch in population]
     rows = [

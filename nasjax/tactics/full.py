@@ -1,4 +1,4 @@
-"""Full search on evaluations (arXiv:2202.12954, section 3.3): all members of an algorithm's populations are measured."""
+"""Full search on measurements (arXiv:2202.12954, section 3.3): all members of an algorithm's populations are measured."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -77,7 +77,7 @@ class LiftedFunction:
 class PopDB:
     """Search-space reduction from predictions (see the module).
 
-    Predictors are fitted to `sample` random evaluations, or to a warm start with as many, and searched for `predictions`
+    Predictors are fitted to `sample` random networks, or to a warm start with as many, and searched for `predictions`
     evaluations. The final population of `population` architectures is clustered by HDBSCAN with at least `cluster` in each.
     Options of a gene that a smaller share than `least` of the clustered architectures has are dropped. Raises ConfigError
     for invalid settings.
