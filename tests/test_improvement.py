@@ -116,13 +116,3 @@ def test_without_any_gain_the_greatest_fallback_is_selected():
     _, means, deviations, reference = case(2)
     fallback = -jnp.arange(len(means), dtype=jnp.float32)
     assert choose(jnp.zeros((1, 2)), means, 0 * deviations, reference, 3, fallback=fallback) == [0, 1, 2]
-
-
-@pytest.mark.parametrize(("objectives", "short"), [(2, 10), (3, 20), (4, 20)])
-def test_a_shortlist_holds_the_best(monkeypatch, objectives, short):
-    front, means, deviations, reference = case(objectives, pool=60)
-    whole = choose(front, means, deviations, reference, 2)
-    monkeypatch.setattr(improvement, "SHORTLIST", short)
-    improvement.choose.clear_cache()
-    assert choose(front, means, deviations, reference, 2) == whole
-    improvement.choose.clear_cache()

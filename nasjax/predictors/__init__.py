@@ -4,7 +4,7 @@ from nasjax.predictors.accuracy import Errors, errors
 from nasjax.predictors.auto import Auto
 from nasjax.predictors.base import Model, Predictor
 from nasjax.predictors.gaussian_process import GaussianProcess
-from nasjax.predictors.inputs import Inputs, Prior
+from nasjax.predictors.inputs import Inputs, KnownInputs, Prior
 from nasjax.predictors.mlp import MLP
 from nasjax.predictors.ridge import Ridge
 from nasjax.predictors.stacked import Stacked
@@ -28,6 +28,7 @@ __all__ = [
     "Errors",
     "GaussianProcess",
     "Inputs",
+    "KnownInputs",
     "Model",
     "Predictor",
     "Prior",

@@ -137,6 +137,18 @@ class Inputs:
         return (*groups, *(len(known) + i for i, width in enumerate(widths) for _ in range(width)))
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class KnownInputs(Inputs):
+    """Inputs of one population, whose features were computed before: `features` returns these."""
+
+    known: Float[Array, "pop features"] | None = None
+
+    def features(self, archs: Population) -> Float[Array, "pop features"]:
+        assert self.known is not None
+        return self.known
+
+
 def group_membership(inputs: SearchSpace | Inputs) -> Float[Array, "features groups"]:
     """Indicator matrix: element (f, g) is 1 if feature f belongs to group g."""
     groups = np.array((inputs if isinstance(inputs, Inputs) else Inputs(inputs)).feature_groups, np.int32)

@@ -2,7 +2,7 @@
 
 The start is spread over an exact cost, extremes included. Each step then fits a predictor to every objective that is not
 computed, collects candidates (a search on predictions that starts from the front, or all architectures of a small space),
-and selects the batch with the greatest expected gain in hypervolume.
+and selects the batch with the greatest expected gain in hypervolume, from a reference point that follows the front.
 """
 
 import math
@@ -12,13 +12,14 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated_exact, violations
-from nasjax.space import SearchSpace, duplicates
+from nasjax.space import SearchSpace
 from nasjax.tactics.base import (
     MAX_COMBINATIONS,
     Measured,
@@ -30,16 +31,17 @@ from nasjax.tactics.base import (
     padded_length,
     unmeasured,
 )
-from nasjax.tactics.improvement import choose
+from nasjax.tactics.improvement import choose, lead_over_front
 from nasjax.tactics.predicting import (
+    Candidates,
     Models,
     best_measured,
     fit_predictors,
-    prediction_function,
+    prediction,
     scoring_function,
     with_prior,
 )
-from nasjax.types import Mask, Population, PRNGKey
+from nasjax.types import Population, PRNGKey
 
 MAX_FRONT_ROWS = 128
 """Rows to which the front is padded or thinned, so that nothing recompiles as it grows."""
@@ -47,14 +49,14 @@ MAX_FRONT_ROWS = 128
 MAX_ENUMERATED = 20_000
 """Spaces with at most this many architectures are predicted completely instead of searched."""
 
-COMPLETE_ROWS, POOL_PART = 256, 2048
-"""Beyond so many measurements, a step considers only so many architectures of a small space, in turn: each costs more."""
-
-GROWN_BATCH = 40
-"""Batches double with each doubling of the measurements beyond `COMPLETE_ROWS`, up to so many architectures."""
+SMALL_BATCHES, LARGEST_BATCH = 512, 40
+"""Beyond so many measurements batches double with each doubling of them, up to so many architectures."""
 
 POOL_SIZE = 1024
 """Number of mutants among the candidates from which the batch is selected."""
+
+SHORTLIST = 1024
+"""Candidates nearest to the front by predicted means, or farthest beyond it, whose deviations and gains are computed."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Ehvi:
     batch: int = 5
     generations: int = 100
     greedy: int = 100
+    margin: float = 0.1
 
     def __post_init__(self):
         for name in ("start", "batch", "generations"):
@@ -79,7 +82,7 @@ class Ehvi:
 
     def batch_after(self, measured: int) -> int:
         """How many architectures the next step measures: as steps cost more, they become fewer."""
-        return max(self.batch, min(self.batch * (padded_length(measured) // COMPLETE_ROWS), GROWN_BATCH))
+        return max(self.batch, min(self.batch * (padded_length(measured) // SMALL_BATCHES), LARGEST_BATCH))
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
         return Measured.empty(key, with_prior(problem))
@@ -101,33 +104,28 @@ class Ehvi:
 
     def _select_batch(self, state: Measured, models: Models, number: int) -> Population:
         """The next `number` architectures, best first."""
-        problem, key = state.problem, state.step_key()
-        goals = len(problem.reference)
-        everything = _all_candidates(problem)
-        pool = self._search_candidates(state, models, key) if everything is None else everything
-        if problem.repair is not None:
-            pool = jnp.asarray(problem.repair(np.asarray(pool)))
-        known = np.full((padded_length(len(state.archs)), pool.shape[1]), -1, np.int32)
-        known[: len(state.archs)] = state.archs
-        seen = _known_rows(known, pool)
-        if everything is not None and len(state.archs) > COMPLETE_ROWS:
-            part = _part_of_pool(state, seen)
-            pool, seen = pool[part], seen[part]
-        means, deviations = prediction_function(problem)(models, pool)
-        front = _padded_front(state)
-        reference = jnp.asarray(problem.reference, jnp.float32)
-        feasible, fallback = _feasibility_and_fallback(means, deviations, front, reference, problem.limits)
+        problem, goals, predicted = state.problem, len(state.problem.reference), prediction(state.problem)
+        pool = _all_candidates(problem)
+        if pool is None:
+            pool = predicted.describe(models.prior, self._search_candidates(state, models, state.step_key()))
+        front = _padded_front(state, number)
+        reference = jnp.asarray(aim(state.objectives, problem.reference, self.margin), jnp.float32)
+        seen = jnp.asarray(_known_or_repeated(state.archs, np.asarray(pool.archs)))
+        few, seen, fallback = _shortlist(pool, predicted.means(models, pool), seen, front, reference, problem.limits)
+        means, deviations = predicted.normal(models, few)
+        feasible = _feasible(means, deviations, problem.limits)
         # Half of the batch is chosen by the means alone, which work better while predictions improve quickly; the other half
         # by expected improvement, once there are enough measurements to trust the deviations.
-        halves = ((-(-number // 2), 0.0), (number // 2, float(len(state.archs) >= self.greedy)))
+        half, trust = -(-number // 2), float(len(state.archs) >= self.greedy)
         rows: list[int] = []
-        for half, scale in halves:
-            if half:
-                doubt = jnp.float32(scale) * deviations[:, :goals]
-                new = choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, half)
-                front, seen = jnp.concatenate([front, means[new, :goals]]), jnp.asarray(seen).at[new].set(True)
-                rows += np.asarray(new).tolist()
-        return np.asarray(pool)[rows]
+        for scale in (0.0, trust):
+            doubt = jnp.float32(scale) * deviations[:, :goals]
+            new = choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, half)[: number - len(rows)]
+            # In the place of rows that only pad the front.
+            front = front.at[len(rows) : len(rows) + len(new)].set(means[new, :goals])
+            seen = seen.at[new].set(True)
+            rows += np.asarray(new).tolist()
+        return np.asarray(few.archs)[rows]
 
     def _search_candidates(self, state: Measured, models: Models, key: PRNGKey) -> Int[Array, "pool genes"]:
         """Candidates from an inner search on predictions that starts from the front and its mutants."""
@@ -138,7 +136,21 @@ class Ehvi:
         start = _inner_start(space, near, known, -(-problem.algorithm.population // 2))
         score, goals = scoring_function(problem), len(problem.reference)
         found = evolve(problem.algorithm, space, score, models, inner, self.generations, start, goals)
-        return _candidate_pool(space, draw, found.archs, jnp.asarray(known))
+        pool = _candidate_pool(space, draw, found.archs, jnp.asarray(known))
+        return pool if problem.repair is None else jnp.asarray(problem.repair(np.asarray(pool)))
+
+
+def aim(values: Values, reference: Float[np.ndarray, " obj"], margin: float) -> Float[np.ndarray, " obj"]:
+    """The reference point that gains are measured from: the front's worst values and a margin, at most `reference`.
+
+    `margin` is a share of the front's range. `values` may have NaN. With fewer than two networks on the front: `reference`.
+    Far points of reference let the extremes of a front outweigh its middle (Ishibuchi et al. 2018; BoTorch infers it alike).
+    """
+    front = values[non_dominated_exact(values)]
+    front = front[(front < reference).all(1)]
+    if len(front) < 2:
+        return reference
+    return np.minimum(reference, front.max(0) + margin * np.ptp(front, axis=0))
 
 
 def spread_over_cost(problem: Problem, key: PRNGKey, number: int) -> Population:
@@ -175,28 +187,25 @@ def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[
 
 
 @lru_cache(maxsize=4)
-def _all_candidates(problem: Problem) -> Int[Array, "pool genes"] | None:
+def _all_candidates(problem: Problem) -> Candidates | None:
     """All architectures that can be measured, if there are few enough; None otherwise."""
-    if problem.rows is not None and len(problem.rows) <= MAX_ENUMERATED:
-        return jnp.asarray(problem.rows)
-    if problem.rows is None and problem.space.size <= MAX_ENUMERATED and math.prod(problem.space.counts) <= MAX_COMBINATIONS:
-        return jnp.asarray(problem.space.all_architectures())
-    return None
+    if problem.rows is not None:
+        archs = problem.rows if len(problem.rows) <= MAX_ENUMERATED else None
+    else:
+        few = problem.space.size <= MAX_ENUMERATED and math.prod(problem.space.counts) <= MAX_COMBINATIONS
+        archs = problem.space.all_architectures() if few else None
+    return None if archs is None else prediction(problem).describe(problem.inputs.prior, jnp.asarray(archs))
 
 
-def _part_of_pool(state: Measured, seen: Bool[Array | np.ndarray, " pool"]) -> Int[np.ndarray, " part"]:
-    """The rows of the pool that this step considers: at most `POOL_PART`, in turn all that are not `seen`."""
-    size = min(POOL_PART, len(seen))
-    order = np.asarray(jax.random.permutation(state.key, len(seen)))
-    order = order[np.argsort(np.asarray(seen)[order], kind="stable")]
-    unseen = len(seen) - int(np.asarray(seen).sum())
-    return order[(int(state.step) * size + np.arange(size)) % max(unseen, size)]
-
-
-@jax.jit
-def _known_rows(known: Population, pool: Population) -> Mask:
-    """Which rows of the pool are known, or equal an earlier row."""
-    return duplicates(jnp.concatenate([known, pool]))[len(known) :]
+def _known_or_repeated(known: Population, archs: Population) -> Bool[np.ndarray, " pop"]:
+    """Which rows of `archs` are known, or equal an earlier row."""
+    seen = {arch.tobytes() for arch in np.asarray(known, np.int32)}
+    found = np.zeros(len(archs), bool)
+    for i, arch in enumerate(np.asarray(archs, np.int32)):
+        row = arch.tobytes()
+        found[i] = row in seen
+        seen.add(row)
+    return found
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -217,34 +226,43 @@ def _candidate_pool(space: SearchSpace, key: PRNGKey, found: Population, best: P
     return jnp.concatenate([found, *mutants, space.sample_raw(anywhere, POOL_SIZE // 8)])
 
 
-def _padded_front(state: Measured) -> Float[Array, "front obj"]:
-    """The measured front, padded with NaN to `MAX_FRONT_ROWS`, or thinned to as many rows."""
+def _padded_front(state: Measured, number: int) -> Float[Array, "rows obj"]:
+    """The measured front, thinned to `MAX_FRONT_ROWS`, behind rows of NaN: at least `number` of them."""
     rows = np.unique(state.objectives[non_dominated_exact(state.objectives)], axis=0)
     if len(rows) > MAX_FRONT_ROWS:
         rows = rows[np.linspace(0, len(rows) - 1, MAX_FRONT_ROWS).astype(int)]
-    return jnp.asarray(np.pad(rows.astype(np.float32), ((0, MAX_FRONT_ROWS - len(rows)), (0, 0)), constant_values=np.nan))
+    padding = number + MAX_FRONT_ROWS - len(rows)
+    return jnp.asarray(np.pad(rows.astype(np.float32), ((padding, 0), (0, 0)), constant_values=np.nan))
 
 
-@partial(jax.jit, static_argnums=4)
-def _feasibility_and_fallback(
+@partial(jax.jit, static_argnums=5)
+def _shortlist(
+    pool: Candidates,
     means: Values,
-    deviations: Values,
-    front: Float[Array, "front obj"],
+    seen: Bool[Array, " pool"],
+    front: Float[Array, "rows obj"],
     reference: Float[Array, " obj"],
     limits: tuple[tuple[float, float], ...],
-) -> tuple[Float[Array, " pool"], Float[Array, " pool"]]:
-    """Per candidate the probability that it keeps the constraints, and a fallback score for when no gain is expected.
+) -> tuple[Candidates, Bool[Array, " few"], Float[Array, " few"]]:
+    """The `SHORTLIST` best of the pool, whether each was `seen`, and a fallback score for when no gain is expected.
 
-    The fallback, at most 0, is larger for less violation and for candidates closer to the front.
+    They are ranked by violation, then by how far they are beyond the front or behind it; of this the fallback is what is
+    below 0.
     """
+    front = jnp.minimum(jnp.where(jnp.isnan(front), reference[None], front), reference[None])
+    score = lead_over_front(front, jnp.asarray(means)[:, : front.shape[1]], reference) - 10 * jnp.asarray(
+        violations(means, limits)
+    )
+    few = lax.top_k(jnp.where(seen, -jnp.inf, score), min(SHORTLIST, len(means)))[1]
+    return jax.tree.map(lambda rows: rows[few], pool), seen[few], jnp.minimum(score[few], 0)
+
+
+@partial(jax.jit, static_argnums=2)
+def _feasible(means: Values, deviations: Values, limits: tuple[tuple[float, float], ...]) -> Float[Array, " pop"]:
+    """The probability that each architecture keeps the constraints."""
     feasible = jnp.ones(len(means), jnp.float32)
     for mean, deviation, (low, high) in zip(means.T, deviations.T, limits, strict=True):
         safe = jnp.maximum(deviation, 1e-30)
         likely = norm.cdf((high - mean) / safe) - norm.cdf((low - mean) / safe)
         feasible *= jnp.where(deviation > 0, likely, ((mean >= low) & (mean <= high)).astype(jnp.float32))
-    goals = means[:, : front.shape[1]]
-    unit = jnp.maximum(reference - jnp.nanmin(front, axis=0, initial=jnp.inf, where=~jnp.isnan(front)), 1e-12)
-    behind = ((goals[:, None] - front[None]) / unit).max(2)
-    behind = jnp.nanmin(jnp.where(jnp.isnan(behind), jnp.inf, behind), axis=1)
-    behind = jnp.where(jnp.isfinite(behind), jnp.maximum(behind, 0), 0)
-    return feasible, -(10 * jnp.asarray(violations(means, limits)) + behind)
+    return feasible

@@ -18,9 +18,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nasjax.types import Objectives
 
-SHORTLIST = 1024
-"""Candidates with the greatest gain alone, among which the batch is selected one by one."""
-
 RAYS, SAMPLES = 64, 8
 """Number of rays, and of samples of a candidate's values, for three or more objectives."""
 
@@ -51,32 +48,16 @@ def choose(
     deviations = jnp.maximum(deviations, 1e-6 * jnp.abs(means) + 1e-12)
     improvement = _EXACT.get(means.shape[1], _ray_approximation)
 
-    def worth(
-        gains: Float[Array, " pool"],
-        feasible: Float[Array, " pool"],
-        fallback: Float[Array, " pool"],
-        excluded: Bool[Array, " pool"],
-    ) -> Float[Array, " pool"]:
-        """Selection score: expected gains are positive, fallback scores negative, excluded rows -inf."""
-        gains = gains * feasible
-        return jnp.where(excluded, -jnp.inf, jnp.where(gains > 0, gains, jnp.minimum(fallback, 0) - 1e-30))
-
-    # Shortlist by the gain of each candidate alone, or by the cheaper lead over the front where gains need rays.
-    if improvement is _ray_approximation:
-        gains = _lead_over_front(front, jnp.asarray(means - deviations), reference)
-    else:
-        gain, _, state = improvement(front, means, deviations, reference)
-        gains = gain(state)
-    few = lax.top_k(worth(gains, feasible, fallback, excluded), min(SHORTLIST, len(means)))[1]
-    means, deviations, feasible, fallback, excluded = (a[few] for a in (means, deviations, feasible, fallback, excluded))
     gain, add, state = improvement(front, means, deviations, reference)
 
     def take(carry, _):
         state, excluded = carry
-        best = jnp.argmax(worth(gain(state), feasible, fallback, excluded))
+        gains = gain(state) * feasible
+        worth = jnp.where(gains > 0, gains, jnp.minimum(fallback, 0) - 1e-30)
+        best = jnp.argmax(jnp.where(excluded, -jnp.inf, worth))
         return (add(state, best), excluded.at[best].set(True)), best
 
-    return few[lax.scan(take, (state, excluded), length=batch)[1]]
+    return lax.scan(take, (state, excluded), length=batch)[1]
 
 
 def _expected_improvement(
@@ -87,7 +68,7 @@ def _expected_improvement(
     return jnp.maximum((level - mean) * norm.cdf(z) + deviation * norm.pdf(z), 0)
 
 
-def _lead_over_front(
+def lead_over_front(
     front: Float[Array, "front obj"], points: Float[Array, "pool obj"], reference: Float[Array, " obj"]
 ) -> Float[Array, " pool"]:
     """The distance, scaled by the range of each objective, by which each point can worsen until it is dominated.

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
-from nasjax.predictors import Inputs, Model, Predictor, Prior, errors
+from nasjax.predictors import Inputs, KnownInputs, Model, Predictor, Prior, errors
 from nasjax.tactics.base import CostFunction, Fit, Measured, Problem, Values, padded_measurements
 from nasjax.types import Mask, Objectives, Population, Violations
 
@@ -73,16 +73,32 @@ def fit_columns(problem: Problem, archs: Population, values: Values, counts: Mas
     )
 
 
-PredictionFunction = Callable[[Models, Population], tuple[Values, Values]]
-"""(models, archs) -> mean and standard deviation of every column."""
+class Candidates(NamedTuple):
+    """A population, and what is known of it before anything is fitted: predictors' features and the exact columns."""
+
+    archs: Population
+    features: Float[Array, "pop features"]
+    exact: tuple[Float[Array, " pop"] | None, ...]
+
+
+class Prediction(NamedTuple):
+    """Jitted functions that predict every column; exact columns are computed and have a deviation of 0."""
+
+    describe: Callable[[Prior | None, Population], Candidates]
+    means: Callable[[Models, Candidates], Values]
+    """Without the deviations, which take most of the time."""
+    normal: Callable[[Models, Candidates], tuple[Values, Values]]
+    """Mean and standard deviation of every column."""
+
+
 ScoringFunction = Callable[[Models, Population], tuple[Objectives, Violations]]
 """(models, archs) -> objectives and constraint violations."""
 
 
-def prediction_function(problem: Problem) -> PredictionFunction:
-    """The jitted function that predicts every column; exact columns are computed and have a deviation of 0.
+def prediction(problem: Problem) -> Prediction:
+    """The functions that predict a problem's columns.
 
-    Equal problems get the same function object, so that searches of one space in one process compile once.
+    Equal problems get the same functions, so that searches of one space in one process compile once.
     """
     inputs = problem.inputs
     return _cached_prediction(replace(inputs, prior=None), problem.costs, problem.predictor)  # type: ignore[arg-type]
@@ -90,7 +106,7 @@ def prediction_function(problem: Problem) -> PredictionFunction:
 
 def scoring_function(problem: Problem) -> ScoringFunction:
     """The jitted function that an algorithm optimises: objectives and violations by predicted means."""
-    return _cached_scoring(prediction_function(problem), problem.limits, len(problem.reference))
+    return _cached_scoring(prediction(problem), problem.limits, len(problem.reference))
 
 
 def sort_by_rank(
@@ -118,26 +134,33 @@ def best_measured(state: Measured) -> Int[np.ndarray, "best genes"]:
 
 
 @lru_cache(maxsize=8)
-def _cached_prediction(given: Inputs, costs: tuple[CostFunction | None, ...], predictor: Predictor) -> PredictionFunction:
+def _cached_prediction(given: Inputs, costs: tuple[CostFunction | None, ...], predictor: Predictor) -> Prediction:
     @jax.jit
-    def predict(models: Models, archs: Population) -> tuple[Values, Values]:
-        inputs = replace(given, prior=models.prior)
+    def describe(prior: Prior | None, archs: Population) -> Candidates:
+        features = replace(given, prior=prior).features(archs) if None in costs else jnp.zeros((len(archs), 0))
+        return Candidates(archs, features, tuple(None if cost is None else cost(archs) for cost in costs))
+
+    @jax.jit
+    def normal(models: Models, candidates: Candidates) -> tuple[Values, Values]:
+        inputs = KnownInputs(given.space, given.parts, given.graph, models.prior, candidates.features)
         pairs = [
-            predictor.predict(inputs, model, archs) if cost is None else (cost(archs), jnp.zeros(len(archs), jnp.float32))
-            for cost, model in zip(costs, models.columns, strict=True)
+            predictor.predict(inputs, model, candidates.archs) if known is None else (known, jnp.zeros_like(known))
+            for known, model in zip(candidates.exact, models.columns, strict=True)
         ]
         return jnp.stack([mean for mean, _ in pairs], 1), jnp.stack([deviation for _, deviation in pairs], 1)
 
-    return predict
+    @jax.jit
+    def means(models: Models, candidates: Candidates) -> Values:
+        return normal(models, candidates)[0]
+
+    return Prediction(describe, means, normal)
 
 
 @lru_cache(maxsize=8)
-def _cached_scoring(
-    predict: PredictionFunction, limits: tuple[tuple[float, float], ...], objectives: int
-) -> ScoringFunction:
+def _cached_scoring(predicted: Prediction, limits: tuple[tuple[float, float], ...], objectives: int) -> ScoringFunction:
     @jax.jit
     def score(models: Models, archs: Population) -> tuple[Objectives, Violations]:
-        means = predict(models, archs)[0]
+        means = predicted.means(models, predicted.describe(models.prior, archs))
         return means[:, :objectives], violations(means, limits)  # type: ignore[return-value]
 
     return score
