@@ -12,6 +12,7 @@ from nasjax.evaluation import AutoConfig, MaskedConfig, PrefixConfig, SwitchConf
 from nasjax.evaluation.auto import SPEEDS, estimated_seconds
 from nasjax.evaluation.memory import TooLarge
 from nasjax.hardware.costs import cost_tables
+from nasjax.searches.problem import search_problem
 from nasjax.tasks.base import Split
 from nasjax.tasks.image_classification import ImageClassification
 
@@ -60,6 +61,22 @@ def test_seconds_grow_by_exact_costs(tiny_net):
     for name, computed in {"masked": macs[0], "switch": macs.mean(), "prefix": macs.mean()}.items():
         expected = auto.NETWORKS * 200 * computed / 1e9 * SPEEDS[name].computing
         assert many[name] - few[name] == pytest.approx(expected, rel=0.1)  # Kernels are transformed, too.
+
+
+def test_a_search_s_evaluations_decide(tiny_net):
+    """Few networks are not worth what compiling their branches takes, many are; what a person says comes first."""
+    task, one = images(tiny_net, 30_000), jax.devices()[:1] * 2
+    chosen = [AutoConfig().expecting(number).bind(tiny_net, task, devices=one).config for number in (4, 100_000)]
+    assert [type(config) for config in chosen] == [MaskedConfig, SwitchConfig]
+    assert AutoConfig(networks=7).expecting(100).networks == 7
+
+
+def test_what_is_expected_is_no_part_of_the_record(monkeypatch, tiny_net, tiny_task):
+    asked = []
+    monkeypatch.setattr(auto, "estimated_seconds", lambda *given: asked.append(given[-1]) or {"masked": 1.0})
+    problems = [search_problem(tiny_net, tiny_task, "auto", networks=number) for number in (9, None)]
+    assert asked == [9, auto.NETWORKS]
+    assert problems[0].origin == problems[1].origin
 
 
 def test_stages_that_repeat_are_not_shared():

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import jax
 
+from nasjax.errors import ConfigError
 from nasjax.evaluation.memory import TooLarge, operations
 from nasjax.evaluation.population import PopulationEvaluator
 from nasjax.evaluation.strategies import STRATEGIES, ChoosingConfig
@@ -19,7 +20,7 @@ from nasjax.tasks import Task
 LOG = logging.getLogger(__name__)
 
 NETWORKS = 128
-"""The number of sub-networks that a search is assumed to measure."""
+"""The number of sub-networks that are assumed to be measured where it is not known."""
 
 
 class Speed(NamedTuple):
@@ -40,8 +41,19 @@ the others branches of stages. The networks of a search share a third of their w
 class AutoConfig(ChoosingConfig):
     """The strategy that should be the fastest: on a CPU the least of `estimated_seconds`, on accelerators `masked`.
 
-    Where that does not fit `memory_gb`, the next.
+    Where that does not fit `memory_gb`, the next. `networks` is how many sub-networks are going to be measured; a search
+    takes its `evaluations`, everything else `NETWORKS`.
     """
+
+    networks: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.networks is not None and self.networks < 1:
+            raise ConfigError(f"evaluator.networks must be at least 1, not {self.networks}")
+
+    def expecting(self, networks: int | None) -> Self:
+        return self if self.networks is not None else replace(self, networks=networks)
 
     def bind(
         self, net: SuperNet, task: Task, split: str = "validation", devices: Sequence[jax.Device] | None = None
@@ -50,10 +62,11 @@ class AutoConfig(ChoosingConfig):
         calibration = self.calibration_examples if net.has_norms else 0
         names = list(STRATEGIES)
         if devices[0].platform == "cpu":
-            seconds = estimated_seconds(net, task, calibration, len(devices))
+            networks = self.networks or NETWORKS
+            seconds = estimated_seconds(net, task, calibration, len(devices), networks)
             names = sorted(seconds, key=lambda name: seconds[name])
             estimates = ", ".join(f"{name} {seconds[name]:.2g}" for name in names)
-            LOG.info("evaluator=auto: %s (estimated CPU seconds for %d sub-networks: %s)", names[0], NETWORKS, estimates)
+            LOG.info("evaluator=auto: %s (estimated CPU seconds for %d sub-networks: %s)", names[0], networks, estimates)
         refused: list[TooLarge] = []
         for name in names:
             try:
@@ -63,14 +76,16 @@ class AutoConfig(ChoosingConfig):
         raise refused[0]
 
 
-def estimated_seconds(net: SuperNet, task: Task, calibration: int, devices: int = 1) -> dict[str, float]:
-    """CPU seconds by strategy for NETWORKS random sub-networks on one core, compiling included.
+def estimated_seconds(
+    net: SuperNet, task: Task, calibration: int, devices: int = 1, networks: int = NETWORKS
+) -> dict[str, float]:
+    """CPU seconds by strategy for so many random sub-networks on one core, compiling included.
 
     `calibration`: examples that each of them is re-calibrated on. Without `prefix` where stages repeat, which it does not
     share, and for several devices, of which it uses one.
     """
     largest, smallest = (_macs(net, tuple(map(int, arch))) for arch in (net.space.largest(), net.space.smallest()))
-    examples = NETWORKS * (min(calibration, len(task.train)) + len(task.validation) * task.beams)
+    examples = networks * (min(calibration, len(task.train)) + len(task.validation) * task.beams)
     # Masked networks cost as much as the largest, others as much as the mean of it and the smallest.
     work = {"masked": (operations(net), largest), "switch": (branches(net), (largest + smallest) / 2)}
     if net.first_repeated == len(net.stages) and devices == 1:

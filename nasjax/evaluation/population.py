@@ -9,7 +9,7 @@ from ctypes import CDLL
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -251,6 +251,10 @@ class EvaluatorConfig(ABC):
         for name in ("first_examples", "calibration_examples"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"evaluator.{name} must be at least 0, not {getattr(self, name)}")
+
+    def expecting(self, networks: int | None) -> Self:
+        """These settings for the evaluation of so many sub-networks, where that is known and makes a difference."""
+        return self
 
     def calibration(self, net: SuperNet, task: Task) -> Calibration:
         """The training inputs for re-calibration, in whole batches, since a shorter one would have too much weight.

@@ -40,8 +40,8 @@ def evaluating_table(
     task = tasks.create(**config["task"]) if isinstance(net, supernets.SuperNet) else None
     # Without successive halving: every network is measured on all images.
     evaluator = config["evaluator"] and {**config["evaluator"], "first_examples": 0}
-    problem = search_problem(net, task, evaluator)
-    population, _, _ = read_architectures("archs", archs, problem.space)
+    population, _, _ = read_architectures("archs", archs, net.space)
+    problem = search_problem(net, task, evaluator, networks=len(population))
     if (split == "test" and problem.test is None) or split not in ("validation", "test"):
         raise ConfigError(f"split={split} cannot be measured here; allowed: validation{', test' if problem.test else ''}")
     evaluator = problem.test() if split == "test" and problem.test is not None else problem.evaluator

@@ -92,7 +92,7 @@ def searching(
     check_energy(named, hardware)
     spent = TimeSpent()
     with spent.on("set-up"):
-        problem = search_problem(net, task, evaluator, hardware)
+        problem = search_problem(net, task, evaluator, hardware, settings.evaluations)
     problem.check_named(named)
     with problem.leading():
         goals = parse_goals(

@@ -154,17 +154,19 @@ def search_problem(
     task: Task | None,
     evaluator: EvaluatorSetting = "auto",
     hardware: Hardware | Profile | None = None,
+    networks: int | None = None,
 ) -> SearchProblem:
     """Joins a super-network, its task and an evaluator (a name, a mapping or settings).
 
-    With `hardware`, likewise or a `Profile`, sub-networks are timed on it; a profile takes minutes to make.
+    With `hardware`, likewise or a `Profile`, sub-networks are timed on it; a profile takes minutes to make. `networks` is
+    how many sub-networks will be evaluated, where that is known: `evaluator=auto` goes by it.
 
     Raises ConfigError where they do not fit.
     """
     if isinstance(net, SuperNet):
         if task is None:
             raise ConfigError("a super-network needs a task to be measured on")
-        return _of_network(net, task, evaluator, hardware)
+        return _of_network(net, task, evaluator, hardware, networks)
     if hardware is not None:
         raise ConfigError("hardware needs a super-network of layers: a table or a function has its own latency column")
     rows = net.rows()
@@ -185,7 +187,11 @@ def search_problem(
 
 
 def _of_network(
-    net: SuperNet, task: Task, evaluator: EvaluatorSetting, hardware: Hardware | Profile | None
+    net: SuperNet,
+    task: Task,
+    evaluator: EvaluatorSetting,
+    hardware: Hardware | Profile | None,
+    networks: int | None,
 ) -> SearchProblem:
     task.check(net)
     config = settings("evaluator", EVALUATORS, evaluator)
@@ -194,6 +200,8 @@ def _of_network(
     known = {objective.name: objective for objective in task.objectives}
     known |= measurable(_cost_ranges(costs))
     origin = {"supernet": net.origin, "task": task.origin, "evaluator": record(EVALUATORS, config)}
+    # Beside the record: it does not change what is measured.
+    config = config.expecting(networks)
     bound = config.bind(net, task)
     if jax.process_count() > 1:
         bound = LeadingEvaluator.of(bound)
