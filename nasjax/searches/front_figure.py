@@ -32,7 +32,9 @@ def front_figure(
     across = objectives[1].name if len(objectives) > 1 else "index"
     axes.plot(evaluations[across], evaluations[up], "o", color="0.75", markersize=4, label="evaluated")
     # The networks are in the order of the first objective: a step is level from the one before it to its own place.
-    line = {"linestyle": "-", "drawstyle": "steps-pre"} if len(objectives) == 2 else {"linestyle": "none"}
+    line: dict[str, Any] = {"linestyle": "none"}
+    if len(objectives) == 2:
+        line = {"drawstyle": "steps-pre"}
     axes.plot(front[across], front[up], marker="o", markersize=5, label="front" if across != "index" else "best", **line)
     axes.set_xlabel(objectives[1].label if across != "index" else "evaluation")
     axes.set_ylabel(objectives[0].label)
