@@ -327,7 +327,7 @@ def _instead_of_removing(key: str) -> str:
 
 def default_names() -> dict[str, str]:
     """The name that each group of conf/ has by default, null for none: the defaults of config.yaml."""
-    text = files("nasjax.conf").joinpath("config.yaml").read_text("utf-8")
+    text = files("nasjax.conf").joinpath("config.yaml").read_text(encoding="utf-8")
     return dict(re.findall(r"^  - (\w+): (\S+)$", text, re.MULTILINE))
 
 
