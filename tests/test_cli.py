@@ -150,8 +150,10 @@ def test_report_writes_the_page_anew(run, capsys):
         (["seed=???"], "seed=??? is no value; give one, or leave the setting out"),
         (["hardware=[1,2]"], "hardware=[1,2] is not a name; allowed: command, cpu, csv, gpu"),
         (["tactic=null"], "tactic=null is not a name; allowed: concurrent, ehvi"),
-        (["~evaluations"], "'~evaluations' is not of the form key=value"),
-        (["~seed=3"], "has no setting '~seed'"),
+        (["~evaluations"], "~evaluations: settings cannot be removed; leave evaluations out for its default"),
+        (["~tracker"], "~tracker: settings cannot be removed; say tracker=none"),
+        (["~hardware=cpu"], "~hardware=cpu: settings cannot be removed; say hardware=null"),
+        (["-m", "seed=1,2", "evaluations=0"], "evaluations must be a whole number of at least 1, not 0"),
         (["supernet=tabular", "supernet.genes=[[d]]"], "supernet.genes must be a list of strings, not [['d']]"),
         (["minutes=nan"], "minutes must be at least 0, not nan"),
         (["evaluations=" + "9" * 20], "has more than 64 bits"),
@@ -349,7 +351,8 @@ def test_help_is_quick_to_import_and_names_the_groups(capsys):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.rstrip().endswith("[]")
-    assert "tactic=concurrent|ehvi|full|full_on_estimations|proxy|random|weaknas" in done.stdout
+    assert "tactic=concurrent|ehvi|full|full_on_estimations|proxy|random|weaknas  (default: ehvi)" in done.stdout
+    assert re.search(r"hardware=command\|.*  \(default: null\)", done.stdout)
 
 
 @pytest.mark.slow

@@ -10,16 +10,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.cbook import STEP_LOOKUP_MAP
 from PIL import Image
+from tables import GENES, write_table
 
 import nasjax
 from nasjax.cli import main
 from nasjax.errors import ConfigError
 from nasjax.objectives import parse_constraint
+from nasjax.searches.front import Chosen
 
 ROOT = Path(__file__).parent.parent
 
@@ -141,6 +145,37 @@ def test_a_front_is_a_table_a_plot_and_a_line(front, tmp_path):
     drawn = {line.get_label(): line.get_xydata() for line in axes.lines}
     np.testing.assert_array_equal(drawn["front"], np.stack([front.metrics["macs"], front.metrics["accuracy_top1"]], 1))
     np.testing.assert_array_equal(drawn["evaluated"], everything[["macs", "accuracy_top1"]].to_numpy())
+
+
+@pytest.mark.parametrize("others", [[], ["min:cost"], ["min:cost", "max:width"]])
+def test_a_plot_is_a_picture_with_a_line_for_two_objectives_only(tmp_path, others):
+    net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "t.csv"), genes=GENES)
+    front = nasjax.search(net, objectives=["max:acc", *others], tactic="random", evaluations=40)
+    figure = front.plot()
+    assert figure._repr_png_().startswith(b"\x89PNG\r\n\x1a\n")  # What IPython asks for where pyplot is not imported.
+    line = figure.axes[0].lines[1]
+    assert line.get_linestyle() == ("-" if len(others) == 1 else "None")
+    if len(others) == 1:  # The staircase is what some network of the front reaches.
+        corners = STEP_LOOKUP_MAP[line.get_drawstyle()](*line.get_xydata().T).T
+        assert len(front) > 3 and len(corners) == 2 * len(front) - 1
+        for cost, acc in corners:
+            assert any(
+                n.metrics["cost"] <= cost and n.metrics["acc"] >= acc for n in map(front.__getitem__, range(len(front)))
+            )
+
+
+def test_what_compiles_keeps_its_programs(tmp_path, monkeypatch):
+    kept = []
+    for place in ("searches.front", "searches.vmapped_seeds", "supernets.folders"):
+        monkeypatch.setattr(f"nasjax.{place}.cache_programs", lambda place=place: kept.append(place))
+    Chosen(0, (0,), {}, {}, SimpleNamespace(extract=lambda arch: None)).extract()
+    net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "t.csv"), genes=GENES)
+    with pytest.raises(ConfigError):
+        nasjax.search_seeds(net, [0], objectives=["max:speed"])
+    (tmp_path / "config.json").write_text('{"supernet": {}, "arch": [], "choices": {}}')
+    with pytest.raises(ConfigError):
+        nasjax.load(tmp_path)
+    assert kept == ["searches.front", "searches.vmapped_seeds", "supernets.folders"]
 
 
 def test_a_front_is_stored_and_loaded(front, tmp_path, monkeypatch):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nasjax.cli import main
+from nasjax.cli import main, schemas
 from nasjax.cli.compose import configuration
 from nasjax.cli.meanings import PLAIN, described
-from nasjax.cli.options import COMMANDS, group_names
-from nasjax.cli.schemas import Schema, kept_columns
+from nasjax.cli.options import COMMANDS, default_names, group_names
+from nasjax.cli.schemas import Schema, kept_columns, kept_file
 from nasjax.cli.tables import GROUPS, columns
 from nasjax.registry import settings
 
@@ -64,6 +64,115 @@ def test_a_sweep_of_own_configurations_runs_in_the_folder_that_hydra_is_told(her
     assert all(config["tactic"]["population"] == 3 and config["evaluations"] == 6 for config in configs)
     assert main(words) == 0
     assert capsys.readouterr().out.count("is done already") == 2
+
+
+def test_a_sweep_obeys_the_folder_that_an_experiment_names(here, sweeps, capsys):
+    with Path("conf/experiment/mine.yaml").open("a") as file:
+        file.write("hydra:\n  sweep:\n    dir: swept\n")
+    words = ["search", "-m", *TABLE, "experiment=mine", "seed=1"]
+    assert main(words) == 0 and main([*words, "hydra.sweep.dir=elsewhere"]) == 0
+    out = capsys.readouterr().out
+    assert "nasjax report swept compares" in out and "nasjax report elsewhere compares" in out
+    assert list(Path("swept").glob("*/summary.json")) and not Path("multirun").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("hydra.job.chdir=true", "commands stay in the folder where they are started"),
+        ("hydra.verbose=true", "--quiet shows less"),
+        ("hydra/sweeper=basic", "-m runs every combination of the values on the command line"),
+        ("hydra.sweeper.params={seed: 1}", "-m runs every combination of the values on the command line"),
+        ("hydra.mode=MULTIRUN", "-m runs a sweep"),
+        ("+hydra.foo=1", "of Hydra's settings only hydra.sweep.dir, hydra.searchpath, hydra.launcher and"),
+    ],
+)
+def test_settings_of_hydra_s_that_do_nothing_here_are_refused(here, word, said, capsys):
+    key = word.lstrip("+").partition("=")[0]
+    for words in ([word], ["-m", word, "seed=1,2"]):
+        assert main(["search", *TABLE, *words]) == 2
+        error = capsys.readouterr().err
+        assert f"{key} cannot be set: {said}" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("block", "key"),
+    [
+        ("hydra:\n  job:\n    chdir: true\n", "hydra.job.chdir"),
+        ("hydra:\n  sweeper:\n    params:\n      seed: 1,2\n", "hydra.sweeper.params.seed"),
+        ("defaults:\n  - override /hydra/job_logging: disabled\n", "hydra/job_logging"),
+    ],
+)
+def test_a_block_of_hydra_s_settings_that_do_nothing_is_refused_in_a_file_too(here, block, key, capsys):
+    Path("conf/experiment/block.yaml").write_text(f"# @package _global_\n{block}")
+    first = block if "defaults" in block else f"defaults: [config, _self_]\n{block}"
+    Path("conf/first.yaml").write_text(first.replace("defaults:\n", "defaults:\n  - config\n"))
+    for words, said in ((["experiment=block"], "experiment=block"), (["--config-name", "first"], "first.yaml")):
+        assert main(["search", "--cfg", "job", *words]) == 2
+        assert f"{said} sets {key}, which has no meaning here: " in capsys.readouterr().err
+
+
+def test_the_first_file_may_name_further_folders(here, capsys):
+    Path("more/tactic/fewer.yaml").write_text("defaults: [random_schema]\npopulation: 2\n")
+    Path("conf/first.yaml").write_text("defaults: [config, _self_]\nhydra:\n  searchpath: ['file://${oc.env:HERE}/more']\n")
+    assert main(["search", "-c", "job", "-cn", "first", "tactic=fewer"]) == 2
+    assert "first.yaml: hydra.searchpath: " in capsys.readouterr().err  # $HERE is not set.
+    Path("conf/first.yaml").write_text("defaults: [config, _self_]\nhydra:\n  searchpath: [more]\n")
+    for tactic, population in (("fewer", 2), ("few", 3)):
+        assert main(["search", "-c", "job", "-cn", "first", f"tactic={tactic}"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["tactic"]["population"] == population
+
+
+def test_files_that_nasjax_s_take_the_place_of_are_named(here, capsys):
+    Path("conf/config.yaml").write_text("seed: 3\n")
+    Path("conf/tactic/random.yaml").write_text("defaults: [random_schema]\npopulation: 3\n")
+    assert main(["list", "evaluations"]) == 0
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("nasjax: warning: conf/config.yaml, conf/tactic/random.yaml are not read") and said.count("\n") == 1
+    )
+    assert said.endswith("choose another, and say --config-name=NAME or tactic=NAME\n")
+
+
+@pytest.mark.parametrize(
+    "flag", ["--config-path=conf", "-p", "--package", "--resolve", "-i", "--info", "--hydra-help", "-cp"]
+)
+def test_flags_that_only_hydra_has_are_refused_in_a_line(here, flag, capsys):
+    assert main(["search", flag, "seed=1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"nasjax: {flag.partition('=')[0]} is not there: ") and said.count("\n") == 1
+    assert main(["search", "-c", "hydra"]) == 2 and "--cfg hydra is not there: --cfg job" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("myname: 3\n", "experiment=new sets myname, which is not a setting; allowed here: supernet, task"),
+        ("tactic:\n  size: 3\n", "experiment=new sets tactic.size, which is not a setting; allowed in tactic: start"),
+        ("evaluations: many\n", "experiment=new: evaluations: Value 'many'"),
+    ],
+)
+def test_a_foreign_key_of_an_experiment_is_named(here, content, said, capsys):
+    Path("conf/experiment/new.yaml").write_text(f"# @package _global_\n{content}")
+    assert main(["search", "experiment=new"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"nasjax: {said}") and error.count("\n") == 1
+
+
+def test_the_default_of_a_group_and_names_of_a_given_folder_are_listed(here, capsys):
+    Path("more/tactic/fewer.yaml").write_text("# Fewer.\ndefaults: [random_schema]\npopulation: 2\n")
+    assert main(["list", "tactic", "--config-dir", "more"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["tactic=ehvi"].startswith("(default) Expected") and lines["tactic=fewer"] == "Fewer."
+    assert "(default)" not in lines["tactic=random"]
+    assert main(["list", "tactic=fewer", "-cd", "more"]) == 0 and "tactic.population=2 " in capsys.readouterr().out
+    group_defaults = {name: value["name"] for name, value in composed().items() if isinstance(value, dict) and value}
+    assert default_names().items() >= group_defaults.items()
+
+
+def test_translations_may_be_quiet(capsys):
+    assert main(["translate", "--quiet", "text=a.txt"]) == 2
+    assert "nasjax translate needs subnet=FOLDER" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["hydra.run.dir=a", "hydra.sweep.subdir=a"])
@@ -121,7 +230,7 @@ def test_a_mistyped_name_is_told_before_anything_heavy_is_imported():
 
 def test_a_mistaken_setting_is_told_before_jax_is_imported_once_the_schemas_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    kept = tmp_path / "cache" / "nasjax" / "schemas.pickle"
+    kept = kept_file()
     for content in (None, b"damaged", pickle.dumps({"source": "another nasjax", "columns": {}})):
         if content is not None:
             kept.write_bytes(content)
@@ -129,10 +238,18 @@ def test_a_mistaken_setting_is_told_before_jax_is_imported_once_the_schemas_are_
     code = (
         "import sys\nfrom nasjax.cli import main\n"
         "print(main(['search', 'seed=x']), main(['search', '-m', 'tactic=random,full', 'tactic.foo=1']))\n"
+        "print(main(['list', 'evaluations', 'tactic']), main(['search', '-m', 'seed=1,2', 'evaluations=0']))\n"
         "print([m for m in ('jax', 'flax', 'sklearn', 'scipy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.split("\n")[:2] == ["2 2", "[]"], done.stderr
+    assert done.stdout.startswith("2 2\n") and done.stdout.endswith("\n0 2\n[]\n"), done.stderr
+
+
+def test_every_installation_keeps_schemas_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here = kept_file()
+    monkeypatch.setattr(schemas, "__file__", str(tmp_path / "elsewhere" / "nasjax" / "cli" / "schemas.py"))
+    assert kept_file() != here and kept_file().parent == here.parent == tmp_path / "nasjax"
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,16 @@ from nasjax.cli.meanings import plain_lines
 from nasjax.cli.options import (
     COMMANDS,
     CONFIG_NAME,
+    SEARCH_PATH,
     Arguments,
     Command,
+    default_names,
     group_names,
     own_folders,
     read_words,
     search_path,
 )
+from nasjax.cli.own_files import places_of_first_file, shadow_warning
 from nasjax.errors import ConfigError
 from nasjax.verbosity import quietly
 from nasjax.version import __version__
@@ -45,10 +48,21 @@ class _Parser(argparse.ArgumentParser):
         self.exit(INVALID, f"nasjax: {shortened(message)}; {self.prog} --help shows what is allowed\n")
 
 
-WITH_VALUE = ("--cfg", "--config-dir", "--config-name")
+WITH_VALUE = ("-c", "--cfg", "-cd", "--config-dir", "-cn", "--config-name")
 """Flags of all commands with settings, which a value follows."""
 
-LIGHT = ("nasjax.cli.compose", "nasjax.cli.multirun")
+ALL_SETTINGS = "--cfg job prints all settings, resolved"
+
+NOT_HERE = {
+    **dict.fromkeys(("--config-path", "-cp"), "say --config-dir FOLDER for configurations of your own"),
+    **dict.fromkeys(("--package", "-p", "--resolve", "--info", "-i"), ALL_SETTINGS),
+    "--hydra-help": "--help names settings, docs/settings.md those of Hydra that act",
+    **dict.fromkeys(("--run", "-r"), "a command runs once without -m"),
+    "--experimental-rerun": "the same command with run=FOLDER goes on",
+}
+"""Flags of Hydra's that commands do not have, and what to do instead."""
+
+LIGHT = ("nasjax.cli.compose", "nasjax.cli.multirun", "nasjax.cli.list_names")
 """The modules of handlers that import JAX late, or not at all."""
 
 DESCRIPTION = "Searches super-networks for their Pareto-optimal sub-networks."
@@ -68,20 +82,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser, default_completer=_completer)  # type: ignore[arg-type]
     words = list(sys.argv[1:] if arguments is None else arguments)
     words[1:] = _flags_first(words[1:])
-    parsed = parser.parse_args(words)
-    command = COMMANDS[parsed.command]
     try:
+        _check_flags(words)
+        parsed = parser.parse_args(words)
+        command = COMMANDS[parsed.command]
         _check_encoding(words)
         multirun = getattr(parsed, "multirun", False)
         read = _read_arguments(command, parsed)
         handler = command.multirun_handler if multirun else command.handler
         if getattr(parsed, "cfg", None) and (multirun or read.options.keys() - {"quiet"}):
             raise ConfigError("--cfg prints the settings of one command: leave -m and keys that are no settings out")
+        if getattr(parsed, "cfg", None) not in (None, "job"):
+            raise ConfigError(f"--cfg {parsed.cfg} is not there: {ALL_SETTINGS}")
         if getattr(parsed, "cfg", None):
             handler = "nasjax.cli.compose:print_settings"
         # A sweep composes its jobs itself, and settings beside run= change those of that run.
-        if read.settings and not multirun and "run" not in read.options:
+        if command.settings and read.settings and not multirun and "run" not in read.options:
             _compose_first(read)
+        if hasattr(parsed, "config_dir") and (warning := shadow_warning(own_folders(parsed.config_dir))):
+            print(f"nasjax: warning: {warning}", file=sys.stderr)
         run = _load_handler(handler)
         with quietly() if "quiet" in read.options else nullcontext():
             code = run(read)
@@ -113,6 +132,14 @@ def _flags_first(words: Sequence[str]) -> list[str]:
         else:
             others.append(word)
     return [*flags, *others]
+
+
+def _check_flags(words: Sequence[str]) -> None:
+    """Raises ConfigError for flags that Hydra has and nasjax has not."""
+    if words and words[0] in COMMANDS and COMMANDS[words[0]].settings:
+        for flag in (word.partition("=")[0] for word in words):
+            if flag in NOT_HERE:
+                raise ConfigError(f"{flag} is not there: {NOT_HERE[flag]}")
 
 
 def _check_encoding(words: Sequence[str]) -> None:
@@ -160,9 +187,13 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command) -> None:
             "-m", "--multirun", action="store_true", help="run every combination of listed values, as in seed=0,1,2"
         )
     if command.settings:
-        parser.add_argument("--cfg", choices=["job"], help="print the settings, as they are composed, and do nothing else")
-        parser.add_argument("--config-dir", metavar="FOLDER", default="", help="your own configurations, beside ./conf")
-        parser.add_argument("--config-name", metavar="NAME", help="a file in one of them, in the place of config.yaml")
+        text = "print the settings, as they are composed, and do nothing else"
+        parser.add_argument("-c", "--cfg", metavar="job", help=text)
+        text = "a file in one of them, in the place of config.yaml"
+        parser.add_argument("-cn", "--config-name", metavar="NAME", help=text)
+    if command.settings or command.configured:
+        text = "your own configurations, beside ./conf"
+        parser.add_argument("-cd", "--config-dir", metavar="FOLDER", default="", help=text)
     for flag in command.flags:
         how: dict[str, Any] = {"metavar": flag.value} if flag.value else {"action": "store_const", "const": "yes"}
         parser.add_argument(f"--{flag.key}", help=flag.help, **how)
@@ -189,22 +220,36 @@ def _help_of_keys(command: Command) -> str:
         others = [key for key in command.settings if key not in groups]
         lines += ["settings, and their defaults:", *plain_lines(others)] if others else []
         lines += ["groups (nasjax list GROUP=NAME shows the settings of each):"]
-        lines += [f"  {group}={'|'.join(names)}" for group, names in groups.items()]
+        default = default_names()
+        lines += [f"  {group}={'|'.join(names)}  (default: {default[group]})" for group, names in groups.items()]
     return "\n".join(lines).replace("%", "%%")
 
 
 def _read_arguments(command: Command, parsed: argparse.Namespace) -> Arguments:
     """The arguments as a command takes them. Raises ConfigError for an unknown key."""
-    given = getattr(parsed, "config_dir", "")
-    arguments = read_words(command, getattr(parsed, "words", []), own_folders(given))
+    given, words, name = (
+        getattr(parsed, "config_dir", ""),
+        getattr(parsed, "words", []),
+        getattr(parsed, "config_name", None),
+    )
+    folders = own_folders(given)
+    on_line = any(word.startswith(f"{SEARCH_PATH}=") for word in words)
+    if given and on_line:
+        raise ConfigError(
+            f"--config-dir and {SEARCH_PATH} both name folders: add FOLDER to {SEARCH_PATH}=[…] as file:///FOLDER"
+        )
+    first = name or next((word.partition("=")[2] for word in words if word.startswith(f"{CONFIG_NAME}=")), None)
+    further = places_of_first_file(first, folders) if first and not on_line else []
+    arguments = read_words(command, words, folders, further)
     flags = {flag.key: getattr(parsed, flag.key) for flag in command.flags}
-    of_hydra = [*search_path(own_folders(given))] if given else []
-    if name := getattr(parsed, "config_name", None):
+    of_hydra = [*search_path([*folders, *further])] if given or further else []
+    listed = {"config-dir": given} if given and command.configured else {}
+    if name:
         of_hydra.append(f"{CONFIG_NAME}={name}")
     return Arguments(
         command=command.name,
         settings=(*of_hydra, *arguments.settings),
-        options={**arguments.options, **{key: value for key, value in flags.items() if value}},
+        options={**arguments.options, **{key: value for key, value in flags.items() if value}, **listed},
         paths=(*getattr(parsed, "paths", ()), *arguments.paths),
     )
 

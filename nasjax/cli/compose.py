@@ -11,9 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from nasjax.cli.hydra_settings import ACTING_ONLY, check_files, check_overrides
 from nasjax.cli.options import (
     COMMANDS,
     CONFIG_NAME,
@@ -25,17 +26,13 @@ from nasjax.cli.options import (
 )
 from nasjax.cli.schemas import kept_columns, register
 from nasjax.errors import ConfigError
-from nasjax.runs.folder import flatten_settings, plain_data
+from nasjax.runs.folder import check_budget, check_seed, flatten_settings, plain_data
 
 NAMED_KEYS = ("references.", "supernet.genes.", "supernet.needs.")
 """How settings begin that end with the name of a metric or gene."""
 
 FREE_KEYS = (*NAMED_KEYS, "supernet.arguments.", "supernet.graph.", "task.arguments.")
 """How settings begin whose last part a person may choose freely."""
-
-
-UNUSED = ("hydra.run.dir", "hydra.sweep.subdir")
-"""Hydra's settings that have no meaning here: jobs of a sweep are named from their overrides."""
 
 
 def print_settings(arguments: Arguments) -> int:
@@ -52,20 +49,12 @@ def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
     register()
     words = hydra_overrides(words)
     overrides = parse_overrides(words)
-    check_hydra_settings(overrides)
+    check_overrides(overrides)
     for override in overrides:
         if override.is_sweep_override():
             raise ConfigError(_several_values(command, override, [o for o in overrides if not o.is_sweep_override()]))
     composed = _compose(words)
     return {key: value for key, value in composed.items() if key in COMMANDS[command].settings}
-
-
-def check_hydra_settings(overrides: Sequence[Override]) -> None:
-    """Raises ConfigError for settings of Hydra's that have no meaning here."""
-    for override in overrides:
-        if override.key_or_group in UNUSED:
-            instead = "run=FOLDER names the folder of a run, and hydra.sweep.dir=FOLDER that of a sweep"
-            raise ConfigError(f"{override.key_or_group} cannot be set: {instead}")
 
 
 def with_search_path(words: Sequence[str]) -> list[str]:
@@ -201,6 +190,8 @@ def _compose(words: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key}=??? is no value; give one, or leave the setting out") from None
     except OmegaConfBaseException as error:
         raise ConfigError(_mistake(error)) from None
+    check_budget(settings["evaluations"], settings["minutes"])
+    check_seed(settings["seed"])
     for key, value in flatten_settings(settings).items():
         _check_64_bits(key, value)
     for group in group_names().keys() & settings.keys():
@@ -223,7 +214,11 @@ def _composed(words: Sequence[str]) -> DictConfig:
         with initialize_config_module("nasjax.conf", version_base="1.3"):
             words = with_search_path(words)
             name = find_first_file(GlobalHydra.instance().config_loader(), words)
-            return compose(name, overrides=words)
+            config = compose(name, overrides=words, return_hydra_config=True)
+            check_files(name, config.hydra)
+            with open_dict(config):
+                del config["hydra"]
+            return config
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file or "").rpartition("/")
         if not group:
@@ -264,7 +259,7 @@ def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -
     if cause and "is not a ListConfig" in cause[0]:
         key, _, value = first.rpartition(" ")[2].rstrip(":").partition("=")
         return f"{key}={value} is not a list: say {key}=[{value}]"
-    if file := re.match(r"In '(\w+)/([^']+)': \w+ raised while composing config", first):
+    if file := re.match(r"In '(?:(\w+)/)?([^']+)': \w+ raised while composing config", first):
         # A file's setting that the name chosen for its group does not have.
         lacking = re.search(r"full_key: ([\w.]+)", str(error))
         chosen = [word for word in words if lacking and word.startswith(f"{lacking[1].partition('.')[0]}=")]
@@ -274,20 +269,30 @@ def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -
             return f"{file[1]}={file[2]} sets {lacking[1]}, which the name that it is made of does not have: remove it"
         if lacking and chosen:
             return f"{file[1]}={file[2]} sets {lacking[1]}, which {chosen[-1]} does not have: leave one of the two out"
-        return " ".join([first, *str(error).splitlines()[1:2]])
+        said = f"{file[1]}={file[2]}" if file[1] else f"{file[2]}.yaml"
+        reason = next(iter(str(error).splitlines()[1:2]), "")
+        if lacking and re.match("Key '.*' not in '", reason):
+            return f"{said} sets {lacking[1]}, which is not a setting; {_allowed_beside(lacking[1], words)}"
+        return f"{said}: {f'{lacking[1]}: ' if lacking else ''}{reason}"
     if not first.startswith("Could not override '"):
         return " ".join([first + (":" if cause else ""), *cause[:1]])
     key = first.split("'")[1]
     if f"{key}." in FREE_KEYS:
         return f"{key} has names of your choice: say {key}.NAME=VALUE for each"
-    parent, _, _ = key.rpartition(".")
+    return f"unknown setting {key!r}; {_allowed_beside(key, words)}"
+
+
+def _allowed_beside(key: str, words: Sequence[str]) -> str:
+    """The settings that could have been meant by an unknown one, and the names whose setting it is."""
+    parent, _, leaf = key.rpartition(".")
+    if parent.partition(".")[0] == "hydra":
+        return ACTING_ONLY
     # What is allowed depends on the name chosen for the group (tactic=random), not on the default name.
     groups = [word for word in words if word.startswith(f"{parent.partition('.')[0]}=")]
     node = OmegaConf.select(OmegaConf.create(_compose(groups)), parent) if parent else _compose([])
     allowed = ", ".join(str(name) for name in node or () if name != "name") or "none"
-    leaf = key.rpartition(".")[2]
     others = [
         name for (group, name), (_, columns) in kept_columns().items() if group == parent and leaf in [c[0] for c in columns]
     ]
     elsewhere = f"; {leaf} is a setting of {parent}={'|'.join(others)}" if others else ""
-    return f"unknown setting {key!r}; allowed {f'in {parent}' if parent else 'here'}: {allowed}{elsewhere}"
+    return f"allowed {f'in {parent}' if parent else 'here'}: {allowed}{elsewhere}"

@@ -22,7 +22,6 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
 from nasjax.cli.compose import (
-    check_hydra_settings,
     find_first_file,
     hydra_overrides,
     jobs_of_sweep,
@@ -30,6 +29,7 @@ from nasjax.cli.compose import (
     with_search_path,
 )
 from nasjax.cli.failures import import_jax, print_any_character, report_failure
+from nasjax.cli.hydra_settings import check_overrides
 from nasjax.cli.options import COMMANDS, Arguments
 from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
@@ -40,7 +40,6 @@ QUIET = (
     "hydra.output_subdir=null",
     "hydra/job_logging=disabled",
     "hydra/hydra_logging=disabled",
-    "hydra.sweep.dir=multirun",
     "hydra.sweep.subdir=.",
 )
 """Settings that keep Hydra from writing folders and logs of its own: a run folder has everything."""
@@ -84,7 +83,8 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
             # By the launcher itself: Hydra's sweeper first composes the fixed settings alone, so that a setting of
             # tactic=random,… would have to be one of the default tactic's too.
             first = find_first_file(hydra.config_loader, of_hydra)
-            config = hydra.compose_config(first, [*QUIET, names, *of_hydra], run_mode=RunMode.MULTIRUN)
+            # With the first job's words: its files may name the launcher and the folder, too.
+            config = hydra.compose_config(first, [*QUIET, names, *of_hydra, *jobs[0]], run_mode=RunMode.MULTIRUN)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
             place = Path(config.hydra.sweep.dir)
@@ -109,7 +109,7 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
 
 def _check_overrides(overrides: Sequence[Override]) -> None:
     """Raises ConfigError for settings that a sweep cannot have."""
-    check_hydra_settings(overrides)
+    check_overrides(overrides)
     keys = [override.key_or_group for override in overrides]
     if "run" in keys:
         raise ConfigError("run= cannot be given with -m: jobs are named from their overrides")

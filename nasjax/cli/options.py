@@ -46,7 +46,10 @@ class Paths:
 
 @dataclass(frozen=True)
 class Command:
-    """A command. `handler` is the function that runs it as `module:function`, `multirun_handler` the one for `-m`."""
+    """A command. `handler` is the function that runs it as `module:function`, `multirun_handler` the one for `-m`.
+
+    `configured`: it reads configurations though it has no settings.
+    """
 
     name: str
     summary: str
@@ -57,6 +60,7 @@ class Command:
     paths: Paths | None = None
     words_required: bool = False
     multirun_handler: str = ""
+    configured: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -155,6 +159,7 @@ COMMANDS: Mapping[str, Command] = {
             name="translate",
             summary="translate text by an extracted network, a sentence on each line",
             handler="nasjax.cli.translate:translate",
+            flags=(QUIET,),
             options=(
                 CommandOption("subnet", "FOLDER", "the network, as nasjax extract has written it"),
                 CommandOption("text", "FILE", "the sentences; by default standard input"),
@@ -206,6 +211,7 @@ COMMANDS: Mapping[str, Command] = {
             name="list",
             summary="list every name that a setting may have; list KEY or KEY=NAME: its settings, defaults and meanings",
             handler="nasjax.cli.list_names:list_names",
+            configured=True,
             paths=Paths("KEY", "a setting (evaluations), a group (tactic), or a name of it (tactic=random)", required=False),
         ),
     )
@@ -214,6 +220,9 @@ COMMANDS: Mapping[str, Command] = {
 
 SEARCH_PATH, CONFIG_NAME = "hydra.searchpath", "hydra.job.config_name"
 """Hydra's settings for further folders of configurations, and for the file that all begins with."""
+
+GLOBAL_GROUPS = ("experiment", "debug")
+"""The groups whose names set keys of all others."""
 
 OWN_FOLDER = Path("conf")
 """The folder of a person's own configurations, in the working directory: `conf/experiment/NAME.yaml`, `conf/tactic/…`."""
@@ -231,10 +240,11 @@ def own_folders(given: str = "") -> list[Path]:
     return [folder for folder in dict.fromkeys(found) if folder.resolve() != package]
 
 
-def search_path(folders: Sequence[Path]) -> Iterator[str]:
-    """The word that has Hydra look for configurations in these folders, too; none without folders."""
-    if folders:
-        quoted = ("'file://{}'".format(str(folder).replace("'", "\\'")) for folder in folders)
+def search_path(places: Sequence[Path | str]) -> Iterator[str]:
+    """The word that has Hydra look for configurations in these folders, and places as Hydra writes them; or none."""
+    if places:
+        written = (f"file://{place}" if isinstance(place, Path) else place for place in places)
+        quoted = ("'{}'".format(place.replace("'", "\\'")) for place in written)
         yield f"{SEARCH_PATH}=[{','.join(quoted)}]"
 
 
@@ -260,14 +270,16 @@ def group_files(own: Sequence[Path] = ()) -> dict[str, dict[str, Traversable]]:
     return found
 
 
-def read_words(command: Command, words: Sequence[str], folders: Sequence[Path] = ()) -> Arguments:
+def read_words(
+    command: Command, words: Sequence[str], folders: Sequence[Path] = (), further: Sequence[str] = ()
+) -> Arguments:
     """Sorts words into settings, the command's options (the last of equal keys counts) and paths.
 
-    `folders` are a person's own configurations, see `own_folders`. Raises ConfigError for a word without `=`, for a key that
-    the command does not have, and for a name that its group does not have.
+    `folders` are a person's own configurations, see `own_folders`, `further` those that only Hydra reads. Raises
+    ConfigError for a word without `=`, a key that the command does not have, and a name that its group does not have.
     """
-    searched = any(word.startswith(f"{SEARCH_PATH}=") for word in words)  # Hydra knows which names are there.
-    names = {} if searched else group_names(folders)
+    searched = any(word.startswith(f"{SEARCH_PATH}=") for word in words)
+    names = {} if searched or further else group_names(folders)
     own = {option.key for option in command.options}
     settings: list[str] = []
     options: dict[str, str] = {}
@@ -291,6 +303,8 @@ def _check_setting(command: Command, word: str, names: Mapping[str, Sequence[str
 
     Hydra's own settings (`hydra/…`) are let through.
     """
+    if word.startswith("~"):
+        raise ConfigError(f"{word}: settings cannot be removed; {_instead_of_removing(word[1:].partition('=')[0])}")
     if "=" not in word:
         raise ConfigError(f"{word!r} is not of the form key=value (it has no '=')")
     key = word.partition("=")[0].strip().lstrip("+").partition("@")[0].partition(".")[0]
@@ -301,6 +315,20 @@ def _check_setting(command: Command, word: str, names: Mapping[str, Sequence[str
         for name in value.split(","):
             if name not in (*names[group], "null"):
                 raise ConfigError(f"unknown {group} {name!r}; allowed: {', '.join(names[group])}")
+
+
+def _instead_of_removing(key: str) -> str:
+    """What to say where `~key` was meant to remove a setting."""
+    if key == "tracker":
+        return "say tracker=none"
+    optional = key in default_names() and default_names()[key] == "null"
+    return f"say {key}=null" if optional else f"leave {key} out for its default, or give it another value"
+
+
+def default_names() -> dict[str, str]:
+    """The name that each group of conf/ has by default, null for none: the defaults of config.yaml."""
+    text = files("nasjax.conf").joinpath("config.yaml").read_text(encoding="utf-8")
+    return dict(re.findall(r"^  - (\w+): (\S+)$", text, re.MULTILINE))
 
 
 def whole_number(options: Mapping[str, str], key: str, least: int, meaning: str) -> int | None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def register() -> None:
 
 def kept_columns() -> Mapping[tuple[str, str], tuple[str, list[Any]]]:
     """`tables.columns`, from the cache folder where nothing of nasjax has changed since."""
-    file, source = cache_folder() / "schemas.pickle", _source()
+    file, source = kept_file(), _source()
     with suppress(Exception):  # Missing or damaged: it is made anew.
         kept = pickle.loads(file.read_bytes())
         if kept["source"] == source:
@@ -73,7 +74,14 @@ def kept_columns() -> Mapping[tuple[str, str], tuple[str, list[Any]]]:
     with suppress(OSError):  # A folder that cannot be written: the next command takes as long.
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, pickle.dumps({"source": source, "columns": found}))
+        file.with_name("schemas.pickle").unlink(missing_ok=True)  # Of an earlier nasjax, for all installations.
     return found
+
+
+def kept_file() -> Path:
+    """The file of this installation: others, of the same home, have their own."""
+    installation = f"{sys.version} {Path(__file__).resolve()}"
+    return cache_folder() / f"schemas-{sha256(installation.encode()).hexdigest()[:12]}.pickle"
 
 
 def _source() -> list[Any]:

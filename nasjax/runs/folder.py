@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,14 @@ def check_seed(seed: int) -> None:
     """Raises ConfigError unless 0 <= seed < 2**32, as random keys need."""
     if not 0 <= seed < 2**32:
         raise ConfigError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
+
+
+def check_budget(evaluations: int, minutes: float | None) -> None:
+    """Raises ConfigError unless something may be measured, and the time is none or a number from 0 on."""
+    if minutes is not None and not minutes >= 0:
+        raise ConfigError(f"minutes must be at least 0, not {minutes}")
+    if not isinstance(evaluations, Integral) or evaluations < 1:
+        raise ConfigError(f"evaluations must be a whole number of at least 1, not {evaluations!r}")
 
 
 def new_path(name: str) -> Path:

@@ -17,6 +17,7 @@ from nasjax.host import new_place, parse_json, read_text, write_text
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import Objective, parse_constraint
 from nasjax.pareto import knee
+from nasjax.program_cache import cache_programs
 from nasjax.runs.archive import digest
 from nasjax.runs.folder import plain_data
 from nasjax.searches.history import History
@@ -56,6 +57,7 @@ class Chosen:
             raise ConfigError("this front was loaded from a file: nasjax.Front.load(file, net, task) can extract networks")
         if self.problem.extract is None:
             raise ConfigError("a table was searched: it has no networks to extract")
+        cache_programs()
         return self.problem.extract(self.arch)
 
 
@@ -167,22 +169,14 @@ class Front:
         return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
     def plot(self) -> "Figure":
-        """The first two objectives of all evaluated networks as a matplotlib figure, with the front as a line.
+        """The first two objectives of all evaluated networks as a matplotlib figure, the front as a staircase.
 
-        Of one objective: its values in the order of evaluation, with the best.
+        Of three or more objectives the front is points without a line. Of one: its values in the order of evaluation, with
+        the best. Notebooks show the figure as a picture.
         """
-        from matplotlib.figure import Figure  # Takes longer to import than all of nasjax.
+        from nasjax.searches.front_figure import front_figure  # Matplotlib takes longer to import than all of nasjax.
 
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.add_subplot()
-        across = self.objectives[1].name if len(self.objectives) > 1 else "index"
-        up, front = self.objectives[0].name, self._columns()
-        axes.plot(self.evaluations[across], self.evaluations[up], "o", color="0.75", markersize=4, label="evaluated")
-        axes.plot(front[across], front[up], "o-", markersize=5, label="front" if across != "index" else "best")
-        axes.set_xlabel(self.objectives[1].label if across != "index" else "evaluation")
-        axes.set_ylabel(self.objectives[0].label)
-        axes.legend()
-        return figure
+        return front_figure(self.objectives, self.evaluations, self._columns())
 
     def _repr_html_(self) -> str:
         """The front as a table, for notebooks."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from nasjax.objectives import listed
 from nasjax.predictors import PREDICTORS, Predictor
 from nasjax.registry import record, settings
 from nasjax.runs.archive import check_archive
-from nasjax.runs.folder import check_seed
+from nasjax.runs.folder import check_budget, check_seed
 from nasjax.tactics import REDUCTIONS, TACTICS, PopDB, Tactic
 
 
@@ -69,10 +68,7 @@ def check_settings(
     minutes: float | None,
 ) -> SearchSettings:
     """Checks the arguments of `nasjax.searching` that need no super-network. Raises ConfigError for invalid settings."""
-    if minutes is not None and not minutes >= 0:
-        raise ConfigError(f"minutes must be at least 0, not {minutes}")
-    if not isinstance(evaluations, Integral) or evaluations < 1:
-        raise ConfigError(f"evaluations must be a whole number of at least 1, not {evaluations!r}")
+    check_budget(evaluations, minutes)
     check_seed(seed)
     shared = _path("archive", archive)
     if shared is not None:

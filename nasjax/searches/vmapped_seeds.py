@@ -16,6 +16,7 @@ from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import Goals, parse_goals
 from nasjax.pareto import hypervolumes
 from nasjax.predictors import PREDICTORS, Predictor
+from nasjax.program_cache import cache_programs
 from nasjax.registry import settings
 from nasjax.runs.folder import check_seed
 from nasjax.searches.problem import search_problem
@@ -65,6 +66,7 @@ def search_seeds(
         raise ConfigError("seeds must name at least one seed")
     for seed in seeds:
         check_seed(seed)
+    cache_programs()
     problem = search_problem(net, None)
     goals = parse_goals(objectives, constraints, problem.measurable, references or {}, problem.space)
     for_tactic = tactic_problem(

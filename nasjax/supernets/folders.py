@@ -11,6 +11,7 @@ import numpy as np
 from nasjax.errors import ConfigError, naming_damage
 from nasjax.host import parse_json, read_text
 from nasjax.jax_defaults import with_jax_defaults
+from nasjax.program_cache import cache_programs
 from nasjax.registry import settings
 from nasjax.supernets.catalogue import SUPERNETS
 from nasjax.supernets.checkpoints import load_weights, save_weights
@@ -44,6 +45,7 @@ def load(folder: str | Path) -> SuperNet:
     Raises ConfigError if the folder holds no such network.
     """
     saved = read_facts(folder)
+    cache_programs()
     place = Path(folder) / "config.json"
     with naming_damage(place, EXTRACT_AGAIN):
         config = settings("supernet", SUPERNETS, saved["supernet"])
