@@ -49,6 +49,10 @@ MAX_FRONT_ROWS = 128
 MAX_ENUMERATED = 20_000
 """Spaces with at most this many architectures are predicted completely instead of searched."""
 
+MARGIN = 0.005
+"""How far behind the front gains are measured from, as a share of its range for each measurement made: at first what is
+between the ends of the front is worth most, later what is beyond them, too."""
+
 SMALL_BATCHES, LARGEST_BATCH = 512, 40
 """Beyond so many measurements batches double with each doubling of them, up to so many architectures."""
 
@@ -61,19 +65,20 @@ SHORTLIST = 1024
 
 @dataclass(frozen=True)
 class Ehvi:
-    """Expected hypervolume improvement (see the module).
+    """Expected hypervolume improvement (see the module). Raises ConfigError for invalid settings.
 
-    `start` architectures are measured first (twice as many if no objective is exact), then `batch` per step
-    (`batch_after`). Below `greedy` measurements candidates are selected by predicted means alone; beyond, half of each batch
-    also takes the predicted uncertainty into account. The inner search runs for `generations`. Raises ConfigError for
-    invalid settings.
+    Attributes:
+      start: how many architectures are measured first; twice as many if no objective is an exact cost.
+      batch: the least number of architectures measured per step; it grows beyond 512 measurements, as steps cost more.
+      generations: how long the inner search on predictions runs.
+      greedy: below so many measurements candidates are selected by predicted means alone; beyond, half of each batch also
+        takes the predicted uncertainty into account.
     """
 
     start: int = 10
     batch: int = 5
     generations: int = 100
     greedy: int = 100
-    margin: float = 0.1
 
     def __post_init__(self):
         for name in ("start", "batch", "generations"):
@@ -109,7 +114,7 @@ class Ehvi:
         if pool is None:
             pool = predicted.describe(models.prior, self._search_candidates(state, models, state.step_key()))
         front = _padded_front(state, number)
-        reference = jnp.asarray(aim(state.objectives, problem.reference, self.margin), jnp.float32)
+        reference = jnp.asarray(aim(state.objectives, problem.reference, MARGIN * len(state.archs)), jnp.float32)
         seen = jnp.asarray(_known_or_repeated(state.archs, np.asarray(pool.archs)))
         few, seen, fallback = _shortlist(pool, predicted.means(models, pool), seen, front, reference, problem.limits)
         means, deviations = predicted.normal(models, few)
