@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import closing
 from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nasjax.generators import result_of
+from nasjax.generators import mapped, result_of
 from nasjax.program_cache import take_first_folder
 from nasjax.runs.folder import read_settings
 from nasjax.searches.front import Front
@@ -102,6 +101,11 @@ class ProgressBar:
         self._programs += 1
         self._compiling += seconds
 
+    def count(self, things: str, value: str) -> None:
+        """Counts these things from now on, from 0, with this value beside the count."""
+        if self._bar.tasks[0].description != things:
+            self._bar.reset(self._task, description=things, name=value, value="…")
+
     def say(self, text: str) -> None:
         """Shows a text in the place of the value, or as a line."""
         if self._plain:
@@ -134,10 +138,17 @@ def run_with_progress(steps: Generator[SearchProgress, None, Result], planned: i
 
     def show(now: SearchProgress) -> None:
         nonlocal waiting
-        if not now.waiting:
+        if now.waiting:
+            if now.waiting != waiting:
+                bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
+        elif now.phase is None:
+            bar.count("evaluations", "hypervolume")
             bar.update(now.done, now.planned, now.hypervolume)
-        elif now.waiting != waiting:
-            bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
+        elif now.phase.part == "test":
+            bar.say(f"test data: {now.phase.done} of {now.phase.planned} networks")
+        else:
+            bar.count("timed", "ms")
+            bar.update(now.phase.done, now.phase.planned, now.phase.milliseconds)
         waiting = now.waiting
 
     with ProgressBar("evaluations", "hypervolume", planned, label) as bar:
@@ -150,19 +161,16 @@ FILES = ("front.png", "hypervolume.png", "report.html")
 
 def tracked(steps: Generator[SearchProgress, None, Result], tracking: Tracking) -> Generator[SearchProgress, None, Result]:
     """The steps of a search, each told to a tracker: evaluations, hypervolume, the newest and best of every objective."""
-    with closing(steps):
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            if not now.waiting:
-                metrics = {"evaluations": now.done, "failed": now.failed, "hypervolume": now.hypervolume}
-                newest = {f"newest/{name}": value for name, value in now.newest.items()}
-                best = {f"best/{name}": value for name, value in now.best.items()}
-                tracking.log(now.done, metrics | newest | best, now.settings)
-            yield now
+
+    def log(now: SearchProgress) -> SearchProgress:
+        if not now.waiting and now.phase is None:
+            metrics = {"evaluations": now.done, "failed": now.failed, "hypervolume": now.hypervolume}
+            newest = {f"newest/{name}": value for name, value in now.newest.items()}
+            best = {f"best/{name}": value for name, value in now.best.items()}
+            tracking.log(now.done, metrics | newest | best, now.settings)
+        return now
+
+    return mapped(steps, log)
 
 
 def finish_tracking(tracking: Tracking, front: Front) -> None:

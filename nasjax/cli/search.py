@@ -24,6 +24,7 @@ from nasjax.runs.folder import new_path
 from nasjax.searches.front import Front
 from nasjax.searches.loop import searching
 from nasjax.searches.problem import SelfMeasuring, follow
+from nasjax.searches.time_spent import TimeSpent
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
@@ -59,8 +60,10 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
     tracker.check(config["run"])
     join_processes(config.get("distributed"))
     prepare_jax()
-    net = supernets.create(seed=config["seed"], **config["supernet"])
-    task = tasks.create(**config["task"]) if isinstance(net, SuperNet) else None
+    spent = TimeSpent()
+    with spent.on("set-up"):
+        net = supernets.create(seed=config["seed"], **config["supernet"])
+        task = tasks.create(**config["task"]) if isinstance(net, SuperNet) else None
     if jax.process_index():
         follow(net, task, config["evaluator"])
         print(f"Process {jax.process_index()} of {jax.process_count()} has done its part")
@@ -69,7 +72,9 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
     if settings["hardware"] is not None and isinstance(net, SuperNet):
         _check_metrics(net.space, task, settings)  # Profiling takes long.
         shapes = net.shapes() if task is None else net.shapes(task.steps, task.beams)
-        settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
+        with spent.on("latency table"):
+            settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
+    settings["spent"] = spent
     with Tracking(tracker, config["run"]) as tracking:
         front, interrupted = _search_until_interrupted(net, task, settings, tracking, label, resume)
         complete = _print_results(settings, interrupted, label, resume)
