@@ -18,6 +18,7 @@ from nasjax.searches.front import Front
 from nasjax.searches.steps import Progress as SearchProgress
 from nasjax.trackers import Tracking
 from nasjax.verbosity import is_quiet
+from nasjax.words import plural
 
 Result = TypeVar("Result")
 
@@ -140,12 +141,12 @@ def run_with_progress(steps: Generator[SearchProgress, None, Result], planned: i
         nonlocal waiting
         if now.waiting:
             if now.waiting != waiting:
-                bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
+                bar.print(f"waiting for {plural(now.waiting, 'network')} that other runs on this archive are measuring")
         elif now.phase is None:
             bar.count("evaluations", "hypervolume")
             bar.update(now.done, now.planned, now.hypervolume)
         elif now.phase.part == "test":
-            bar.say(f"test data: {now.phase.done} of {now.phase.planned} networks")
+            bar.say(f"test data: {now.phase.done} of {plural(now.phase.planned, 'network')}")
         else:
             bar.count("timed", "ms")
             bar.update(now.phase.done, now.phase.planned, now.phase.milliseconds)

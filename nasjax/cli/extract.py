@@ -31,6 +31,7 @@ from nasjax.runs.folder import read_settings
 from nasjax.runs.inputs import override_inputs
 from nasjax.supernets import SuperNet
 from nasjax.tasks.translation import TRANSLATION
+from nasjax.words import plural
 
 
 def extract(arguments: Arguments) -> int:
@@ -140,7 +141,7 @@ def _print_extracted(extracted: Sequence[WrittenSubnet]) -> None:
         print(f"Network {network.wanted.index}: {_choices(network.extracted.choices)}")
     worst = max(network.extracted.difference for network in extracted)
     examples = extracted[0].extracted.examples
-    print(f"Verified against the super-network: outputs differ by at most {worst:.1e} on {examples} examples.")
+    print(f"Verified against the super-network: outputs differ by at most {worst:.1e} on {plural(examples, 'example')}.")
     Console().print(text_table(table_rows(extracted)))
     first = extracted[0].folder
     files = ", ".join(sorted(file.name for file in first.iterdir()))
@@ -196,7 +197,7 @@ def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str]
     name, value = next(iter(metrics.items()))
     print(f"Network {folder}: {_choices(network.choices)}; {name} {value:.4g} on the validation examples")
     files = ", ".join(file.name for file in written)
-    print(f"Written to {out} ({files}), each file loaded again and compared on {network.examples} examples.")
+    print(f"Written to {out} ({files}), each file loaded again and compared on {plural(network.examples, 'example')}.")
     return 0
 
 

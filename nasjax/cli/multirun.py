@@ -35,6 +35,7 @@ from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
 from nasjax.runs.folder import flatten_settings, parse_settings
 from nasjax.version import __version__
+from nasjax.words import plural
 
 QUIET = (
     "hydra.output_subdir=null",
@@ -99,7 +100,7 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
             print(f"nasjax: {failure}; the same command goes on", file=sys.stderr)
             return 1
     unfinished = [(code, line) for code, line in results if line]
-    print(f"{len(results) - len(unfinished)} of {len(results)} jobs are done; {then.format(config.hydra.sweep.dir)}")
+    print(f"Done: {len(results) - len(unfinished)} of {plural(len(results), 'job')}; {then.format(config.hydra.sweep.dir)}")
     if unfinished:
         # Printed again: some launchers write what a job prints to files of their own.
         print("nasjax: jobs that failed or stopped (the same command goes on with them):", file=sys.stderr)

@@ -29,6 +29,7 @@ from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.trackers import TRACKERS, Tracking
+from nasjax.words import plural
 
 SHOWN_FAILURES = 3
 """Reasons of failed evaluations that are shown after a search, the most frequent ones."""
@@ -118,7 +119,10 @@ def _print_results(settings: dict[str, Any], interrupted: bool, label: str, resu
     page = write_report(settings["run"])
     done, complete = run.summary["evaluations"], run.summary["complete"]
     if label:
-        print(f"{label}: done, {done} evaluations, hypervolume {run.summary['hypervolume'][-1]:.5g}, {page}", flush=True)
+        print(
+            f"{label}: done, {plural(done, 'evaluation')}, hypervolume {run.summary['hypervolume'][-1]:.5g}, {page}",
+            flush=True,
+        )
         return complete
     console = Console()
     console.print(front_table(run))
@@ -135,20 +139,20 @@ def _remarks(summary: dict[str, Any], settings: dict[str, Any], interrupted: boo
     remarks = []
     done, planned = summary["evaluations"], settings["evaluations"]
     if interrupted or (settings["minutes"] is not None and done < planned):
-        remarks.append(f"{done} of {planned} evaluations; {resume} goes on.")
+        remarks.append(f"{done} of {plural(planned, 'evaluation')}; {resume} resumes the search.")
     elif done < planned:
-        remarks.append(f"The space holds no more than these {done} networks.")
+        remarks.append(f"The space has {plural(done, 'network')} only.")
     explained = 0
     for failure in summary["failures"][:SHOWN_FAILURES]:
         number, first = failure["evaluations"], ", ".join(f"{gene}={option}" for gene, option in failure["first"].items())
         explained += number
         why = f"the function {failure['reason']} (first at {first})"
-        remarks.append(f"{number} evaluation{'s' * (number > 1)} failed: {why}.")
+        remarks.append(f"{plural(number, 'evaluation')} failed: {why}.")
     if other := summary["failed"] - explained:
         with_reason = sum(failure["evaluations"] for failure in summary["failures"]) > explained
         beyond = f"a metric was not finite, or beyond ±{LIMIT:g}"
         why = "see their column failure in evaluations.csv" if with_reason else beyond
-        remarks.append(f"{other} {'other ' * bool(explained)}evaluation{'s' * (other > 1)} failed: {why}.")
+        remarks.append(f"{plural(other, 'other ' * bool(explained) + 'evaluation')} failed: {why}.")
     if limits := summary.get("constraints"):
-        remarks.append(f"{summary['infeasible']} of {done} evaluations broke a constraint ({', '.join(limits)}).")
+        remarks.append(f"{summary['infeasible']} of {plural(done, 'evaluation')} broke a constraint ({', '.join(limits)}).")
     return remarks

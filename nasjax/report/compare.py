@@ -19,6 +19,7 @@ from nasjax.report.page import TEMPLATES
 from nasjax.runs.folder import write_table
 from nasjax.runs.reader import Run, read_run
 from nasjax.version import __version__
+from nasjax.words import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def comparison_page(found: Comparison, address: Callable[[Path], str | None]) ->
         curves=svg_curves(groups, best, found.searched_for),
         legend=legend(groups),
         fronts=_fronts(found),
-        runs=sum(len(group.volumes) for group in groups),
+        runs=plural(sum(len(group.volumes) for group in groups), "run"),
         tested=_tested(significance_table(groups, best)),
         folders=_links(groups, address),
         remarks="".join(f"<p>{escape(remark)}.</p>" for remark in found.remarks),

@@ -17,7 +17,6 @@ from nasjax.report.formatting import (
     format_duration,
     format_metric,
     format_number,
-    plural,
     units_of,
 )
 from nasjax.report.hypervolume import hypervolume_curve
@@ -26,6 +25,7 @@ from nasjax.report.parallel import parallel_coordinates
 from nasjax.report.plots import panels
 from nasjax.report.predictors import predictor_errors
 from nasjax.runs.reader import Run
+from nasjax.words import plural
 
 TEMPLATES = Path(__file__).parent
 

@@ -36,6 +36,7 @@ from nasjax.training.ranking import RANKING, drawn_archs, rank, train_alone
 from nasjax.training.watch import Watch
 from nasjax.types import Arch
 from nasjax.version import __version__
+from nasjax.words import plural
 
 BEST = "best.safetensors"
 """The weights of the epoch whose watched scores were best on average, where that is not the last."""
@@ -86,7 +87,8 @@ def train_run(
     with training_folder(path, settled, origin):
         state = newest(path / CHECKPOINTS, training.begin())
         if state.steps:
-            done = f"{training.epoch(state)} of {trainer.epochs} epochs and {state.steps % training.steps_per_epoch} steps"
+            steps = plural(state.steps % training.steps_per_epoch, "step")
+            done = f"{training.epoch(state)} of {plural(trainer.epochs, 'epoch')} and {steps}"
             print(f"nasjax: run={path} goes on after {done}", file=sys.stderr)
         elif advice := trainer.advice(net):
             print(f"nasjax: {advice}", file=sys.stderr)
