@@ -138,7 +138,7 @@ def test_a_mistaken_setting_is_told_before_jax_is_imported_once_the_schemas_are_
 @pytest.mark.parametrize(
     ("file", "content", "words", "said"),
     [
-        ("experiment/bad.yaml", b"a: [\n", ["experiment=bad"], "a configuration of yours is no YAML: "),
+        ("experiment/bad.yaml", b"a: [\n", ["experiment=bad"], "a configuration of yours is not YAML: "),
         ("experiment/bad.yaml", b"# \xff\nseed: 1\n", ["experiment=bad"], "is not text in UTF-8"),
         ("experiment/bad.yaml", b"seed: 1\n", ["experiment=bad"], "its first line must be # @package _global_"),
         ("tactic/bad.yaml", b"population: 3\n", ["tactic=bad"], "tactic=bad has no name: its file must begin with defaults"),

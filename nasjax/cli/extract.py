@@ -70,7 +70,7 @@ def _check_options(options: Mapping[str, str], settings: Sequence[str]) -> None:
         raise ConfigError("nasjax extract takes run=FOLDER, or settings and arch=GENE=OPTION,… or archs=FILE.csv")
     if given and "out" not in options:
         key = selections[0]
-        raise ConfigError(f"{key}={options[key]} is no network of a run: name its folder, out=FOLDER")
+        raise ConfigError(f"{key}={options[key]} is not a network of a run: name its folder, out=FOLDER")
 
 
 def _extract_networks(arguments: Arguments, index: int | None, exports: Sequence[str], batch: int | None) -> int:
@@ -122,7 +122,7 @@ def _new_folders(options: Mapping[str, str], networks: Sequence[Candidate]) -> l
 
 def _with_latencies(net: SuperNet, hardware: Mapping[str, Any], networks: Sequence[Candidate]) -> list[Candidate]:
     """The same networks with their latencies on hardware: estimated by its latency model, and measured where it can be."""
-    # The settings stored in a run say what it was timed on, too: `context` is no setting.
+    # The settings stored in a run say what it was timed on, too: `context` is not a setting.
     profile = profile_with_progress(net, {key: value for key, value in hardware.items() if key != "context"})
     archs = np.array([network.arch for network in networks], np.int32)
     estimated, measured = profile.model.exact(archs), profile.measure(archs)

@@ -103,7 +103,7 @@ def _search_until_interrupted(
         return run_with_progress(steps, settings["evaluations"], label), False
     except KeyboardInterrupt:
         if jax.process_count() > 1:  # The front is measured by all processes together: one alone cannot.
-            print(f"Stopping: what was measured is stored; {resume} goes on", file=sys.stderr)
+            print(f"Stopping: what was measured is stored; {resume} resumes the search", file=sys.stderr)
             raise
         print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
         steps = searching(net, task, **(settings | {"minutes": 0}))
@@ -114,7 +114,7 @@ def _print_results(settings: dict[str, Any], interrupted: bool, label: str, resu
     """Writes the report and prints the front with remarks, or one line with a `label`; whether the search is complete."""
     run = read_run(settings["run"])
     if not run.evaluations:
-        print(f"Nothing was measured; {resume} goes on.")
+        print(f"Nothing was measured; {resume} resumes the search.")
         return False
     page = write_report(settings["run"])
     done, complete = run.summary["evaluations"], run.summary["complete"]

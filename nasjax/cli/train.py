@@ -53,7 +53,7 @@ def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], 
                 alone = ProgressBar("trained alone", "metric", label=label)
                 record = train_run(folder, config, command, bar.update, alone.update, log)
         except KeyboardInterrupt:
-            print(f"Stopping: what was trained is stored; {resume} goes on", file=sys.stderr)
+            print(f"Stopping: what was trained is stored; {resume} resumes training", file=sys.stderr)
             raise
         page = write_training_page(folder) if (folder / CURVES).exists() else None
         tracking.finish({"scores": _scores(record)}, [folder / IMAGE, *([page] if page else [])], config)

@@ -233,7 +233,7 @@ class Front:
         super-network, weights or a task that are not those of the search.
         """
         text = read_text(file)
-        with naming_damage(file, "it is none that Front.save has written"):
+        with naming_damage(file, "it is not a file that Front.save has written"):
             stored = parse_json(text)
             evaluator = evaluator or stored["evaluator"] or "masked"
             identity = stored["identity"]
