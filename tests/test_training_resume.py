@@ -239,7 +239,7 @@ def test_a_full_disk_is_told_and_training_goes_on(train, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 4}, "was started with seed=3, not 4; repeat that setting to continue, or name another folder"),
+        ({"seed": 4}, "was started with seed=3, not 4; repeat it to continue, or name another folder"),
         ({"trainer": CONFIG["trainer"] | {"batch": 12}}, "was started with trainer.batch=24, not 12; repeat"),
         ({"task": easy_task((120, 60, 6), noise=0.5)}, "was started with other examples; restore them"),
     ],

@@ -61,7 +61,7 @@ def _check_same(path: Path, settings: Mapping[str, Any], origin: Mapping[str, st
     for key in (*before, *now):
         if before.get(key) != now.get(key):
             raise ConfigError(
-                f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; repeat that setting to continue, or "
+                f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; repeat it to continue, or "
                 "name another folder"
             )
     if "nasjax" in other:

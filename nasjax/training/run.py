@@ -68,7 +68,7 @@ def train_run(
     and with epoch, loss, learning rate and scores by name; after a training is resumed, for some steps again.
 
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
-    folder for `nasjax.load`. A training that was stopped continues from its last checkpoint. Where scoring fails, the weights
+    folder for `nasjax.load`. A stopped training continues from its last checkpoint. Where scoring fails, the weights
     are written all the same, and the next call scores them. Raises ConfigError, without writing anything, if the folder is
     that of a training that has ended or of another, or settings are invalid; and where losses are not finite: the weights
     before are then written.
