@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 Step = TypeVar("Step")
+Other = TypeVar("Other")
 Result = TypeVar("Result")
 
 
@@ -18,3 +19,15 @@ def result_of(steps: Generator[Step, None, Result], told: Callable[[Step], Any] 
                 result: Result = end.value
                 return result
             told(step)
+
+
+def mapped(steps: Generator[Step, None, Result], change: Callable[[Step], Other]) -> Generator[Other, None, Result]:
+    """The same generator with every step that it yields changed."""
+    with closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            yield change(step)

@@ -33,8 +33,8 @@ def search(
 
     `progress` shows a bar, in a notebook too; `verbose` shows the log, as the command does. `tracker` is where the search is
     shown beside others: a name (`tensorboard`, `trackio`, `wandb`, `mlflow`), a mapping with `name` and settings, or a
-    settings object; if it fails, the search goes on. The other arguments are those of `searching`. A run folder (`run=`) has
-    the files that the command writes, `report.html` included. Compiled programs are kept for the next process in
+    settings object; if it fails, the search continues. The other arguments are those of `searching`. A run folder (`run=`)
+    has the files that the command writes, `report.html` included. Compiled programs are kept for the next process in
     `~/.cache/nasjax/xla`, unless JAX has been given a folder (`jax_compilation_cache_dir`). Raises ConfigError for invalid
     settings, and where the package of the tracker is missing.
     """

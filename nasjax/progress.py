@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import closing
 from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
@@ -12,30 +11,41 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nasjax.generators import result_of
+from nasjax.generators import mapped, result_of
+from nasjax.program_cache import take_first_folder
 from nasjax.runs.folder import read_settings
 from nasjax.searches.front import Front
 from nasjax.searches.steps import Progress as SearchProgress
 from nasjax.trackers import Tracking
 from nasjax.verbosity import is_quiet
+from nasjax.words import plural
 
 Result = TypeVar("Result")
 
+LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
+"""JAX's event for a program that has been lowered: XLA compiles it next, or its result is read from the cache."""
+
 COMPILED = "/jax/core/compile/backend_compile_duration"
-"""JAX's event for a program that is compiled, or read from the cache of programs."""
+"""JAX's event for a program that is compiled, or read from the cache."""
+
+LARGE = 0.2
+"""Seconds of lowering from which on a program is announced by a line of its own: it may take XLA from seconds to minutes."""
 
 QUIET = 5.0
-"""Seconds of compiling without an update, after which it is mentioned."""
+"""Seconds of compiling without a line, after which the next program is announced, however small."""
 
 
 @cache
 def _bars() -> list["ProgressBar"]:
-    """The bars in use, which are told of every program that JAX compiles."""
+    """The bars in use, which show every program that JAX compiles."""
     bars: list[ProgressBar] = []
 
     def count(event: str, duration_secs: float, **named: str | int) -> None:
-        for bar in bars if event == COMPILED else ():
-            bar.compiled(duration_secs, str(named.get("fun_name", "")))
+        for bar in bars:
+            if event == LOWERED:
+                bar.compiles(duration_secs, str(named.get("fun_name", "")))
+            elif event == COMPILED:
+                bar.compiled(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(count)
     return bars
@@ -74,17 +84,31 @@ class ProgressBar:
         _bars().remove(self)
         self._bar.stop()
 
-    def compiled(self, seconds: float, name: str = "") -> None:
-        """Counts a program that JAX has compiled, or read from its cache; says so after each QUIET seconds of that, with the
-        last program's name and time."""
-        self._programs += 1
-        self._compiling += seconds
-        if self._compiling < QUIET:
+    def compiles(self, lowering: float, name: str = "") -> None:
+        """Announces a program that XLA is about to compile, or to read from the cache; `lowering` took so many seconds.
+
+        Plain lines leave out small programs, unless QUIET seconds of compiling have passed without a line.
+        """
+        if self._plain and lowering < LARGE and self._compiling < QUIET:
             return
         self._compiling = 0.0
         name = name.removeprefix("jit(").removesuffix(")")
-        took = f", {name} took {seconds:.1f} s" if name else ""
-        text = f"compiling: {self._programs} program{'s' * (self._programs > 1)} so far{took}"
+        if folder := take_first_folder():
+            self.print(f"compiled programs are kept in {folder}: the next search does not compile them again")
+        self.say(f"compiling {name} (program {self._programs + 1})…".replace("  ", " "))
+
+    def compiled(self, seconds: float) -> None:
+        """Counts a program that has been compiled, or read from the cache."""
+        self._programs += 1
+        self._compiling += seconds
+
+    def count(self, things: str, value: str) -> None:
+        """Counts these things from now on, from 0, with this value beside the count."""
+        if self._bar.tasks[0].description != things:
+            self._bar.reset(self._task, description=things, name=value, value="…")
+
+    def say(self, text: str) -> None:
+        """Shows a text in the place of the value, or as a line."""
         if self._plain:
             print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
         else:
@@ -115,10 +139,17 @@ def run_with_progress(steps: Generator[SearchProgress, None, Result], planned: i
 
     def show(now: SearchProgress) -> None:
         nonlocal waiting
-        if not now.waiting:
+        if now.waiting:
+            if now.waiting != waiting:
+                bar.print(f"waiting for {plural(now.waiting, 'network')} that other runs on this archive are measuring")
+        elif now.phase is None:
+            bar.count("evaluations", "hypervolume")
             bar.update(now.done, now.planned, now.hypervolume)
-        elif now.waiting != waiting:
-            bar.print(f"waiting for {now.waiting} networks that other runs on this archive are measuring")
+        elif now.phase.part == "test":
+            bar.say(f"test data: {now.phase.done} of {plural(now.phase.planned, 'network')}")
+        else:
+            bar.count("timed", "ms")
+            bar.update(now.phase.done, now.phase.planned, now.phase.milliseconds)
         waiting = now.waiting
 
     with ProgressBar("evaluations", "hypervolume", planned, label) as bar:
@@ -131,19 +162,16 @@ FILES = ("front.png", "hypervolume.png", "report.html")
 
 def tracked(steps: Generator[SearchProgress, None, Result], tracking: Tracking) -> Generator[SearchProgress, None, Result]:
     """The steps of a search, each told to a tracker: evaluations, hypervolume, the newest and best of every objective."""
-    with closing(steps):
-        while True:
-            try:
-                now = next(steps)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            if not now.waiting:
-                metrics = {"evaluations": now.done, "failed": now.failed, "hypervolume": now.hypervolume}
-                newest = {f"newest/{name}": value for name, value in now.newest.items()}
-                best = {f"best/{name}": value for name, value in now.best.items()}
-                tracking.log(now.done, metrics | newest | best, now.settings)
-            yield now
+
+    def log(now: SearchProgress) -> SearchProgress:
+        if not now.waiting and now.phase is None:
+            metrics = {"evaluations": now.done, "failed": now.failed, "hypervolume": now.hypervolume}
+            newest = {f"newest/{name}": value for name, value in now.newest.items()}
+            best = {f"best/{name}": value for name, value in now.best.items()}
+            tracking.log(now.done, metrics | newest | best, now.settings)
+        return now
+
+    return mapped(steps, log)
 
 
 def finish_tracking(tracking: Tracking, front: Front) -> None:

@@ -147,7 +147,7 @@ def test_report_writes_the_page_anew(run, capsys):
         (["constraints=ms<=5,acc>=3"], "not a list: say constraints=[ms<=5,acc>=3]\n"),
         (["supernet=tabular", "supernet.genes=d,w"], "not a list: say supernet.genes=[d,w]\n"),
         (["distributed=a,b"], "not a list: say distributed=[a,b]\n"),
-        (["seed=???"], "seed=??? is no value; give one, or leave the setting out"),
+        (["seed=???"], "seed=??? is not a value; give one, or leave the setting out"),
         (["hardware=[1,2]"], "hardware=[1,2] is not a name; allowed: command, cpu, csv, gpu"),
         (["tactic=null"], "tactic=null is not a name; allowed: concurrent, ehvi"),
         (["~evaluations"], "~evaluations: settings cannot be removed; leave evaluations out for its default"),

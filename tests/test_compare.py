@@ -18,7 +18,7 @@ from nasjax.cli import main
 from nasjax.cli.tables import GROUPS
 from nasjax.pareto import hypervolume_exact
 from nasjax.report.colours import COLOURS, NAMES, group_colours
-from nasjax.report.compare import write_comparison
+from nasjax.report.compare import _tested, write_comparison
 from nasjax.report.comparison_figures import front_panels
 from nasjax.report.comparison_tables import comparison_table, holm, significance_table
 from nasjax.report.groups import RunGroup, group_runs, run_folders
@@ -198,6 +198,15 @@ def test_groups_are_tested_over_their_common_seeds():
     same = [RunGroup(name, volumes["a"], tuple(map(str, range(8)))) for name in "xy"]
     assert significance_table(same, 50.0)[1][4:] == ["+0", "1"]
     assert len(significance_table(groups[3:], 50.0)) == 1
+
+
+def test_the_page_says_why_nothing_is_tested():
+    volumes = np.arange(12.0).reshape(4, 3)
+    groups = [RunGroup(name, volumes, seeds) for name, seeds in (("a", ("0", "1", "2", "3")), ("b", ("1", "2", "3", "4")))]
+    assert "<p>No test: it needs 6 common seeds, there are 3.</p>" in _tested(groups, 50.0)
+    apart = [groups[0], RunGroup("c", volumes, ("3", "5", "6", "7"))]
+    assert "there is 1." in _tested(apart, 50.0)
+    assert _tested(groups[:1], 50.0) == ""
 
 
 def test_p_values_are_adjusted_by_holm_s_method():

@@ -57,7 +57,7 @@ def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_space(tmp_pat
     messages = [line for line in done.stderr.splitlines() if line.startswith("nasjax:")]
     assert len(messages) == 1
     assert messages[0].startswith("nasjax: disk full while writing ")
-    assert messages[0].endswith(": make room; the same command with run=run goes on from what is stored")
+    assert messages[0].endswith(": make room; the same command with run=run continues from what is stored")
     assert "Traceback" not in done.stderr
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
     assert not [path for path in Path(tmp_path / "run").iterdir() if path.name.startswith(".") and path.name != ".lock"]

@@ -63,7 +63,7 @@ def test_jobs_of_a_sweep_follow_the_same_rule_and_the_others_go_on(sweeps, monke
         assert "Traceback" not in capsys.readouterr().err
     assert main(["search", "-m", "seed=1,3"]) == 1
     printed = capsys.readouterr()
-    assert "1 of 2 jobs are done" in printed.out
+    assert "Done: 1 of 2 jobs" in printed.out
     assert "Traceback" in printed.err and "ValueError: shapes differ" in printed.err
     assert printed.err.splitlines()[-1].startswith("  multirun/seed=1: this is a bug of nasjax")
 

@@ -108,7 +108,7 @@ def test_a_file_that_predicts_otherwise_is_removed(digits, tmp_path, monkeypatch
 def test_what_cannot_be_exported_is_refused_in_one_line_and_leaves_no_files(digits, tmp_path, monkeypatch):
     extracted, _ = digits
     with pytest.raises(
-        ValueError, match=r"\.tflite is no known export format; allowed: \.stablehlo, \.onnx, \.pth, \.safetensors"
+        ValueError, match=r"\.tflite is not a known export format; allowed: \.stablehlo, \.onnx, \.pth, \.safetensors"
     ):
         extracted.export(tmp_path / "net.tflite")
     for package, suffix, words in (

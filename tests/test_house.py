@@ -10,6 +10,7 @@ FLOORS = {
     "version": 0,
     "types": 0,
     "errors": 0,
+    "words": 0,
     "registry": 1,
     "space": 1,
     "host": 1,

@@ -43,7 +43,9 @@ def test_ctrl_c_shows_the_front_and_the_same_command_goes_on(tmp_path):
     stopped = nasjax()
     assert stopped.returncode == 130, stopped.stderr
     assert "Stopping: what was measured is stored" in stopped.stderr and "Traceback" not in stopped.stderr
-    assert "acc" in stopped.stdout and "of 8 evaluations; the same command with run=mine goes on." in stopped.stdout
+    assert (
+        "acc" in stopped.stdout and "of 8 evaluations; the same command with run=mine resumes the search." in stopped.stdout
+    )
     measured = (tmp_path / "done.txt").read_text().split()
     with (tmp_path / "mine" / "evaluations.csv").open() as file:
         stored = [row["width"] for row in csv.DictReader(file)]

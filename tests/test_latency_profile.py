@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import re
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 
 import jax
@@ -278,10 +280,24 @@ def test_rows_of_one_network_count_once_with_their_median(small_net, tmp_path):
 @pytest.fixture(scope="module")
 def run(small_net, tiny_task, kept, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search") / "run"
-    front = nasjax.search(small_net, tiny_task, objectives=["accuracy_top1", "latency"], constraints=["latency<=4"],
-                          tactic="random", evaluations=10, hardware=AbacusTarget(file=str(kept)),
-                          run=folder)  # fmt: skip
+    with (folder.parent / "said.txt").open("w") as said, redirect_stderr(said):
+        front = nasjax.search(small_net, tiny_task, objectives=["accuracy_top1", "latency"], constraints=["latency<=4"],
+                              tactic="random", evaluations=10, hardware=AbacusTarget(file=str(kept)),
+                              run=folder, progress=True)  # fmt: skip
     return folder, front
+
+
+def test_a_search_from_python_shows_profiling_and_testing_and_counts_their_time(run):
+    folder, front = run
+    lines = (folder.parent / "said.txt").read_text().splitlines()
+    said = [line for line in lines if not line.startswith(("compiling", "compiled"))]
+    timed = [int(line.partition("/")[0]) for line in said if ", ms " in line]
+    assert len(timed) > 15 and timed == list(range(1, len(timed) + 1)) and f"/{len(timed)}, ms " in said[0]
+    evaluated = [i for i, line in enumerate(said) if line.startswith("10/10, hypervolume")]
+    assert evaluated and said[evaluated[-1] + 1] == f"test data: 0 of {len(front)} networks"
+    assert said[-1] == f"test data: {len(front)} of {len(front)} networks"
+    seconds = json.loads((folder / "summary.json").read_text())["seconds"]
+    assert seconds["latency table"] > 0 and seconds["total"] == pytest.approx(sum(seconds.values()) / 2)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_jobs_run_elsewhere_a_failed_one_loses_no_other_and_done_ones_are_skippe
     command = [sys.executable, "-m", "nasjax", *SWEEP, *words]
     first = subprocess.run(command, text=True, check=False, capture_output=True)
     assert first.returncode == 2, first.stderr
-    assert "2 of 4 jobs are done" in first.stdout
+    assert "Done: 2 of 4 jobs" in first.stdout
     assert first.stderr.count("  multirun/seed=") == 2
     assert "tactic.population must be at least 1, not 0" in first.stderr
     assert "Traceback" not in first.stderr
@@ -88,4 +88,4 @@ def test_functions_are_measured_in_jobs_of_joblib(tmp_path):
     command = [sys.executable, "-m", "nasjax", "search", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", *words]
     done = subprocess.run(command, cwd=tmp_path, text=True, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 jobs are done" in done.stdout
+    assert "Done: 2 of 2 jobs" in done.stdout

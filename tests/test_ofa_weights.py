@@ -454,7 +454,7 @@ def refused(path, words):
     [
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 3\n", "is a pointer of Git LFS.*`git lfs pull`"),
-        (b"<html>404</html>", "cannot be read as safetensors .*, and is no PyTorch state dict"),
+        (b"<html>404</html>", "cannot be read as safetensors .*, and is not a PyTorch state dict"),
     ],
 )
 def test_what_is_no_checkpoint_says_what_it_is(tmp_path, content, words):

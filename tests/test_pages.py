@@ -412,8 +412,8 @@ def test_any_objectives_and_any_words_make_a_quiet_page(tab, tmp_path, name):
         tab.value(f"{line}.dispatchEvent(new PointerEvent('pointerover', {{bubbles: true}})); null")
         assert shown(tab) == [found.front[0].index] and count(tab, ".across.shown") == 1
     assert quiet(tab, address)
-    for width in (420, 1280):
-        opened(tab, found.folder / "report.html", width=width, dark=True)
+    for width, dark in ((420, True), (420, False), (1280, True), (1280, False)):
+        opened(tab, found.folder / "report.html", width=width, dark=dark)
         assert tab.value("document.documentElement.scrollWidth") <= width
 
 
@@ -441,7 +441,7 @@ def test_the_comparison_page(tab, table, tmp_path):
             folder = tmp_path / f"{tactic}-{seed}"
             nasjax.search(table, objectives=["max:acc", "min:cost"], tactic=tactic, evaluations=20, seed=seed, run=folder)
     page, rows, _ = write_comparison([tmp_path], tmp_path)
-    for width, dark in ((1280, False), (390, True)):
+    for width, dark in ((1280, False), (1280, True), (390, False), (390, True)):
         address = opened(tab, page, width=width, dark=dark)
         assert count(tab, "#curves path.line") == count(tab, "path.band") == count(tab, "#fronts g path.line") == 2
         assert count(tab, "#fronts path.faint") == 4

@@ -1,31 +1,75 @@
 """Progress says what is being waited for: evaluations, and programs that are compiled before the first of them."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import pytest
 
-from nasjax import progress
-from nasjax.progress import COMPILED, ProgressBar
+from nasjax import program_cache, progress
+from nasjax.progress import COMPILED, LOWERED, ProgressBar
+
+
+def lowered(seconds, name):
+    jax.monitoring.record_event_duration_secs(LOWERED, seconds, fun_name=f"jit({name})")
 
 
 def compiled(seconds=0.5, **named):
     jax.monitoring.record_event_duration_secs(COMPILED, seconds, **named)
 
 
-def test_compiling_is_mentioned_while_nothing_else_is_to_be_said(capsys):
+def test_a_large_program_is_announced_before_it_is_compiled(capsys):
     with ProgressBar("evaluations", "hypervolume", 9) as bar:
-        for _ in range(13):
-            compiled(1.0)
-        compiled(1.0, fun_name="jit(evolve)")
-        compiled(1.0, fun_name="jit(fit)")
+        lowered(0.01, "less")
+        compiled(0.1)
+        assert capsys.readouterr().err == ""
+        lowered(1.5, "fit")
+        assert capsys.readouterr().err == "compiling fit (program 2)…\n"
+        compiled(46.0)
+        assert capsys.readouterr().err == ""
         bar.update(3, 9, 1.5)
-        compiled(4.0)
-    compiled(9.0)  # Not this bar's business any more.
+        assert capsys.readouterr().err.startswith("3/9, hypervolume 1.5")
+    lowered(9.0, "run")  # Not this bar's business any more.
+    assert capsys.readouterr().err == ""
+
+
+def test_many_small_programs_are_announced_now_and_then(capsys):
+    with ProgressBar("evaluations", "hypervolume", 9):
+        for _ in range(13):
+            lowered(0.01, "add")
+            compiled(1.0)
+    assert capsys.readouterr().err.splitlines() == [f"compiling add (program {number})…" for number in (6, 11)]
+
+
+def test_a_program_is_announced_by_jax_itself_before_xla_begins(monkeypatch, capsys):
+    """The events are JAX's own: another version may name them otherwise."""
+    monkeypatch.setattr(progress, "LARGE", 0.0)
+    said = []
+    with ProgressBar("evaluations", "hypervolume", 9) as bar:
+        monkeypatch.setattr(bar, "compiled", lambda seconds: said.append(capsys.readouterr().err))
+
+        @jax.jit
+        def double(x):
+            return 2 * x
+
+        double(1.0)
+    assert "compiling double (program 1)…\n" in said
+
+
+def test_that_programs_are_kept_is_said_once_where_there_are_none(tmp_path, monkeypatch, capsys):
+    config = SimpleNamespace(jax_compilation_cache_dir=str(tmp_path / "xla"))
+    monkeypatch.setattr(program_cache, "jax", SimpleNamespace(config=config))
+    for _ in range(2):
+        program_cache.cache_programs()
+        with ProgressBar("timed", "ms"):
+            lowered(1.0, "one")
+            lowered(1.0, "two")
+        (tmp_path / "xla").mkdir(exist_ok=True)
+        (tmp_path / "xla" / "a-program").touch()
     lines = capsys.readouterr().err.splitlines()
-    so_far = [f"compiling: {number} programs so far" for number in (5, 10, 15)]
-    assert lines[:3] == [so_far[0], so_far[1], f"{so_far[2]}, fit took 1.0 s"]
-    assert len(lines) == 4 and lines[3].startswith("3/9, hypervolume 1.5")
+    kept = f"compiled programs are kept in {tmp_path / 'xla'}: the next search does not compile them again"
+    announced = ["compiling one (program 1)…", "compiling two (program 1)…"]
+    assert lines == [kept, *announced, *announced]
 
 
 @pytest.mark.parametrize("widgets", [False, True])
@@ -39,5 +83,5 @@ def test_a_bar_beside_others_says_whose_it_is(monkeypatch, capsys):
     monkeypatch.setattr(progress, "QUIET", 0.0)
     with ProgressBar("timed", "ms", label="seed=1"):
         jax.monitoring.record_event_duration_secs("/jax/core/compile/jaxpr_trace_duration", 1.0)
-        compiled()
-    assert capsys.readouterr().err == "seed=1: compiling: 1 program so far\n"
+        lowered(0.0, "one")
+    assert capsys.readouterr().err == "seed=1: compiling one (program 1)…\n"

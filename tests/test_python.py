@@ -99,7 +99,7 @@ assert "nasjax" not in sys.modules and "flax" not in sys.modules
         with pytest.raises(ValueError, match="exists already; name another"):
             again()
     (tmp_path / "net" / "record.json").touch()
-    with pytest.raises(ValueError, match=r"net has files of others, such as record\.json: name another folder"):
+    with pytest.raises(ValueError, match=r"net has other files, such as record\.json: name another folder"):
         extracted.save(tmp_path / "net", overwrite=True)
     (tmp_path / "net" / "record.json").unlink()
     (tmp_path / "link").symlink_to(tmp_path / "net")

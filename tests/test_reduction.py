@@ -52,7 +52,7 @@ def test_options_that_no_cluster_uses_are_dropped_and_no_gene_is_lost():
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_reduced_search_stays_in_the_reduced_space_and_reports_what_was_dropped(tmp_path, warm):
+def test_a_reduced_search_stays_in_the_reduced_space_and_reports_what_was_dropped(tmp_path, warm, caplog):
     net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
     settings = {"objectives": ["max:acc", "min:cost"], "predictor": "ridge"}
     start = None
@@ -63,7 +63,9 @@ def test_a_reduced_search_stays_in_the_reduced_space_and_reports_what_was_droppe
     every = dict(
         tactic={"name": "full", "population": 6}, space_reduction=words, evaluations=40, warm_start=start, **settings
     )
+    caplog.set_level("INFO")
     nasjax.search(net, run=tmp_path / "run", **every)
+    assert caplog.messages.count("popdb: reducing the search space …") == 1
     reduced = json.loads((tmp_path / "run" / "summary.json").read_text())["reduced"]
     assert reduced["dropped"] and int(reduced["size"]) < net.space.size
     with (tmp_path / "run" / "evaluations.csv").open() as file:

@@ -17,6 +17,7 @@ from nasjax.errors import ConfigError
 from nasjax.objectives import Objective
 from nasjax.report import read_run, write_report
 from nasjax.report.formatting import column_heading, format_architecture, format_number, units_of
+from nasjax.report.hypervolume import hypervolume_curve
 from nasjax.report.page import page
 from nasjax.report.plots import front_figure, hypervolume_figure, panels, ticks
 from nasjax.report.terminal import MAX_ROWS, front_table
@@ -216,6 +217,15 @@ def test_a_card_has_the_command_that_extracts_its_network(tmp_path, task, there)
     for network in run.front:
         command = f"nasjax extract run='{folder}' network={network.index}<"
         assert (command in text) == there and (f'data-copy="command-{network.index}"' in text) == there
+
+
+def test_the_header_gives_the_hypervolume_as_the_curve_does(folder):
+    found = read_run(folder)
+    curve = hypervolume_curve(found)
+    (title, shown) = re.search('<dt>hypervolume</dt><dd><span title="([^"]*)">([^<]*)<', page(found)).groups()
+    assert float(title) == pytest.approx(found.hypervolume[-1], rel=1e-5)
+    share = f"{curve.values[-1]:.1f} % of the front's box"
+    assert html.unescape(shown) == (share if len(found.objectives) > 1 else format_number(found.hypervolume[-1]))
 
 
 def test_the_hypervolume_curve_has_one_point_per_evaluation(folder):

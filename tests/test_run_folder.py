@@ -44,7 +44,7 @@ def refusal(run, context="context", **changes):
 def test_a_setting_that_no_longer_exists_is_named(run):
     rewritten(run, evaluator={"name": "masked", "batch": 100, "first_examples": 0, "pictures": 9})
     message = refusal(run)
-    assert "written by another version of nasjax (it has evaluator.first_examples=0, which is no setting here)" in message
+    assert "written by another version of nasjax (it has evaluator.first_examples=0, which is not a setting here)" in message
 
 
 def test_a_setting_that_the_earlier_version_did_not_have_is_named(run):

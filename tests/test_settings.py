@@ -57,7 +57,7 @@ def test_a_person_s_own_configurations_are_found_beside_the_package_s(here, caps
 def test_a_sweep_of_own_configurations_runs_in_the_folder_that_hydra_is_told(here, sweeps, capsys):
     words = ["search", "-m", *TABLE, "experiment=mine", "seed=1,2", "hydra.sweep.dir=swept"]
     assert main(words) == 0
-    assert "2 of 2 jobs are done; nasjax report swept compares them" in capsys.readouterr().out
+    assert "Done: 2 of 2 jobs; nasjax report swept compares them" in capsys.readouterr().out
     assert not Path("multirun").exists()
     configs = [yaml.safe_load(path.read_text()) for path in sorted(Path("swept").glob("*/config.yaml"))]
     assert [config["seed"] for config in configs] == [1, 2]
@@ -255,7 +255,7 @@ def test_every_installation_keeps_schemas_of_its_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "content", "words", "said"),
     [
-        ("experiment/bad.yaml", b"a: [\n", ["experiment=bad"], "a configuration of yours is no YAML: "),
+        ("experiment/bad.yaml", b"a: [\n", ["experiment=bad"], "a configuration of yours is not YAML: "),
         ("experiment/bad.yaml", b"# \xff\nseed: 1\n", ["experiment=bad"], "is not text in UTF-8"),
         ("experiment/bad.yaml", b"seed: 1\n", ["experiment=bad"], "its first line must be # @package _global_"),
         ("tactic/bad.yaml", b"population: 3\n", ["tactic=bad"], "tactic=bad has no name: its file must begin with defaults"),

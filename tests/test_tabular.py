@@ -106,7 +106,7 @@ def test_columns_that_are_no_numbers_are_left_out_unless_they_are_asked_for(tmp_
     net = tabular(table, "a", "b")
     assert net.metrics == ("acc",)
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "left out what is no metric: date, arch, mixed" in error
+    assert error.count("\n") == 1 and "left out what is not a metric: date, arch, mixed" in error
     assert sorted(search(table, "ab", "max:acc")["acc"]) == [93.0]
     for goals in ({"objectives": ["max:acc", "min:mixed"]}, {"objectives": ["max:acc"], "constraints": ["mixed<=2"]}):
         with pytest.raises(ConfigError, match="line 2: column 'mixed' holds 'n/a', which is not a number"):

@@ -10,6 +10,8 @@ import pytest
 from tables import GENES, write_table
 
 import nasjax
+from nasjax.cli import main
+from nasjax.errors import ConfigError
 from nasjax.host import git_commit
 from nasjax.searches import time_spent
 from nasjax.searches.time_spent import TimeSpent
@@ -76,6 +78,20 @@ def test_a_search_says_where_its_time_went(tmp_path):
     seconds = json.loads((tmp_path / "run" / "summary.json").read_text())["seconds"]
     assert {"total", "set-up", "tactic", "evaluation", "archive", "results", "compiling", "other"} <= seconds.keys()
     assert sum(seconds.values()) == pytest.approx(2 * seconds["total"]) and min(seconds.values()) >= 0
+
+
+def test_the_command_counts_what_precedes_its_search(monkeypatch, tmp_path):
+    counted = {}
+
+    def searching(net, task, *, spent, hardware, **settings):
+        counted.update(spent.seconds())
+        raise ConfigError(f"searched with {hardware}")
+
+    monkeypatch.setattr("nasjax.cli.search.profile_with_progress", lambda *_: "a profile")
+    monkeypatch.setattr("nasjax.cli.search.searching", searching)
+    words = ["hardware=cpu", "objectives=[accuracy_top1,latency]", f"run={tmp_path / 'run'}"]
+    assert main(["search", *words]) == 2
+    assert counted["set-up"] > 0 and counted["latency table"] > 0
 
 
 def test_what_predictors_take_is_named(tmp_path):

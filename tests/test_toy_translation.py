@@ -17,7 +17,7 @@ from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
 from nasjax.evaluation.blocks import blocks_by_step
 from nasjax.hardware.costs import cost_tables
 from nasjax.hardware.latency_table import branches
-from nasjax.searches.problem import search_problem
+from nasjax.searches.problem import profiling_for
 from nasjax.supernets.extract import extract
 from nasjax.supernets.runner import Subnet
 from nasjax.tasks import Split
@@ -174,9 +174,9 @@ def test_the_same_by_command_with_latencies(tmp_path, monkeypatch):
 def test_a_problem_times_whole_translations(net, task, monkeypatch):
     """What hardware is given runs the decoder's stages for every word."""
     shapes = []
-    monkeypatch.setattr("nasjax.searches.problem.profile", lambda net, hardware: shapes.append(net) or 1 / 0)
+    monkeypatch.setattr("nasjax.searches.problem.profiling", lambda net, hardware: shapes.append(net) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        search_problem(net, task, {"name": "masked", **SETTINGS}, "cpu")
+        next(profiling_for(net, task, "cpu"))
     assert shapes[0].steps == LENGTH
 
 

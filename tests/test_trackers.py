@@ -214,7 +214,7 @@ def test_a_folder_of_a_package_s_name_is_no_package(tmp_path, monkeypatch):
     [
         ("tracker=foo", "unknown tracker 'foo'; allowed: mlflow, none, tensorboard, trackio, wandb"),
         ("tracker.project=a", "allowed in tracker: none; project is a setting of tracker=trackio|wandb|mlflow"),
-        ("tracker=mlflow tracker.uri=here", "tracker.uri=here is no store: say sqlite:///FILE.db, or a server's address"),
+        ("tracker=mlflow tracker.uri=here", "tracker.uri=here is not a store: say sqlite:///FILE.db, or a server's address"),
     ],
 )
 def test_mistakes_are_one_line(table, tmp_path, monkeypatch, capsys, given, said):

@@ -151,7 +151,7 @@ def test_an_interrupted_command_goes_on_to_the_same_weights(train, whole, stoppe
     seen = []
     record = train(stopped, lambda *given: seen.append(given[0]))
     assert seen == [3]
-    assert "goes on after 2 of 3 epochs and 0 steps" in capsys.readouterr().err
+    assert "resumes after 2 of 3 epochs and 0 steps" in capsys.readouterr().err
     assert weights(stopped) == weights(whole)
     assert record == json.loads((whole / "record.json").read_text()) == json.loads((stopped / "record.json").read_text())
     assert {file.name for file in stopped.iterdir()} == {"supernet.safetensors", "record.json", ".lock"}
@@ -222,7 +222,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_serves(train, whole, st
     train(stopped)
     told = capsys.readouterr().err
     assert "checkpoints/10 cannot be read" in told
-    assert "goes on after 1 of 3 epochs and 4 steps" in told
+    assert "resumes after 1 of 3 epochs and 4 steps" in told
     assert weights(stopped) == weights(whole)
 
 
@@ -239,7 +239,7 @@ def test_a_full_disk_is_told_and_training_goes_on(train, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 4}, "was started with seed=3, not 4; repeat that setting to go on, or name another folder"),
+        ({"seed": 4}, "was started with seed=3, not 4; repeat it to continue, or name another folder"),
         ({"trainer": CONFIG["trainer"] | {"batch": 12}}, "was started with trainer.batch=24, not 12; repeat"),
         ({"task": easy_task((120, 60, 6), noise=0.5)}, "was started with other examples; restore them"),
     ],
@@ -253,7 +253,9 @@ def test_other_settings_and_examples_are_refused_in_a_line(train, stopped, chang
 
 def test_another_version_of_nasjax_is_named(train, stopped, monkeypatch):
     monkeypatch.setattr(run, "__version__", "99.0")
-    with pytest.raises(ConfigError, match=r"stopped was started by nasjax \d[\w.]+, this is 99\.0: go on with that version"):
+    with pytest.raises(
+        ConfigError, match=r"stopped was started by nasjax \d[\w.]+, this is 99\.0: continue with that version"
+    ):
         train(stopped)
 
 

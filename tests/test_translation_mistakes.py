@@ -62,7 +62,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, change, settings, message):
 def test_empty_lines_are_dropped_and_counted_or_kept(tmp_path, capsys):
     given = damaged(tmp_path, lambda en, de: rewrite(en, without_first))
     assert len(tasks.create("translation", **given).train) == 19
-    assert "1 of 30 pairs are left out: a side is empty" in capsys.readouterr().err
+    assert "left out 1 of 30 pairs: a side is empty" in capsys.readouterr().err
     assert len(tasks.create("translation", **given, empty="keep").train) == 20
 
 
@@ -107,7 +107,7 @@ def test_what_is_left_out_or_held_out_is_said(tmp_path, capsys):
     made = tasks.create("translation", **given, longest=12)
     said = capsys.readouterr().err.splitlines()
     assert [line.partition("*: ")[2] for line in said[:2]] == ["none, 5 random training pairs serve"] * 2
-    number, total = re.search(r"train.\*: (\d+) of (\d+) pairs are left out: more than 12 tokens", said[2]).groups()
+    number, total = re.search(r"train.\*: left out (\d+) of (\d+) pairs: more than 12 tokens", said[2]).groups()
     assert int(total) == 20 and len(made.train) == 20 - int(number) > 0
 
 

@@ -55,6 +55,6 @@ def test_vocabularies_with_other_special_tokens_are_refused(tmp_path):
         )
         with pytest.raises(ConfigError, match=message):
             SentencePieces(file.getvalue(), "task.vocabulary=x.model")
-    with pytest.raises(ConfigError, match=r"task.vocabulary=x.model is no SentencePiece model"):
+    with pytest.raises(ConfigError, match=r"task.vocabulary=x.model is not a SentencePiece model"):
         SentencePieces(b"nothing", "task.vocabulary=x.model")
     assert learn_pieces(lines, 20).decode([[END]]) == [""]

@@ -313,6 +313,9 @@ def test_pages_in_a_browser_follow_a_search_without_being_reloaded_by_hand(net, 
     with watching(root) as port, browser.tab(tmp_path / "profile") as tab:
         tab.open(f"http://localhost:{port}/")
         assert "12 of 40" in tab.value("document.body.innerText")
+        for width, dark in ((390, False), (390, True), (1280, True), (1280, False)):
+            tab.open(f"http://localhost:{port}/", width=width, dark=dark)
+            assert tab.value("document.documentElement.scrollWidth") <= width
         next(search)
         tab.until("document.body?.innerText.includes('16 of 40')")
         assert not tab.complaints

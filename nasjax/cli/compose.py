@@ -187,7 +187,7 @@ def _compose(words: Sequence[str]) -> dict[str, Any]:
     try:
         settings: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise ConfigError(f"{error.full_key}=??? is no value; give one, or leave the setting out") from None
+        raise ConfigError(f"{error.full_key}=??? is not a value; give one, or leave the setting out") from None
     except OmegaConfBaseException as error:
         raise ConfigError(_mistake(error)) from None
     check_budget(settings["evaluations"], settings["minutes"])
@@ -230,7 +230,7 @@ def _composed(words: Sequence[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_mistake(error)) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"a configuration of yours is no YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"a configuration of yours is not YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"a configuration of yours, in conf or --config-dir, is not text in UTF-8 ({error.reason})"

@@ -31,6 +31,7 @@ from nasjax.runs.folder import read_settings
 from nasjax.runs.inputs import override_inputs
 from nasjax.supernets import SuperNet
 from nasjax.tasks.translation import TRANSLATION
+from nasjax.words import plural
 
 
 def extract(arguments: Arguments) -> int:
@@ -69,7 +70,7 @@ def _check_options(options: Mapping[str, str], settings: Sequence[str]) -> None:
         raise ConfigError("nasjax extract takes run=FOLDER, or settings and arch=GENE=OPTION,… or archs=FILE.csv")
     if given and "out" not in options:
         key = selections[0]
-        raise ConfigError(f"{key}={options[key]} is no network of a run: name its folder, out=FOLDER")
+        raise ConfigError(f"{key}={options[key]} is not a network of a run: name its folder, out=FOLDER")
 
 
 def _extract_networks(arguments: Arguments, index: int | None, exports: Sequence[str], batch: int | None) -> int:
@@ -121,7 +122,7 @@ def _new_folders(options: Mapping[str, str], networks: Sequence[Candidate]) -> l
 
 def _with_latencies(net: SuperNet, hardware: Mapping[str, Any], networks: Sequence[Candidate]) -> list[Candidate]:
     """The same networks with their latencies on hardware: estimated by its latency model, and measured where it can be."""
-    # The settings stored in a run say what it was timed on, too: `context` is no setting.
+    # The settings stored in a run say what it was timed on, too: `context` is not a setting.
     profile = profile_with_progress(net, {key: value for key, value in hardware.items() if key != "context"})
     archs = np.array([network.arch for network in networks], np.int32)
     estimated, measured = profile.model.exact(archs), profile.measure(archs)
@@ -140,7 +141,7 @@ def _print_extracted(extracted: Sequence[WrittenSubnet]) -> None:
         print(f"Network {network.wanted.index}: {_choices(network.extracted.choices)}")
     worst = max(network.extracted.difference for network in extracted)
     examples = extracted[0].extracted.examples
-    print(f"Verified against the super-network: outputs differ by at most {worst:.1e} on {examples} examples.")
+    print(f"Verified against the super-network: outputs differ by at most {worst:.1e} on {plural(examples, 'example')}.")
     Console().print(text_table(table_rows(extracted)))
     first = extracted[0].folder
     files = ", ".join(sorted(file.name for file in first.iterdir()))
@@ -196,7 +197,7 @@ def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str]
     name, value = next(iter(metrics.items()))
     print(f"Network {folder}: {_choices(network.choices)}; {name} {value:.4g} on the validation examples")
     files = ", ".join(file.name for file in written)
-    print(f"Written to {out} ({files}), each file loaded again and compared on {network.examples} examples.")
+    print(f"Written to {out} ({files}), each file loaded again and compared on {plural(network.examples, 'example')}.")
     return 0
 
 

@@ -24,14 +24,14 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def naming_full_disk(resume: str) -> Iterator[None]:
-    """Raises ConfigError where the disk is full within the block; `resume` is the command that goes on."""
+    """Raises ConfigError where the disk is full within the block; `resume` is the command that continues."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         what = f"disk full while writing {error.filename or 'to it'}"
-        raise ConfigError(f"{what}: make room; {resume} goes on from what is stored") from error
+        raise ConfigError(f"{what}: make room; {resume} continues from what is stored") from error
 
 
 def import_jax() -> None:

@@ -10,6 +10,7 @@ from nasjax.errors import ConfigError
 from nasjax.host import new_place
 from nasjax.runs.folder import write_table
 from nasjax.searches import dynast
+from nasjax.words import plural
 
 
 def import_results(arguments: Arguments) -> int:
@@ -25,7 +26,8 @@ def import_results(arguments: Arguments) -> int:
     write_table(out, table.header, table.rows)
     for remark in table.remarks:
         print(remark[0].upper() + remark[1:] + ".")
-    print(f"{table.evaluations} evaluations of {len(table.rows)} networks, {len(table.genes)} genes.")
+    networks, genes = plural(len(table.rows), "network"), plural(len(table.genes), "gene")
+    print(f"{plural(table.evaluations, 'evaluation')} of {networks}, {genes}.")
     patterns = ",".join(dict.fromkeys(re.sub(r"(?<=_)\d+(_\d+)?$", "*", gene) for gene in table.genes))
     print(f"Table: {out}. To search it: supernet=tabular supernet.table={out} supernet.genes=[{patterns}]")
     return 0

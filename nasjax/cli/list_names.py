@@ -38,7 +38,7 @@ def _rows_of(key: str, files: Mapping[str, Mapping[str, Traversable]], of_hydra:
     if key in PLAIN:
         return [(f"{key}={PLAIN[key][0]}", PLAIN[key][1])]
     if group not in files:
-        raise ConfigError(f"{key} is no setting; allowed: {', '.join(sorted([*files, *PLAIN]))}")
+        raise ConfigError(f"{key} is not a setting; allowed: {', '.join(sorted([*files, *PLAIN]))}")
     if not equals:
         return _names(group, files)
     if name not in files[group]:

@@ -35,6 +35,7 @@ from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
 from nasjax.runs.folder import flatten_settings, parse_settings
 from nasjax.version import __version__
+from nasjax.words import plural
 
 QUIET = (
     "hydra.output_subdir=null",
@@ -96,13 +97,13 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
         except Exception as error:  # The launcher's: a job's process was killed, a queue cannot be reached.
             reason = str(error).strip().split("\n")[0]
             failure = f"the launcher failed ({type(error).__name__}: {reason})"
-            print(f"nasjax: {failure}; the same command goes on", file=sys.stderr)
+            print(f"nasjax: {failure}; the same command resumes the sweep", file=sys.stderr)
             return 1
     unfinished = [(code, line) for code, line in results if line]
-    print(f"{len(results) - len(unfinished)} of {len(results)} jobs are done; {then.format(config.hydra.sweep.dir)}")
+    print(f"Done: {len(results) - len(unfinished)} of {plural(len(results), 'job')}; {then.format(config.hydra.sweep.dir)}")
     if unfinished:
         # Printed again: some launchers write what a job prints to files of their own.
-        print("nasjax: jobs that failed or stopped (the same command goes on with them):", file=sys.stderr)
+        print("nasjax: jobs that failed or stopped (the same command resumes them):", file=sys.stderr)
         print(*(f"  {line}" for _, line in unfinished), sep="\n", file=sys.stderr)
     return max((code for code, _ in unfinished), default=0)
 
@@ -121,7 +122,7 @@ def _check_overrides(overrides: Sequence[Override]) -> None:
 
 def search_job(composed: Any) -> tuple[int, str]:
     """Runs one search of a sweep, see `_run_job`."""
-    from nasjax.cli.search import run_search  # Imports JAX: mistakes in the settings are told before.
+    from nasjax.cli.search import run_search  # Imports JAX: mistakes in the settings are reported before.
 
     def run(folder: Path, config: dict[str, Any], label: str) -> str:
         if run_search(config | {"run": str(folder)}, label, "the same command"):
@@ -147,7 +148,7 @@ def _run_job(composed: Any, command: str, result: str, run: Callable[[Path, dict
     """Runs one job of a sweep; returns its exit code, and in one line why it is not done ("" where it is).
 
     `result`: the file that a finished run has. `run(folder, settings, label)` returns why it stopped early. A job that fails
-    raises nothing, so that the others go on.
+    raises nothing, so that the others continue.
     """
     print_any_character()  # A launcher may have started this process.
     hydra_config = HydraConfig.get()

@@ -24,10 +24,12 @@ from nasjax.runs.folder import new_path
 from nasjax.searches.front import Front
 from nasjax.searches.loop import searching
 from nasjax.searches.problem import SelfMeasuring, follow
+from nasjax.searches.time_spent import TimeSpent
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.trackers import TRACKERS, Tracking
+from nasjax.words import plural
 
 SHOWN_FAILURES = 3
 """Reasons of failed evaluations that are shown after a search, the most frequent ones."""
@@ -59,8 +61,10 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
     tracker.check(config["run"])
     join_processes(config.get("distributed"))
     prepare_jax()
-    net = supernets.create(seed=config["seed"], **config["supernet"])
-    task = tasks.create(**config["task"]) if isinstance(net, SuperNet) else None
+    spent = TimeSpent()
+    with spent.on("set-up"):
+        net = supernets.create(seed=config["seed"], **config["supernet"])
+        task = tasks.create(**config["task"]) if isinstance(net, SuperNet) else None
     if jax.process_index():
         follow(net, task, config["evaluator"])
         print(f"Process {jax.process_index()} of {jax.process_count()} has done its part")
@@ -69,7 +73,9 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
     if settings["hardware"] is not None and isinstance(net, SuperNet):
         _check_metrics(net.space, task, settings)  # Profiling takes long.
         shapes = net.shapes() if task is None else net.shapes(task.steps, task.beams)
-        settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
+        with spent.on("latency table"):
+            settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
+    settings["spent"] = spent
     with Tracking(tracker, config["run"]) as tracking:
         front, interrupted = _search_until_interrupted(net, task, settings, tracking, label, resume)
         complete = _print_results(settings, interrupted, label, resume)
@@ -97,7 +103,7 @@ def _search_until_interrupted(
         return run_with_progress(steps, settings["evaluations"], label), False
     except KeyboardInterrupt:
         if jax.process_count() > 1:  # The front is measured by all processes together: one alone cannot.
-            print(f"Stopping: what was measured is stored; {resume} goes on", file=sys.stderr)
+            print(f"Stopping: what was measured is stored; {resume} resumes the search", file=sys.stderr)
             raise
         print("Stopping: what was measured is stored, the front so far follows", file=sys.stderr)
         steps = searching(net, task, **(settings | {"minutes": 0}))
@@ -108,12 +114,15 @@ def _print_results(settings: dict[str, Any], interrupted: bool, label: str, resu
     """Writes the report and prints the front with remarks, or one line with a `label`; whether the search is complete."""
     run = read_run(settings["run"])
     if not run.evaluations:
-        print(f"Nothing was measured; {resume} goes on.")
+        print(f"Nothing was measured; {resume} resumes the search.")
         return False
     page = write_report(settings["run"])
     done, complete = run.summary["evaluations"], run.summary["complete"]
     if label:
-        print(f"{label}: done, {done} evaluations, hypervolume {run.summary['hypervolume'][-1]:.5g}, {page}", flush=True)
+        print(
+            f"{label}: done, {plural(done, 'evaluation')}, hypervolume {run.summary['hypervolume'][-1]:.5g}, {page}",
+            flush=True,
+        )
         return complete
     console = Console()
     console.print(front_table(run))
@@ -130,20 +139,20 @@ def _remarks(summary: dict[str, Any], settings: dict[str, Any], interrupted: boo
     remarks = []
     done, planned = summary["evaluations"], settings["evaluations"]
     if interrupted or (settings["minutes"] is not None and done < planned):
-        remarks.append(f"{done} of {planned} evaluations; {resume} goes on.")
+        remarks.append(f"{done} of {plural(planned, 'evaluation')}; {resume} resumes the search.")
     elif done < planned:
-        remarks.append(f"The space holds no more than these {done} networks.")
+        remarks.append(f"The space has {plural(done, 'network')} only.")
     explained = 0
     for failure in summary["failures"][:SHOWN_FAILURES]:
         number, first = failure["evaluations"], ", ".join(f"{gene}={option}" for gene, option in failure["first"].items())
         explained += number
         why = f"the function {failure['reason']} (first at {first})"
-        remarks.append(f"{number} evaluation{'s' * (number > 1)} failed: {why}.")
+        remarks.append(f"{plural(number, 'evaluation')} failed: {why}.")
     if other := summary["failed"] - explained:
         with_reason = sum(failure["evaluations"] for failure in summary["failures"]) > explained
         beyond = f"a metric was not finite, or beyond ±{LIMIT:g}"
         why = "see their column failure in evaluations.csv" if with_reason else beyond
-        remarks.append(f"{other} {'other ' * bool(explained)}evaluation{'s' * (other > 1)} failed: {why}.")
+        remarks.append(f"{plural(other, 'other ' * bool(explained) + 'evaluation')} failed: {why}.")
     if limits := summary.get("constraints"):
-        remarks.append(f"{summary['infeasible']} of {done} evaluations broke a constraint ({', '.join(limits)}).")
+        remarks.append(f"{summary['infeasible']} of {plural(done, 'evaluation')} broke a constraint ({', '.join(limits)}).")
     return remarks

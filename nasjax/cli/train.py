@@ -19,6 +19,7 @@ from nasjax.runs.folder import new_path
 from nasjax.trackers import TRACKERS, Table, Tracking
 from nasjax.training.run import not_logged, train_run
 from nasjax.training.watch import CURVES, EVENTS
+from nasjax.words import plural
 
 
 def train(arguments: Arguments) -> int:
@@ -52,7 +53,7 @@ def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], 
                 alone = ProgressBar("trained alone", "metric", label=label)
                 record = train_run(folder, config, command, bar.update, alone.update, log)
         except KeyboardInterrupt:
-            print(f"Stopping: what was trained is stored; {resume} goes on", file=sys.stderr)
+            print(f"Stopping: what was trained is stored; {resume} resumes training", file=sys.stderr)
             raise
         page = write_training_page(folder) if (folder / CURVES).exists() else None
         tracking.finish({"scores": _scores(record)}, [folder / IMAGE, *([page] if page else [])], config)
@@ -60,7 +61,9 @@ def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], 
         print(f"{name}: {record['metric']} " + ", ".join(f"{split} {value:.4g}" for split, value in scores.items()))
     if ranking := record.get("ranking"):
         print(
-            "ranking: Kendall's tau {kendall_tau} +- {standard_error} of {networks} networks trained alone".format(**ranking)
+            "ranking: Kendall's tau {kendall_tau} +- {standard_error} of {alone} trained alone".format(
+                **ranking, alone=plural(ranking["networks"], "network")
+            )
         )
     if page is not None:
         print(f"Curves: {page}, and TensorBoard events in {folder / EVENTS}")

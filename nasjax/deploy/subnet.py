@@ -81,7 +81,7 @@ class Extracted:
             new_place(f"out={folder}", target, "folder")
         others = [file.name for file in target.iterdir() if file.name not in self._written()] if replaced else []
         if others:
-            raise ConfigError(f"{folder} has files of others, such as {others[0]}: name another folder, or remove it")
+            raise ConfigError(f"{folder} has other files, such as {others[0]}: name another folder, or remove it")
         kinds = [kind(suffix) for suffix in exports]
         self._facts()
         partial, before = (target.with_name(f".{target.name}.{os.getpid()}{suffix}") for suffix in ("", ".before"))

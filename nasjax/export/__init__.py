@@ -83,7 +83,7 @@ KINDS = {
 def kind(suffix: str) -> Kind:
     """The file format of a suffix. Raises ConfigError for an unknown suffix and a package that is missing or broken."""
     if suffix not in KINDS:
-        raise ConfigError(f"{suffix or 'no suffix'} is no known export format; allowed: {', '.join(KINDS)}")
+        raise ConfigError(f"{suffix or 'no suffix'} is not a known export format; allowed: {', '.join(KINDS)}")
     for package in KINDS[suffix].needs:
         try:
             import_module(package)

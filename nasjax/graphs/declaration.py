@@ -81,7 +81,7 @@ class _Reader:
             for option in getattr(self, word):
                 if option not in known:
                     raise ConfigError(
-                        f"{setting}.{word}={option} is no option of an operation; these are: {', '.join(sorted(options))}"
+                        f"{setting}.{word}={option} is not an option of an operation: {', '.join(sorted(options))}"
                     )
         self.names = tuple(sorted(options - {*self.zero, *self.identity}))
 
@@ -168,7 +168,9 @@ class _Reader:
 
     def _gene(self, name: str) -> Gene:
         if name not in self.space.names:
-            raise ConfigError(f"{self.setting} names {name!r}, which is no gene; there are: {', '.join(self.space.names)}")
+            raise ConfigError(
+                f"{self.setting} names {name!r}, which is not a gene; there are: {', '.join(self.space.names)}"
+            )
         return self.space.genes[self.space.names.index(name)]
 
     def _operation(self, name: str) -> Choice:

@@ -19,6 +19,7 @@ from nasjax.hardware.timer import Timer
 from nasjax.registry import record, settings
 from nasjax.supernets.supernet import SuperNet
 from nasjax.types import Population
+from nasjax.words import plural
 
 MENTION_ABOVE = 10
 """Percentages above which a summary mentions disturbed repeats and a varying pace."""
@@ -64,9 +65,14 @@ class Profile:
     def summary(self) -> str:
         """One line for the user: the device, the model's errors, and how steady the measurements were."""
         errors = self.model.errors
-        checked = f"on {errors.rows} networks held out: error {errors.mape:.1f} %, tau {errors.tau:.2f}" if errors else ""
-        decoding = f", {self.net.steps} tokens of {self.net.beams} beams" if self.net.steps > 1 else ""
-        made = f"Latency on {self.context['device']}, batch {self.batch}{decoding}, from {self.model.rows} measured networks"
+        checked = (
+            f"on {plural(errors.rows, 'network')} held out: error {errors.mape:.1f} %, tau {errors.tau:.2f}"
+            if errors
+            else ""
+        )
+        decoding = f", {self.net.steps} tokens of {plural(self.net.beams, 'beam')}" if self.net.steps > 1 else ""
+        measured = plural(self.model.rows, "measured network")
+        made = f"Latency on {self.context['device']}, batch {self.batch}{decoding}, from {measured}"
         notes = [] if self.timer is None else _timing_notes(self.timer)
         return "; ".join([made, checked or "errors unknown", *notes])
 
@@ -121,7 +127,7 @@ def _timing_notes(timer: Timer) -> list[str]:
     latencies = list(timer.requested.values())
     unsettled = sum(not latency.settled for latency in latencies)
     if unsettled:
-        notes.append(f"{unsettled} of {len(latencies)} measurements did not settle")
+        notes.append(f"{unsettled} of {plural(len(latencies), 'measurement')} did not settle")
     disturbed = 100 * np.median([latency.shared / latency.repeats for latency in latencies]) if latencies else 0
     if disturbed > MENTION_ABOVE:
         notes.append(f"other programs used the processors during {disturbed:.0f} % of the repeats")

@@ -13,12 +13,19 @@ from nasjax.host import replace_file
 from nasjax.objectives import Objective
 from nasjax.report.colours import group_colours
 from nasjax.report.comparison_figures import curves_figure, front_panels, fronts_figure, legend, svg_curves, svg_fronts
-from nasjax.report.comparison_tables import comparison_numbers, comparison_table, significance_table
+from nasjax.report.comparison_tables import (
+    LEAST_SEEDS,
+    comparison_numbers,
+    comparison_table,
+    most_common_seeds,
+    significance_table,
+)
 from nasjax.report.groups import RunGroup, each_seed_once, group_runs, run_folders
 from nasjax.report.page import TEMPLATES
 from nasjax.runs.folder import write_table
 from nasjax.runs.reader import Run, read_run
 from nasjax.version import __version__
+from nasjax.words import plural
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +90,8 @@ def comparison_page(found: Comparison, address: Callable[[Path], str | None]) ->
         curves=svg_curves(groups, best, found.searched_for),
         legend=legend(groups),
         fronts=_fronts(found),
-        runs=sum(len(group.volumes) for group in groups),
-        tested=_tested(significance_table(groups, best)),
+        runs=plural(sum(len(group.volumes) for group in groups), "run"),
+        tested=_tested(groups, best),
         folders=_links(groups, address),
         remarks="".join(f"<p>{escape(remark)}.</p>" for remark in found.remarks),
         version=escape(__version__),
@@ -109,10 +116,14 @@ def _fronts(found: Comparison) -> str:
     )
 
 
-def _tested(rows: Sequence[Sequence[str]]) -> str:
-    """The section on significance; nothing without comparisons."""
-    if len(rows) < 2:
+def _tested(groups: Sequence[RunGroup], best: float) -> str:
+    """The section on significance; nothing of a single group."""
+    if len(groups) < 2:
         return ""
+    rows = significance_table(groups, best)
+    if len(rows) < 2:
+        there = f"there {'is' if (most := most_common_seeds(groups)) == 1 else 'are'} {most}"
+        return f"<h2>Significance</h2>\n<p>No test: it needs {LEAST_SEEDS} common seeds, {there}.</p>"
     return (
         "<h2>Significance</h2>\n<p>Wilcoxon's signed-rank test over the seeds that two have in common, two-sided; p-values "
         f'adjusted by Holm\'s method.</p>\n<div class="scroll"><table class="prices">\n{_rows(rows)}</table></div>'

@@ -14,6 +14,7 @@ from nasjax.report import svg
 from nasjax.report.colours import COLOURS, group_colours
 from nasjax.report.groups import RunGroup
 from nasjax.report.plots import Point, Range, padded, staircase, ticks
+from nasjax.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def _front_panel(groups: Sequence[RunGroup], objectives: Sequence[Objective], x:
 def group_name(group: RunGroup) -> str:
     """The group as a legend names it: "random (3 runs)"."""
     runs = len(group.volumes)
-    return f"{group.label} ({runs} run{'s' * (runs > 1)})"
+    return f"{group.label} ({plural(runs, 'run')})"
 
 
 def curves_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "Figure":

@@ -71,6 +71,11 @@ def significance_table(groups: Sequence[RunGroup], best: float) -> list[list[str
     return rows
 
 
+def most_common_seeds(groups: Sequence[RunGroup]) -> int:
+    """The most seeds that two of the groups have in common."""
+    return max((len(set(one.seeds) & set(other.seeds)) for one, other in combinations(groups, 2)), default=0)
+
+
 def _signed_rank(differences: Float[np.ndarray, " seeds"]) -> float:
     """The p-value of Wilcoxon's signed-rank test, two-sided; 1 where nothing differs."""
     from scipy.stats import wilcoxon  # Takes a second.

@@ -3,11 +3,12 @@
 import json
 from html import escape
 
-from nasjax.report.formatting import format_metric, format_number, plural, units_of
+from nasjax.report.formatting import format_metric, format_number, units_of
 from nasjax.report.hypervolume import Curve
 from nasjax.report.plots import Panel, padded
 from nasjax.report.svg import BOTTOM, LEFT, RIGHT, TOP, Scale, axis_labels, frame, grid, path, scales
 from nasjax.runs.reader import Network, Run
+from nasjax.words import plural
 
 
 def scatter(run: Run, panel: Panel, count: int) -> str:

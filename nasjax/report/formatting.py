@@ -85,12 +85,6 @@ def format_count(digits: str) -> str:
     return f'<span title="{digits[:200]}">{mantissa} × 10<sup>{power}</sup></span>'
 
 
-def plural(count: int | str, noun: str) -> str:
-    """A count with its noun: "1 network", "1,234 networks"; a count that is text stays as it is."""
-    number = count if isinstance(count, str) else f"{count:,}"
-    return f"{number} {noun}{'' if number == '1' else 's'}"
-
-
 def format_duration(seconds: float) -> str:
     """Seconds as "4.2 s", "3 min 20 s" or "2 h 5 min"."""
     if seconds < 60:

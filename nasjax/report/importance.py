@@ -7,8 +7,8 @@ from html import escape
 import numpy as np
 from jaxtyping import Float
 
-from nasjax.report.formatting import plural
 from nasjax.runs.reader import Network, Run
+from nasjax.words import plural
 
 LEAST_NETWORKS, MOST_NETWORKS = 20, 2000
 """Of fewer measured networks nothing is said; of more, as many evenly spread over the search are enough."""

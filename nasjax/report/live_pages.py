@@ -23,6 +23,7 @@ from nasjax.report.page import TEMPLATES, page
 from nasjax.report.training import PAGE
 from nasjax.runs.reader import read_latest
 from nasjax.version import __version__
+from nasjax.words import plural
 
 SCRIPT = "/follow.js"
 
@@ -65,7 +66,7 @@ def answer(root: Path, path: str) -> Answer:
         return Answer(lambda: followed(_run(root, entry), entry.version, line), entry.version)
     if compared := next((of for key, of in comparable(every).items() if path == f"/comparison/{key}"), None):
         version = _joined(compared)
-        line = f"{len(compared)} runs that are over"
+        line = f"{plural(len(compared), 'run')}, all over"
         return Answer(lambda: followed(_comparison(root, compared), version, line), version)
     return Answer(lambda: followed(note("There is no such page"), "none", "not found"), "none", 404)
 
@@ -158,7 +159,8 @@ def _bar(entry: Entry) -> str:
 def _progress(entry: Entry) -> str:
     if entry.done is None:
         return ""
-    return f"{entry.done} of {entry.planned} {COUNTED[entry.kind]}" if entry.planned else f"{entry.done} evaluations"
+    counted = COUNTED[entry.kind].removesuffix("s")
+    return f"{entry.done} of {plural(entry.planned, counted)}" if entry.planned else plural(entry.done, counted)
 
 
 def _comparison_link(key: str, of: Sequence[Entry]) -> str:

@@ -17,15 +17,15 @@ from nasjax.report.formatting import (
     format_duration,
     format_metric,
     format_number,
-    plural,
     units_of,
 )
-from nasjax.report.hypervolume import hypervolume_curve
+from nasjax.report.hypervolume import Curve, hypervolume_curve
 from nasjax.report.importance import importance_table
 from nasjax.report.parallel import parallel_coordinates
 from nasjax.report.plots import panels
 from nasjax.report.predictors import predictor_errors
 from nasjax.runs.reader import Run
+from nasjax.words import plural
 
 TEMPLATES = Path(__file__).parent
 
@@ -59,7 +59,7 @@ def page(run: Run) -> str:
         digest=b64encode(sha256(script.encode()).digest()).decode(),
         title=escape(f"{summary['supernet']}{task}"),
         searched=escape(f"Searched for {objectives}{within}; tactic {summary['tactic']}, seed {summary['seed']}."),
-        facts=_facts(run),
+        facts=_facts(run, curve),
         warning=f'<p class="warning">{escape(warning)}</p>' if (warning := summary.get("warning")) else "",
         front_title="Best so far" if len(run.objectives) == 1 else "Front",
         layout="one" if len(plots) == 1 else "several",
@@ -84,7 +84,7 @@ def page(run: Run) -> str:
     )
 
 
-def _facts(run: Run) -> str:
+def _facts(run: Run, curve: Curve) -> str:
     summary = run.summary
     facts = {
         "evaluations": str(summary["evaluations"]),
@@ -95,7 +95,9 @@ def _facts(run: Run) -> str:
         "search space": f"{plural(format_count(summary['space_size']), 'network')}, {plural(len(summary['genes']), 'gene')}",
     }
     if run.hypervolume:
-        facts["hypervolume"] = format_number(run.hypervolume[-1])
+        share = curve.label != "hypervolume"
+        reached = f"{curve.values[-1]:.1f} % of the front's box" if share else format_number(curve.values[-1])
+        facts["hypervolume"] = f'<span title="{run.hypervolume[-1]:.6g}">{escape(reached)}</span>'
     if "total" in summary["seconds"]:
         facts["time"] = format_duration(summary["seconds"]["total"])
     return "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())

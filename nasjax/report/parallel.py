@@ -3,10 +3,11 @@
 from html import escape
 
 from nasjax.objectives import Objective
-from nasjax.report.formatting import column_heading, plural
+from nasjax.report.formatting import column_heading
 from nasjax.report.plots import Range, front_range, ticks
 from nasjax.report.svg import BOTTOM, TOP
 from nasjax.runs.reader import Network, Run
+from nasjax.words import plural
 
 MOST_BEHIND = 500
 """Lines of dominated networks; of more, as many are drawn, evenly spread over the search."""

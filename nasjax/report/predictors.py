@@ -3,10 +3,11 @@
 import math
 from html import escape
 
-from nasjax.report.formatting import column_heading, format_number, plural, units_of
+from nasjax.report.formatting import column_heading, format_number, units_of
 from nasjax.report.plots import padded
 from nasjax.report.svg import frame, scales
 from nasjax.runs.reader import PredictorFit, Run
+from nasjax.words import plural
 
 
 def predictor_errors(run: Run) -> str:

@@ -18,6 +18,7 @@ from nasjax.report.plots import Point, padded
 from nasjax.training.checkpoints import RECORD
 from nasjax.training.ranking import RANKING
 from nasjax.training.watch import CURVES, PLAIN, Row, read_curves
+from nasjax.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,8 +134,8 @@ def _page(record: Mapping[str, Any], rows: Sequence[Row], charts: Sequence[Chart
         scores=_table(lines),
         ranking="" if not ranking else (
             "<h2>Ranking</h2><p>"
-            f"{ranking['networks']} random sub-networks, each against the same architecture trained alone for "
-            f"{settings['trainer']['alone_epochs']} epochs: Kendall's tau {ranking['kendall_tau']} ± "
+            f"{plural(ranking['networks'], 'random sub-network')}, each against the same architecture trained alone for "
+            f"{plural(settings['trainer']['alone_epochs'], 'epoch')}: Kendall's tau {ranking['kendall_tau']} ± "
             f"{ranking['standard_error']} of the two rankings. Their values are in {RANKING}.</p>"
         ),
         config=escape(json.dumps(settings, indent=1)),

@@ -263,7 +263,7 @@ def _check_same_settings(path: Path, settings: Mapping[str, Any], files: Mapping
         if key == BUDGET or before.get(key) == now.get(key):
             continue
         if _is_of_another_version(key, before, now):
-            difference = f"it has {key}={before[key]}, which is no setting here" if key in before else f"it has no {key}"
+            difference = f"it has {key}={before[key]}, which is not a setting here" if key in before else f"it has no {key}"
             raise ConfigError(
                 f"run={path} was written by another version of nasjax ({difference}); name another folder, or remove it"
             )

@@ -15,6 +15,7 @@ from nasjax.host import parse_json, read_text
 from nasjax.objectives import Objective
 from nasjax.runs.folder import DAMAGED_CONFIG, parse_settings
 from nasjax.runs.space_summary import SpaceSummary, gene_with_unknown_option, read_space
+from nasjax.words import plural
 
 RUN_AGAIN = "run the same command again"
 """How error messages begin to say what to do about missing and damaged files."""
@@ -179,7 +180,8 @@ def _read_evaluations(files: _Files, summary: Mapping[str, Any], objectives: Seq
             networks[network.index] = replace(network, step=step, failed=failed, source=row["source"])
     with _naming_damage(files, "evaluations.csv"):
         if len(networks) != summary["evaluations"]:
-            raise ConfigError(f"it has {len(networks)} rows where summary.json counts {summary['evaluations']} evaluations")
+            counted = plural(summary["evaluations"], "evaluation")
+            raise ConfigError(f"it has {plural(len(networks), 'row')} where summary.json counts {counted}")
     return networks
 
 

@@ -17,6 +17,7 @@ from nasjax.supernets import SuperNet
 from nasjax.supernets.families.transformer import Transformer
 from nasjax.supernets.hat.lists import from_hat
 from nasjax.supernets.ofa.lists import from_ofa
+from nasjax.words import plural
 
 ARCHITECTURE = "Sub-network"
 """DyNAS-T's column of architectures: a Python dict of lists, such as `{'ks': [3, 5], 'd': [2]}`."""
@@ -203,6 +204,6 @@ def _compare_costs(net: SuperNet, means: Mapping[Any, Mapping[str, float]]) -> l
             remarks.append(
                 f"{name} equal nasjax's count"
                 if equal == len(given)
-                else f"{name} equal nasjax's count for {equal} of {len(given)} networks only: another counting rule"
+                else f"{name} equal nasjax's count for {equal} of {plural(len(given), 'network')}: another counting rule"
             )
     return remarks

@@ -26,6 +26,7 @@ from nasjax.space import Gene, Option, SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.version import __version__
+from nasjax.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,17 +88,14 @@ class Front:
 
     def __repr__(self) -> str:
         """One line: how many networks, and the range of every objective."""
+        measured = plural(len(self.evaluations.get("index", ())), "evaluation")
         if not len(self):
-            return f"Front without networks, of {self._measured()} evaluations"
+            return f"Front without networks, of {measured}"
         ranges = []
         for goal in self.objectives:
             values, unit = self.metrics[goal.name], f" {goal.unit}" * bool(goal.unit)
             ranges.append(f"{goal.name} {values.min():.5g} to {values.max():.5g}{unit}")
-        networks = f"{len(self)} network{'s' * (len(self) > 1)}"
-        return f"Front of {networks}, of {self._measured()} evaluations: {', '.join(ranges)}"
-
-    def _measured(self) -> int:
-        return len(self.evaluations.get("index", ()))
+        return f"Front of {plural(len(self), 'network')}, of {measured}: {', '.join(ranges)}"
 
     def __len__(self) -> int:
         return len(self.archs)
@@ -229,7 +227,7 @@ class Front:
         super-network, weights or a task that are not those of the search.
         """
         text = read_text(file)
-        with naming_damage(file, "it is none that Front.save has written"):
+        with naming_damage(file, "it is not a file that Front.save has written"):
             stored = parse_json(text)
             evaluator = evaluator or stored["evaluator"] or "masked"
             identity = stored["identity"]

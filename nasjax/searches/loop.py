@@ -15,18 +15,21 @@ from jaxtyping import Int
 
 from nasjax.algorithms import Algorithm
 from nasjax.evaluation import EvaluatorSetting
+from nasjax.generators import mapped
 from nasjax.hardware.profile import Hardware, Profile, check_energy
+from nasjax.hardware.profiling import ProfilingProgress
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import parse_goals
 from nasjax.predictors import Predictor
 from nasjax.runs.archive import Archive, digest
 from nasjax.runs.folder import RunFolder, run_folder
 from nasjax.searches.front import Front, front_of
+from nasjax.searches.history import History
 from nasjax.searches.measure import measuring
-from nasjax.searches.problem import SelfMeasuring, search_problem
+from nasjax.searches.problem import SelfMeasuring, profiling_for, search_problem, timed_problem
 from nasjax.searches.result_files import write_results, write_unfinished
 from nasjax.searches.settings import SearchSettings, check_settings
-from nasjax.searches.steps import OpenSearch, Progress, reduced_steps, tactic_steps
+from nasjax.searches.steps import OpenSearch, Phase, Progress, reduced_steps, tactic_steps
 from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.searches.time_spent import TimeSpent
 from nasjax.searches.warm_start import read_warm_start
@@ -63,8 +66,11 @@ def searching(
     warm_start: str | Path | None = None,
     space_reduction: str | Mapping[str, Any] | PopDB | None = None,
     minutes: float | None = None,
+    spent: TimeSpent | None = None,
 ) -> Generator[Progress, None, Front]:
     """Searches step by step: yields `Progress` after every chunk of measurements, returns the `Front`.
+
+    Also yields while hardware is profiled and while the front is measured on test data (`Progress.phase`).
 
     `tactic`, `algorithm`, `predictor`, `evaluator`, `hardware` and `space_reduction` are a name, a mapping with `name` and
     settings, or a settings object.
@@ -80,6 +86,7 @@ def searching(
     - `warm_start`: an earlier search to begin from: a run folder, a table, an archive, or a result CSV of DyNAS-T.
     - `space_reduction`: how the search space is made smaller before the tactic begins (`popdb`).
     - `minutes`: time after which nothing more is measured (0: only the results of what is known are written).
+    - `spent`: counts the time of parts, those before the search included (None: only the search counts).
 
     Of several processes the first one calls this, the others call `nasjax.follow`. Raises ConfigError for invalid settings.
     """
@@ -90,9 +97,13 @@ def searching(
     )  # fmt: skip
     named = (*settings.objectives, *settings.constraints)
     check_energy(named, hardware)
-    spent = TimeSpent()
+    spent = spent or TimeSpent()
     with spent.on("set-up"):
-        problem = search_problem(net, task, evaluator, hardware, settings.evaluations)
+        problem = search_problem(net, task, evaluator, settings.evaluations)
+    if hardware is not None:
+        with nullcontext() if isinstance(hardware, Profile) else spent.on("latency table"):
+            profile = yield from _profiled(net, task, hardware, settings.evaluations)
+        problem = timed_problem(problem, profile)
     problem.check_named(named)
     with problem.leading():
         goals = parse_goals(
@@ -118,7 +129,19 @@ def searching(
             else:
                 steps = reduced_steps(search, settings.tactic, settings.space_reduction, key)
             complete = yield from _within_minutes(_keeping_results(search, record, steps), settings.minutes)
-            return _finish(search, record, complete, test=settings.minutes != 0)
+            return (yield from _finish(search, record, complete, test=settings.minutes != 0))
+
+
+def _profiled(
+    net: SuperNet | SelfMeasuring, task: Task | None, hardware: Hardware | Profile, planned: int
+) -> Generator[Progress, None, Profile]:
+    """The profile of the super-network; yields after every program that was timed."""
+
+    def progress(now: ProfilingProgress) -> Progress:
+        phase = Phase("latency table", now.done, now.planned, now.milliseconds)
+        return Progress(0, planned, 0, 0.0, None, phase=phase)
+
+    return (yield from mapped(profiling_for(net, task, hardware), progress))
 
 
 @contextmanager
@@ -171,14 +194,14 @@ def _within_minutes(steps: Iterator[Progress | None], minutes: float | None) -> 
     return False
 
 
-def _finish(search: OpenSearch, record: Mapping[str, Any], complete: bool, test: bool) -> Front:
+def _finish(search: OpenSearch, record: Mapping[str, Any], complete: bool, test: bool) -> Generator[Progress, None, Front]:
     """The front, measured on test data with `test`; its files are written where there is a run folder.
 
     `complete`: the budget was spent, or the space exhausted.
     """
     history = search.history(over=True)
     best = history.front()
-    on_test = _measured_on_test(search, history.archs[best]) if test else {}
+    on_test = (yield from _measured_on_test(search, history, history.archs[best])) if test else {}
     with search.spent.on("results"):
         front = front_of(history, best, on_test, search.folder)
     if search.folder is not None:
@@ -186,13 +209,24 @@ def _finish(search: OpenSearch, record: Mapping[str, Any], complete: bool, test:
     return front
 
 
-def _measured_on_test(search: OpenSearch, archs: Int[np.ndarray, "networks genes"]) -> dict[str, np.ndarray]:
-    """`test_…` of every measured metric, found in the archive or measured and stored there; empty without test data."""
+def _measured_on_test(
+    search: OpenSearch, history: History, archs: Int[np.ndarray, "networks genes"]
+) -> Generator[Progress, None, dict[str, np.ndarray]]:
+    """`test_…` of every measured metric, found in the archive or measured and stored there; empty without test data.
+
+    Yields before the first chunk and after each.
+    """
     if search.problem.test is None or not len(archs):
         return {}
     evaluator, archive = search.problem.test(), search.archive
     context = archive.add_context(evaluator.context)
-    for _ in measuring(evaluator, archive, context, archs, search.spent, part="test"):
-        pass
+
+    def progress(waiting: int) -> Progress:
+        known = sum(metrics is not None for metrics in archive.find(context, archs))
+        return replace(search.progress(history.values, waiting), phase=Phase("test", known, len(archs)))
+
+    yield progress(0)
+    for waiting in measuring(evaluator, archive, context, archs, search.spent, part="test"):
+        yield progress(waiting)
     rows = [metrics for metrics in archive.find(context, archs) if metrics is not None]
     return {f"test_{name}": np.array([row[name] for row in rows]) for name in rows[0]}

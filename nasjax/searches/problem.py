@@ -1,7 +1,7 @@
 """Search problem: evaluator, exact costs, metric ranges of a super-network's sub-networks on a task."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -31,7 +31,7 @@ from nasjax.evaluation.proxies import Score, proxies
 from nasjax.graphs import Graph
 from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.hardware.profile import Hardware, Profile, Timed
-from nasjax.hardware.profiling import profile
+from nasjax.hardware.profiling import ProfilingProgress, profiling
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import BOOKKEEPING, Goals, Objective, measurable
 from nasjax.outline import OutlineBlock
@@ -153,22 +153,18 @@ def search_problem(
     net: SuperNet | SelfMeasuring,
     task: Task | None,
     evaluator: EvaluatorSetting = "auto",
-    hardware: Hardware | Profile | None = None,
     networks: int | None = None,
 ) -> SearchProblem:
     """Joins a super-network, its task and an evaluator (a name, a mapping or settings).
 
-    With `hardware`, likewise or a `Profile`, sub-networks are timed on it; a profile takes minutes to make. `networks` is
-    how many sub-networks will be evaluated, where that is known: `evaluator=auto` goes by it.
+    `networks` is how many sub-networks will be evaluated, where that is known: `evaluator=auto` goes by it.
 
     Raises ConfigError where they do not fit.
     """
     if isinstance(net, SuperNet):
         if task is None:
             raise ConfigError("a super-network needs a task to be measured on")
-        return _of_network(net, task, evaluator, hardware, networks)
-    if hardware is not None:
-        raise ConfigError("hardware needs a super-network of layers: a table or a function has its own latency column")
+        return _of_network(net, task, evaluator, networks)
     rows = net.rows()
     _check_names(net.space, [*net.ranges(), *net.costs])
     return SearchProblem(
@@ -186,13 +182,36 @@ def search_problem(
     )
 
 
-def _of_network(
-    net: SuperNet,
-    task: Task,
-    evaluator: EvaluatorSetting,
-    hardware: Hardware | Profile | None,
-    networks: int | None,
-) -> SearchProblem:
+def profiling_for(
+    net: SuperNet | SelfMeasuring, task: Task | None, hardware: Hardware | Profile
+) -> Generator[ProfilingProgress, None, Profile]:
+    """Profiles a super-network on hardware (a name, a mapping or settings), as its task runs it; a `Profile` stays as it is.
+
+    Yields after every program that was timed. Raises ConfigError as `profiling` does, and for what has no layers.
+    """
+    if not isinstance(net, SuperNet):
+        raise ConfigError("hardware needs a super-network of layers: a table or a function has its own latency column")
+    if isinstance(hardware, Profile):
+        return hardware
+    shapes = net.shapes() if task is None else net.shapes(task.steps, task.beams)
+    return (yield from profiling(shapes, hardware))
+
+
+def timed_problem(problem: SearchProblem, profile: Profile) -> SearchProblem:
+    """The problem of a super-network whose sub-networks are timed, too. Raises ConfigError where names collide."""
+    known = {**problem.measurable, **measurable(profile.ranges())}
+    _check_names(problem.space, known, ["latency_predicted"])
+    return replace(
+        problem,
+        evaluator=Timed(problem.evaluator, profile),
+        measurable=known,
+        origin={**problem.origin, "hardware": profile.origin},
+        estimates=profile.estimates(),
+        methods=lambda: {**problem.methods(), "latency": profile.summary()},
+    )
+
+
+def _of_network(net: SuperNet, task: Task, evaluator: EvaluatorSetting, networks: int | None) -> SearchProblem:
     task.check(net)
     config = settings("evaluator", EVALUATORS, evaluator)
     shapes = net.shapes(task.steps)
@@ -205,16 +224,7 @@ def _of_network(
     bound = config.bind(net, task)
     if jax.process_count() > 1:
         bound = LeadingEvaluator.of(bound)
-    timing = (
-        hardware
-        if hardware is None or isinstance(hardware, Profile)
-        else profile(net.shapes(task.steps, task.beams), hardware)
-    )
     measured: Evaluator = _halving(config, bound, net, task, costs) if config.first_examples else bound
-    if timing is not None:
-        known |= measurable(timing.ranges())
-        origin["hardware"] = timing.origin
-        measured = Timed(measured, timing)
     _check_names(net.space, known, [*(f"test_{name}" for name in bound.metrics), "latency_predicted"])
     examples = task.train.take(slice(PROXY_EXAMPLES)).inputs
     return SearchProblem(
@@ -227,16 +237,12 @@ def _of_network(
         extract=lambda arch: extract_subnet(net, bound, arch, task.validation.take(slice(bound.batch)).inputs),
         blocks=outline(net.stages),
         proxies={**proxies(net, examples, bound.chunk, config.memory_gb), **_costs_as_scores(costs)},
-        estimates={} if timing is None else timing.estimates(),
         leading=lambda: leading(bound),
         identity=bound.context,
         scored=frozenset(objective.name for objective in task.objectives),
         untrained=cache(lambda: untrained_warning(net)),
         signatures=task.signatures,
-        methods=lambda: {
-            "evaluation": record(EVALUATORS, bound.config)["name"],
-            **({} if timing is None else {"latency": timing.summary()}),
-        },
+        methods=lambda: {"evaluation": record(EVALUATORS, bound.config)["name"]},
     )
 
 

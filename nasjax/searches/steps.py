@@ -1,5 +1,6 @@
 """The steps of a search: a tactic asks, the archive or the evaluator answers, the tactic is updated and its state saved."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +23,22 @@ from nasjax.searches.time_spent import TimeSpent
 from nasjax.tactics import Fit, Measured, PopDB, Problem, Random, Reduced, Tactic, Warm, restrict
 from nasjax.types import Population, PRNGKey
 
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a search does before and after its evaluations: `done` of `planned` are measured.
+
+    `part`, as in the times of a run: "latency table" (programs, the last of which took `milliseconds`; NaN: it failed) or
+    "test" (networks of the front, on test data).
+    """
+
+    part: str
+    done: int
+    planned: int
+    milliseconds: float = np.nan
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -30,6 +47,7 @@ class Progress:
     `waiting` counts networks that other runs on the same archive are measuring while this one has nothing else to do.
     `newest` and `best` have the value of each objective by name, in its own sign and unit: of the last evaluation, and the
     best of those within the constraints; NaN where there is none. `settings` are those that the run folder records.
+    `phase` says what is done besides evaluations (None: nothing); before these, nothing else is known.
     """
 
     done: int
@@ -41,6 +59,7 @@ class Progress:
     newest: Mapping[str, float] = field(default_factory=dict)
     best: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    phase: Phase | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +178,7 @@ def _reduced_space(search: OpenSearch, reduction: PopDB, key: PRNGKey, measured:
     options = search.archive.reduction()
     if options is not None:
         return Reduced(search.tactic_problem.space, options)
+    LOG.info("popdb: reducing the search space …")  # Takes minutes.
     with search.spent.on("tactic"):
         reduced, fits = reduction.reduce(key, measured)
     search.save_fits(-1, fits)  # Step -1: the tactic's own steps begin at 0.

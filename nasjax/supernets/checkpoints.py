@@ -81,7 +81,7 @@ def save_weights(net: SuperNet, path: Path, metadata: dict[str, Any]) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What `save_weights` has stored with weights; nothing for files of others."""
+    """What `save_weights` has stored with weights; nothing for other files."""
     try:
         with safe_open(path, framework="numpy") as file:
             facts = json.loads((file.metadata() or {}).get("nasjax", "{}"))
@@ -238,7 +238,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         with safe_open(path, framework="numpy"):  # Raises unless header and length of the file agree.
             content = np.asarray(np.memmap(path, np.uint8, "r"))
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as safetensors ({error}), and is no PyTorch state dict either") from error
+        raise ConfigError(
+            f"{path} cannot be read as safetensors ({error}), and is not a PyTorch state dict either"
+        ) from error
     first = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:first].tobytes())
     header.pop("__metadata__", None)

@@ -9,6 +9,7 @@ from flax import nnx
 
 from nasjax.supernets.elastic import Conv, ConvNorm, Dense
 from nasjax.supernets.layer import recording
+from nasjax.words import plural
 
 
 def summary(net: Any) -> str:
@@ -19,7 +20,9 @@ def summary(net: Any) -> str:
     """
     weights = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(net, nnx.Param)))
     sizes = " x ".join(map(str, net.input_shape))
-    head = f"{type(net).__name__}: {len(net.stages)} stages, {weights:,} weights" + (f", images {sizes}" if sizes else "")
+    head = f"{type(net).__name__}: {plural(len(net.stages), 'stage')}, {plural(weights, 'weight')}" + (
+        f", images {sizes}" if sizes else ""
+    )
     graph, state = nnx.split(net)
     largest = tuple(map(int, net.space.largest()))
     rows: list[tuple[str, ...]] = []

@@ -78,7 +78,7 @@ class TabularNet:
         if not kept:
             raise ConfigError(next(iter(self.left_out.values()), f"{table.said} has no metric: every column is a gene"))
         if self.left_out:
-            print(f"nasjax: {path}: left out what is no metric: {listing(self.left_out)}", file=sys.stderr)
+            print(f"nasjax: {path}: left out what is not a metric: {listing(self.left_out)}", file=sys.stderr)
         self._keys = _sortable_keys(self.archs)
         # Contiguous by gene: `nearest` compares all rows gene by gene.
         self._columns = np.ascontiguousarray(self.archs.T)
@@ -153,7 +153,7 @@ Options = tuple[tuple[Option, ...], Int[np.ndarray, " rows"]]
 class _Rows:
     """Rows of a table without failed ones: columns of genes, metrics and their values, the line that each row ends on.
 
-    `left_out` has the columns that are neither, and says for each why it is no metric.
+    `left_out` has the columns that are neither, and says for each why it is not a metric.
     """
 
     genes: Mapping[str, Column]

@@ -101,7 +101,7 @@ def _tensor(storage: Storage, offset: int, shape: tuple[int, ...], strides: tupl
     if not isinstance(storage, Storage) or len(shape) != len(strides):
         raise TorchFileError("a tensor has no storage or no shape")
     if not all(type(count) is int and count >= 0 for count in counts):
-        raise TorchFileError("a tensor has a shape that is no shape")
+        raise TorchFileError("a tensor has an invalid shape")
     return StoredTensor(storage, offset, tuple(shape), tuple(strides), _unread(storage.type))
 
 

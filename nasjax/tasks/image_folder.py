@@ -15,6 +15,7 @@ from nasjax.tasks.base import Split
 from nasjax.tasks.image_augmentation import Scale
 from nasjax.tasks.image_classification import ImageClassification
 from nasjax.tasks.image_files import ImageFiles, image_suffixes
+from nasjax.words import plural
 
 LabelledPaths = list[tuple[Path, int]]
 """Image files with the index of their class."""
@@ -108,7 +109,9 @@ class ImageFolderConfig:
             return False
         if self.memory_share:
             size = f"{self.image_size} x {self.image_size} take {needed:.3g} GB, this machine has {memory:.3g}"
-            print(f"nasjax: {images} images of {size}: they are read from disk as they are needed", file=sys.stderr)
+            print(
+                f"nasjax: {plural(images, 'image')} of {size}: they are read from disk as they are needed", file=sys.stderr
+            )
         return True
 
     def _split(self, paths: LabelledPaths, in_memory: bool, check: bool) -> Split:
@@ -120,7 +123,7 @@ class ImageFolderConfig:
             broken = np.flatnonzero(files.broken())
             if len(broken):
                 first = files.paths[broken[0]]
-                print(f"nasjax: skipped {len(broken)} images that cannot be read, {first} first", file=sys.stderr)
+                print(f"nasjax: skipped {plural(len(broken), 'image')} that cannot be read, {first} first", file=sys.stderr)
             kept = np.delete(np.arange(len(files)), broken)
             files, labels = files.at(kept), labels[kept]
             if not len(files):

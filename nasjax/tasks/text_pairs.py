@@ -11,6 +11,7 @@ import numpy as np
 
 from nasjax.errors import ConfigError
 from nasjax.host import regular_file
+from nasjax.words import plural
 
 EMPTY = ("drop", "keep", "refuse")
 """What is done with pairs of which a side is empty."""
@@ -56,7 +57,7 @@ def read_pairs(folder: Path, name: str, languages: tuple[str, str], empty: str) 
             f"{pairs.name}: line {first + 1} is empty in one file or both, as are {left} of {len(pairs)} lines "
             f"(task.empty=drop leaves them out)"
         )
-    print(f"nasjax: {pairs.name}: {left} of {len(pairs)} pairs are left out: a side is empty", file=sys.stderr)
+    print(f"nasjax: {pairs.name}: left out {left} of {plural(len(pairs), 'pair')}: a side is empty", file=sys.stderr)
     return pairs.take(full)
 
 

@@ -27,6 +27,7 @@ from nasjax.tasks.text_pairs import EMPTY, Pairs, exists, held_out, read_pairs
 from nasjax.tasks.translation_scores import BLEU_STATISTICS, TranslationScores, bleu, chrf
 from nasjax.tasks.vocabulary import UNKNOWN, Vocabulary, learn_pieces, read_vocabularies
 from nasjax.types import PRNGKey
+from nasjax.words import plural
 
 BLEU = Objective("bleu", "max", range=(0.0, 100.0), about="corpus BLEU of translations, 0 to 100 (sacrebleu)")
 CHRF = Objective("chrf", "max", range=(0.0, 100.0), about="corpus chrF of translations, 0 to 100 (sacrebleu)")
@@ -347,7 +348,8 @@ def split_of(pairs: Pairs, source: Vocabulary, target: Vocabulary, longest: int,
     if len(kept) < len(tokens):
         left = len(tokens) - len(kept)
         print(
-            f"nasjax: {pairs.name}: {left} of {len(tokens)} pairs are left out: more than {longest} tokens", file=sys.stderr
+            f"nasjax: {pairs.name}: left out {left} of {plural(len(tokens), 'pair')}: more than {longest} tokens",
+            file=sys.stderr,
         )
     kept.sort(key=lambda i: len(tokens[i][0]))
     tokens = [tokens[i] for i in kept]

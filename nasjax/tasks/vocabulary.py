@@ -71,7 +71,7 @@ class SentencePieces:
         try:
             self._processor = make(model_proto=model)
         except RuntimeError:
-            raise ConfigError(f"{name} is no SentencePiece model") from None
+            raise ConfigError(f"{name} is not a SentencePiece model") from None
         special = {"pad": self._processor.pad_id(), "end": self._processor.eos_id(), "unknown": self._processor.unk_id()}
         wanted = {"pad": PAD, "end": END, "unknown": UNKNOWN}
         for token, index in special.items():

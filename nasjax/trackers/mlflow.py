@@ -36,9 +36,11 @@ class MLflow(Tracker):
     package = "mlflow"
 
     def check(self, folder: Path | None) -> None:
-        """Raises ConfigError where `uri` is no store, or MLflow is missing."""
+        """Raises ConfigError where `uri` is not a store, or MLflow is missing."""
         if not re.match(r"\w+(\+\w+)?:|databricks$", self.uri):
-            raise ConfigError(f"tracker.uri={self.uri} is no store: say sqlite:///FILE.db, or a server's address, http://…")
+            raise ConfigError(
+                f"tracker.uri={self.uri} is not a store: say sqlite:///FILE.db, or a server's address, http://…"
+            )
         super().check(folder)
 
     def start(self, run: Started) -> "MLflowRun":

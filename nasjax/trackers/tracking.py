@@ -1,4 +1,4 @@
-"""One search or training under a tracker: goes on where it was, and without the tracker where that fails."""
+"""One search or training under a tracker: continues where it was, and without the tracker where that fails."""
 
 import json
 import math
@@ -21,8 +21,8 @@ MARKS = "tracker.json"
 class Tracking:
     """What is tracked of one run. Used in a `with` statement, at the end of which the tracked run is closed.
 
-    A tracker that fails is told of in one line on the error output, and nothing more is tracked: nothing is raised. A run
-    that is resumed goes on in the same tracked run, and steps that were logged are not logged again; with other settings of
+    A tracker that fails is reported in one line on the error output, and nothing more is tracked: nothing is raised. A run
+    that is resumed continues in the same tracked run, and logged steps are not logged again; with other settings of
     the tracker a new one begins. `folder` is the run folder (None: the run has none).
     """
 

@@ -61,12 +61,12 @@ def _check_same(path: Path, settings: Mapping[str, Any], origin: Mapping[str, st
     for key in (*before, *now):
         if before.get(key) != now.get(key):
             raise ConfigError(
-                f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; repeat that setting to go on, or "
+                f"run={path} was started with {key}={before.get(key)}, not {now.get(key)}; repeat it to continue, or "
                 "name another folder"
             )
     if "nasjax" in other:
         raise ConfigError(
-            f"run={path} was started by nasjax {version}, this is {origin['nasjax']}: go on with that version, or name "
+            f"run={path} was started by nasjax {version}, this is {origin['nasjax']}: continue with that version, or name "
             "another folder"
         )
     if other:
@@ -109,7 +109,7 @@ def store(folder: Path, state: TrainingState) -> None:
             if state.steps not in manager.all_steps():
                 manager.save(state.steps, args=ocp.args.StandardSave(_stored(state)))
     except (OSError, ValueError) as error:  # Of its own files orbax raises the one, of tensorstore's the other.
-        print(f"nasjax: no checkpoint of step {state.steps} ({one_line(error)}): training goes on", file=sys.stderr)
+        print(f"nasjax: no checkpoint of step {state.steps} ({one_line(error)}): training continues", file=sys.stderr)
 
 
 @contextmanager

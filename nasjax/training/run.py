@@ -36,6 +36,7 @@ from nasjax.training.ranking import RANKING, drawn_archs, rank, train_alone
 from nasjax.training.watch import Watch
 from nasjax.types import Arch
 from nasjax.version import __version__
+from nasjax.words import plural
 
 BEST = "best.safetensors"
 """The weights of the epoch whose watched scores were best on average, where that is not the last."""
@@ -64,10 +65,10 @@ def train_run(
 
     `progress` is called after every epoch with its number, the number of epochs, the mean loss, and scores by name if any;
     `ranked` after every network that is trained alone, see `ranking.rank`. `log` is called after every epoch with the step
-    and with epoch, loss, learning rate and scores by name; after a training goes on, for some steps again.
+    and with epoch, loss, learning rate and scores by name; after a training is resumed, for some steps again.
 
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
-    folder for `nasjax.load`. A training that was stopped goes on from its last checkpoint. Where scoring fails, the weights
+    folder for `nasjax.load`. A stopped training continues from its last checkpoint. Where scoring fails, the weights
     are written all the same, and the next call scores them. Raises ConfigError, without writing anything, if the folder is
     that of a training that has ended or of another, or settings are invalid; and where losses are not finite: the weights
     before are then written.
@@ -86,8 +87,9 @@ def train_run(
     with training_folder(path, settled, origin):
         state = newest(path / CHECKPOINTS, training.begin())
         if state.steps:
-            done = f"{training.epoch(state)} of {trainer.epochs} epochs and {state.steps % training.steps_per_epoch} steps"
-            print(f"nasjax: run={path} goes on after {done}", file=sys.stderr)
+            steps = plural(state.steps % training.steps_per_epoch, "step")
+            done = f"{training.epoch(state)} of {plural(trainer.epochs, 'epoch')} and {steps}"
+            print(f"nasjax: run={path} resumes after {done}", file=sys.stderr)
         elif advice := trainer.advice(net):
             print(f"nasjax: {advice}", file=sys.stderr)
         try:
@@ -116,7 +118,7 @@ def train_run(
             if trainer.alone:
                 record["ranking"] = _ranking(path, config, training, trained, evaluator, ranked)
             record["complete"] = True
-        finally:  # Where scoring fails, the record has the scores so far, and the same command goes on.
+        finally:  # Where scoring fails, the record has the scores so far, and the same command continues.
             write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
         (path / STARTED).unlink()  # First: without it the training has ended, whatever is left of its checkpoints.
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
