@@ -20,7 +20,7 @@ MOST_COLUMNS = 5000
 """Columns of a table: every one of them would be stored with every measurement."""
 
 LONGEST_LINE = 2**24
-"""Characters of a line: a file that is no text may have a single line of gigabytes."""
+"""Characters of a line: a file that is not text may have a single line of gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CsvFile:
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yields the line that each row ends on, and its cells; blank lines are left out.
 
-        Raises ConfigError for rows that are shorter or longer than the header, and for a file that is no text.
+        Raises ConfigError for rows that are shorter or longer than the header, and for a file that is not text.
         """
         rows = _rows(self.said, self.path, self.encoding, self.separator)
         next(rows)

@@ -58,7 +58,7 @@ NOT_HERE = {
     **dict.fromkeys(("--package", "-p", "--resolve", "--info", "-i"), ALL_SETTINGS),
     "--hydra-help": "--help names settings, docs/settings.md those of Hydra that act",
     **dict.fromkeys(("--run", "-r"), "a command runs once without -m"),
-    "--experimental-rerun": "the same command with run=FOLDER goes on",
+    "--experimental-rerun": "the same command with run=FOLDER resumes it",
 }
 """Flags of Hydra's that commands do not have, and what to do instead."""
 

@@ -28,7 +28,7 @@ INSTEAD: Mapping[str, str] = {
     "hydra.hydra_logging": "--quiet shows less",
     "hydra.sweeper": "-m runs every combination of the values on the command line, as in seed=1,2",
     "hydra.mode": "-m runs a sweep",
-    "hydra.callbacks": "tracker=NAME shows a run while it goes on",
+    "hydra.callbacks": "tracker=NAME shows a run while it runs",
 }
 """What to do in the place of settings that have no meaning here."""
 

@@ -1,6 +1,6 @@
 """`nasjax list`: every name that a setting may have, with a line on each; a name's settings, with defaults and meanings.
 
-Names and plain settings are told without JAX, which takes seconds to import.
+Names and plain settings are shown without JAX, which takes seconds to import.
 """
 
 import json

@@ -231,7 +231,7 @@ OWN_FOLDER = Path("conf")
 def own_folders(given: str = "") -> list[Path]:
     """The folders of a person's own configurations: the one that is `given`, and OWN_FOLDER where it is there.
 
-    Raises ConfigError where `given` is no folder.
+    Raises ConfigError where `given` is not a folder.
     """
     if given and not Path(given).is_dir():
         raise ConfigError(f"--config-dir={given} is not a folder")
@@ -299,7 +299,7 @@ def read_words(
 
 
 def _check_setting(command: Command, word: str, names: Mapping[str, Sequence[str]]) -> None:
-    """Raises ConfigError for a word that sets none of the command's settings, or is no name of its group.
+    """Raises ConfigError for a word that sets none of the command's settings, or is not a name of its group.
 
     Hydra's own settings (`hydra/…`) are let through.
     """

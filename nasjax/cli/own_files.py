@@ -38,7 +38,7 @@ def shadow_warning(own: Sequence[Path]) -> str:
 def places_of_first_file(name: str, own: Sequence[Path]) -> list[str]:
     """The further places, as Hydra writes them (`file://…`, `pkg://…`), that `hydra: searchpath:` of the first file names.
 
-    Raises ConfigError where it is no list of texts, or where they cannot be resolved.
+    Raises ConfigError where it is not a list of texts, or where they cannot be resolved.
     """
     file = next((file for folder in own if (file := folder / f"{name}.yaml").is_file()), None)
     text = file.read_bytes().decode("utf-8", "replace") if file is not None else ""

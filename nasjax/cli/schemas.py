@@ -1,7 +1,7 @@
 """Schemas for Hydra, made from the tables of names: they refuse unknown settings and values of a wrong type.
 
 The tables import JAX, which takes seconds. Their columns are therefore kept in the cache folder, so that mistakes on the
-command line are told at once.
+command line are reported at once.
 """
 
 import pickle

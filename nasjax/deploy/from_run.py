@@ -104,7 +104,7 @@ def _selected(run: Run, select: str) -> list[Network]:
         raise ConfigError(f"select={select} must be all, knee, or constraints such as {run.objectives[-1].name}<=5")
     names = [*run.summary["metrics"], *run.summary["genes"]]
     limits = [parse_constraint(text, names) for text in select.split(",") if text.strip()]
-    # Among all evaluations: if a constraint is no objective, the best network that keeps it may not be on the front.
+    # Among all evaluations: if a constraint is not an objective, the best network that keeps it may not be on the front.
     measured = [row for row in run.evaluations if not row.failed]
     feasible = [row for row in measured if all(limit.holds({limit.name: np.array(_value(row, limit))}) for limit in limits)]
     if not feasible:

@@ -65,7 +65,7 @@ def _card(run: Run, style: DrawingStyle, network: Network, largest: Mapping[str,
 
 def command(run: Run) -> str:
     """The command that extracts a network, without its index; "" for tables and functions, which have none, for what was
-    made in memory, which no command finds, and while the search goes on."""
+    made in memory, which no command finds, and while the search runs."""
     in_memory = IN_MEMORY["name"] in (run.summary["task"], run.summary["supernet"])
     if run.summary["task"] is None or in_memory or not run.finished:
         return ""

@@ -155,7 +155,7 @@ def _table(run: Run, style: DrawingStyle) -> str:
 
 def _file(run: Run, name: str) -> str:
     """Buttons that copy and save a table of the run, whose text is in the page; nothing for one that would make it heavy,
-    nor while the search goes on."""
+    nor while the search runs."""
     if not run.finished:
         return ""
     text = read_text(run.folder / name)

@@ -128,7 +128,7 @@ document.addEventListener("keydown", (event) => {
 });
 document.addEventListener("wheel", (event) => {
   const plot = plotOf(event.target);
-  // A page that is being scrolled goes on when a plot comes under the mouse.
+  // A page that is being scrolled keeps scrolling when a plot comes under the mouse.
   if (event.timeStamp - scrolled.time > 300) scrolled.plot = plot;
   scrolled.time = event.timeStamp;
   if (!plot || plot !== scrolled.plot || !event.deltaY) return;

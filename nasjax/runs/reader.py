@@ -24,7 +24,7 @@ FILES = ("summary.json", "evaluations.csv", "pareto.csv", "config.yaml")
 """The files that are read of a finished run."""
 
 UNFINISHED = "unfinished.json"
-"""While a search goes on, and where it was killed, this file has the texts of the others but config.yaml,
+"""While a search runs, and where it was killed, this file has the texts of the others but config.yaml,
 by their names: each as it would be if the search had ended after the evaluations so far."""
 
 SUMMARY_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -82,7 +82,7 @@ class PredictorFit:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as its folder states it; `finished` is False for one that goes on, or was killed.
+    """A run as its folder states it; `finished` is False for one that is under way, or was killed.
 
     `summary` is the content of `summary.json`, `config` the text of `config.yaml`. `evaluations` has all networks in the
     order of evaluation, `front` the non-dominated ones, the best in the first objective first. `tests` names the metrics
@@ -120,7 +120,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_latest(folder: Path) -> Run:
-    """The same for a run that may go on, or may have been killed: as far as it has come.
+    """The same for a run that may be under way, or may have been killed: as far as it has come.
 
     Raises ConfigError also where it has stored no results so far.
     """

@@ -1,5 +1,5 @@
 """Files of a search in its run folder: evaluations.csv, pareto.csv, predictors.csv and summary.json; `unfinished.json` has
-them in one while the search goes on."""
+them in one while the search runs."""
 
 import json
 import platform

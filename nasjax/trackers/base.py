@@ -17,7 +17,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 class Started:
     """A search or training whose tracking begins: its `name`, its `folder` (None: it has none), its settings by dotted name.
 
-    `id` and `step`: those of the tracked run that it goes on with, and the last step that this has; None and 0 at first.
+    `id` and `step`: those of the tracked run that it continues, and the last step that this has; None and 0 at first.
     """
 
     name: str

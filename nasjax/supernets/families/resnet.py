@@ -85,7 +85,7 @@ class ResNetConfig:
 
     @property
     def resolution_options(self) -> tuple[int, ...]:
-        """The options of the resolution gene, in pixels; empty where the resolution is no gene."""
+        """The options of the resolution gene, in pixels; empty where the resolution is not a gene."""
         return self.resolutions or (RESOLUTIONS if self.elastic_resolution else ())
 
     def __post_init__(self):

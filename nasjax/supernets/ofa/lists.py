@@ -52,7 +52,7 @@ FAMILIES: dict[type, Callable[[Any], dict[str, list[Entry]]]] = {MobileNetV3: _m
 
 
 def _resolution_entries(net: MobileNetV3 | ResNet) -> list[Entry]:
-    """Returns the entry of `r`; a network whose resolution is no gene allows only that of its images."""
+    """Returns the entry of `r`; a network whose resolution is not a gene allows only that of its images."""
     sizes = net.resolutions or net.input_shape[:1]
     return [Entry("resolution" if net.resolutions else None, {size: size for size in sizes})]
 
