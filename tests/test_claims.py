@@ -135,7 +135,7 @@ def test_a_run_goes_on_where_another_was_killed_while_measuring(tmp_path):
     other = start(tmp_path, *words, "run=other")
     assert other.stderr is not None
     said = next(line for line in other.stderr if "waiting" in line)
-    assert said == "waiting for 1 networks that other runs on this archive are measuring\n"
+    assert said == "waiting for 1 network that other runs on this archive are measuring\n"
     assert len(lines(log)) == 6
     killed.kill()
     killed.wait()

@@ -275,7 +275,7 @@ def test_skipped_images_are_those_skipped_in_memory(tmp_path, capsys):
     folder = paint(tmp_path / "images", 10)
     path = broken(folder, "train", create(folder, 0.0))
     held, on_disk = (create(folder, share, skip_broken=True) for share in (1.0, 0.0))
-    assert capsys.readouterr().err.splitlines() == 2 * [f"nasjax: skipped 1 images that cannot be read, {path} first"]
+    assert capsys.readouterr().err.splitlines() == 2 * [f"nasjax: skipped 1 image that cannot be read, {path} first"]
     assert len(held.train) == len(on_disk.train) == len(on_disk.train.inputs)
     np.testing.assert_array_equal(on_disk.train.inputs, held.train.inputs)
     np.testing.assert_array_equal(on_disk.train.targets, held.train.targets)

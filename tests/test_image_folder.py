@@ -129,7 +129,7 @@ def test_images_passed_over_are_counted_and_the_others_keep_their_classes(folder
         (folder / "cat" / name).write_bytes(b"")
     (folder / "dog" / "5.PNG").write_bytes((folder / "dog" / "5.PNG").read_bytes()[:60])
     task = create(folder, skip_broken=True, validation=0.3, test=0.3)
-    assert "skipped 1 images" in capsys.readouterr().err
+    assert "skipped 1 image" in capsys.readouterr().err
     for split in (task.train, task.validation, task.test):
         assert [blue > 0 for _, blue in colours(split)] == [label == 1 for label in split.targets]
 
