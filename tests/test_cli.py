@@ -14,6 +14,7 @@ import pytest
 import yaml
 from flax import nnx
 from tables import GENES, write_table
+from test_image_folder import paint
 from test_translation import write_pairs
 
 from nasjax import supernets, tasks
@@ -339,6 +340,10 @@ def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
             "supernet.target_words=80",
             "task.held_out=9",
         ]
+    if "image_folder" in file.read_text():
+        for name in [f"{part}/{label}/{i}.png" for part in ("train", "val") for label in range(10) for i in range(13)]:
+            paint(here / "images" / name, 20 * int(name.split("/")[1]), (32, 32))
+        words += ["task.path=images"]
     assert main(words) == 0
     assert (here / "run" / ("record.json" if match[1] == "train" else "report.html")).is_file()
 
