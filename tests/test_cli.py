@@ -344,6 +344,10 @@ def test_every_experiment_composes_and_runs_in_smoke(file, here, monkeypatch):
         for name in [f"{part}/{label}/{i}.png" for part in ("train", "val") for label in range(10) for i in range(13)]:
             paint(here / "images" / name, 20 * int(name.split("/")[1]), (32, 32))
         words += ["task.path=images"]
+    if "arrays" in file.read_text():
+        labels = np.arange(640, dtype=np.uint8) % 10
+        np.savez("images.npz", x=np.tile(labels[:, None, None], (1, 28, 28)), y=labels)
+        words += ["task.path=images.npz"]
     assert main(words) == 0
     assert (here / "run" / ("record.json" if match[1] == "train" else "report.html")).is_file()
 

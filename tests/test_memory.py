@@ -207,12 +207,7 @@ def grown(steps, name, budget, *resolutions):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read from /proc")
 @pytest.mark.parametrize(
     ("name", "budget", "resolutions"),
-    [
-        *((name, budget, ()) for name, budget in zip(ofa.NAMES, (1.2, 1.3, 1.2, 1.2), strict=True)),
-        (ofa.NAMES[0], 1.9, (160, 192, 224)),
-        (ofa.NAMES[1], 1.95, (160, 192, 224)),
-        (ofa.NAMES[3], 1.6, (160, 192, 224)),
-    ],
+    [(ofa.NAMES[1], 1.3, ()), (ofa.NAMES[3], 1.2, ()), (ofa.NAMES[0], 1.9, (160, 192, 224))],
 )
 def test_a_process_that_evaluates_full_size_networks_grows_by_no_more_than_the_budget(name, budget, resolutions):
     assert grown(EVALUATED, name, budget, *resolutions) < budget
