@@ -114,7 +114,7 @@ assert "nasjax" not in sys.modules and "flax" not in sys.modules
     with pytest.raises(ValueError, match="exists already"):  # It is no network's folder.
         extracted.save(tmp_path / "mine", overwrite=True)
     (tmp_path / "mine").rmdir()
-    with pytest.raises(ValueError, match=r"no known export format; allowed: \.stablehlo"):
+    with pytest.raises(ValueError, match=r"is not a known export format; allowed: \.stablehlo"):
         extracted.export(tmp_path / "net.tflite")
     with pytest.raises(ValueError, match="there is no folder"):
         extracted.export(tmp_path / "nowhere" / "net.stablehlo")
@@ -203,7 +203,7 @@ def test_a_front_is_stored_and_loaded(front, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is of another super-network: its genes differ"):
         nasjax.Front.load(file, nasjax.supernets.create("digits", kernels=(3, 5, 7), checkpoint=None), None)
     (tmp_path / "other.json").write_text('{"genes": 3}')
-    with pytest.raises(ValueError, match=r"other\.json is damaged .* none that Front\.save has written"):
+    with pytest.raises(ValueError, match=r"other\.json is damaged .* not a file that Front\.save has written"):
         nasjax.Front.load(tmp_path / "other.json")
 
 

@@ -204,6 +204,6 @@ def _compare_costs(net: SuperNet, means: Mapping[Any, Mapping[str, float]]) -> l
             remarks.append(
                 f"{name} equal nasjax's count"
                 if equal == len(given)
-                else f"{name} equal nasjax's count for {equal} of {plural(len(given), 'network')}: another counting rule"
+                else f"{name} equal nasjax's count for {equal} of {plural(len(given), 'network')} only: another counting rule"
             )
     return remarks
