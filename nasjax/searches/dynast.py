@@ -200,10 +200,10 @@ def _compare_costs(net: SuperNet, means: Mapping[Any, Mapping[str, float]]) -> l
     for name in EXACT:
         given = np.array([values.get(name, np.nan) for values in means.values()], np.float64)
         if name in tables and np.isfinite(given).all() and given.any():
-            equal = int((tables[name].exact(archs) == given).sum())
+            equal, all_of_them = int((tables[name].exact(archs) == given).sum()), plural(len(given), "network")
             remarks.append(
                 f"{name} equal nasjax's count"
                 if equal == len(given)
-                else f"{name} equal nasjax's count for {equal} of {plural(len(given), 'network')} only: another counting rule"
+                else f"{name} equal nasjax's count for {equal} of {all_of_them} only: another counting rule"
             )
     return remarks
