@@ -28,7 +28,7 @@ LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 COMPILED = "/jax/core/compile/backend_compile_duration"
 """JAX's event for a program that is compiled, or read from the cache."""
 
-LARGE = 0.2
+LARGE = 1.0
 """Seconds of lowering from which on a program is announced by a line of its own: it may take XLA from seconds to minutes."""
 
 QUIET = 5.0

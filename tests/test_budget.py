@@ -115,8 +115,8 @@ def test_of_many_measurements_the_best_the_last_and_a_spread_of_the_others_matte
 
 
 def test_batches_grow_with_the_archive_since_a_step_costs_more():
-    assert [Ehvi().batch_after(measured) for measured in (20, 256, 257, 513, 1025, 20_000)] == [5, 5, 10, 20, 40, 40]
-    assert [Ehvi(batch=16).batch_after(measured) for measured in (256, 257, 4000)] == [16, 32, 40]
+    assert [Ehvi().batch_after(measured) for measured in (20, 512, 513, 1025, 20_000)] == [5, 5, 10, 20, 40]
+    assert [Ehvi(batch=16).batch_after(measured) for measured in (512, 513, 4000)] == [16, 32, 40]
     assert Ehvi(batch=64).batch_after(4000) == 64
 
 
