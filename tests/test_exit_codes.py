@@ -57,7 +57,7 @@ def test_jobs_of_a_sweep_follow_the_same_rule_and_the_others_go_on(sweeps, monke
             raise error
         return True
 
-    monkeypatch.setattr("nasjax.cli.multirun.run_search", run_search)
+    monkeypatch.setattr("nasjax.cli.search.run_search", run_search)
     for seeds, code in {"0,3": 2, "2,3": 2, "3,4": 0}.items():
         assert main(["search", "-m", f"seed={seeds}"]) == code
         assert "Traceback" not in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Choice of the evaluation strategy by a rule: the one whose seconds of compiling and computing should be the fewest."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
@@ -16,8 +15,7 @@ from nasjax.jaxprs import jaxpr_macs
 from nasjax.supernets import SuperNet
 from nasjax.supernets.stage import Choice
 from nasjax.tasks import Task
-
-LOG = logging.getLogger(__name__)
+from nasjax.words import plural
 
 NETWORKS = 128
 """The number of sub-networks that are assumed to be measured where it is not known."""
@@ -60,17 +58,19 @@ class AutoConfig(ChoosingConfig):
     ) -> PopulationEvaluator:
         devices = jax.devices() if devices is None else devices
         calibration = self.calibration_examples if net.has_norms else 0
-        names = list(STRATEGIES)
+        names, reason = list(STRATEGIES), ""
         if devices[0].platform == "cpu":
             networks = self.networks or NETWORKS
             seconds = estimated_seconds(net, task, calibration, len(devices), networks)
             names = sorted(seconds, key=lambda name: seconds[name])
             estimates = ", ".join(f"{name} {seconds[name]:.2g}" for name in names)
-            LOG.info("evaluator=auto: %s (estimated CPU seconds for %d sub-networks: %s)", names[0], networks, estimates)
+            reason = f" (estimated CPU seconds for {plural(networks, 'sub-network')}: {estimates})"
         refused: list[TooLarge] = []
         for name in names:
             try:
-                return self.of_strategy(name).bind(net, task, split, devices)
+                evaluator = self.of_strategy(name).bind(net, task, split, devices)
+                evaluator.remark = f"evaluator=auto: {name}{reason}"
+                return evaluator
             except TooLarge as error:
                 refused.append(error)
         raise refused[0]

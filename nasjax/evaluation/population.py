@@ -41,8 +41,10 @@ class PopulationEvaluator:
 
     `batch` is the number of examples scored at a time: the setting, or fewer to fit memory. `context` holds everything that
     the values depend on, which excludes the strategy and the devices. Examples come in steps of `config.first_examples`, or
-    in a single step.
+    in a single step. `remark` is logged once something is evaluated: until then settings may turn out to be mistaken.
     """
+
+    remark = ""
 
     def __init__(
         self,
@@ -177,6 +179,9 @@ class PopulationEvaluator:
 
         Batch-norm statistics are stored in `known`, if given, and read from there in later calls.
         """
+        if self.remark:
+            LOG.info(self.remark)
+            self.remark = ""
         blocks, before = self._steps
         part = slice(before[start], before[self.steps if stop is None else stop])
         rows, found = [], []
