@@ -295,8 +295,9 @@ def test_a_search_from_python_shows_profiling_and_testing_and_counts_their_time(
     timed = [int(line.partition("/")[0]) for line in said if ", ms " in line]
     assert len(timed) > 15 and timed == list(range(1, len(timed) + 1)) and f"/{len(timed)}, ms " in said[0]
     evaluated = [i for i, line in enumerate(said) if line.startswith("10/10, hypervolume")]
-    assert evaluated and said[evaluated[-1] + 1] == f"test data: 0 of {plural(len(front), 'network')}"
-    assert said[-1] == f"test data: {len(front)} of {len(front)} networks"
+    networks = plural(len(front), "network")
+    assert evaluated and said[evaluated[-1] + 1] == f"test data: 0 of {networks}"
+    assert said[-1] == f"test data: {len(front)} of {networks}"
     seconds = json.loads((folder / "summary.json").read_text())["seconds"]
     assert seconds["latency table"] > 0 and seconds["total"] == pytest.approx(sum(seconds.values()) / 2)
 
