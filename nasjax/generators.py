@@ -11,23 +11,22 @@ Result = TypeVar("Result")
 
 def result_of(steps: Generator[Step, None, Result], told: Callable[[Step], Any] = lambda step: None) -> Result:
     """Runs a generator to its end, tells `told` of every step that it yields, and returns its result."""
-    with closing(steps):
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
+    result: list[Result] = []
+    with closing(_kept(steps, result)) as running:
+        for step in running:
             told(step)
+    return result[0]
 
 
 def mapped(steps: Generator[Step, None, Result], change: Callable[[Step], Other]) -> Generator[Other, None, Result]:
     """The same generator with every step that it yields changed."""
-    with closing(steps):
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
+    result: list[Result] = []
+    with closing(_kept(steps, result)) as running:
+        for step in running:
             yield change(step)
+    return result[0]
+
+
+def _kept(steps: Generator[Step, None, Result], result: list[Result]) -> Generator[Step, None, None]:
+    """The steps; what the generator returns is put into `result`."""
+    result.append((yield from steps))

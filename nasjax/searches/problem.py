@@ -82,8 +82,7 @@ class SearchProblem:
     measurements depend on, the timing aside, which is in its settings. `left_out` says of what cannot be a metric why.
     `scored` names the metrics that depend on weights, `untrained` says where these are not trained. `signatures` say how
     metrics are computed (`Task.signatures`), `methods` by what: the strategy of evaluation, and how well latencies are
-    estimated, as far as it is known when it is called. `graph` is that of cells, where one is
-    declared.
+    estimated, as far as it is known when it is called. `graph` is that of cells, where one is declared.
     """
 
     space: SearchSpace
