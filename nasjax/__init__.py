@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nasjax.searches.front import Front
     from nasjax.searches.loop import Progress, searching
     from nasjax.searches.problem import follow
-    from nasjax.searches.vmapped_seeds import search_seeds
+    from nasjax.searches.seeds import search_seeds
     from nasjax.supernets.folders import load
 
 _PLACES = {
@@ -30,7 +30,7 @@ _PLACES = {
     "load": "nasjax.supernets.folders",
     "load_translator": "nasjax.deploy.translator",
     "search": "nasjax.interface",
-    "search_seeds": "nasjax.searches.vmapped_seeds",
+    "search_seeds": "nasjax.searches.seeds",
     "searching": "nasjax.searches.loop",
     "supernets": "nasjax",
     "tasks": "nasjax",

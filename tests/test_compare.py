@@ -21,8 +21,9 @@ from nasjax.report.colours import COLOURS, NAMES, group_colours
 from nasjax.report.compare import _tested, write_comparison
 from nasjax.report.comparison_figures import front_panels
 from nasjax.report.comparison_tables import comparison_table, holm, significance_table
-from nasjax.report.groups import RunGroup, group_runs, run_folders
+from nasjax.report.groups import RunGroup, group_runs
 from nasjax.report.page import TEMPLATES
+from nasjax.report.traces import read_traces, run_folders
 from nasjax.runs.reader import read_run
 from nasjax.tactics import TACTICS
 
@@ -38,7 +39,7 @@ def runs(tmp_path):
 
 
 def test_seeds_are_grouped_and_settings_told_apart(runs):
-    found, best = group_runs([read_run(folder) for folder in run_folders([runs])])
+    found, best = group_runs(read_traces(run_folders([runs])))
     assert {group.label: group.volumes.shape for group in found} == {"full": (3, 24), "random": (3, 20)}
     every = []
     for file in runs.glob("*/evaluations.csv"):
@@ -59,7 +60,7 @@ def test_the_reference_point_is_common(runs, tmp_path):
         net, objectives=["max:acc", "min:cost"], tactic="random", evaluations=20, seed=0, run=runs / "other",
         references={"acc": worse},
     )  # fmt: skip
-    found, _ = group_runs([read_run(folder) for folder in (runs / "other", runs / "random-0")])
+    found, _ = group_runs(read_traces([runs / "other", runs / "random-0"]))
     volumes = np.concatenate([group.volumes for group in found])
     np.testing.assert_array_equal(volumes[0], volumes[1])
 
@@ -121,7 +122,7 @@ def evaluated(folder):
 
 
 def test_a_group_s_front_is_that_of_all_networks_of_its_runs(runs):
-    groups, _ = group_runs([read_run(folder) for folder in run_folders([runs])])
+    groups, _ = group_runs(read_traces(run_folders([runs])))
     for group in groups:
         values = np.concatenate([evaluated(folder) for folder in group.folders])
         assert {tuple(row) for row in group.front} == {tuple(row) for row in values[brute_front(values * [-1, 1])]}
@@ -280,7 +281,7 @@ def test_settings_of_one_tactic_are_told_apart(tmp_path):
             net, objectives=["max:acc", "min:cost"], tactic={"name": tactic, "population": population}, evaluations=9,
             seed=seed, run=tmp_path / "runs" / f"{tactic}{population}{seed}",
         )  # fmt: skip
-    found, _ = group_runs([read_run(folder) for folder in run_folders([tmp_path / "runs"])])
+    found, _ = group_runs(read_traces(run_folders([tmp_path / "runs"])))
     assert {group.label: len(group.volumes) for group in found} == {
         "full": 1,
         "random, tactic.population=2": 1,
@@ -309,8 +310,8 @@ def test_other_budgets_are_other_curves_and_each_seed_counts_once(tmp_path, caps
         f"{tmp_path / 'runs' / one} is left out: it has the settings and the seed of {tmp_path / 'runs' / other}"
         for one, other in left_out
     ]
-    alone, *_ = group_runs([read_run(tmp_path / "runs" / name) for name in "ab"])[0]
-    pooled = group_runs([read_run(tmp_path / "runs" / name) for name in "abcd"])[0][0]
+    alone, *_ = group_runs(read_traces([tmp_path / "runs" / name for name in "ab"]))[0]
+    pooled = group_runs(read_traces([tmp_path / "runs" / name for name in "abcd"]))[0][0]
     np.testing.assert_array_equal(alone.volumes, pooled.volumes)
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.count("is left out: it has the settings and the seed of") == 2
@@ -326,7 +327,7 @@ def test_a_run_that_ended_early_is_no_part_of_the_finished_ones(tmp_path):
         )
         config = (folder / "config.yaml").read_text()
         (folder / "config.yaml").write_text(config.replace("evaluations: 10", "evaluations: 20"))  # As minutes= leaves it.
-    found, _ = group_runs([read_run(folder) for folder in run_folders([tmp_path / "runs"])])
+    found, _ = group_runs(read_traces(run_folders([tmp_path / "runs"])))
     assert {group.label: group.volumes.shape for group in found} == {
         "evaluations=20": (2, 20),
         "evaluations=10 of 20": (1, 10),

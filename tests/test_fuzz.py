@@ -45,13 +45,15 @@ from nasjax.host import new_place
 from nasjax.objectives import parse_goals
 from nasjax.predictors import PREDICTORS
 from nasjax.report.groups import group_runs
+from nasjax.report.traces import read_traces
 from nasjax.runs.archive import Archive, check_archive
 from nasjax.runs.csv_io import read_architectures
 from nasjax.runs.folder import read_identity, read_settings, run_folder
-from nasjax.runs.reader import read_run
 from nasjax.searches import dynast
 from nasjax.searches.dynast import import_results
 from nasjax.searches.problem import search_problem
+from nasjax.searches.seeds import SeedSearches
+from nasjax.searches.seeds_folder import write_seeds
 from nasjax.searches.tactic_state import dump_state, load_state
 from nasjax.searches.warm_start import read_warm_start
 from nasjax.supernets.checkpoints import read_tensors
@@ -328,13 +330,19 @@ def valid_files(folder: Path) -> None:
     lists["decoder_arbitrary_ende_attn"] = [-1] * 6
     with (folder / "hat.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["Sub-network", "BLEU Score"], [lists, 25]])
+    chosen = {"objectives": GOALS, "constraints": [], "references": None, "evaluations": 6, "warm_start": None}
+    chosen |= {"tactic": "random", "algorithm": "nsga2", "predictor": "ridge"}
+    list(write_seeds(SeedSearches.of(TabularNet(folder / "table.csv", GENES), **chosen), folder / "seeds", 0, 2))
     np.savez(folder / "images.npz", x=np.zeros((12, 4, 4), np.uint8), y=np.arange(12) % 3)
 
 
 RUN = ("config.yaml", "summary.json", "evaluations.csv", "pareto.csv")
 
 READERS = {
-    "report": Reader((*RUN, "predictors.csv"), lambda f: group_runs([read_run(f), read_run(f)])),
+    "report": Reader((*RUN, "predictors.csv"), lambda f: group_runs(read_traces([f, f]))),
+    "seeds": Reader(
+        ("seeds/seeds.csv", "seeds/seeds.json", "seeds/config.yaml"), lambda f: group_runs(read_traces([f / "seeds"]))
+    ),
     "settings": Reader(("config.yaml",), read_settings),
     "identity": Reader(("run.json",), read_identity),
     "resume": Reader(("config.yaml", "run.json"), resume),

@@ -166,7 +166,7 @@ def test_a_plot_is_a_picture_with_a_line_for_two_objectives_only(tmp_path, other
 
 def test_what_compiles_keeps_its_programs(tmp_path, monkeypatch):
     kept = []
-    for place in ("searches.front", "searches.vmapped_seeds", "supernets.folders"):
+    for place in ("searches.front", "searches.seeds", "supernets.folders"):
         monkeypatch.setattr(f"nasjax.{place}.cache_programs", lambda place=place: kept.append(place))
     Chosen(0, (0,), {}, {}, SimpleNamespace(extract=lambda arch: None)).extract()
     net = nasjax.supernets.create("tabular", table=write_table(tmp_path / "t.csv"), genes=GENES)
@@ -175,7 +175,7 @@ def test_what_compiles_keeps_its_programs(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"supernet": {}, "arch": [], "choices": {}}')
     with pytest.raises(ConfigError):
         nasjax.load(tmp_path)
-    assert kept == ["searches.front", "searches.vmapped_seeds", "supernets.folders"]
+    assert kept == ["searches.front", "searches.seeds", "supernets.folders"]
 
 
 def test_a_front_is_stored_and_loaded(front, tmp_path, monkeypatch):

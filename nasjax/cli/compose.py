@@ -26,7 +26,7 @@ from nasjax.cli.options import (
 )
 from nasjax.cli.schemas import kept_columns, register
 from nasjax.errors import ConfigError
-from nasjax.runs.folder import check_budget, check_seed, flatten_settings, plain_data
+from nasjax.runs.folder import check_budget, check_seeds, flatten_settings, plain_data
 
 NAMED_KEYS = ("references.", "supernet.genes.", "supernet.needs.")
 """How settings begin that end with the name of a metric or gene."""
@@ -191,7 +191,7 @@ def _compose(words: Sequence[str]) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(_mistake(error)) from None
     check_budget(settings["evaluations"], settings["minutes"])
-    check_seed(settings["seed"])
+    check_seeds(settings["seed"], settings["seeds"])
     for key, value in flatten_settings(settings).items():
         _check_64_bits(key, value)
     for group in group_names().keys() & settings.keys():

@@ -13,6 +13,7 @@ PLAIN: Mapping[str, tuple[str, str]] = {
     "evaluations": ("128", "the budget: how many sub-networks are evaluated"),
     "minutes": ("null", "time after which nothing more is measured; the same command resumes the search"),
     "seed": ("0", "decides all random choices"),
+    "seeds": ("null", "how many searches of a table, the first with seed=; each has the next seed"),
     "run": ("null", "the folder to write, or to resume; by default a new one in runs/"),
     "archive": ("null", "a file of measurements that several searches share; by default the run's own"),
     "warm_start": ("null", "an earlier search to begin from: a run folder, a table, an archive"),

@@ -33,7 +33,7 @@ from nasjax.cli.hydra_settings import check_overrides
 from nasjax.cli.options import COMMANDS, Arguments
 from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
-from nasjax.runs.folder import flatten_settings, parse_settings
+from nasjax.runs.folder import SEEDS_JSON, flatten_settings, parse_settings
 from nasjax.version import __version__
 from nasjax.words import plural
 
@@ -48,7 +48,7 @@ QUIET = (
 INPUTS = (("supernet", "table"), ("supernet", "checkpoint"), ("task", "path"))
 """The settings that may name a file or a folder of files; where one is newer than a finished job, the job is not skipped."""
 
-COMPARED = ("evaluations", "seed", "tactic", "algorithm", "predictor", "supernet", "task", "evaluator", "trainer")
+COMPARED = ("evaluations", "seed", "seeds", "tactic", "algorithm", "predictor", "supernet", "task", "evaluator", "trainer")
 """The settings, and groups, by which a finished job is told from one of changed configurations."""
 
 TRAINING_INPUTS = ("largest", "teacher", "subnet")
@@ -129,7 +129,7 @@ def search_job(composed: Any) -> tuple[int, str]:
             return ""
         return "interrupted" if config["minutes"] is None else f"stopped after minutes={config['minutes']}"
 
-    return _run_job(composed, "search", "summary.json", run)
+    return _run_job(composed, "search", "summary.json" if composed.seeds is None else SEEDS_JSON, run)
 
 
 def training_job(composed: Any) -> tuple[int, str]:

@@ -91,8 +91,8 @@ COMMANDS: Mapping[str, Command] = {
             flags=(QUIET,),
             settings=(
                 *("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "hardware", "objectives"),
-                *("constraints", "references", "evaluations", "minutes", "seed", "run", "archive", "warm_start"),
-                *("space_reduction", "tracker", "distributed", "experiment", "debug"),
+                *("constraints", "references", "evaluations", "minutes", "seed", "seeds", "run", "archive"),
+                *("warm_start", "space_reduction", "tracker", "distributed", "experiment", "debug"),
             ),
         ),
         Command(

@@ -12,6 +12,8 @@ from nasjax.errors import ConfigError
 from nasjax.report import read_run, write_report
 from nasjax.report.compare import write_comparison
 from nasjax.report.terminal import front_table, text_table
+from nasjax.report.traces import has_results
+from nasjax.runs.folder import SEEDS_JSON
 
 PORT = 8765
 """The port that pages are served at, where none is named."""
@@ -24,7 +26,7 @@ def report(arguments: Arguments) -> int:
         return _watch(runs, arguments.options)
     if "port" in arguments.options:
         raise ConfigError("--port goes with --watch only")
-    if len(runs) == 1 and not list(runs[0].glob("*/summary.json")):
+    if len(runs) == 1 and not ((runs[0] / SEEDS_JSON).is_file() or any(map(has_results, runs[0].glob("*")))):
         if "out" in arguments.options:
             raise ConfigError("--out is for comparisons of several runs; the page of one is report.html in its folder")
         page = write_report(runs[0])

@@ -39,6 +39,7 @@ class Schema:
     references: dict[str, float] = field(default_factory=dict)
     evaluations: int = 128
     seed: int = 0
+    seeds: int | None = None
     run: str | None = None
     archive: str | None = None
     warm_start: str | None = None

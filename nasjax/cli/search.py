@@ -13,6 +13,7 @@ from nasjax.cli.compose import configuration
 from nasjax.cli.console import join_processes, prepare_jax, profile_with_progress
 from nasjax.cli.failures import INTERRUPTED, naming_full_disk
 from nasjax.cli.options import Arguments
+from nasjax.cli.seeds import run_seeds
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import check_energy
 from nasjax.objectives import COST_OBJECTIVES, LIMIT, TIMINGS, listed, measurable, parse_goals
@@ -30,6 +31,9 @@ from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 from nasjax.trackers import TRACKERS, Tracking
 from nasjax.words import plural
+
+NOT_OF_SEARCHING = ("supernet", "task", "distributed", "tracker", "seeds")
+"""Settings that `searching` does not take: what is made of them, or what another function does."""
 
 SHOWN_FAILURES = 3
 """Reasons of failed evaluations that are shown after a search, the most frequent ones."""
@@ -53,6 +57,8 @@ def run_search(config: dict[str, Any], label: str = "", resume: str | None = Non
     run = Path(config["run"] or new_path(config["supernet"]["name"]))
     resume = resume or f"the same command with run={run}"
     with naming_full_disk(resume):
+        if config.get("seeds") is not None:
+            return run_seeds(config | {"run": run}, label, resume)
         return _run_search(config | {"run": run}, label, resume)
 
 
@@ -69,7 +75,7 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
         follow(net, task, config["evaluator"])
         print(f"Process {jax.process_index()} of {jax.process_count()} has done its part")
         return True
-    settings = {key: value for key, value in config.items() if key not in ("supernet", "task", "distributed", "tracker")}
+    settings = {key: value for key, value in config.items() if key not in NOT_OF_SEARCHING}
     if settings["hardware"] is not None and isinstance(net, SuperNet):
         _check_metrics(net.space, task, settings)  # Profiling takes long.
         shapes = net.shapes() if task is None else net.shapes(task.steps, task.beams)

@@ -20,10 +20,10 @@ from nasjax.report.comparison_tables import (
     most_common_seeds,
     significance_table,
 )
-from nasjax.report.groups import RunGroup, each_seed_once, group_runs, run_folders
+from nasjax.report.groups import RunGroup, each_seed_once, group_runs
 from nasjax.report.page import TEMPLATES
+from nasjax.report.traces import Trace, read_traces, run_folders
 from nasjax.runs.folder import write_table
-from nasjax.runs.reader import Run, read_run
 from nasjax.version import __version__
 from nasjax.words import plural
 
@@ -46,7 +46,7 @@ class Comparison:
         return ", ".join(objective.label for objective in self.objectives)
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+def compare(runs: Sequence[Trace]) -> Comparison:
     """The runs grouped by settings, each seed once. Raises ConfigError as `group_runs` does."""
     kept, remarks = each_seed_once(runs)
     groups, best = group_runs(kept)
@@ -58,9 +58,9 @@ def write_comparison(paths: Sequence[Path], target: Path) -> tuple[Path, list[li
     folder `target`; or `target` itself where it is a name.html, and beside it name.csv, name.png and name-fronts.png.
 
     Returns the page's path, the table, and a remark on each run that was left out (see `each_seed_once`).
-    Raises ConfigError as `run_folders`, `read_run` and `group_runs` do.
+    Raises ConfigError as `run_folders`, `read_traces` and `group_runs` do.
     """
-    found = compare([read_run(folder) for folder in run_folders(paths)])
+    found = compare(read_traces(run_folders(paths)))
     place = target if target.suffix == ".html" and not target.is_dir() else target / "comparison.html"
     place.parent.mkdir(parents=True, exist_ok=True)
     figures = {f"{place.stem}.png": curves_figure(found.groups, found.best, found.searched_for)}
@@ -137,7 +137,9 @@ def _links(groups: Sequence[RunGroup], address: Callable[[Path], str | None]) ->
         page, name = address(run), escape(run.name)
         return name if page is None else f'<a href="{page}">{name}</a>'
 
-    lines = (f"<div><dt>{escape(g.label)}</dt><dd>{' '.join(map(link, g.folders))}</dd></div>" for g in groups)
+    lines = (
+        f"<div><dt>{escape(g.label)}</dt><dd>{' '.join(map(link, dict.fromkeys(g.folders)))}</dd></div>" for g in groups
+    )
     return f"<details><summary>All runs</summary><dl>{''.join(lines)}</dl></details>"
 
 

@@ -1,6 +1,6 @@
 """Runs that differ in their seed alone, as groups: their hypervolumes from a common reference point, and their fronts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ from jaxtyping import Float
 
 from nasjax.errors import ConfigError
 from nasjax.pareto import hypervolume_exact, hypervolumes, non_dominated_exact
-from nasjax.runs.folder import flatten_settings, parse_settings
-from nasjax.runs.reader import Run
+from nasjax.report.traces import Trace
 
 IGNORED_SETTINGS = ("seed", "archive", "evaluator.file")
 """Settings in which runs of one group may differ: the seed, and files that no value depends on."""
@@ -43,21 +42,7 @@ class RunGroup:
         return np.where(reached.any(1), reached.argmax(1) + 1.0, np.inf)
 
 
-def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The finished runs among the paths, and directly below those that are no runs.
-
-    Raises ConfigError for a path that is not a finished run and contains none.
-    """
-    folders = []
-    for path in paths:
-        inside = [path] if (path / "summary.json").is_file() else sorted(p.parent for p in path.glob("*/summary.json"))
-        if not inside:
-            raise ConfigError(f"{path} is not a run folder and holds no finished run")
-        folders += inside
-    return folders
-
-
-def group_runs(runs: Sequence[Run]) -> tuple[list[RunGroup], float]:
+def group_runs(runs: Sequence[Trace]) -> tuple[list[RunGroup], float]:
     """The runs grouped by settings, and the best hypervolume: that of the networks of all runs together.
 
     Hypervolumes have a common reference point: in each objective the worst of the runs' own. Raises ConfigError for runs
@@ -69,29 +54,28 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[RunGroup], float]:
             raise ConfigError(f"{run.folder} and {runs[0].folder} have other objectives: they cannot be compared")
     signs = np.array([objective.sign for objective in runs[0].objectives], np.float64)
     reference = np.max([signs * [objective.reference for objective in run.objectives] for run in runs], axis=0)
-    values = [_objective_values(run, signs) for run in runs]
     labels = _labels(runs)
-    groups = []
+    groups, every = [], []
     for label in dict.fromkeys(labels):
-        rows = [i for i, other in enumerate(labels) if other == label]
-        curves = np.array([hypervolumes(values[i], reference) for i in rows])
-        seeds = tuple(str(_settings(runs[i]).get("seed")) for i in rows)
-        fronts = tuple(_non_dominated(values[i]) for i in rows)
+        chosen = [run for run, other in zip(runs, labels, strict=True) if other == label]
+        curves = np.array([hypervolumes(run.values, reference) for run in chosen])
+        seeds, folders = tuple(run.seed for run in chosen), tuple(run.folder for run in chosen)
+        fronts = tuple(_non_dominated(run.values) for run in chosen)
         front = _non_dominated(np.concatenate(fronts))
-        folders = tuple(runs[i].folder for i in rows)
+        every.append(front)
         groups.append(RunGroup(label, curves, seeds, folders, front * signs, tuple(each * signs for each in fronts)))
-    return groups, hypervolume_exact(np.concatenate(values), reference)
+    return groups, hypervolume_exact(np.concatenate(every), reference)
 
 
-def each_seed_once(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+def each_seed_once(runs: Sequence[Trace]) -> tuple[list[Trace], list[str]]:
     """The runs without those that repeat another with the same settings and seed, and a remark on each left out."""
-    kept: dict[tuple[str, str], Run] = {}
+    kept: dict[tuple[str, str], Trace] = {}
     remarks = []
     for run, label in zip(runs, _labels(runs), strict=True):
-        first = kept.setdefault((label, str(_settings(run).get("seed"))), run)
+        first = kept.setdefault((label, run.seed), run)
         if first is not run:
             remarks.append(f"{run.folder} is left out: it has the settings and the seed of {first.folder}")
-    return list(kept.values()), remarks
+    return list(kept.values()), list(dict.fromkeys(remarks))
 
 
 def _non_dominated(values: Float[np.ndarray, "pop obj"]) -> Float[np.ndarray, "networks obj"]:
@@ -99,36 +83,27 @@ def _non_dominated(values: Float[np.ndarray, "pop obj"]) -> Float[np.ndarray, "n
     return np.unique(values[non_dominated_exact(values)], axis=0)
 
 
-def _objective_values(run: Run, signs: Float[np.ndarray, " obj"]) -> Float[np.ndarray, "pop obj"]:
-    """The objectives of a run's networks, minimised; NaN where one failed."""
-    names = [objective.name for objective in run.objectives]
-    rows = [[n.metrics[name] for name in names] if not n.failed else [np.nan] * len(names) for n in run.evaluations]
-    return np.array(rows, np.float64).reshape(-1, len(names)) * signs
-
-
-def _labels(runs: Sequence[Run]) -> list[str]:
+def _labels(runs: Sequence[Trace]) -> list[str]:
     """A label for each run: the settings in which it differs from others, but for `IGNORED_SETTINGS`.
 
     Names (of the tactic, algorithm…) come first; other settings follow where runs with the same names differ in them.
     """
-    settings = [_settings(run) for run in runs]
-    keys = dict.fromkeys(key for flat in settings for key in flat if key not in IGNORED_SETTINGS)
-    names = [key for key in keys if key.endswith(".name") and _differ(settings, key)]
-    labels = []
-    for flat in settings:
-        same_names = [other for other in settings if all(other.get(name) == flat.get(name) for name in names)]
+    # Runs of one folder differ in their seed alone: there may be thousands.
+    settings = {_key(run): run.settings for run in runs}
+    keys = dict.fromkeys(key for flat in settings.values() for key in flat if key not in IGNORED_SETTINGS)
+    names = [key for key in keys if key.endswith(".name") and _differ(settings.values(), key)]
+    labels = {}
+    for each, flat in settings.items():
+        same_names = [other for other in settings.values() if all(other.get(name) == flat.get(name) for name in names)]
         others = [key for key in keys if not key.endswith(".name") and _differ(same_names, key)]
         parts = [str(flat.get(key)) for key in names] + [f"{key}={flat.get(key)}" for key in others]
-        labels.append(", ".join(parts) or flat["tactic.name"])
-    return labels
+        labels[each] = ", ".join(parts) or flat["tactic.name"]
+    return [labels[_key(run)] for run in runs]
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """The settings in config.yaml by their dotted names; `evaluations` says "10 of 32" of a run that ended early."""
-    flat = flatten_settings(parse_settings(run.config))
-    done, planned = len(run.evaluations), flat.get("evaluations")
-    return flat | {"evaluations": planned if done == planned else f"{done} of {planned}"}
+def _key(run: Trace) -> tuple[Path, Any]:
+    return run.folder, run.settings["evaluations"]
 
 
-def _differ(settings: Sequence[Mapping[str, Any]], key: str) -> bool:
+def _differ(settings: Iterable[Mapping[str, Any]], key: str) -> bool:
     return len({str(flat.get(key)) for flat in settings}) > 1

@@ -20,6 +20,7 @@ from nasjax.report.compare import compare, comparison_page
 from nasjax.report.formatting import format_duration, format_number
 from nasjax.report.overview import Entry, entries
 from nasjax.report.page import TEMPLATES, page
+from nasjax.report.traces import trace_of
 from nasjax.report.training import PAGE
 from nasjax.runs.reader import read_latest
 from nasjax.version import __version__
@@ -184,7 +185,7 @@ def _run(root: Path, entry: Entry) -> str:
 
 def _comparison(root: Path, compared: Sequence[Entry]) -> str:
     addresses = {entry.folder: _address(entry) for entry in compared}
-    return comparison_page(compare([read_latest(entry.folder) for entry in compared]), addresses.get)
+    return comparison_page(compare([trace_of(read_latest(entry.folder)) for entry in compared]), addresses.get)
 
 
 def _address(entry: Entry) -> str:

@@ -51,8 +51,8 @@ NEEDED = ("seed", "tactic", "supernet", "task", "evaluator", "archive")
 DAMAGED_CONFIG = "restore it, or search again with another run="
 """What to do about a damaged `config.yaml`."""
 
-BUDGET = "evaluations"
-"""The one setting that may be larger when a run is resumed."""
+SEEDS_CSV, SEEDS_JSON = "seeds.csv", "seeds.json"
+"""The files of searches with many seeds: an evaluation a row, and how far they are."""
 
 LOCK_TRIALS = 10
 """How often a folder's lock is tried, a fiftieth of a second apart, before the folder counts as in use."""
@@ -67,10 +67,11 @@ class RunFolder:
 
 
 @contextmanager
-def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterator[RunFolder]:
+def run_folder(path: Path, settings: Mapping[str, Any], context: str, grows: str = "evaluations") -> Iterator[RunFolder]:
     """Makes or resumes the run folder `path` of a search with these settings; it is locked until the block ends.
 
-    `context` is the digest of weights, data and evaluation settings. Raises ConfigError for a folder that is in use, that is
+    `context` is the digest of weights, data and evaluation settings. `grows` is the one setting that may be larger when a
+    run is resumed. Raises ConfigError for a folder that is in use, that is
     no run folder, or whose run has other settings (the first that differs is named), another context, or was written by a
     version of nasjax with other settings.
     """
@@ -86,7 +87,7 @@ def run_folder(path: Path, settings: Mapping[str, Any], context: str) -> Iterato
         if (path / "run.json").is_file():
             identity = read_identity(path)
             if (path / "config.yaml").is_file():  # Missing where the run was killed before it measured anything.
-                _check_same_settings(path, settings, files)
+                _check_same_settings(path, settings, files, grows)
             if identity["context"] != context and (key := changed_input(read_described(path), files)):
                 raise ConfigError(
                     f"run={path} was started with another content of {key}; restore that file, or name another folder"
@@ -109,6 +110,15 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
 
 
+def check_seeds(first: int, number: int | None) -> None:
+    """Raises ConfigError unless there is at least one seed, and all are as `check_seed` wants them; None: one, as ever."""
+    check_seed(first)
+    if number is not None and number < 1:
+        raise ConfigError(f"seeds must be at least 1, not {number}: how many searches, each with its own seed")
+    if number is not None:
+        check_seed(first + number - 1)
+
+
 def check_budget(evaluations: int, minutes: float | None) -> None:
     """Raises ConfigError unless something may be measured, and the time is none or a number from 0 on."""
     if minutes is not None and not minutes >= 0:
@@ -127,9 +137,14 @@ def new_path(name: str) -> Path:
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a run, with the present paths of its files where it was moved together with these.
 
-    Raises ConfigError where `config.yaml` is missing or damaged.
+    Raises ConfigError where `config.yaml` is missing or damaged, and for searches with many seeds.
     """
-    return find_inputs(_read_config(path), read_described(path), path)
+    settings = _read_config(path)
+    if "seeds" in settings:
+        raise ConfigError(
+            f"{path} has searches with many seeds, to be compared only: search without seeds= for a run of one"
+        )
+    return find_inputs(settings, read_described(path), path)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -238,7 +253,9 @@ def in_use(path: Path) -> bool:
     return False
 
 
-def _check_same_settings(path: Path, settings: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_same_settings(
+    path: Path, settings: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], grows: str
+) -> None:
     """Raises ConfigError, which names the first setting that differs from those that the run was started with.
 
     Files are compared by content; `files` describes the present ones.
@@ -257,10 +274,10 @@ def _check_same_settings(path: Path, settings: Mapping[str, Any], files: Mapping
                 raise ConfigError(
                     f"run={path} was started with another content of {key}={now[key]}; restore it, or name another folder"
                 )
-    if isinstance(before.get(BUDGET), int) and now[BUDGET] < before[BUDGET]:
-        raise ConfigError(f"run={path} was started with {BUDGET}={before[BUDGET]}; {now[BUDGET]} is less")
+    if isinstance(before.get(grows), int) and now[grows] < before[grows]:
+        raise ConfigError(f"run={path} was started with {grows}={before[grows]}; {now[grows]} is less")
     for key in [*before, *now]:
-        if key == BUDGET or before.get(key) == now.get(key):
+        if (key == grows and key in before) or before.get(key) == now.get(key):
             continue
         if _is_of_another_version(key, before, now):
             difference = f"it has {key}={before[key]}, which is not a setting here" if key in before else f"it has no {key}"

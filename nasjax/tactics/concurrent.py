@@ -6,12 +6,15 @@ predictions for several hundred generations, and proposes the best of its last p
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
-from nasjax.tactics.base import Measured, Problem, Values, initial_batch, unmeasured
-from nasjax.tactics.predicting import best_measured, fit_predictors, scoring_function, sort_by_rank, with_prior
+from nasjax.pareto import penalised, violations
+from nasjax.tactics.base import Measured, Problem, Values, initial_batch, padded_measurements, unmeasured
+from nasjax.tactics.predicting import BEST_ROWS, Models, fit_predictors, rank_order, scoring_function, with_prior
 from nasjax.types import Population, PRNGKey
 
 
@@ -39,12 +42,23 @@ class Concurrent:
         if np.isfinite(state.values).all(1).sum() < 2:
             return initial_batch(state, self.population), state
         models, state = fit_predictors(state)
+        found = self.proposals(problem, models, key, *padded_measurements(state, 2 * BEST_ROWS))
+        return unmeasured(state, np.asarray(found), self.population), state
+
+    def proposals(
+        self, problem: Problem, models: Models, key: PRNGKey, archs: Population, values: Values
+    ) -> Int[Array, "pop genes"]:
+        """The last population of an inner search on predictions, best first, from the best of what was measured.
+
+        Works inside jit. Rows of `values` with NaN do not count.
+        """
+        goals, score = len(problem.reference), scoring_function(problem)
+        order = rank_order(penalised(values[:, :goals], violations(values, problem.limits)))
         # Rows are repeated up to the algorithm's population: one shape, one compilation.
-        start = np.resize(best_measured(state), (problem.algorithm.population, len(problem.space.genes)))
-        score, objectives = scoring_function(problem), len(problem.reference)
-        inner = evolve(problem.algorithm, problem.space, score, models, key, self.generations, start, objectives)
-        found = sort_by_rank(inner.archs, *score(models, inner.archs))
-        return unmeasured(state, found, self.population), state
+        places = jnp.arange(problem.algorithm.population, dtype=jnp.int32) % jnp.isfinite(values).all(1).sum()
+        start = jnp.asarray(archs)[order[places]]
+        inner = evolve(problem.algorithm, problem.space, score, models, key, self.generations, start, goals)
+        return inner.archs[rank_order(penalised(*score(models, inner.archs)))]
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
         return state.add(archs, values)

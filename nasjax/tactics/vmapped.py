@@ -16,14 +16,12 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from nasjax.algorithms import Algorithm
-from nasjax.algorithms.evolve import evolve
-from nasjax.errors import ConfigError
-from nasjax.pareto import penalised, violations
+from nasjax.pareto import violations
 from nasjax.space import duplicates
 from nasjax.tactics.base import MAX_COMBINATIONS, Problem, Tactic, Values
 from nasjax.tactics.concurrent import Concurrent
 from nasjax.tactics.full import Full
-from nasjax.tactics.predicting import Models, fit_columns, rank_order, scoring_function
+from nasjax.tactics.predicting import Models, fit_columns
 from nasjax.tactics.random import Random
 from nasjax.types import Population, PRNGKey
 
@@ -41,25 +39,21 @@ class _SeedState(NamedTuple):
     inner: Any
 
 
+def can_be_vmapped(tactic: Tactic, problem: Problem) -> bool:
+    """Whether `run_seeds` can search a problem by a tactic: random, full or concurrent search of a whole space, with no warm
+    start, that has as many architectures as are measured; concurrent search with a predictor that is fitted inside jit."""
+    fits_inside = not isinstance(tactic, Concurrent) or hasattr(type(problem.predictor).fit, "lower")
+    whole = problem.rows is None and problem.evaluations <= problem.space.size
+    return type(tactic) in _TACTIC_FUNCTIONS and fits_inside and whole and problem.warm is None
+
+
 def run_seeds(
     tactic: Tactic, problem: Problem, measure: Measure, keys: Key[Array, " seeds"]
 ) -> tuple[Int[Array, "seeds evaluations genes"], Float[Array, "seeds evaluations columns"]]:
     """The architectures that each seed's search measures, in order, and their values; `keys` has one key per seed.
 
-    Raises ConfigError for tactics and predictors that do not run inside jit, and if the budget exceeds the space.
+    Only where `can_be_vmapped`.
     """
-    if type(tactic) not in _TACTIC_FUNCTIONS:
-        names = ", ".join(kind.__name__.lower() for kind in _TACTIC_FUNCTIONS)
-        raise ConfigError(f"many seeds at once support the tactics {names}, not {type(tactic).__name__.lower()}")
-    if isinstance(tactic, Concurrent) and not hasattr(type(problem.predictor).fit, "lower"):
-        raise ConfigError(
-            f"many seeds at once need a predictor that is fitted inside jit (ridge, gaussian_process, mlp), "
-            f"not {type(problem.predictor).__name__.lower()}"
-        )
-    if problem.evaluations > problem.space.size:
-        raise ConfigError(
-            f"evaluations={problem.evaluations} must not exceed the {problem.space.size} networks of the space"
-        )
     archs, values = _run_vmapped(tactic, problem, measure, keys)
     return archs[:, : problem.evaluations], values[:, : problem.evaluations]
 
@@ -129,17 +123,12 @@ def _ask_random(tactic: Random, problem: Problem, state: _SeedState) -> tuple[Po
 
 def _ask_concurrent(tactic: Concurrent, problem: Problem, state: _SeedState) -> tuple[Population, Any]:
     """As `Concurrent.ask`; the first population is random."""
-    space, goals, population = problem.space, len(problem.reference), problem.algorithm.population
     key = jax.random.fold_in(state.key, state.step)
-    drawn, score = space.sample(key, tactic.population), scoring_function(problem)
+    drawn = problem.space.sample(key, tactic.population)
 
     def search() -> Population:
-        counts = jnp.isfinite(state.values).all(1)
-        models = Models(fit_columns(problem, state.archs, state.values, counts), None)
-        order = rank_order(penalised(state.values[:, :goals], violations(state.values, problem.limits)))
-        start = state.archs[order[jnp.arange(population, dtype=jnp.int32) % counts.sum()]]
-        inner = evolve(problem.algorithm, space, score, models, key, tactic.generations, start, goals)
-        found = inner.archs[rank_order(penalised(*score(models, inner.archs)))]
+        columns = fit_columns(problem, state.archs, state.values, jnp.isfinite(state.values).all(1))
+        found = tactic.proposals(problem, Models(columns, None), key, state.archs, state.values)
         return jnp.resize(found, (max(len(found), tactic.population), found.shape[1]))
 
     # The first population is random, in the shape of the later ones.
