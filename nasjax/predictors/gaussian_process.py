@@ -138,10 +138,13 @@ class GaussianProcess:
         with jax.default_matmul_precision("highest"):
             groups = group_membership(inputs)
             features = (inputs.features(archs) - model.centre[None]) / model.scale[None]
-            across = _kernel(model.hyper, features, model.features, groups) * model.counts[None]
-            mean, slope = _unwarp(model.warp, across @ model.weights)
+            linear, weights = groups @ jnp.exp(model.hyper.linear), model.weights * model.counts
+            rbf = _rbf_kernel(model.hyper, features, model.features, groups)
+            # The linear kernel times the weights, without its matrix: half the time of what only wants the means.
+            mean, slope = _unwarp(model.warp, features @ (linear * (weights @ model.features)) + rbf @ weights)
+            across = ((features * linear[None]) @ model.features.T + rbf) * model.counts[None]
             left = solve_triangular(model.cholesky, across.T, lower=True)
-            alone = (features**2) @ (groups @ jnp.exp(model.hyper.linear)) + jnp.exp(model.hyper.rbf)
+            alone = (features**2) @ linear + jnp.exp(model.hyper.rbf)
             deviation = slope * jnp.sqrt(jnp.maximum(alone - (left**2).sum(0), 1e-8))
             return model.median + model.spread * mean, model.spread * deviation
 
@@ -244,10 +247,19 @@ def _kernel(
 ) -> Float[Array, "rows columns"]:
     """Prior covariance of the values of two sets of architectures."""
     linear = groups @ jnp.exp(hyper.linear)
+    return (one * linear[None]) @ other.T + _rbf_kernel(hyper, one, other, groups)
+
+
+def _rbf_kernel(
+    hyper: LogHyperparameters,
+    one: Float[Array, "rows features"],
+    other: Float[Array, "columns features"],
+    groups: Float[Array, "features groups"],
+) -> Float[Array, "rows columns"]:
+    """The part of it that falls with the distance."""
     narrow = groups @ jnp.exp(-2 * hyper.length)
-    product = (one * linear[None]) @ other.T
     squares = ((one**2) @ narrow)[:, None] + ((other**2) @ narrow)[None] - 2 * (one * narrow[None]) @ other.T
-    return product + jnp.exp(hyper.rbf) * jnp.exp(-jnp.maximum(squares, 0) / 2)
+    return jnp.exp(hyper.rbf) * jnp.exp(-jnp.maximum(squares, 0) / 2)
 
 
 def _noisy_covariance(

@@ -204,13 +204,11 @@ def _all_candidates(problem: Problem) -> Candidates | None:
 
 def _known_or_repeated(known: Population, archs: Population) -> Bool[np.ndarray, " pop"]:
     """Which rows of `archs` are known, or equal an earlier row."""
-    seen = {arch.tobytes() for arch in np.asarray(known, np.int32)}
-    found = np.zeros(len(archs), bool)
-    for i, arch in enumerate(np.asarray(archs, np.int32)):
-        row = arch.tobytes()
-        found[i] = row in seen
-        seen.add(row)
-    return found
+    every = np.ascontiguousarray(np.concatenate([known, archs]), np.int32)
+    rows = every.view(np.dtype((np.void, every.itemsize * every.shape[1]))).ravel()
+    found = np.ones(len(rows), bool)
+    found[np.unique(rows, return_index=True)[1]] = False
+    return found[len(known) :]
 
 
 @partial(jax.jit, static_argnums=(0, 3))

@@ -76,12 +76,18 @@ def lead_over_front(
     Not above 0 if it is dominated already.
     """
     unit = reference - jnp.minimum(front.min(0), points.min(0)) + 1e-12
-    front, points = front / unit, points / unit
+    rows, number = _inside_first(front, reference)
+    rows, points = rows / unit, points / unit
+    edge = ((reference / unit)[None] - points).min(1)
+    return lax.fori_loop(0, number, lambda i, nearest: jnp.minimum(nearest, (rows[i][None] - points).max(1)), edge)
 
-    def less(nearest: Float[Array, " pool"], row: Float[Array, " obj"]) -> tuple[Float[Array, " pool"], None]:
-        return jnp.minimum(nearest, (row[None] - points).max(1)), None
 
-    return lax.scan(less, ((reference / unit)[None] - points).min(1), front)[0]
+def _inside_first(
+    front: Float[Array, "front obj"], reference: Float[Array, " obj"]
+) -> tuple[Float[Array, "front obj"], Int[Array, ""]]:
+    """The rows better than the reference in all objectives, then the others, which bound nothing; how many the first are."""
+    inside = (front < reference[None]).all(1)
+    return front[jnp.argsort(~inside)], inside.sum()
 
 
 def _one_objective(
@@ -142,10 +148,8 @@ def _ray_approximation(
         return ((row / unit - points)[:, :, None] / directions[None, None]).max(-1)
 
     edge = ((reference / unit - points)[:, :, None] / directions[None, None]).min(-1)
-    # Rows on the reference do not shorten rays.
-    order = jnp.argsort((front >= reference[None]).any(1))
-    rows = (front < reference[None]).all(1).sum()
-    lengths = lax.fori_loop(0, rows, lambda i, lengths: jnp.minimum(lengths, reach(front[order[i]])), edge)
+    rows, number = _inside_first(front, reference)
+    lengths = lax.fori_loop(0, number, lambda i, lengths: jnp.minimum(lengths, reach(rows[i])), edge)
 
     def gain(lengths):
         return (jnp.maximum(lengths, 0) ** objectives).mean((1, 2))
