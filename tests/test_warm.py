@@ -8,13 +8,17 @@ import pytest
 from tables import GENES, write_table
 
 import nasjax
+from nasjax.algorithms import NSGA2
 from nasjax.cli import main
 from nasjax.objectives import parse_goals
 from nasjax.pareto import non_dominated_sort
+from nasjax.predictors import GaussianProcess
 from nasjax.searches.dynast import import_results
 from nasjax.searches.problem import search_problem
+from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.searches.warm_start import read_warm_start
 from nasjax.tactics import TACTICS
+from nasjax.tactics.predicting import with_prior
 
 SETTINGS = {"full_on_estimations": {"sample": 20}, "weaknas": {"first": 16, "batch": 10, "top": 20}, "ehvi": {"start": 16}}
 
@@ -96,6 +100,88 @@ def test_every_tactic_measures_the_best_of_a_warm_start_first(net, earlier, tact
     assert sorted(found) == sorted(warm.archs[:16].tolist())
 
 
+def table_of(path, rows):
+    """A folder with these rows as evaluations.csv and, the first of them, as pareto.csv."""
+    path.mkdir(parents=True)
+    for name, some in (("evaluations.csv", rows), ("pareto.csv", rows[:1])):
+        with (path / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(some)
+    return path
+
+
+def plain(rows, **metrics):
+    """The genes of rows, and metrics made of them."""
+    return [{**{g: row[g] for g in GENES}, **{name: made(row) for name, made in metrics.items()}} for row in rows]
+
+
+def test_several_searches_are_interleaved_and_those_that_agree_are_one(net, earlier, tmp_path):
+    rows = measured(earlier / "run")
+    same, other = (lambda row: row["acc"]), (lambda row: str(90 - float(row["acc"])))
+    for name, some, acc in (("a", rows[:25], same), ("b", rows[20:], same), ("c", rows[:30], other)):
+        table_of(tmp_path / "runs" / name, plain(some, acc=acc, cost=lambda row: row["cost"]))
+    warm = begin(tmp_path / "runs", net, ["max:acc", "min:cost"])
+    assert sorted(map(bytes, warm.archs)) == sorted(bytes(np.array(encoded(net, row), np.int32)) for row in rows)
+    assert warm.targets.shape == (40, 4) and np.isfinite(warm.targets).sum(0).tolist() == [40, 40, 30, 30]
+    np.testing.assert_allclose(warm.values, np.stack([-net(warm.archs)["acc"], net(warm.archs)["cost"]], 1))
+    of_c = np.isfinite(warm.targets[:, 2])
+    np.testing.assert_allclose(warm.targets[of_c, 2], net(warm.archs[of_c])["acc"] - 90)
+    joined, third = (
+        begin(place, net, ["max:acc", "min:cost"]).archs.tolist() for place in (earlier, tmp_path / "runs" / "c")
+    )
+    assert warm.archs[0].tolist() in joined[:2] and warm.archs[1].tolist() == third[0]  # The two ends of a front are equals.
+
+
+def test_a_search_of_other_metrics_is_a_prior_by_all_of_them(net, earlier, tmp_path):
+    rows = measured(earlier / "run")
+    other = {"score": lambda row: str(float(row["acc"]) ** 2), "score_se": lambda row: "1", "seconds": lambda row: "2"}
+    warm = begin(table_of(tmp_path / "run", plain(rows, **other)), net, ["max:acc", "min:cost"])
+    assert np.isnan(warm.values).all() and warm.lacking == ((),)
+    np.testing.assert_allclose(warm.targets[:, 0], net(warm.archs)["acc"] ** 2, rtol=1e-6)
+    assert warm.archs[0].tolist() == encoded(net, rows[0])  # Its front first.
+
+
+def test_genes_that_an_earlier_network_lacks_have_their_last_options_and_no_say(net, earlier, tmp_path, caplog):
+    rows = [{name: row[name] for name in ("d", "a", "b", "c", "acc")} for row in measured(earlier / "run")]
+    place = table_of(tmp_path / "run", rows)
+    warm = begin(place, net, ["max:acc", "min:cost"])
+    assert "has no e: their last options are taken" in caplog.text
+    last = GENES.index("e")
+    deep = warm.archs[:, GENES.index("d")] == 2
+    assert (warm.archs[deep, last] == 2).all() and warm.lacking == ((last,),)
+    problem = search_problem(net, None)
+    goals = parse_goals(["max:acc", "min:cost"], (), problem.measurable)
+    chosen = tactic_problem(problem, goals, NSGA2(), GaussianProcess(), 24, warm)
+    archs = np.repeat(warm.archs[deep][:1], 3, axis=0)
+    archs[:, last] = range(3)
+    first, *others = np.asarray(with_prior(chosen).inputs.prior.features(archs))[:, 0]
+    assert others == [first, first]
+    (tmp_path / "few.csv").write_text("d,a,acc\n1,3,70\n")
+    with pytest.raises(ValueError, match="has no column 'b': it is of another search space"):
+        begin(tmp_path / "few.csv", net, ["max:acc"])
+
+
+@pytest.mark.slow
+def test_a_prior_of_another_metric_saves_evaluations(net, tmp_path):
+    """From a table of a score that orders networks as accuracy does, the best accuracy is found sooner."""
+    archs = net.space.all_architectures()
+    options, values = net.space.options_of(archs), net(archs)["acc"]
+    rows = [
+        {**dict(zip(GENES, row, strict=True)), "score": float(np.exp(v / 20))}
+        for row, v in zip(options, values, strict=True)
+    ]
+    with (tmp_path / "scores.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows[::3])
+    goals = {"objectives": ["max:acc", "min:width"], "tactic": "ehvi", "predictor": "gaussian_process", "evaluations": 30}
+    warm = nasjax.search_seeds(net, range(4), **goals, warm_start=tmp_path / "scores.csv").hypervolumes
+    cold = nasjax.search_seeds(net, range(4), **goals).hypervolumes
+    assert warm[:, -1].mean() >= cold[:, -1].mean()
+    assert warm[:, 20:].mean() > cold[:, 20:].mean()
+
+
 def test_unsuitable_warm_starts_are_refused_in_one_line(net, earlier, tmp_path, capsys):
     table = write_table(tmp_path / "table.csv")
     words = ["search", "supernet=tabular", f"supernet.table={table}", "supernet.genes=[d,a,b,c,e]", "evaluations=20",
@@ -114,7 +200,7 @@ def test_unsuitable_warm_starts_are_refused_in_one_line(net, earlier, tmp_path, 
         nasjax.search(other, objectives=["max:acc"], tactic="random", evaluations=5, archive=tmp_path / f"{archive}.db")
     for place, said in {
         "missing": "there is no such file or folder",
-        ".": "is not a finished run",
+        ".": "is not a finished run, and has none in it",
         "other.csv": "has no column 'd'",
         "none.csv": "has no architecture of this search space",
         "empty.csv": "is empty",

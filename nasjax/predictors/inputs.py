@@ -65,18 +65,27 @@ def scale_by_group(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prior:
-    """Models of an earlier search's measurements, one per metric; their predictions are features of a new search.
+    """Models of earlier searches' measurements, one per metric and search; their predictions are features of a new search.
 
-    `predictor` fitted the `models` on `inputs`.
+    `predictor` fitted the `models` on `inputs`; `lacking` has for each the genes, by position, that its search did not have.
     """
 
     predictor: Predictor = field(metadata={"static": True})
     inputs: "Inputs"
     models: tuple[Model, ...]
+    lacking: tuple[tuple[int, ...], ...] = field(metadata={"static": True})
 
     def features(self, archs: Population) -> Float[Array, "pop models"]:
-        """The mean that each model predicts."""
-        return jnp.stack([self.predictor.predict(self.inputs, model, archs)[0] for model in self.models], 1)
+        """The mean that each model predicts, of architectures whose lacking genes have their last options."""
+        last, archs = jnp.asarray(self.inputs.space.counts, jnp.int32) - 1, jnp.asarray(archs)
+        means = []
+        for model, lacking in zip(self.models, self.lacking, strict=True):
+            if lacking:
+                known = archs.at[:, list(lacking)].set(last[jnp.asarray(lacking)][None])
+                means.append(self.predictor.predict(self.inputs, model, self.inputs.space.canonical(known))[0])
+            else:
+                means.append(self.predictor.predict(self.inputs, model, archs)[0])
+        return jnp.stack(means, 1)
 
 
 @jax.tree_util.register_dataclass

@@ -83,7 +83,8 @@ def searching(
     - `references`: the reference point of the hypervolume by objective, where it is not the default.
     - `run`: the run folder, which is made, or resumed where it exists (None: nothing is written).
     - `archive`: a file of measurements that several runs may share (None: the run's own).
-    - `warm_start`: an earlier search to begin from: a run folder, a table, an archive, or a result CSV of DyNAS-T.
+    - `warm_start`: earlier searches to begin from: a run folder or a folder of several, a table, an archive, or a result CSV
+      of DyNAS-T.
     - `space_reduction`: how the search space is made smaller before the tactic begins (`popdb`).
     - `minutes`: time after which nothing more is measured (0: only the results of what is known are written).
     - `spent`: counts the time of parts, those before the search included (None: only the search counts).

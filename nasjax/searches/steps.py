@@ -165,7 +165,7 @@ def reduced_steps(search: OpenSearch, tactic: Tactic, reduction: PopDB, key: PRN
         yield from tactic_steps(search, Random(sample), empty, sample)
         history = search.history()
         warm = Warm(history.archs[:sample], history.values[:sample])
-    reduced = _reduced_space(search, reduction, key, empty.add(*warm))
+    reduced = _reduced_space(search, reduction, key, empty.add(warm.archs, warm.values))
     state = tactic.init(key, restrict(whole, reduced))
     archs, inside = reduced.to_reduced(warm.archs)
     if sample and inside.any():

@@ -1,9 +1,12 @@
 """Warm starts: the architectures that an earlier search measured, best first by the goals of a new search."""
 
+import logging
+import math
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from nasjax.csv_reader import CsvFile, read_csv
 from nasjax.errors import ConfigError, naming_damage
 from nasjax.host import is_database, parse_json, regular_file
-from nasjax.objectives import LIMIT, Goals
+from nasjax.objectives import BOOKKEEPING, LIMIT, Goals
 from nasjax.pareto import violations
 from nasjax.runs.archive import DAMAGED, check_archive, read_integers, read_metrics
 from nasjax.searches.dynast import ARCHITECTURE, import_results
@@ -23,42 +26,122 @@ from nasjax.supernets import SuperNet
 from nasjax.tactics import Warm
 from nasjax.tactics.predicting import sort_by_rank
 
+LOG = logging.getLogger(__name__)
+
 Row = tuple[np.ndarray, Mapping[str, float]]
 """An architecture, and its metrics by name."""
 
+MOST_TARGETS = 8
+"""Metrics of earlier searches that predictors read, at most: each is predicted for every candidate."""
+
+ALIKE = 1e-6
+"""The greatest relative difference of a metric that two searches measured alike."""
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """One earlier search: its rows by architecture as bytes, its front, and the genes, by position, that it lacks."""
+
+    rows: dict[bytes, Row]
+    front: Sequence[bytes] = ()
+    lacking: tuple[int, ...] = ()
+
 
 def read_warm_start(place: Path, problem: SearchProblem, goals: Goals, net: SuperNet | SelfMeasuring | None = None) -> Warm:
-    """Reads the architectures of a run folder, of its evaluations.csv or another table, of an archive, or of DyNAS-T's CSV.
+    """Reads a run folder, its evaluations.csv or another table, an archive, DyNAS-T's CSV, or a folder of several runs.
 
-    They are ranked by the goals that were measured there or are exact costs. Where no goal was measured, the front of the
-    run folder comes first, the others follow in their order. `net` gives the genes of DyNAS-T's architectures their names.
-    Raises ConfigError for a file that cannot be read or belongs to another search space.
+    The architectures of each search are ranked by the goals that were measured there or are exact costs; the best of each
+    come first. Where no goal was measured, the front of a run folder comes first, the others follow in their order.
+    Predictors are to read the goals measured in each search, or where there are none, its other metrics. `net` gives
+    the genes of DyNAS-T's architectures their names. Raises ConfigError for a file that cannot be read or belongs to another
+    search space.
     """
-    rows, front = _read(place, problem.space, net)
-    rows = list({bytes(arch): (arch, metrics) for arch, metrics in rows}.values())
-    if not rows:
+    searches = _joined(_read(place, problem.space, net))
+    if not searches:
         raise ConfigError(f"warm_start={place} has no architecture of this search space")
-    archs = np.array([arch for arch, _ in rows], np.int32)
-    values = _minimised(problem, goals, archs, [metrics for _, metrics in rows])
-    known = np.isfinite(values).any(0)
-    measured = [column.name not in (*problem.costs, *problem.space.names) for column in goals.columns]
-    order = _ranking(goals, archs, values, known) if (known & measured).any() else _front_first(archs, front)
-    return Warm(archs[order], values[order])
+    return _interleaved([_ranked(search, problem, goals) for search in searches])
 
 
-def _read(place: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None) -> tuple[list[Row], list[bytes]]:
-    """The rows of any kind of warm start, and the architectures of its front, as bytes, where it is a run folder."""
+def _read(place: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None) -> list[_Earlier]:
+    """The searches at a place: one, or those of the run folders in a folder."""
     if not place.exists():
         raise ConfigError(f"warm_start={place}: there is no such file or folder")
+    if place.is_dir() and (place / "evaluations.csv").is_file():
+        found = _read_table(place / "evaluations.csv", space, net)
+        return [replace(found, front=tuple(_read_table(place / "pareto.csv", space, net).rows))]
     if place.is_dir():
-        table, front = place / "evaluations.csv", place / "pareto.csv"
-        if not table.is_file():
-            raise ConfigError(f"warm_start={place} is not a finished run: it has no evaluations.csv")
-        rows = _read_table(table, space, net)
-        return rows, [bytes(arch) for arch, _ in _read_table(front, space, net)]
+        inside = sorted(file.parent for file in place.glob("*/evaluations.csv"))
+        if not inside:
+            raise ConfigError(f"warm_start={place} is not a finished run, and has none in it: it has no evaluations.csv")
+        return [search for path in inside for search in _read(path, space, net)]
     if is_database(regular_file(f"warm_start={place}", place)):
-        return _read_archive(place, space), []
-    return _read_table(place, space, net), []
+        return [_Earlier({bytes(arch): (arch, metrics) for arch, metrics in _read_archive(place, space)})]
+    return [_read_table(place, space, net)]
+
+
+def _joined(searches: Sequence[_Earlier]) -> list[_Earlier]:
+    """The searches with those joined that measured some networks alike and none differently, such as seeds of one search."""
+    joined: list[_Earlier] = []
+    for search in searches:
+        alike = [i for i, known in enumerate(joined) if known.lacking == search.lacking and _agree(known.rows, search.rows)]
+        if alike:
+            known = joined[alike[0]]
+            joined[alike[0]] = _Earlier({**search.rows, **known.rows}, (*known.front, *search.front), known.lacking)
+        elif search.rows:
+            joined.append(search)
+    return joined
+
+
+def _agree(one: Mapping[bytes, Row], other: Mapping[bytes, Row]) -> bool:
+    """Whether two searches have measured some of the same architectures, and the same metrics of all of these alike."""
+    both = [(one[arch][1], other[arch][1]) for arch in one.keys() & other.keys()]
+    return bool(both) and all(
+        a.keys() == b.keys() and all(math.isclose(a[name], b[name], rel_tol=ALIKE) for name in a if _is_measured(name))
+        for a, b in both
+    )
+
+
+def _is_measured(name: str) -> bool:
+    """Whether a column of numbers is more than what stands beside metrics."""
+    return name not in BOOKKEEPING and not name.endswith("_se") and not name.startswith("test_")
+
+
+def _ranked(search: _Earlier, problem: SearchProblem, goals: Goals) -> Warm:
+    """The networks of one search, best first, and what predictors read of them."""
+    archs = np.array([arch for arch, _ in search.rows.values()], np.int32)
+    metrics = [found for _, found in search.rows.values()]
+    values = _minimised(problem, goals, archs, metrics)
+    known, exact = np.isfinite(values).any(0), (*problem.costs, *problem.space.names)
+    measured = known & [column.name not in exact for column in goals.columns]
+    if measured.any():
+        order, targets = _ranking(goals, archs, values, known), values[:, measured]
+    else:
+        order = _front_first(archs, search.front)
+        others = [name for name in dict.fromkeys(name for row in metrics for name in row) if _is_measured(name)]
+        columns = [[row.get(name, np.nan) for row in metrics] for name in others if name not in exact]
+        targets = np.array(columns, np.float64).reshape(-1, len(archs)).T
+    return Warm(archs[order], values[order], targets[order], (search.lacking,) * targets.shape[1])
+
+
+def _interleaved(searches: Sequence[Warm]) -> Warm:
+    """Several searches as one: the best of each first, each network once with the first search's values, and all targets."""
+    rank: dict[bytes, int] = {}
+    for search in searches:
+        for i, arch in enumerate(map(bytes, search.archs)):
+            rank[arch] = min(rank.get(arch, i), i)
+    place = {arch: i for i, arch in enumerate(sorted(rank, key=rank.__getitem__))}
+    rows = [[place[arch] for arch in map(bytes, search.archs)] for search in searches]
+    archs = np.zeros((len(place), searches[0].archs.shape[1]), np.int32)
+    values = np.full((len(place), searches[0].values.shape[1]), np.nan)
+    for search, places in reversed(list(zip(searches, rows, strict=True))):
+        archs[places], values[places] = search.archs, search.values
+    targets = []
+    for search, places in zip(searches, rows, strict=True):
+        columns = np.full((len(place), len(search.lacking)), np.nan)
+        columns[places] = search.targets
+        targets.append(columns)
+    lacking = tuple(genes for search in searches for genes in search.lacking)
+    return Warm(archs, values, np.concatenate(targets, 1)[:, :MOST_TARGETS], lacking[:MOST_TARGETS])
 
 
 def _ranking(
@@ -95,8 +178,11 @@ def _minimised(
     return np.where(np.abs(values) <= LIMIT, values, np.nan)
 
 
-def _read_table(file: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None) -> list[Row]:
-    """The rows of a CSV that belong to the space, without failed ones."""
+def _read_table(file: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None) -> _Earlier:
+    """The rows of a CSV that belong to the space, without failed ones.
+
+    Genes that it lacks, half of all at most, have their last options. Raises ConfigError where it lacks more.
+    """
     table = read_csv(f"warm_start={file}", file)
     if ARCHITECTURE in table.columns:
         imported = import_results([file], net if isinstance(net, SuperNet) else None)
@@ -105,19 +191,25 @@ def _read_table(file: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | 
     else:
         cells = [{name: row[i] for name, i in table.columns.items()} for _, row in table.rows()]
         names = set(table.columns)
-    if missing := [name for name in space.names if name not in names]:
-        raise ConfigError(f"warm_start={file} has no column {missing[0]!r}: it is of another search space")
-    rows: list[Row] = []
+    missing = [gene for gene in space.genes if gene.name not in names]
+    if 2 * len(missing) > len(space.genes):
+        raise ConfigError(f"warm_start={file} has no column {missing[0].name!r}: it is of another search space")
+    if missing:
+        LOG.warning(f"warm_start={file} has no {', '.join(gene.name for gene in missing)}: their last options are taken")
+    last = {gene.name: str(gene.options[-1]) for gene in missing}
+    rows: dict[bytes, Row] = {}
     for cell in cells:
         if cell.get("status") == "failed":
             continue
+        cell = cell | last
         try:
             choices = {gene.name: table.option(gene, cell[gene.name]) for gene in space.genes if cell[gene.name].strip()}
             arch = np.asarray(space.encode(choices))
         except ConfigError:  # Another option, or another part of the network than this space has.
             continue
-        rows.append((arch, {name: number for name, text in cell.items() if np.isfinite(number := _number(table, text))}))
-    return rows
+        metrics = {name: number for name, text in cell.items() if np.isfinite(number := _number(table, text))}
+        rows[bytes(arch)] = arch, {name: number for name, number in metrics.items() if name not in space.names}
+    return _Earlier(rows, (), tuple(space.names.index(gene.name) for gene in missing))
 
 
 def _number(table: CsvFile, cell: str) -> float:

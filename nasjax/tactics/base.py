@@ -34,10 +34,17 @@ MAX_COMBINATIONS = 1_000_000
 
 
 class Warm(NamedTuple):
-    """Architectures of an earlier search, best first, and their known values in the problem's columns (NaN: unknown)."""
+    """What earlier searches measured: architectures, best first, and their known values in the problem's columns.
+
+    `targets` is what a prior is fitted to: a column for each metric of each earlier search, in any unit and sign (None: the
+    columns of `values` that must be measured). NaN: unknown. `lacking` has for each target the genes, by position, that the
+    earlier search's networks did not have: they are set to their last options (empty: every search had all genes).
+    """
 
     archs: Int[np.ndarray, "rows genes"]
     values: Float[np.ndarray, "rows columns"]
+    targets: Float[np.ndarray, "rows targets"] | None = None
+    lacking: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

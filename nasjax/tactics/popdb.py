@@ -149,7 +149,8 @@ def restrict(problem: Problem, reduced: Reduced) -> Problem:
     warm, rows, repair = problem.warm, problem.rows, problem.repair
     if warm is not None:
         archs, inside = reduced.to_reduced(warm.archs)
-        warm = Warm(archs[inside], warm.values[inside])
+        targets = None if warm.targets is None else warm.targets[inside]
+        warm = Warm(archs[inside], warm.values[inside], targets, warm.lacking)
     if rows is not None:
         rows, inside = reduced.to_reduced(rows)
         rows = rows[inside]

@@ -31,22 +31,27 @@ class Models(NamedTuple):
 
 
 def with_prior(problem: Problem) -> Problem:
-    """The problem with a prior: predictors also read what models of the warm start's values predict.
+    """The problem with a prior: predictors also read what models of the warm start's targets predict.
 
-    One model is fitted to the earlier values of each measured column, best architectures first. As a feature of the new
-    predictors, its predictions get the weight that agrees with the new measurements.
+    One model is fitted to each target, best architectures first. As a feature of the new predictors, its predictions get the
+    weight that agrees with the new measurements.
     """
     warm, inputs = problem.warm, problem.inputs
     if warm is None:
         return problem
-    archs = np.resize(warm.archs[:MAX_PRIOR_ROWS], (MAX_PRIOR_ROWS, warm.archs.shape[1]))
-    models = []
-    for values, cost in zip(warm.values[:MAX_PRIOR_ROWS].T, problem.costs, strict=True):
-        if cost is None and np.isfinite(values).sum() >= MIN_PRIOR_ROWS:
+    measured = [i for i, cost in enumerate(problem.costs) if cost is None]
+    targets = warm.values[:, measured] if warm.targets is None else warm.targets
+    models, lacking = [], []
+    for i, values in enumerate(targets.T):
+        rows = np.flatnonzero(np.isfinite(values))[:MAX_PRIOR_ROWS]
+        if len(rows) >= MIN_PRIOR_ROWS:
+            # Rows are repeated, without values: one shape, one compilation.
+            archs = np.resize(warm.archs[rows], (MAX_PRIOR_ROWS, warm.archs.shape[1]))
             column = np.full(MAX_PRIOR_ROWS, np.nan, np.float32)
-            column[: len(values)] = values
+            column[: len(rows)] = values[rows]
             models.append(problem.predictor.fit(inputs, archs, column))
-    prior = Prior(problem.predictor, inputs, tuple(models)) if models else None
+            lacking.append(warm.lacking[i] if warm.lacking else ())
+    prior = Prior(problem.predictor, inputs, tuple(models), tuple(lacking)) if models else None
     return replace(problem, inputs=replace(inputs, prior=prior))
 
 
