@@ -18,7 +18,7 @@ from nasjax.cli import main
 from nasjax.cli.tables import GROUPS
 from nasjax.pareto import hypervolume_exact
 from nasjax.report.colours import COLOURS, NAMES, group_colours
-from nasjax.report.compare import _tested, write_comparison
+from nasjax.report.compare import _tested, compare, write_comparison
 from nasjax.report.comparison_figures import front_panels
 from nasjax.report.comparison_tables import comparison_table, holm, significance_table
 from nasjax.report.groups import RunGroup, group_runs
@@ -287,6 +287,16 @@ def test_settings_of_one_tactic_are_told_apart(tmp_path):
         "random, tactic.population=2": 1,
         "random, tactic.population=5": 2,
     }
+
+
+def test_what_a_tactic_does_not_read_makes_no_other_curve(tmp_path):
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    for tactic, predictor in (("random", "ridge"), ("random", "svr"), ("full", "ridge"), ("concurrent", "ridge")):
+        run = tmp_path / "runs" / f"{tactic}-{predictor}"
+        nasjax.search(net, objectives=["max:acc"], tactic=tactic, predictor=predictor, evaluations=6, run=run)
+    found = compare(read_traces(run_folders([tmp_path / "runs"])))
+    assert {group.label: len(group.volumes) for group in found.groups} == {"random": 1, "full": 1, "concurrent": 1}
+    assert [remark.split(" is left out")[0] for remark in found.remarks] == [str(tmp_path / "runs" / "random-svr")]
 
 
 def test_other_budgets_are_other_curves_and_each_seed_counts_once(tmp_path, capsys):

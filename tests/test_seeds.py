@@ -11,6 +11,7 @@ from tables import GENES, write_table
 import nasjax
 from nasjax.algorithms import NSGA2
 from nasjax.cli import main
+from nasjax.cli.multirun import _distinct
 from nasjax.objectives import parse_goals
 from nasjax.predictors import Ridge
 from nasjax.report.groups import group_runs
@@ -171,6 +172,14 @@ def test_reports_compare_seeds_with_single_runs_and_test_them(command, tmp_path,
     assert main(["report", "many", "full", "--out", "out"]) == 0
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "Wilcoxon" in page and "random (6 runs)" in page and "full (6 runs)" in page
+
+
+def test_a_sweep_leaves_out_jobs_that_would_repeat_others():
+    tactics, predictors = ("random", "full", "ehvi"), ("ridge", "svr")
+    jobs = [[f"tactic={t}", f"predictor={p}", f"predictor.seed={s}"] for t in tactics for p in predictors for s in range(2)]
+    kept, left_out = _distinct(jobs)
+    assert kept == [jobs[0], jobs[4], *jobs[8:]] and left_out == 6
+    assert _distinct([[*job, "space_reduction=popdb"] for job in jobs])[1] == 0
 
 
 @pytest.mark.slow

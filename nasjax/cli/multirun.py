@@ -76,6 +76,9 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
     of_jobs = list({o.get_key_element(): o for o in overrides if not o.is_hydra_override()}.values())  # The last counts.
     jobs = jobs_of_sweep(of_jobs, of_hydra)
     import_jax()
+    jobs, left_out = _distinct(jobs)
+    if left_out:
+        print(f"Left out: {plural(left_out, 'job')} that would repeat others, with groups that their tactic does not read")
     fixed = [override.key_or_group for override in of_jobs if not override.is_sweep_override()]
     names = f"hydra.job.config.override_dirname.exclude_keys=[{','.join(fixed)}]"
     with initialize_config_module("nasjax.conf", job_name="nasjax", version_base="1.3"):
@@ -106,6 +109,23 @@ def _sweep(arguments: Arguments, task: Callable[[Any], tuple[int, str]], then: s
         print("nasjax: jobs that failed or stopped (the same command resumes them):", file=sys.stderr)
         print(*(f"  {line}" for _, line in unfinished), sep="\n", file=sys.stderr)
     return max((code for code, _ in unfinished), default=0)
+
+
+def _distinct(jobs: Sequence[Sequence[str]]) -> tuple[list[list[str]], int]:
+    """The jobs without those that differ from an earlier one in what their tactic does not read, and how many these are.
+
+    Only where the words name the tactic, and reduce no space.
+    """
+    from nasjax.tactics import UNREAD
+
+    kept: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        tactic = next((word.partition("=")[2] for word in job if word.startswith("tactic=")), "")
+        reduced = any(word.startswith("space_reduction") for word in job)
+        unread = () if reduced else UNREAD.get(tactic, ())
+        read = tuple(word for word in job if re.split("[.=]", word.lstrip("+"), maxsplit=1)[0] not in unread)
+        kept.setdefault(read, list(job))
+    return list(kept.values()), len(jobs) - len(kept)
 
 
 def _check_overrides(overrides: Sequence[Override]) -> None:

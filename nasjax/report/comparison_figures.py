@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.legend import Legend
 
 
+MOST_FAINT = 20
+"""Fronts of single runs that a group shows: there may be a thousand seeds."""
+
+
 @dataclass(frozen=True)
 class FrontPanel:
     """The fronts of all groups in two objectives.
@@ -49,7 +53,7 @@ def front_panels(groups: Sequence[RunGroup], objectives: Sequence[Objective]) ->
 
 
 def _front_panel(groups: Sequence[RunGroup], objectives: Sequence[Objective], x: int, y: int) -> FrontPanel:
-    single = [front for group in groups for front in group.fronts] if len(objectives) == 2 else []
+    single = [front for group in groups for front in group.fronts[:MOST_FAINT]] if len(objectives) == 2 else []
     every = np.concatenate([*(group.front for group in groups), *single])
     x_range, y_range = (padded(float(every[:, i].min()), float(every[:, i].max())) for i in (x, y))
 
@@ -68,7 +72,7 @@ def _front_panel(groups: Sequence[RunGroup], objectives: Sequence[Objective], x:
         y_range,
         tuple(points(group.front) for group in groups),
         tuple(stairs(group.front) for group in groups),
-        tuple(tuple(map(stairs, group.fronts)) if len(group.fronts) > 1 else () for group in groups),
+        tuple(tuple(map(stairs, group.fronts[:MOST_FAINT])) if len(group.fronts) > 1 else () for group in groups),
     )
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from nasjax.errors import ConfigError
 from nasjax.pareto import hypervolume_exact, hypervolumes, non_dominated_exact
 from nasjax.report.traces import Trace
+from nasjax.tactics import UNREAD
 
 IGNORED_SETTINGS = ("seed", "archive", "evaluator.file")
 """Settings in which runs of one group may differ: the seed, and files that no value depends on."""
@@ -94,9 +95,11 @@ def _labels(runs: Sequence[Trace]) -> list[str]:
     names = [key for key in keys if key.endswith(".name") and _differ(settings.values(), key)]
     labels = {}
     for each, flat in settings.items():
-        same_names = [other for other in settings.values() if all(other.get(name) == flat.get(name) for name in names)]
+        read = [name for name in names if _is_read(name, flat)]
+        same_names = [other for other in settings.values() if all(other.get(name) == flat.get(name) for name in read)]
         others = [key for key in keys if not key.endswith(".name") and _differ(same_names, key)]
-        parts = [str(flat.get(key)) for key in names] + [f"{key}={flat.get(key)}" for key in others]
+        parts = [str(flat.get(key)) for key in read]
+        parts += [f"{key}={flat.get(key)}" for key in others if _is_read(key, flat)]
         labels[each] = ", ".join(parts) or flat["tactic.name"]
     return [labels[_key(run)] for run in runs]
 
@@ -105,5 +108,12 @@ def _key(run: Trace) -> tuple[Path, Any]:
     return run.folder, run.settings["evaluations"]
 
 
+def _is_read(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a run with these settings, by their dotted names, depends on one of them."""
+    reduced = settings.get("space_reduction.name") is not None
+    return reduced or key.partition(".")[0] not in UNREAD.get(str(settings.get("tactic.name")), ())
+
+
 def _differ(settings: Iterable[Mapping[str, Any]], key: str) -> bool:
-    return len({str(flat.get(key)) for flat in settings}) > 1
+    """Whether runs that depend on a setting have different values of it."""
+    return len({str(flat.get(key)) for flat in settings if _is_read(key, flat)}) > 1

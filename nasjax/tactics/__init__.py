@@ -21,9 +21,18 @@ TACTICS: dict[str, type[Tactic]] = {
 }
 """Tactics by name, as in `tactic=NAME`."""
 
+UNREAD: dict[str, tuple[str, ...]] = {
+    "random": ("algorithm", "predictor"),
+    "full": ("predictor",),
+    "weaknas": ("algorithm",),
+    "proxy": ("predictor",),
+}
+"""The groups that a tactic does not read in a space that is not reduced: searches that differ in these alone are one."""
+
 __all__ = [
     "REDUCTIONS",
     "TACTICS",
+    "UNREAD",
     "Concurrent",
     "Ehvi",
     "Fit",
