@@ -1,28 +1,16 @@
 """Cells that compute the same function, and the bound of a search that knows every function's mean."""
 
-import importlib
 from itertools import combinations, permutations
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import norm
+from tactic_scripts import DATA, ROOT, load, scripts  # noqa: F401
 
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
 
-ROOT = Path(__file__).parent.parent
 ALL = np.stack(np.meshgrid(*[range(5)] * 6, indexing="ij"), -1).reshape(-1, 6)
 """All cells of NAS-Bench-201."""
-
-
-@pytest.fixture(autouse=True)
-def folder(monkeypatch):
-    """The scripts find each other where they lie."""
-    monkeypatch.syspath_prepend(str(ROOT / "experiments" / "tactics"))
-
-
-def load(name):
-    return importlib.import_module(name)
 
 
 # -- functions of cells ---------------------------------------------------------------------------------------------------

@@ -1,31 +1,17 @@
 """What nasjax's tactics are compared with: the problems, the rivals, the counting."""
 
 import csv
-import importlib
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tactic_scripts import DATA, load, needs_tables, scripts  # noqa: F401
 
 from nasjax.pareto import hypervolume_exact
 
-ROOT = Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data"
-
-pytestmark = pytest.mark.skipif(not (DATA / "nb201-accuracy").is_dir(), reason="needs the tables")
-
-
-@pytest.fixture(autouse=True)
-def folder(monkeypatch):
-    """The scripts find each other where they lie."""
-    monkeypatch.syspath_prepend(str(ROOT / "experiments" / "tactics"))
-
-
-def load(name):
-    return importlib.import_module(name)
+pytestmark = needs_tables
 
 
 def noisy(problems):

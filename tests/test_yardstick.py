@@ -1,29 +1,12 @@
 """The yardsticks of the comparison of tactics, and the files that store its runs."""
 
 import csv
-import importlib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tactic_scripts import ROOT, load, needs_tables, scripts  # noqa: F401
 
 from nasjax.pareto import hypervolume_exact, non_dominated_exact
-
-ROOT = Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data"
-
-needs_tables = pytest.mark.skipif(not (DATA / "nb201-accuracy").is_dir(), reason="needs the tables")
-
-
-@pytest.fixture(autouse=True)
-def folder(monkeypatch):
-    """The scripts find each other where they lie."""
-    monkeypatch.syspath_prepend(str(ROOT / "experiments" / "tactics"))
-
-
-def load(name):
-    return importlib.import_module(name)
-
 
 # -- scores ---------------------------------------------------------------------------------------------------------------
 
