@@ -31,7 +31,7 @@ from nasjax.tactics.base import (
     padded_length,
     unmeasured,
 )
-from nasjax.tactics.improvement import choose, lead_over_front
+from nasjax.tactics.improvement import choose, lead_over_front, positive
 from nasjax.tactics.predicting import (
     Candidates,
     Models,
@@ -125,6 +125,8 @@ class Ehvi:
         rows: list[int] = []
         for scale in (0.0, trust):
             doubt = jnp.float32(scale) * deviations[:, :goals]
+            if scale:
+                fallback = _within_deviations(front, means, doubt, reference, problem.limits)
             new = choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, half)[: number - len(rows)]
             # In the place of rows that only pad the front.
             front = front.at[len(rows) : len(rows) + len(new)].set(means[new, :goals])
@@ -252,12 +254,35 @@ def _shortlist(
     They are ranked by violation, then by how far they are beyond the front or behind it; of this the fallback is what is
     below 0.
     """
-    front = jnp.minimum(jnp.where(jnp.isnan(front), reference[None], front), reference[None])
-    score = lead_over_front(front, jnp.asarray(means)[:, : front.shape[1]], reference) - 10 * jnp.asarray(
-        violations(means, limits)
-    )
+    front, points = _bounded(front, reference), jnp.asarray(means)[:, : front.shape[1]]
+    ranges = reference - jnp.minimum(front.min(0), points.min(0)) + 1e-12
+    lead = lead_over_front(front, points, reference, jnp.broadcast_to(ranges, points.shape))
+    score = lead - 10 * jnp.asarray(violations(means, limits))
     few = lax.top_k(jnp.where(seen, -jnp.inf, score), min(SHORTLIST, len(means)))[1]
     return jax.tree.map(lambda rows: rows[few], pool), seen[few], jnp.minimum(score[few], 0)
+
+
+@partial(jax.jit, static_argnums=4)
+def _within_deviations(
+    front: Float[Array, "rows obj"],
+    means: Values,
+    deviations: Float[Array, "few obj"],
+    reference: Float[Array, " obj"],
+    limits: tuple[tuple[float, float], ...],
+) -> Float[Array, " few"]:
+    """A fallback score for when expected gains underflow: the fewer deviations a candidate is behind the front, the better.
+
+    The logarithm of its gain falls with the square of these. From -1 to 0, less what constraints are violated by.
+    """
+    points = jnp.asarray(means)[:, : front.shape[1]]
+    lead = lead_over_front(_bounded(front, reference), points, reference, positive(points, deviations))
+    behind = jnp.minimum(lead, 0)
+    return behind / (1 - behind) - 10 * jnp.asarray(violations(means, limits))
+
+
+def _bounded(front: Float[Array, "rows obj"], reference: Float[Array, " obj"]) -> Float[Array, "rows obj"]:
+    """The front with the reference in the place of rows of NaN, and of what is beyond it."""
+    return jnp.minimum(jnp.where(jnp.isnan(front), reference[None], front), reference[None])
 
 
 @partial(jax.jit, static_argnums=2)

@@ -45,7 +45,7 @@ def choose(
     front = jnp.minimum(jnp.where(jnp.isnan(front).any(1, keepdims=True), reference[None], front), reference[None])
     # Rows on the reference contribute nothing: they are placeholders for the candidates to be chosen.
     front = jnp.concatenate([front, jnp.broadcast_to(reference, (batch, len(reference)))])
-    deviations = jnp.maximum(deviations, 1e-6 * jnp.abs(means) + 1e-12)
+    deviations = positive(means, deviations)
     improvement = _EXACT.get(means.shape[1], _ray_approximation)
 
     gain, add, state = improvement(front, means, deviations, reference)
@@ -60,6 +60,11 @@ def choose(
     return lax.scan(take, (state, excluded), length=batch)[1]
 
 
+def positive(means: Objectives, deviations: Objectives) -> Float[Array, "pool obj"]:
+    """The deviations, at least what float32 resolves of the means."""
+    return jnp.maximum(deviations, 1e-6 * jnp.abs(means) + 1e-12)
+
+
 def _expected_improvement(
     level: Float[Array, "..."], mean: Float[Array, "..."], deviation: Float[Array, "..."]
 ) -> Float[Array, "..."]:
@@ -69,17 +74,15 @@ def _expected_improvement(
 
 
 def lead_over_front(
-    front: Float[Array, "front obj"], points: Float[Array, "pool obj"], reference: Float[Array, " obj"]
+    front: Float[Array, "front obj"],
+    points: Float[Array, "pool obj"],
+    reference: Float[Array, " obj"],
+    units: Float[Array, "pool obj"],
 ) -> Float[Array, " pool"]:
-    """The distance, scaled by the range of each objective, by which each point can worsen until it is dominated.
-
-    Not above 0 if it is dominated already.
-    """
-    unit = reference - jnp.minimum(front.min(0), points.min(0)) + 1e-12
+    """By how many of its units each point can worsen in all objectives until it is dominated; at most 0 if it is already."""
     rows, number = _inside_first(front, reference)
-    rows, points = rows / unit, points / unit
-    edge = ((reference / unit)[None] - points).min(1)
-    return lax.fori_loop(0, number, lambda i, nearest: jnp.minimum(nearest, (rows[i][None] - points).max(1)), edge)
+    edge = ((reference[None] - points) / units).min(1)
+    return lax.fori_loop(0, number, lambda i, lead: jnp.minimum(lead, ((rows[i][None] - points) / units).max(1)), edge)
 
 
 def _inside_first(
