@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import kendalltau, skew
 from test_ridge import SPACE, data
 
 from nasjax.predictors import GaussianProcess, Inputs, Ridge
@@ -41,14 +42,15 @@ def by_formula(model, inputs, archs, new):
 
 def warping(model):
     """The warping of the values and its inverse, in float64."""
-    strength, mean, unit = (float(part) for part in model.warp)
+    strength, centre, mean, unit = (float(part) for part in model.warp)
     median, spread = float(model.median), float(model.spread)
 
     def warped(values):
-        return (np.arcsinh(strength * (values.astype(np.float64) - median) / spread) / strength - mean) / unit
+        scaled = (values.astype(np.float64) - median) / spread
+        return (np.arcsinh(strength * (scaled - centre)) / strength - mean) / unit
 
     def unwarped(warped):
-        return median + spread * np.sinh(strength * (mean + unit * warped)) / strength
+        return median + spread * (centre + np.sinh(strength * (mean + unit * warped)) / strength)
 
     return warped, unwarped
 
@@ -167,3 +169,19 @@ def test_many_rows_are_all_conditioned_on():
     few = GaussianProcess(steps=30, rows=64)
     mean, _ = few.predict(SPACE, few.fit(SPACE, archs, values), archs)
     assert np.abs(np.asarray(mean) - values).mean() < 0.1
+
+
+SKEWED = {"scores": lambda u: 1 - 0.1 * np.exp(-1.3 * u), "latencies": lambda u: np.exp(1.3 * u)}
+
+
+@pytest.mark.parametrize("bent", SKEWED.values(), ids=SKEWED)
+def test_skewed_values_are_ranked_where_they_crowd(bent):
+    """Scores of which most lie within .1 and a few far below (skew -4), and latencies with a long tail."""
+    archs, new = (np.asarray(SPACE.sample(jax.random.key(seed), rows)) for seed, rows in ((0, 80), (1, 400)))
+    weights = np.random.default_rng(0).normal(size=SPACE.features(new).shape[1])
+    sums, others = (np.asarray(SPACE.features(a)) @ weights for a in (archs, new))
+    known, true = (bent((each - others.mean()) / others.std()).astype(np.float32) for each in (sums, others))
+    assert abs(skew(true)) > 2.5
+    mean, _ = PROCESS.predict(SPACE, PROCESS.fit(SPACE, archs, known), new)
+    crowded = np.argsort(np.abs(true - np.median(true)))[:200]
+    assert kendalltau(np.asarray(mean)[crowded], true[crowded]).statistic > 0.9
