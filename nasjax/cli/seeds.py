@@ -15,9 +15,7 @@ from nasjax.searches.seeds import SeedSearches
 from nasjax.searches.seeds_folder import write_seeds
 from nasjax.words import plural
 
-USED = (
-    *("objectives", "constraints", "tactic", "algorithm", "predictor", "evaluations", "references", "warm_start"),
-)  # fmt: skip
+USED = ("objectives", "constraints", "tactic", "algorithm", "predictor", "evaluations", "references", "warm_start")
 """The settings of searches with many seeds, beside the table."""
 
 WITHOUT = ("hardware", "archive", "minutes", "space_reduction", "distributed", "tracker")

@@ -243,24 +243,13 @@ def _inverse(cholesky: Float[Array, "rows rows"]) -> Float[Array, "rows rows"]:
     return left.T @ left
 
 
-def _kernel(
-    hyper: LogHyperparameters,
-    one: Float[Array, "rows features"],
-    other: Float[Array, "columns features"],
-    groups: Float[Array, "features groups"],
-) -> Float[Array, "rows columns"]:
-    """Prior covariance of the values of two sets of architectures."""
-    linear = groups @ jnp.exp(hyper.linear)
-    return (one * linear[None]) @ other.T + _rbf_kernel(hyper, one, other, groups)
-
-
 def _rbf_kernel(
     hyper: LogHyperparameters,
     one: Float[Array, "rows features"],
     other: Float[Array, "columns features"],
     groups: Float[Array, "features groups"],
 ) -> Float[Array, "rows columns"]:
-    """The part of it that falls with the distance."""
+    """Prior covariance of the values of two sets of architectures, the part that falls with their distance."""
     narrow = groups @ jnp.exp(-2 * hyper.length)
     squares = ((one**2) @ narrow)[:, None] + ((other**2) @ narrow)[None] - 2 * (one * narrow[None]) @ other.T
     return jnp.exp(hyper.rbf) * jnp.exp(-jnp.maximum(squares, 0) / 2)
@@ -273,7 +262,9 @@ def _noisy_covariance(
     groups: Float[Array, "features groups"],
 ) -> Float[Array, "rows rows"]:
     """Covariance of noisy measurements of `features`; the identity for invalid rows."""
-    return _add_noise(hyper, _kernel(hyper, features, features, groups), counts)
+    linear = groups @ jnp.exp(hyper.linear)
+    kernel = (features * linear[None]) @ features.T + _rbf_kernel(hyper, features, features, groups)
+    return _add_noise(hyper, kernel, counts)
 
 
 def _add_noise(
