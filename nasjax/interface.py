@@ -6,15 +6,18 @@ from inspect import signature
 from typing import Any
 
 from nasjax.errors import ConfigError
+from nasjax.evaluation import EVALUATORS
 from nasjax.generators import result_of
 from nasjax.program_cache import cache_programs
+from nasjax.program_counts import search_kind
 from nasjax.progress import finish_tracking, run_with_progress, tracked
-from nasjax.registry import settings
+from nasjax.registry import record, settings
 from nasjax.report import write_report
 from nasjax.searches.front import Front
 from nasjax.searches.loop import searching
 from nasjax.searches.problem import SelfMeasuring
 from nasjax.supernets import SuperNet
+from nasjax.tactics import TACTICS
 from nasjax.tasks import Task
 from nasjax.trackers import TRACKERS, Tracker, Tracking
 from nasjax.verbosity import verbosely
@@ -46,8 +49,19 @@ def search(
     cache_programs()
     with verbosely() if verbose else nullcontext(), Tracking(chosen, arguments.get("run")) as tracking:
         steps = tracked(searching(net, task, **arguments), tracking)
-        front = run_with_progress(steps, arguments.get("evaluations", 0)) if progress else result_of(steps)
+        if progress:
+            kind = _kind(net, **{key: arguments[key] for key in ("tactic", "evaluator") if key in arguments})
+            front = run_with_progress(steps, arguments.get("evaluations", 0), kind=kind)
+        else:
+            front = result_of(steps)
         if front.folder is not None and front.evaluations["index"]:
             write_report(front.folder)
         finish_tracking(tracking, front)
     return front
+
+
+def _kind(net: SuperNet | SelfMeasuring, tactic: Any = "ehvi", evaluator: Any = "auto") -> str:
+    """The kind of a search, as its progress takes it. Raises ConfigError for unknown names and settings."""
+    chosen = record(TACTICS, settings("tactic", TACTICS, tactic))["name"]
+    strategy = record(EVALUATORS, settings("evaluator", EVALUATORS, evaluator))["name"]
+    return search_kind(chosen, net.origin["name"], strategy)

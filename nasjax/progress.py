@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nasjax.generators import mapped, result_of
 from nasjax.program_cache import take_first_folder
+from nasjax.program_counts import expected_programs, keep_programs
 from nasjax.runs.folder import read_settings
 from nasjax.searches.front import Front
 from nasjax.searches.steps import Progress as SearchProgress
@@ -34,6 +35,9 @@ LARGE = 1.0
 QUIET = 5.0
 """Seconds of compiling without a line, after which the next program is announced, however small."""
 
+_compiled: set[str] = set()
+"""The kinds of commands that have ended in this process."""
+
 
 @cache
 def _bars() -> list["ProgressBar"]:
@@ -54,17 +58,19 @@ def _bars() -> list["ProgressBar"]:
 class ProgressBar:
     """Progress on the error output: a bar on a terminal, else (or with a `label`) a plain line for each update.
 
-    `things` names what is counted, `value` the number shown beside the count. Used in a `with` statement. Nothing is shown
-    within `quietly`.
+    `things` names what is counted, `value` the number shown beside the count. Commands of the same `kind` compile about as
+    many programs: how many is kept, and announced by the next. Used in a `with` statement. Nothing is shown within
+    `quietly`.
     """
 
-    def __init__(self, things: str, value: str, planned: int | None = None, label: str = ""):
+    def __init__(self, things: str, value: str, planned: int | None = None, label: str = "", kind: str = ""):
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]} {task.fields[value]}"))
         console = Console(stderr=True)
         in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None  # rich draws nothing without it.
         quiet = is_quiet()
         self._plain = not quiet and (bool(label) or not (sys.stderr.isatty() or in_notebook))
         self._prefix = f"{label}: " if label else ""
+        self._kind = kind
         # Drawn at updates only: a thread that redraws the bar would disturb what is timed.
         self._bar = Progress(
             *(TextColumn("{task.description}"), *columns, TimeRemainingColumn()),
@@ -77,12 +83,18 @@ class ProgressBar:
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
         self._compiling, self._programs = 0.0, 0
+        if self._kind in _compiled:  # This process has its programs.
+            self._kind = ""
+        self._expected = expected_programs(self._kind) if self._kind else None
         _bars().append(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         _bars().remove(self)
         self._bar.stop()
+        if self._kind and failure is None:
+            _compiled.add(self._kind)
+            keep_programs(self._kind, self._programs)
 
     def compiles(self, lowering: float, name: str = "") -> None:
         """Announces a program that XLA is about to compile, or to read from the cache; `lowering` took so many seconds.
@@ -95,7 +107,9 @@ class ProgressBar:
         name = name.removeprefix("jit(").removesuffix(")")
         if folder := take_first_folder():
             self.print(f"compiled programs are kept in {folder}: the next search does not compile them again")
-        self.say(f"compiling {name} (program {self._programs + 1})…".replace("  ", " "))
+        number = self._programs + 1
+        of = f" of about {self._expected}" if self._expected and number <= self._expected else ""
+        self.say(f"compiling {name} (program {number}{of})…".replace("  ", " "))
 
     def compiled(self, seconds: float) -> None:
         """Counts a program that has been compiled, or read from the cache."""
@@ -133,8 +147,10 @@ class ProgressBar:
         self._bar.console.print(f"{self._prefix}{line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def run_with_progress(steps: Generator[SearchProgress, None, Result], planned: int, label: str = "") -> Result:
-    """Runs a search to its end under a progress bar, and returns its result; see `ProgressBar` for the `label`."""
+def run_with_progress(
+    steps: Generator[SearchProgress, None, Result], planned: int, label: str = "", kind: str = ""
+) -> Result:
+    """Runs a search to its end under a progress bar, and returns its result; see `ProgressBar` for `label` and `kind`."""
     waiting = 0
 
     def show(now: SearchProgress) -> None:
@@ -152,7 +168,7 @@ def run_with_progress(steps: Generator[SearchProgress, None, Result], planned: i
             bar.update(now.phase.done, now.phase.planned, now.phase.milliseconds)
         waiting = now.waiting
 
-    with ProgressBar("evaluations", "hypervolume", planned, label) as bar:
+    with ProgressBar("evaluations", "hypervolume", planned, label, kind) as bar:
         return result_of(steps, show)
 
 

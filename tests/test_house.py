@@ -16,6 +16,7 @@ FLOORS = {
     "host": 1,
     "jax_defaults": 1,
     "program_cache": 2,
+    "program_counts": 2,
     "pareto": 1,
     "function_worker": 2,
     "csv_reader": 2,
@@ -51,7 +52,18 @@ NETWORKS = {"supernets", "tasks", "export", "evaluation", "training", "hardware"
 """Two columns that do not import each other; hardware may use predictors."""
 
 HYDRA = {"cli"}
-DISK = {"host", "program_cache", "csv_reader", "function_worker", "runs", "searches", "report", "trackers", "cli"}
+DISK = {
+    "host",
+    "program_cache",
+    "program_counts",
+    "csv_reader",
+    "function_worker",
+    "runs",
+    "searches",
+    "report",
+    "trackers",
+    "cli",
+}
 DISK |= NETWORKS - {"evaluation"}
 """Who may import Hydra, and who may touch the disk."""
 

@@ -1,5 +1,8 @@
 """Progress says what is being waited for: evaluations, and programs that are compiled before the first of them."""
 
+import json
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -7,6 +10,7 @@ import jax
 import pytest
 
 from nasjax import program_cache, progress
+from nasjax.program_counts import TYPICAL, expected_programs, keep_programs, search_kind
 from nasjax.progress import COMPILED, LOWERED, ProgressBar
 
 
@@ -85,3 +89,65 @@ def test_a_bar_beside_others_says_whose_it_is(monkeypatch, capsys):
         jax.monitoring.record_event_duration_secs("/jax/core/compile/jaxpr_trace_duration", 1.0)
         lowered(0.0, "one")
     assert capsys.readouterr().err == "seed=1: compiling one (program 1)…\n"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A cache folder of its own, in a process that has compiled nothing yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(progress, "_compiled", set())
+    return tmp_path
+
+
+def announced(capsys, kind, programs):
+    with ProgressBar("evaluations", "hypervolume", 9, kind=kind):
+        for number in range(programs):
+            lowered(1.5, f"p{number + 1}")
+            compiled()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == programs
+    return [line.removeprefix("compiling ").removesuffix("…") for line in lines]
+
+
+def test_how_many_programs_follow_is_known_from_the_last_command_of_its_kind(home, monkeypatch, capsys):
+    kind = search_kind("mine", "digits", "auto")
+    assert announced(capsys, kind, 3) == ["p1 (program 1)", "p2 (program 2)", "p3 (program 3)"]
+    assert announced(capsys, kind, 1) == ["p1 (program 1)"]  # This process has its programs already.
+    monkeypatch.setattr(progress, "_compiled", set())
+    assert announced(capsys, search_kind("mine", "digits", "switch"), 1) == ["p1 (program 1)"]
+    more = ["p1 (program 1 of about 3)", "p2 (program 2 of about 3)", "p3 (program 3 of about 3)", "p4 (program 4)"]
+    assert announced(capsys, kind, 4) == more
+    monkeypatch.setattr(progress, "_compiled", set())
+    assert announced(capsys, kind, 1) == ["p1 (program 1 of about 4)"]
+    monkeypatch.setattr(progress, "_compiled", set())
+    assert announced(capsys, kind, 1) == ["p1 (program 1 of about 4)"]  # A resumed run compiles fewer.
+
+
+def test_a_first_search_is_told_what_its_tactic_compiles_on_the_digits(home, capsys):
+    assert announced(capsys, search_kind("ehvi", "digits", "auto"), 1) == [f"p1 (program 1 of about {TYPICAL['ehvi']})"]
+
+
+def test_a_command_that_failed_and_a_damaged_file_say_nothing_of_the_next(home, monkeypatch, capsys):
+    kind = search_kind("mine", "digits", "auto")
+    with pytest.raises(KeyboardInterrupt), ProgressBar("evaluations", "hypervolume", 9, kind=kind):
+        compiled()
+        raise KeyboardInterrupt
+    assert expected_programs(kind) is None
+    announced(capsys, kind, 2)
+    assert expected_programs(kind) == 2
+    (kept,) = (home / "nasjax").iterdir()
+    for damaged in ("", "[1]", '{"' + kind + '": "2"}'):
+        kept.write_text(damaged)
+        assert expected_programs(kind) is None
+    keep_programs(kind, 5)
+    assert expected_programs(kind) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tactic", ["ehvi", "full"])
+def test_a_search_of_the_digits_compiles_about_what_was_announced(home, tactic):
+    words = ["search", f"tactic={tactic}", f"run={home / 'run'}", "evaluations=60"]
+    subprocess.run([sys.executable, "-m", "nasjax", *words], check=True, cwd=home, capture_output=True)
+    (kept,) = (home / "nasjax").glob("programs-*.json")
+    (number,) = json.loads(kept.read_text()).values()
+    assert number == pytest.approx(TYPICAL[tactic], rel=0.2)

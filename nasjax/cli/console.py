@@ -29,7 +29,8 @@ def profile_with_progress(net: SuperNet, hardware: Mapping[str, Any], label: str
     """
     if hardware["name"] != "csv" and hardware["file"] is None:
         hardware = {**hardware, "file": str(cache_folder() / "latency.jsonl")}
-    with ProgressBar("timed", "ms", label=label) as bar:
+    kind = f"latency {hardware['name']} {net.origin['name']}"
+    with ProgressBar("timed", "ms", label=label, kind=kind) as bar:
         profile = result_of(profiling(net, hardware), lambda now: bar.update(now.done, now.planned, now.milliseconds))
     print(f"{label}: {profile.summary()}" if label else profile.summary(), flush=True)
     return profile

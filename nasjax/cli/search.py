@@ -17,6 +17,7 @@ from nasjax.cli.seeds import run_seeds
 from nasjax.errors import ConfigError
 from nasjax.hardware.profile import check_energy
 from nasjax.objectives import COST_OBJECTIVES, LIMIT, TIMINGS, listed, measurable, parse_goals
+from nasjax.program_counts import search_kind
 from nasjax.progress import finish_tracking, run_with_progress, tracked
 from nasjax.registry import settings as settings_of
 from nasjax.report import read_run, write_report
@@ -82,8 +83,9 @@ def _run_search(config: dict[str, Any], label: str, resume: str) -> bool:
         with spent.on("latency table"):
             settings["hardware"] = profile_with_progress(shapes, settings["hardware"], label)
     settings["spent"] = spent
+    kind = search_kind(*(config[part]["name"] for part in ("tactic", "supernet", "evaluator")))
     with Tracking(tracker, config["run"]) as tracking:
-        front, interrupted = _search_until_interrupted(net, task, settings, tracking, label, resume)
+        front, interrupted = _search_until_interrupted(net, task, settings, tracking, label, kind, resume)
         complete = _print_results(settings, interrupted, label, resume)
         finish_tracking(tracking, front)
     if interrupted and not label:
@@ -101,12 +103,18 @@ def _check_metrics(space: SearchSpace, task: Task | None, settings: dict[str, An
 
 
 def _search_until_interrupted(
-    net: SuperNet | SelfMeasuring, task: Task | None, settings: dict[str, Any], tracking: Tracking, label: str, resume: str
+    net: SuperNet | SelfMeasuring,
+    task: Task | None,
+    settings: dict[str, Any],
+    tracking: Tracking,
+    label: str,
+    kind: str,
+    resume: str,
 ) -> tuple[Front, bool]:
     """Runs the search; its front, and whether it was interrupted (Ctrl-C): then of what was measured until then."""
     try:
         steps = tracked(searching(net, task, **settings), tracking)
-        return run_with_progress(steps, settings["evaluations"], label), False
+        return run_with_progress(steps, settings["evaluations"], label, kind), False
     except KeyboardInterrupt:
         if jax.process_count() > 1:  # The front is measured by all processes together: one alone cannot.
             print(f"Stopping: what was measured is stored; {resume} resumes the search", file=sys.stderr)

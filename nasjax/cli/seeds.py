@@ -35,7 +35,8 @@ def run_seeds(config: dict[str, Any], label: str, resume: str) -> bool:
     net, number, done = supernets.create(seed=config["seed"], **config["supernet"]), config["seeds"], 0
     searches = SeedSearches.of(net, **{key: config[key] for key in USED})
     try:
-        with ProgressBar("seeds", "median hypervolume", number, label) as bar:
+        kind = f"seeds {config['tactic']['name']} {net.origin['name']}"
+        with ProgressBar("seeds", "median hypervolume", number, label, kind) as bar:
             for now in write_seeds(searches, config["run"], config["seed"], number):
                 done = now.done
                 bar.update(done, now.planned, now.hypervolume)

@@ -26,10 +26,13 @@ def train(arguments: Arguments) -> int:
     """Runs `nasjax train`."""
     config = configuration("train", arguments.settings)
     prepare_jax()
-    kind = "subnet" if config["subnet"] is not None else config["supernet"]["name"]
-    folder = Path(config.pop("run") or new_path(f"train-{kind}"))
+    folder = Path(config.pop("run") or new_path(f"train-{_trained(config)}"))
     run_training(folder, config, arguments.settings)
     return 0
+
+
+def _trained(config: Mapping[str, Any]) -> str:
+    return "subnet" if config["subnet"] is not None else config["supernet"]["name"]
 
 
 def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], label: str = "") -> None:
@@ -49,7 +52,8 @@ def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], 
         told = tracker.logs_curves or not config["trainer"]["watch"]
         log = partial(tracking.log, settings=config) if told else not_logged
         try:
-            with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label) as bar:
+            kind = f"train {config['trainer']['name']} {_trained(config)}"
+            with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label, kind=kind) as bar:
                 alone = ProgressBar("trained alone", "metric", label=label)
                 record = train_run(folder, config, command, bar.update, alone.update, log)
         except KeyboardInterrupt:
