@@ -5,6 +5,7 @@ from ast import literal_eval
 from pathlib import Path
 from types import SimpleNamespace
 
+import golden_rows
 import hat_golden as hat
 import jax
 import jax.numpy as jnp
@@ -70,9 +71,9 @@ def test_logits_and_losses_equal_the_original_s_at_once_and_step_by_step(name, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "row"), [(hat.NAMES[row % 2], row) for row in ROWS])
+@pytest.mark.parametrize(("name", "row"), [(hat.NAMES[row % 2], row) for row in golden_rows.ROWS])
 def test_extracted_networks_logits_equal_the_original_s(name, row):
-    """Seven architectures of each space; the masked tests below have all."""
+    """Some architectures of each space; the masked tests below have all."""
     net, _ = static(name, row)
     check(name, row, net, (0,) * len(net.space.genes), hat.SIDES)
 

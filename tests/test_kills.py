@@ -77,7 +77,7 @@ def outcome(folder):
     return [line.rpartition(b",")[0] for line in lines], (folder / "pareto.csv").read_bytes(), stored
 
 
-KILLS = int(os.environ.get("KILLS", 40))
+KILLS = int(os.environ.get("KILLS", 20))
 """Kills of all tests together."""
 
 
