@@ -118,16 +118,16 @@ def test_no_single_gene_change_of_a_known_front_is_better():
 
 
 def test_architectures_are_numbered_in_order_even_where_numbers_do_not_fit_64_bits():
-    problems, counts = load("problems"), (2, 3, 4)
-    archs = problems.architectures(range(24), counts)
+    benchmarks, counts = load("benchmarks"), (2, 3, 4)
+    archs = benchmarks.architectures(range(24), counts)
     assert len(np.unique(archs, axis=0)) == 24
     np.testing.assert_array_equal(archs, archs[np.lexsort(archs.T[::-1])])
-    assert problems.numbers(archs, counts) == list(range(24))
+    assert benchmarks.numbers(archs, counts) == list(range(24))
     wide = (3,) * 50
     archs = np.random.default_rng(0).integers(0, 3, (7, 50))
-    assert max(problems.numbers(archs, wide)) > 2**64
-    np.testing.assert_array_equal(problems.architectures(problems.numbers(archs, wide), wide), archs)
-    assert problems.architectures([], counts).shape == (0, 3)
+    assert max(benchmarks.numbers(archs, wide)) > 2**64
+    np.testing.assert_array_equal(benchmarks.architectures(benchmarks.numbers(archs, wide), wide), archs)
+    assert benchmarks.architectures([], counts).shape == (0, 3)
 
 
 @needs_tables

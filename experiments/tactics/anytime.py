@@ -11,7 +11,7 @@ hypervolume, or `METHOD@NUMBER`, the median of a method after that number of val
 Methods: the rivals of rivals.py by name; nasjax's tactics as `nasjax:TACTIC,setting=value,…`. The settings `predictor` and
 `algorithm` name these; `warm=PROBLEM` is a warm start from the same search of another problem (EARLIER validations, the same
 seed); `aim=tight` and `aim=loose` tell the tactic that reference point, which is not known otherwise
-(`problems.Benchmark.told`); all others are settings of the tactic.
+(`benchmarks.Benchmark.told`); all others are settings of the tactic.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import runs
 import yaml
 import yardstick
 
+import benchmarks
 from nasjax.algorithms import ALGORITHMS
 from nasjax.predictors import PREDICTORS
 from nasjax.registry import settings
@@ -54,14 +55,14 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
     algorithm = settings("algorithm", ALGORITHMS, chosen.pop("algorithm", "nsga2"))
     tactic = settings("tactic", TACTICS, {"name": name, **chosen})
     reference = benchmark.told if aim is None else benchmark.references[aim]
-    unlimited = ((-np.inf, np.inf),) * len(benchmark.costs)
+    limits = ((-np.inf, np.inf),) * len(benchmark.objectives) + tuple((-np.inf, limit) for limit in benchmark.limits)
     warm = None
     if earlier is not None:
         cold = ",".join([name, *(pair for pair in pairs if not pair.startswith("warm="))])
         archs, values = _earlier(cold, earlier, seed)
         order = np.asarray(rank_order(values))
         warm = Warm(archs[order], values[order])
-    problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, reference, unlimited,
+    problem = Problem(benchmark.space, evaluations, benchmark.costs, algorithm, predictor, reference, limits,
                       benchmark.inputs, warm=warm)  # fmt: skip
     state = tactic.init(jax.random.key(seed), problem)
     archs, values = np.zeros((0, len(benchmark.space.genes)), np.int32), np.zeros((0, len(benchmark.costs)))
@@ -91,7 +92,7 @@ def run(method, name, seed, evaluations):
         from rivals import RIVALS
 
         archs, _ = RIVALS[method](benchmark, evaluations, seed)
-    rows = problems.numbers(archs, benchmark.space.counts)
+    rows = benchmarks.numbers(archs, benchmark.space.counts)
     return runs.Run(evaluations, perf_counter() - began, runs.package(method), tuple(rows))
 
 

@@ -16,6 +16,7 @@ import runs
 import yardstick
 from rivals import nsga2
 
+import benchmarks
 from nasjax.pareto import non_dominated_exact
 
 EVALUATIONS, POPULATION, SEED = 76_800, 256, 0
@@ -56,7 +57,7 @@ def main():
         found = [problem.known, nsga2(problem, EVALUATIONS, SEED, POPULATION)[0]]
         best = improved(problem, np.concatenate(found))
         run = runs.Run(EVALUATIONS, perf_counter() - began, runs.package("nsga2"),
-                       problems.numbers(best, problem.space.counts))  # fmt: skip
+                       benchmarks.numbers(best, problem.space.counts))  # fmt: skip
         runs.append(problems.FRONTS, "nsga2", name, SEED, run)
         point = problem.references["loose"]
         print(name, len(best), "networks", yardstick.volume(problem.true(best), point), problems.KNOWN[name], flush=True)

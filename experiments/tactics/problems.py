@@ -6,6 +6,8 @@
 - `…_inner`: the same with a reference point (74 %, 420 million macs) that gives no credit for the extremes.
 - `nb201:DATA:DEVICE`: all 15,625 cells of NAS-Bench-201, accuracy and measured latency (`DEVICE+DEVICE`: one objective
   each).
+- `constrained:DATA:DEVICE`: the same cells of NAS-Bench-201 and objectives, but only the FEASIBLE share of cells counts that
+  keeps three limits: accuracy on the other data, latency on two other devices. The same share of cells keeps each limit.
 - `macro`: all 6,561 networks of NAS-Bench-Macro, accuracy and exact macs; `macro_measured`: the same with macs as measured.
 
 - `translation`: the Transformer of experiments/translation, BLEU and latency by surrogates that are fitted to the networks
@@ -23,10 +25,10 @@ import csv
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import filter as matches
-from functools import cache, cached_property
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -36,17 +38,15 @@ import numpy as np
 import sklearn
 import surrogate
 import yaml
-import yardstick
-from jaxtyping import Array, Float
+from jaxtyping import Float
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks import Benchmark, architectures
 from nasjax import supernets
-from nasjax.graphs import Graph, declare
+from nasjax.graphs import declare
 from nasjax.hardware.costs import CostTable, cost_tables
-from nasjax.pareto import non_dominated_exact
-from nasjax.predictors import Inputs
 from nasjax.space import Gene, SearchSpace
 from nasjax.supernets import SuperNet
 from nasjax.types import Objectives, Population
@@ -79,120 +79,20 @@ BAND = (350e6, 400e6)
 """Range of macs for the comparison with WeakNAS at one objective, placed in the space like the range in its paper."""
 
 
-@dataclass(frozen=True, eq=False)
-class Benchmark:
-    """A problem whose true values are known; all objectives are minimised.
-
-    Attributes:
-      reference: the loose reference point of the hypervolume.
-      told: the reference point that searches are told, as they would be of any super-network: 0 % accuracy (or BLEU) and
-        the costs of the dearest network.
-      true: returns the true values of architectures.
-      noise: standard deviation of a measurement, for each objective.
-      costs: for each objective the jittable function that computes it; None if it is measured.
-      parts: the exact cost of each part of the network, if there is one.
-      archs: all architectures of a table; None for a surrogate.
-      known: the best known front of a surrogate.
-      graph: the graph of its cells, if it has any.
-    """
-
-    name: str
-    space: SearchSpace
-    objectives: tuple[str, ...]
-    reference: Float[np.ndarray, " obj"]
-    told: Float[np.ndarray, " obj"]
-    true: Callable[[Population], Objectives]
-    noise: tuple[float, ...] = (0.0, 0.0)
-    costs: tuple[Callable[[Population], Float[Array, " pop"]] | None, ...] = (None, None)
-    parts: Callable[[Population], Float[Array, "pop parts"]] | None = None
-    archs: Population | None = None
-    known: Population | None = None
-    graph: Graph | None = None
-
-    def measure(self, archs: Population, seed: int) -> Objectives:
-        """Returns true values with noise; the same architecture and seed always give the same values."""
-        archs = np.ascontiguousarray(archs, np.int32)
-        values = self.true(archs)
-        if not any(self.noise):
-            return values
-        draws = [
-            np.random.default_rng([*sha256(a.tobytes()).digest()[:8], seed]).normal(size=len(self.noise)) for a in archs
-        ]
-        return values + np.array(draws).reshape(values.shape) * self.noise
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        """The inputs of nasjax's predictors: one object for each problem, so that searches in one process compile once."""
-        return Inputs(self.space, self.parts, self.graph)
-
-    @cached_property
-    def front(self) -> Objectives:
-        """The true front of a table, or the best known one of a surrogate (empty if there is none); distinct values only."""
-        archs = self.known if self.archs is None else self.archs
-        if archs is None or not len(archs):
-            return np.zeros((0, len(self.objectives)))
-        values = self.true(archs)
-        return np.unique(values[non_dominated_exact(values)], axis=0)
-
-    @cached_property
-    def references(self) -> dict[str, Float[np.ndarray, " obj"]]:
-        """The reference points of the hypervolume by name."""
-        archs = draw(np.random.default_rng(0), self.space, TYPICAL) if self.archs is None else self.archs
-        return {"loose": self.reference, "tight": yardstick.tight(self.true(self.space.canonical(archs)))}
-
-    @cached_property
-    def best(self) -> dict[str, float]:
-        """The hypervolume of the front by reference point, or the best known one; only those that are known."""
-        known = {"loose": KNOWN[self.name]} if self.name in KNOWN else {}
-        if not len(self.front):
-            return known
-        volumes = {name: yardstick.volume(self.front, reference) for name, reference in self.references.items()}
-        return volumes | {name: max(volumes[name], volume) for name, volume in known.items()}
-
-
-TYPICAL = 10_000
-"""Random networks of a surrogate whose 95th percentiles are the tight reference point."""
-
-
-def draw(rng: np.random.Generator, space: SearchSpace, number: int) -> Population:
-    """Returns random raw vectors, every gene uniform over its options."""
-    return np.stack([rng.integers(0, count, number) for count in space.counts], 1).astype(np.int32)
-
-
-def numbers(archs: Population, counts: Sequence[int]) -> list[int]:
-    """Returns each architecture as a number, whose digits are the option indices, the first gene's most significant.
-
-    These are Python's integers: spaces may have more than 2^63 networks.
-    """
-    found = [0] * len(archs)
-    for column, count in zip(np.asarray(archs).T.tolist(), counts, strict=True):
-        found = [number * count + digit for number, digit in zip(found, column, strict=True)]
-    return found
-
-
-def architectures(found: Iterable[int], counts: Sequence[int]) -> Population:
-    """Returns the architectures of numbers; the inverse of `numbers`."""
-    left, columns = list(found), []
-    for count in reversed(counts):
-        columns.append([number % count for number in left])
-        left = [number // count for number in left]
-    return np.array(columns[::-1], np.int32).T.reshape(len(left), len(counts))
-
-
 # -- tables ---------------------------------------------------------------------------------------------------------------
 
 
 def table(name: str, space: SearchSpace, objectives: tuple[str, ...], archs: Population, values: Objectives) -> Benchmark:
-    """Returns the benchmark of a complete table, whose objectives all count as measured."""
+    """Returns the benchmark of a complete table, whose columns (the objectives first) all count as measured."""
     weights = np.cumprod([1, *space.counts[:0:-1]])[::-1]
     lookup = np.full((int(np.prod(space.counts)), values.shape[1]), np.nan)
     lookup[archs @ weights] = values
     if np.isnan(lookup).any():
         raise ValueError(f"{name} is not complete")
-    worst = values.max(0)
+    worst, columns = values[:, : len(objectives)].max(0), values.shape[1]
     told = np.where([objective.startswith("max:") for objective in objectives], 0.0, worst)
     return Benchmark(name, space, objectives, worst, told, lambda a: lookup[np.asarray(a) @ weights],
-                     (0.0,) * len(objectives), (None,) * len(objectives), archs=archs)  # fmt: skip
+                     (0.0,) * columns, (None,) * columns, archs=archs)  # fmt: skip
 
 
 @cache
@@ -215,6 +115,29 @@ def nb201(data: str, device: str) -> Benchmark:
     objectives = ("max:accuracy_top1", *(f"min:latency_{name}" for name in devices))
     words = {"edges": "edge_TO_FROM", "zero": "none", "identity": "skip_connect"}
     return replace(table(f"nb201:{data}:{device}", space, objectives, archs, values), graph=declare(space, words))
+
+
+FEASIBLE = 0.01
+"""The share of the cells of a constrained problem that keep all limits."""
+
+LIMITED = ("gold_6226", "eyeriss")
+"""The devices on which the latency of a constrained problem has a limit."""
+
+
+def constrained(data: str, device: str) -> Benchmark:
+    """Accuracy (%) on `data` and latency (ms) on `device`; limits for the accuracy on the other data, and two latencies."""
+    open_, other = nb201(data, device), next(name for name in DATASETS if name != data)
+    bounded = nb201(other, "+".join(LIMITED)).true(open_.archs)
+    values = np.concatenate([open_.true(open_.archs), bounded], 1)
+
+    def kept(share: float) -> tuple[np.ndarray, np.ndarray]:
+        limits = np.quantile(bounded, share, axis=0, method="lower")
+        return limits, (bounded <= limits).all(1)
+
+    limits, keep = min((kept(share) for share in np.linspace(0, 1, 1001)), key=lambda found: abs(found[1].mean() - FEASIBLE))
+    whole = table(f"constrained:{data}:{device}", open_.space, open_.objectives, open_.archs, values)
+    worst = values[keep, : len(open_.objectives)].max(0)
+    return replace(whole, reference=worst, told=open_.told, limits=tuple(map(float, limits)), graph=open_.graph)
 
 
 def macro() -> Benchmark:
@@ -295,7 +218,7 @@ def surrogate_of(kind: str, variant: str) -> Benchmark:
     told = np.array([0.0, macs.maximum()])
     return Benchmark(f"surrogate_{kind}{variant}", space, ("max:accuracy_top1", "min:macs"), point, told, true,
                      (surrogate.NOISE, 0.0), (None, macs.estimate), macs.by_unit,
-                     known=known_front(f"surrogate_{kind}", space))  # fmt: skip
+                     known=known_front(f"surrogate_{kind}", space), volume=KNOWN[f"surrogate_{kind}{variant}"])  # fmt: skip
 
 
 @cache
@@ -344,7 +267,8 @@ def translation() -> Benchmark:
 
     reference, told = np.array([-bleu.min(), latency.max()]), np.array([0.0, latency.max()])
     return Benchmark("translation", net.space, ("max:bleu", "min:latency"), reference, told, true,
-                     parts=costs["macs"].by_unit, known=known_front("translation", net.space))  # fmt: skip
+                     parts=costs["macs"].by_unit, known=known_front("translation", net.space),
+                     volume=KNOWN["translation"])  # fmt: skip
 
 
 def _transformer() -> SuperNet:
@@ -366,6 +290,11 @@ MAKERS: dict[str, Callable[[], Benchmark]] = {
         f"nb201:{data}:{device}": lambda data=data, device=device: nb201(data, device)
         for data in DATASETS
         for device in (*DEVICES, *SEVERAL)
+    },
+    **{
+        f"constrained:{data}:{device}": lambda data=data, device=device: constrained(data, device)
+        for data in DATASETS
+        for device in ("titan_rtx_256", "raspi4", "pixel3")
     },
 }
 

@@ -9,7 +9,9 @@ from functools import partial
 
 import numpy as np
 from linas import linas
-from problems import BAND, draw
+from problems import BAND
+
+from benchmarks import draw
 
 
 class Meter:
@@ -34,7 +36,7 @@ class Meter:
             self.archs += new
             found = self.problem.measure(np.stack(new), self.seed)
             self.known |= {arch.tobytes(): values for arch, values in zip(new, found, strict=True)}
-        unknown = np.full(len(self.problem.objectives), np.nan)
+        unknown = np.full(len(self.problem.costs), np.nan)
         return np.stack([self.known.get(arch.tobytes(), unknown) for arch in archs])
 
     def result(self):
@@ -86,21 +88,60 @@ PATIENCE = 4
 """A rival is stopped after this many times its budget of requests, repeated ones included."""
 
 
-def optuna(problem, evaluations, seed, sampler):
-    """Optuna's `sampler` with its defaults: one categorical parameter for each gene that exists."""
+def optuna(problem, evaluations, seed, sampler, flat=False):
+    """Optuna's `sampler` with its defaults: one categorical parameter for each gene that exists.
+
+    `flat`: a parameter for every gene, an integer where its options are ordered, for samplers whose model needs all of them.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    meter, space = Meter(problem, evaluations, seed), problem.space
-    study = optuna.create_study(directions=["minimize"] * 2, sampler=getattr(optuna.samplers, sampler)(seed=seed))
+    meter, space, objectives = Meter(problem, evaluations, seed), problem.space, len(problem.objectives)
+    known = {"constraints_func": lambda trial: trial.user_attrs["beyond"]} if problem.limits else {}
+    chosen = getattr(optuna.samplers, sampler)(seed=seed, **known)
+    study = optuna.create_study(directions=["minimize"] * objectives, sampler=chosen)
     for _ in range(PATIENCE * evaluations):
         trial, arch = study.ask(), np.zeros(len(space.genes), np.int32)
         for i, gene in enumerate(space.genes):
-            if space.active(arch)[i]:
+            if flat and gene.ordered:
+                arch[i] = trial.suggest_int(gene.name, 0, len(gene.options) - 1)
+            elif flat or space.active(arch)[i]:
                 arch[i] = trial.suggest_categorical(gene.name, range(len(gene.options)))
-        study.tell(trial, [float(value) for value in meter(arch[None])[0]])
+        values = meter(arch[None])[0]
+        trial.set_user_attr("beyond", tuple(map(float, values[objectives:] - problem.limits)))
+        study.tell(trial, [float(value) for value in values[:objectives]])
         if meter.spent:
             break
+    return meter.result()
+
+
+def smac(problem, evaluations, seed):
+    """SMAC3's facade for hyperparameters with its defaults and ParEGO; integers where a gene's options are ordered."""
+    import logging
+    from tempfile import TemporaryDirectory
+
+    from ConfigSpace import Categorical, ConfigurationSpace, Integer
+    from smac import HyperparameterOptimizationFacade, Scenario
+    from smac.multi_objective import ParEGO
+    from smac.runhistory import TrialValue
+
+    meter, space = Meter(problem, evaluations, seed), problem.space
+    configurations = ConfigurationSpace(seed=seed)
+    for gene in space.genes:
+        last = len(gene.options) - 1
+        single = Integer(gene.name, (0, last)) if gene.ordered and last else Categorical(gene.name, range(last + 1))
+        configurations.add(single)
+    with TemporaryDirectory() as folder:
+        scenario = Scenario(configurations, objectives=list(problem.objectives), deterministic=True, seed=seed,
+                            n_trials=PATIENCE * evaluations, output_directory=folder)  # fmt: skip
+        search = HyperparameterOptimizationFacade(scenario, lambda config, seed=0: None, logging_level=logging.ERROR,
+                                                  multi_objective_algorithm=ParEGO(scenario))  # fmt: skip
+        for _ in range(PATIENCE * evaluations):
+            trial = search.ask()
+            arch = np.array([trial.config[gene.name] for gene in space.genes], np.int32)
+            search.tell(trial, TrialValue(cost=[float(value) for value in meter(arch[None])[0]]), save=False)
+            if meter.spent:
+                break
     return meter.result()
 
 
@@ -143,7 +184,16 @@ def qnehvi(problem, evaluations, seed):
     from rival_botorch import search
 
     meter = Meter(problem, evaluations, seed)
-    search(meter, np.random.default_rng(seed), draw)
+    search(meter, np.random.default_rng(seed))
+    return meter.result()
+
+
+def lamoo(problem, evaluations, seed):
+    """LaMOO (arXiv:2110.03173) with BoTorch's expected hypervolume improvement: see rival_lamoo.py."""
+    from rival_lamoo import search
+
+    meter = Meter(problem, evaluations, seed)
+    search(meter, np.random.default_rng(seed))
     return meter.result()
 
 
@@ -158,6 +208,9 @@ RIVALS = {
     "nsga2_50": partial(nsga2, population=50),
     "optuna_tpe": partial(optuna, sampler="TPESampler"),
     "optuna_nsga2": partial(optuna, sampler="NSGAIISampler"),
+    "optuna_gp": partial(optuna, sampler="GPSampler", flat=True),
+    "smac": smac,
     "qnehvi": qnehvi,
+    "lamoo": lamoo,
 }
 """Every rival by name."""

@@ -1,8 +1,8 @@
 """Files of runs: one line a run, with the measured networks, so that any yardstick can be computed afterwards.
 
-`rows` are the measured networks as numbers (`problems.numbers`), in order, repeated ones included. Measured values are not
-stored, since they follow from network and seed (`problems.Benchmark.measure`). `evaluations` is the budget; `version` names
-the package that did the search. A later line replaces an earlier one of the same method, problem and seed.
+`rows` are the measured networks as numbers (`benchmarks.numbers`), in order, repeated ones included. Measured values are not
+stored, since they follow from network and seed (`Benchmark.measure`). `evaluations` is the budget; `version` names the
+package that did the search. A later line replaces an earlier one of the same method, problem and seed.
 
 Older files, with a line for each checkpoint, hold hypervolumes only: they are scored with the loose reference alone, at the
 checkpoints that they have. nasjax's tactics and qNEHVI were told that reference then: they are read as `METHOD,aim=loose`.
@@ -16,10 +16,12 @@ import numpy as np
 import problems
 import yardstick
 
+import benchmarks
+
 COLUMNS = ("method", "problem", "seed", "evaluations", "seconds", "version", "rows")
 
 PACKAGES = {"nasjax": "nasjax", "linas": "scikit-learn", "nsga2": "pymoo", "optuna": "optuna", "qnehvi": "botorch",
-            "weaknas": "xgboost", "random": "numpy"}  # fmt: skip
+            "weaknas": "xgboost", "random": "numpy", "smac": "smac", "lamoo": "botorch"}  # fmt: skip
 """The package that does the search, by the first word of a method."""
 
 AIM = ",aim="
@@ -89,14 +91,14 @@ def scored(path, names=problems.NAMES):
     for (method, problem), seeds in read(path).items():
         for name in (twin for twin in served(method, problem) if twin in names):
             for seed, run in seeds.items():
-                archs = problems.architectures(run.rows, problems.create(name).space.counts)
+                archs = benchmarks.architectures(run.rows, problems.create(name).space.counts)
                 scores.setdefault((method, name), {})[seed] = score(problems.create(name), archs, seed)
     return scores
 
 
 def score(problem, archs, seed):
     """Returns {yardstick: (numbers of validations, scores)} of the networks that a run measured, in order."""
-    measured, true = problem.measure(archs, seed), problem.true(archs)
+    measured, true = (problem.feasible(values) for values in (problem.measure(archs, seed), problem.true(archs)))
     found = yardstick.curves(problem, measured, true)
     if problem.name.startswith("surrogate"):
         found["in_band"] = yardstick.in_band(measured, true, problems.BAND)

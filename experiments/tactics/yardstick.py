@@ -18,8 +18,8 @@ TIGHT = 0.95
 
 
 def tight(values):
-    """Returns the tight reference point of all values of a table, one row a network."""
-    return np.quantile(values, TIGHT, axis=0)
+    """Returns the tight reference point of all values of a table, one row a network; rows of NaN do not count."""
+    return np.nanquantile(values, TIGHT, axis=0)
 
 
 def measured_fronts(measured):

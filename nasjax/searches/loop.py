@@ -19,7 +19,6 @@ from nasjax.generators import mapped
 from nasjax.hardware.profile import Hardware, Profile, check_energy
 from nasjax.hardware.profiling import ProfilingProgress
 from nasjax.jax_defaults import with_jax_defaults
-from nasjax.objectives import parse_goals
 from nasjax.predictors import Predictor
 from nasjax.runs.archive import Archive, digest
 from nasjax.runs.folder import RunFolder, run_folder
@@ -30,9 +29,8 @@ from nasjax.searches.problem import SelfMeasuring, profiling_for, search_problem
 from nasjax.searches.result_files import write_results, write_unfinished
 from nasjax.searches.settings import SearchSettings, check_settings
 from nasjax.searches.steps import OpenSearch, Phase, Progress, reduced_steps, tactic_steps
-from nasjax.searches.tactic_problem import tactic_problem
+from nasjax.searches.tactic_problem import posed
 from nasjax.searches.time_spent import TimeSpent
-from nasjax.searches.warm_start import read_warm_start
 from nasjax.supernets import SuperNet
 from nasjax.tactics import PopDB, Tactic
 from nasjax.tasks import Task
@@ -96,8 +94,7 @@ def searching(
         tactic=tactic, algorithm=algorithm, predictor=predictor, space_reduction=space_reduction, warm_start=warm_start,
         run=run, archive=archive, minutes=minutes,
     )  # fmt: skip
-    named = (*settings.objectives, *settings.constraints)
-    check_energy(named, hardware)
+    check_energy((*settings.objectives, *settings.constraints), hardware)
     spent = spent or TimeSpent()
     with spent.on("set-up"):
         problem = search_problem(net, task, evaluator, settings.evaluations)
@@ -105,16 +102,9 @@ def searching(
         with nullcontext() if isinstance(hardware, Profile) else spent.on("latency table"):
             profile = yield from _profiled(net, task, hardware, settings.evaluations)
         problem = timed_problem(problem, profile)
-    problem.check_named(named)
     with problem.leading():
-        goals = parse_goals(
-            settings.objectives, settings.constraints, problem.measurable, settings.references, problem.space
-        )
-        warm = None if settings.warm_start is None else read_warm_start(settings.warm_start, problem, goals, net)
-        for_tactic = replace(
-            tactic_problem(problem, goals, settings.algorithm, settings.predictor, settings.evaluations, warm),
-            fitting=lambda: spent.on("predictors"),
-        )
+        goals, for_tactic = posed(settings, problem, net)
+        for_tactic = replace(for_tactic, fitting=lambda: spent.on("predictors"))
         key = jax.random.key(settings.seed)
         # Tactic and reduction refuse an unsuitable problem before anything is written.
         state = settings.tactic.init(key, for_tactic)

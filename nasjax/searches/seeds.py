@@ -14,15 +14,14 @@ from jaxtyping import Array, Float, Int
 from nasjax.algorithms import Algorithm
 from nasjax.errors import ConfigError
 from nasjax.jax_defaults import with_jax_defaults
-from nasjax.objectives import LIMIT, Goals, parse_goals
+from nasjax.objectives import LIMIT, Goals
 from nasjax.pareto import hypervolumes
 from nasjax.predictors import Predictor
 from nasjax.program_cache import cache_programs
 from nasjax.runs.folder import check_seed
 from nasjax.searches.problem import SearchProblem, search_problem
 from nasjax.searches.settings import SearchSettings, check_settings
-from nasjax.searches.tactic_problem import tactic_problem
-from nasjax.searches.warm_start import read_warm_start
+from nasjax.searches.tactic_problem import posed
 from nasjax.supernets.tabular import TabularNet
 from nasjax.tactics import Problem, Tactic
 from nasjax.tactics.vmapped import can_be_vmapped, run_seeds
@@ -100,10 +99,7 @@ class SeedSearches:
         unused: dict[str, Any] = dict.fromkeys(("space_reduction", "run", "archive", "minutes"))
         checked = check_settings(**settings, **unused, seed=0)
         problem = search_problem(net, None)
-        problem.check_named((*checked.objectives, *checked.constraints))
-        goals = parse_goals(checked.objectives, checked.constraints, problem.measurable, checked.references, problem.space)
-        warm = None if checked.warm_start is None else read_warm_start(checked.warm_start, problem, goals, net)
-        for_tactic = tactic_problem(problem, goals, checked.algorithm, checked.predictor, checked.evaluations, warm)
+        goals, for_tactic = posed(checked, problem, net)
         checked.tactic.init(jax.random.key(0), for_tactic)  # It refuses an unsuitable problem.
         return cls(net, checked, problem, goals, for_tactic)
 

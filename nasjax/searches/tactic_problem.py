@@ -6,9 +6,12 @@ from typing import Protocol
 from jaxtyping import Array, Float
 
 from nasjax.algorithms import Algorithm
-from nasjax.objectives import Goals, Objective
+from nasjax.objectives import Goals, Objective, parse_goals
 from nasjax.predictors import Inputs, Predictor
-from nasjax.searches.problem import SearchProblem
+from nasjax.searches.problem import SearchProblem, SelfMeasuring
+from nasjax.searches.settings import SearchSettings
+from nasjax.searches.warm_start import read_warm_start
+from nasjax.supernets import SuperNet
 from nasjax.tactics import Problem, Warm
 from nasjax.types import Population
 
@@ -28,6 +31,17 @@ class MinimisedCost:
 
     def __call__(self, archs: Population) -> Float[Array, " pop"]:
         return self.sign * self.estimator.estimate(archs)
+
+
+def posed(settings: SearchSettings, problem: SearchProblem, net: SuperNet | SelfMeasuring) -> tuple[Goals, Problem]:
+    """The goals of a search with these settings, and its problem as a tactic sees it.
+
+    Raises ConfigError for goals that name what cannot be measured or bounded, and for a warm start that cannot be read.
+    """
+    problem.check_named((*settings.objectives, *settings.constraints))
+    goals = parse_goals(settings.objectives, settings.constraints, problem.measurable, settings.references, problem.space)
+    warm = None if settings.warm_start is None else read_warm_start(settings.warm_start, problem, goals, net)
+    return goals, tactic_problem(problem, goals, settings.algorithm, settings.predictor, settings.evaluations, warm)
 
 
 def tactic_problem(
