@@ -36,7 +36,7 @@ QUIET = 5.0
 """Seconds of compiling without a line, after which the next program is announced, however small."""
 
 _compiled: set[str] = set()
-"""The kinds of commands that have ended in this process."""
+"""The commands that have ended in this process: later ones share their programs, and compile fewer than in a new process."""
 
 
 @cache
@@ -83,7 +83,7 @@ class ProgressBar:
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
         self._compiling, self._programs = 0.0, 0
-        if self._kind in _compiled:  # This process has its programs.
+        if self._kind.partition(" ")[0] in _compiled:
             self._kind = ""
         self._expected = expected_programs(self._kind) if self._kind else None
         _bars().append(self)
@@ -93,7 +93,7 @@ class ProgressBar:
         _bars().remove(self)
         self._bar.stop()
         if self._kind and failure is None:
-            _compiled.add(self._kind)
+            _compiled.add(self._kind.partition(" ")[0])
             keep_programs(self._kind, self._programs)
 
     def compiles(self, lowering: float, name: str = "") -> None:

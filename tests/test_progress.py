@@ -112,9 +112,10 @@ def announced(capsys, kind, programs):
 def test_how_many_programs_follow_is_known_from_the_last_command_of_its_kind(home, monkeypatch, capsys):
     kind = search_kind("mine", "digits", "auto")
     assert announced(capsys, kind, 3) == ["p1 (program 1)", "p2 (program 2)", "p3 (program 3)"]
-    assert announced(capsys, kind, 1) == ["p1 (program 1)"]  # This process has its programs already.
+    switch = search_kind("mine", "digits", "switch")
+    assert announced(capsys, kind, 1) == announced(capsys, switch, 1) == ["p1 (program 1)"]  # Programs are shared now.
+    assert expected_programs(switch) is None
     monkeypatch.setattr(progress, "_compiled", set())
-    assert announced(capsys, search_kind("mine", "digits", "switch"), 1) == ["p1 (program 1)"]
     more = ["p1 (program 1 of about 3)", "p2 (program 2 of about 3)", "p3 (program 3 of about 3)", "p4 (program 4)"]
     assert announced(capsys, kind, 4) == more
     monkeypatch.setattr(progress, "_compiled", set())
