@@ -97,9 +97,7 @@ def optuna(problem, evaluations, seed, sampler, flat=False):
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     meter, space, objectives = Meter(problem, evaluations, seed), problem.space, len(problem.objectives)
-    known = {"constraints_func": lambda trial: trial.user_attrs["beyond"]} if problem.limits else {}
-    chosen = getattr(optuna.samplers, sampler)(seed=seed, **known)
-    study = optuna.create_study(directions=["minimize"] * objectives, sampler=chosen)
+    study = optuna.create_study(directions=["minimize"] * objectives, sampler=getattr(optuna.samplers, sampler)(seed=seed))
     for _ in range(PATIENCE * evaluations):
         trial, arch = study.ask(), np.zeros(len(space.genes), np.int32)
         for i, gene in enumerate(space.genes):
@@ -108,7 +106,8 @@ def optuna(problem, evaluations, seed, sampler, flat=False):
             elif flat or space.active(arch)[i]:
                 arch[i] = trial.suggest_categorical(gene.name, range(len(gene.options)))
         values = meter(arch[None])[0]
-        trial.set_user_attr("beyond", tuple(map(float, values[objectives:] - problem.limits)))
+        for i, (value, limit) in enumerate(zip(values[objectives:], problem.limits, strict=True)):
+            trial.set_constraint(str(i), value - limit)
         study.tell(trial, [float(value) for value in values[:objectives]])
         if meter.spent:
             break
