@@ -1,6 +1,7 @@
 """Comparison of runs: groups, the common reference point, and the evaluations needed to reach a share of the best."""
 
 import csv
+import json
 import re
 from html.parser import HTMLParser
 from itertools import product
@@ -342,3 +343,28 @@ def test_a_run_that_ended_early_is_no_part_of_the_finished_ones(tmp_path):
         "evaluations=20": (2, 20),
         "evaluations=10 of 20": (1, 10),
     }
+
+
+def test_searches_in_super_networks_that_were_trained_alike_are_one_group(tmp_path):
+    """Where a training's record lies beside the weights, its method tells groups apart, and not the weights' place."""
+    net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
+    runs = []
+    for number, (method, trained, seed) in enumerate(
+        [("sandwich", 0, 0), ("sandwich", 1, 1), ("plain", 0, 0), ("plain", 0, 1)]
+    ):
+        folder = tmp_path / "trained" / f"{method}-{trained}"
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"settings": {"trainer": {"name": method, "epochs": 3}}, "seed": trained}
+        (folder / "record.json").write_text(json.dumps(record))
+        runs.append(tmp_path / "runs" / str(number))
+        nasjax.search(net, objectives=["max:acc"], tactic="random", evaluations=6, seed=seed, run=runs[-1])
+        config = runs[-1] / "config.yaml"
+        weights = f"supernet:\n  checkpoint: {folder / 'supernet.safetensors'}\n"
+        config.write_text(config.read_text().replace("supernet:\n", weights))
+    found = compare(read_traces(runs))
+    assert {group.label: group.seeds for group in found.groups} == {
+        "sandwich": ("0", "1"),
+        "plain": ("0", "1 (trained with 0)"),
+    }
+    (tmp_path / "trained" / "plain-0" / "record.json").write_text('{"settings": []}')  # Another file of that name.
+    assert [group.label for group in compare(read_traces(runs)).groups] == ["sandwich", "no trainer"]

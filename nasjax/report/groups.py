@@ -98,7 +98,7 @@ def _labels(runs: Sequence[Trace]) -> list[str]:
         read = [name for name in names if _is_read(name, flat)]
         same_names = [other for other in settings.values() if all(other.get(name) == flat.get(name) for name in read)]
         others = [key for key in keys if not key.endswith(".name") and _differ(same_names, key)]
-        parts = [str(flat.get(key)) for key in read]
+        parts = [str(flat.get(key) or f"no {key.removesuffix('.name')}") for key in read]
         parts += [f"{key}={flat.get(key)}" for key in others if _is_read(key, flat)]
         labels[each] = ", ".join(parts) or flat["tactic.name"]
     return [labels[_key(run)] for run in runs]

@@ -11,16 +11,16 @@ from typing import Any
 from nasjax.errors import ConfigError, naming_damage
 from nasjax.host import parse_json, read_text
 from nasjax.report.training import PAGE
-from nasjax.runs.folder import flatten_settings, in_use, read_settings
+from nasjax.runs.folder import TRAINING_RECORD, flatten_settings, in_use, read_settings
 from nasjax.runs.reader import FILES, RUN_AGAIN, UNFINISHED, read_latest_summary
-from nasjax.training.checkpoints import RECORD, STARTED
+from nasjax.training.checkpoints import STARTED
 from nasjax.training.watch import CURVES, read_curves
 
 DEEPEST = 4
 """How many folders below the one that is watched a run may be: a sweep's is two below `multirun`'s parent."""
 
 SEARCH_FILES = ("run.json", UNFINISHED, *FILES)
-TRAINING_FILES = (STARTED, RECORD, CURVES, PAGE)
+TRAINING_FILES = (STARTED, TRAINING_RECORD, CURVES, PAGE)
 """The files that a search, and a training, is told by."""
 
 
@@ -62,7 +62,7 @@ def _folders(root: Path) -> Iterator[tuple[Path, str]]:
         folder = Path(place)
         if "run.json" in files or "summary.json" in files:
             yield folder, "search"
-        elif STARTED in files or RECORD in files:
+        elif STARTED in files or TRAINING_RECORD in files:
             yield folder, "training"
         elif len(folder.relative_to(root).parts) < DEEPEST:
             inside[:] = sorted(name for name in inside if not name.startswith("."))
@@ -122,8 +122,8 @@ def _search(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def _training(folder: Path) -> tuple[str, dict[str, Any]]:
     """The same of a training."""
-    over = (folder / RECORD).is_file() and not (folder / STARTED).is_file()
-    file = folder / (RECORD if over else STARTED)
+    over = (folder / TRAINING_RECORD).is_file() and not (folder / STARTED).is_file()
+    file = folder / (TRAINING_RECORD if over else STARTED)
     rows, text = read_curves(folder / CURVES), read_text(file)
     with naming_damage(file, f"{RUN_AGAIN} with another run="):
         settings = parse_json(text)["settings"]

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from nasjax.errors import ConfigError
+from nasjax.host import parse_json, read_text
 from nasjax.objectives import Objective
-from nasjax.runs.folder import SEEDS_JSON, flatten_settings, parse_settings
+from nasjax.runs.folder import SEEDS_JSON, TRAINING_RECORD, flatten_settings, parse_settings
 from nasjax.runs.reader import Run, read_run
 from nasjax.runs.seeds import SeedsFolder, read_seeds
 
@@ -22,7 +23,8 @@ RESULTS = ("summary.json", SEEDS_JSON)
 class Trace:
     """One search: `settings` by their dotted names, `values` the objectives minimised, NaN where an evaluation failed.
 
-    The setting `evaluations` says "10 of 32" of a search that ended early.
+    The setting `evaluations` says "10 of 32" of a search that ended early. In place of weights that were trained here
+    (`supernet.checkpoint`) are the settings of their training.
     """
 
     folder: Path
@@ -84,7 +86,27 @@ def _trace(
     objectives: tuple[Objective, ...],
     values: Float[np.ndarray, "evaluations obj"],
 ) -> Trace:
+    settings = _with_training(settings)
     done, planned = len(values), settings.get("evaluations")
     signs = np.array([objective.sign for objective in objectives], np.float64)
     evaluations = planned if done == planned else f"{done} of {planned}"
     return Trace(folder, {**settings, "evaluations": evaluations}, objectives, values * signs)
+
+
+def _with_training(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings with those of the training in place of the weights that it made, if its record lies beside these.
+
+    Searches in super-networks that were trained alike, with any seed, are so one group.
+    """
+    weights = settings.get("supernet.checkpoint")
+    record = Path(str(weights)).with_name(TRAINING_RECORD)
+    if weights is None or not record.is_file():
+        return settings
+    try:
+        trained = parse_json(read_text(record))
+        method, seed = flatten_settings({"trainer": trained["settings"]["trainer"]}), str(trained["seed"])
+    except (ValueError, KeyError, TypeError, AttributeError):  # Another file of that name.
+        return settings
+    own = str(settings.get("seed"))
+    seeds = {"seed": own if own == seed else f"{own} (trained with {seed})"}
+    return {**{key: value for key, value in settings.items() if key != "supernet.checkpoint"}, **method, **seeds}

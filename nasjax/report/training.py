@@ -15,7 +15,7 @@ from nasjax.report.colours import COLOURS
 from nasjax.report.formatting import format_duration
 from nasjax.report.page import TEMPLATES
 from nasjax.report.plots import Point, padded
-from nasjax.training.checkpoints import RECORD
+from nasjax.runs.folder import TRAINING_RECORD
 from nasjax.training.ranking import RANKING
 from nasjax.training.watch import CURVES, PLAIN, Row, read_curves
 from nasjax.words import plural
@@ -38,7 +38,7 @@ class Chart:
 
 def write_training_page(folder: Path) -> Path:
     """Writes `training.html` and `curves.png` into the folder of a training that has ended; returns the page's path."""
-    record = parse_json(read_text(folder / RECORD))
+    record = parse_json(read_text(folder / TRAINING_RECORD))
     rows = read_curves(folder / CURVES)
     ranked = _ranked(folder / RANKING)
     charts = _charts(rows, record, ranked)

@@ -13,14 +13,11 @@ import numpy as np
 
 from nasjax.errors import ConfigError, naming_damage, one_line
 from nasjax.host import new_place, parse_json, read_text, write_text
-from nasjax.runs.folder import flatten_settings, is_unstarted, locked
+from nasjax.runs.folder import TRAINING_RECORD, flatten_settings, is_unstarted, locked
 from nasjax.training.loop import TrainingState
 
 STARTED = "training.json"
 """The file of settings, and of digests of weights and examples, that a training began with."""
-
-RECORD = "record.json"
-"""The file that is written last."""
 
 CHECKPOINTS = "checkpoints"
 
@@ -38,7 +35,7 @@ def training_folder(path: Path, settings: Mapping[str, Any], origin: Mapping[str
     `origin`: digests of what is trained, and on what. Raises ConfigError for a folder that is in use, that is none of a
     training or of one that has ended, and where settings or `origin` differ from those that it was started with.
     """
-    if not (path / STARTED).is_file() and (path / RECORD).exists():
+    if not (path / STARTED).is_file() and (path / TRAINING_RECORD).exists():
         raise ConfigError(f"run={path} is a training that has ended; name another folder, or remove it to train anew")
     if not ((path / STARTED).is_file() or (path.exists() and is_unstarted(path))):
         new_place(f"run={path}", path, "folder")

@@ -21,7 +21,7 @@ from nasjax.host import replace_file, write_text
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import Objective
 from nasjax.registry import settings
-from nasjax.runs.folder import check_seed, plain_data
+from nasjax.runs.folder import TRAINING_RECORD, check_seed, plain_data
 from nasjax.runs.inputs import absolute_inputs
 from nasjax.supernets import SuperNet
 from nasjax.supernets.checkpoints import read_facts as read_stored_facts
@@ -30,7 +30,7 @@ from nasjax.supernets.folders import load, read_facts, save_network
 from nasjax.tasks import Task
 from nasjax.training import TRAINERS
 from nasjax.training.base import TrainerConfig
-from nasjax.training.checkpoints import CHECKPOINTS, RECORD, STARTED, newest, store, training_folder
+from nasjax.training.checkpoints import CHECKPOINTS, STARTED, newest, store, training_folder
 from nasjax.training.loop import DivergedError, Training, TrainingState, store_statistics
 from nasjax.training.ranking import RANKING, drawn_archs, rank, train_alone
 from nasjax.training.watch import Watch
@@ -119,7 +119,7 @@ def train_run(
                 record["ranking"] = _ranking(path, config, training, trained, evaluator, ranked)
             record["complete"] = True
         finally:  # Where scoring fails, the record has the scores so far, and the same command continues.
-            write_text(path / RECORD, json.dumps(record, indent=1) + "\n")
+            write_text(path / TRAINING_RECORD, json.dumps(record, indent=1) + "\n")
         (path / STARTED).unlink()  # First: without it the training has ended, whatever is left of its checkpoints.
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
     return record
