@@ -72,15 +72,20 @@ def near_and_far(meter, rng, best):
     return pool[[arch.tobytes() not in meter.known for arch in pool]]
 
 
+def begun(meter, rng, number):
+    """Seeds PyTorch, on one thread, and measures so many random networks; returns the problem."""
+    torch.manual_seed(int(rng.integers(2**31)))
+    torch.set_num_threads(1)
+    meter(draw(rng, meter.problem.space, number))
+    return meter.problem
+
+
 def search(meter, rng):
     """Searches until the budget of `meter` is spent: START random networks, then batches chosen from a pool.
 
     Half of the pool are random networks, half are mutants of the front.
     """
-    problem = meter.problem
-    torch.manual_seed(int(rng.integers(2**31)))
-    torch.set_num_threads(1)
-    meter(draw(rng, problem.space, START))
+    problem = begun(meter, rng, START)
     while not meter.spent:
         archs, values = meter.result()
         front = leading(problem.feasible(values))

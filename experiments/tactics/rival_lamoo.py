@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import yardstick
 from botorch.utils.multi_objective.hypervolume import infer_reference_point
-from rival_botorch import POOL, leading, proposed
+from rival_botorch import POOL, begun, leading, proposed
 from sklearn.svm import SVC
 
 from benchmarks import draw
@@ -85,10 +85,7 @@ def drawn(meter, rng, path):
 
 def search(meter, rng):
     """Searches until the budget of `meter` is spent."""
-    problem = meter.problem
-    torch.manual_seed(int(rng.integers(2**31)))
-    torch.set_num_threads(1)
-    meter(draw(rng, problem.space, START))
+    problem = begun(meter, rng, START)
     while not meter.spent:
         archs, values = meter.result()
         path = promising(positions(problem.space, archs), values)

@@ -32,6 +32,7 @@ def train(arguments: Arguments) -> int:
 
 
 def _trained(config: Mapping[str, Any]) -> str:
+    """The name of what is trained: the super-network's, or `subnet`."""
     return "subnet" if config["subnet"] is not None else config["supernet"]["name"]
 
 
