@@ -13,6 +13,7 @@ array([ True,  True, False, False])
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -96,10 +97,11 @@ def non_dominated(objectives: Objectives, mask: Mask | None = None) -> Bool[Arra
     return valid & ~lax.map(dominated, objectives, batch_size=BLOCK)  # a matrix of all pairs would not fit into memory
 
 
-@jax.jit
-def non_dominated_sort(objectives: Objectives, mask: Mask | None = None) -> Int[Array, " pop"]:
+@partial(jax.jit, static_argnames="enough")
+def non_dominated_sort(objectives: Objectives, mask: Mask | None = None, enough: int | None = None) -> Int[Array, " pop"]:
     """Non-domination ranks (Deb et al. 2002): 0 for the front, 1 for the front of the rest, and so on; `pop` if invalid.
 
+    With two or more objectives, once `enough` rows are ranked the other valid rows share the next rank (None: no row does).
     One objective takes one sort; two take one sort and a cumulative minimum per front. For three or more the fronts are
     peeled off a dominance matrix of pop x pop booleans, which is practical for a few thousand rows.
     """
@@ -125,9 +127,10 @@ def non_dominated_sort(objectives: Objectives, mask: Mask | None = None) -> Int[
         now = front(left)
         return jnp.where(now, rank, ranks), left & ~now, rank + 1
 
+    surplus = jnp.maximum(valid.sum() - (number if enough is None else enough), 0)
     start = jnp.full(number, number, jnp.int32), valid[order], jnp.zeros((), jnp.int32)
-    ranks, _, _ = lax.while_loop(lambda carry: carry[1].any(), peel, start)
-    return jnp.zeros(number, jnp.int32).at[order].set(ranks)
+    ranks, left, rank = lax.while_loop(lambda carry: carry[1].sum() > surplus, peel, start)
+    return jnp.zeros(number, jnp.int32).at[order].set(jnp.where(left, rank, ranks))
 
 
 @jax.jit

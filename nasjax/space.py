@@ -23,6 +23,9 @@ from nasjax.types import Arch, Mask, Population, PRNGKey
 
 Option = int | float | str
 
+PAIRS = 256
+"""Up to so many rows are compared in all pairs, which is quicker than sorting them."""
+
 LARGEST_OPTION = 1e18
 """The greatest absolute value of an option: constraints compare it as they do metrics (`nasjax.objectives.LIMIT`)."""
 
@@ -333,7 +336,7 @@ def _array_module(array: Array | np.ndarray) -> Any:
 
 
 def duplicates(archs: Population) -> Mask:
-    """True for each row that equals an earlier row. Compares two 32-bit hashes per row, which takes one sort."""
+    """True for each row that equals an earlier row. Compares two 32-bit hashes per row: all pairs of few rows, or a sort."""
     archs = jnp.asarray(archs).astype(jnp.uint32)
     genes = archs.shape[1]
     rng = np.random.default_rng(0)
@@ -343,6 +346,10 @@ def duplicates(archs: Population) -> Mask:
         mixed = (archs + 1) * _broadcast(odd, archs)
         mixed = (mixed ^ (mixed >> 15)) * np.uint32(2246822519)
         hashes.append((mixed ^ (mixed >> 13)).sum(1, dtype=jnp.uint32))
-    first, second, order = lax.sort((*hashes, jnp.arange(len(archs), dtype=jnp.int32)), num_keys=2)
+    position = jnp.arange(len(archs), dtype=jnp.int32)
+    if len(archs) <= PAIRS:
+        first, second = ((each[:, None] == each[None]) for each in hashes)
+        return (first & second & (position[:, None] < position[None])).any(0)
+    first, second, order = lax.sort((*hashes, position), num_keys=2)
     same = jnp.concatenate([jnp.zeros(1, bool), (first[1:] == first[:-1]) & (second[1:] == second[:-1])])
     return jnp.zeros(len(archs), bool).at[order].set(same)

@@ -69,6 +69,17 @@ def test_ranks_are_those_of_pymoo(dimensions, levels):
     np.testing.assert_array_equal(non_dominated_sort(objectives), expected)
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("enough", [1, 40, 300])
+def test_once_enough_rows_are_ranked_the_others_share_the_next_rank(dimensions, enough):
+    objectives = np.random.default_rng(enough).integers(0, 30, (200, dimensions)).astype(np.float32)
+    valid = np.arange(200) % 10 > 0
+    every = np.asarray(non_dominated_sort(objectives, valid))
+    last = np.sort(every[valid])[min(enough, valid.sum()) - 1]
+    expected = np.where(valid, np.minimum(every, last + 1), 200)
+    np.testing.assert_array_equal(non_dominated_sort(objectives, valid, enough=enough), expected)
+
+
 @settings(max_examples=100, deadline=None)
 @given(POPULATIONS, st.permutations(range(12)))
 def test_ranks_move_with_the_rows(objectives, order):

@@ -94,7 +94,7 @@ class Genetic(ABC):
         order = _failed_last_order(failed)
         archs, values, failed = archs[order], values[order], failed[order]
         repeated = duplicates(archs)
-        ranks = non_dominated_sort(values, ~repeated)
+        ranks = non_dominated_sort(values, ~repeated, enough=self.population)
         keys = self._survival_keys(jax.random.fold_in(state.key, -state.step), values, ranks)
         best = jnp.lexsort((*keys, repeated.astype(jnp.int32) + 2 * failed.astype(jnp.int32)))[: self.population]
         return replace(state, archs=archs[best], objectives=values[best])
