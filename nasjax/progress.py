@@ -147,6 +147,10 @@ class ProgressBar:
         self._bar.console.print(f"{self._prefix}{line}", markup=False, highlight=False, soft_wrap=True)
 
 
+COUNTED = {"latency table": ("timed", "ms"), "proxies": ("scored", "score")}
+"""What is counted in these phases of a search, and the value beside the count."""
+
+
 def run_with_progress(
     steps: Generator[SearchProgress, None, Result], planned: int, label: str = "", kind: str = ""
 ) -> Result:
@@ -164,8 +168,8 @@ def run_with_progress(
         elif now.phase.part == "test":
             bar.say(f"test data: {now.phase.done} of {plural(now.phase.planned, 'network')}")
         else:
-            bar.count("timed", "ms")
-            bar.update(now.phase.done, now.phase.planned, now.phase.milliseconds)
+            bar.count(*COUNTED[now.phase.part])
+            bar.update(now.phase.done, now.phase.planned, now.phase.value)
         waiting = now.waiting
 
     with ProgressBar("evaluations", "hypervolume", planned, label, kind) as bar:

@@ -1,4 +1,6 @@
-"""What an earlier search measured helps to predict a new one as far as the two agree, and costs little where they do not."""
+"""What an earlier search measured, or a proxy scores, helps to predict as far as it agrees, and else costs little."""
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,9 @@ from scipy.stats import kendalltau
 from test_ridge import SPACE
 
 from nasjax.algorithms import NSGA2
+from nasjax.generators import result_of
 from nasjax.predictors import PREDICTORS, GaussianProcess, Inputs, Ridge
+from nasjax.searches.proxy_scores import with_proxies
 from nasjax.tactics import Concurrent, Measured, Problem, Reduced, Warm, restrict
 from nasjax.tactics.predicting import MIN_PRIOR_ROWS, fit_predictors, prediction, with_prior
 
@@ -86,6 +90,42 @@ def test_a_prior_is_one_more_feature_group_and_absent_with_few_values():
     assert many.inputs.feature_groups == (*groups, max(groups) + 1)
     archs = np.asarray(SPACE.sample(jax.random.key(3), 4))
     assert many.inputs.features(archs).shape == (4, len(many.inputs.feature_groups))
+
+
+def proxied(proxies, names, **changes):
+    """The problem of one measured value without a warm start, with scores by these proxies."""
+    return result_of(with_proxies(replace(problem(Ridge(), device(1)), warm=None, proxies=proxies, **changes), names))
+
+
+def test_predictors_rank_better_by_an_agreeing_proxy():
+    measure = device(1)
+    alone, better = proxied({}, ()), proxied({"like": lambda archs: np.exp(measure(archs) / 3)}, ("like",))
+    assert rank_correlation(with_prior(better), measure) > rank_correlation(with_prior(alone), measure) + 0.1
+
+
+def test_each_proxy_scores_distinct_networks_once_and_those_of_a_reduced_space_stay():
+    known = {"first": lambda archs: archs[:, 0] * 1.0, "odd": lambda archs: np.where(archs[:, 0] > 0, archs.sum(1), np.nan)}
+    steps = list(with_proxies(replace(problem(Ridge(), device(1)), proxies=known), ("odd", "first")))
+    found = proxied(known, ("odd", "first"))
+    archs, values = found.scores
+    assert len(np.unique(archs, axis=0)) == len(archs) > 100
+    np.testing.assert_array_equal(values, np.stack([known["odd"](archs), archs[:, 0]], 1))
+    assert [step.done for step in steps][-1] == steps[0].planned == 2 * len(archs)
+    part = Reduced(SPACE, tuple((0,) if gene.name == "act" else tuple(range(len(gene.options))) for gene in SPACE.genes))
+    inside = restrict(found, part).scores
+    kept = part.to_reduced(archs)[1]
+    assert 20 < kept.sum() < 80
+    np.testing.assert_array_equal(inside.values, values[kept])
+
+
+def test_an_unknown_proxy_is_refused_before_anything_is_scored():
+    def fails(archs):
+        raise AssertionError("scored")
+
+    with pytest.raises(ValueError, match=r"proxies=depth is unknown for this super-network; allowed: synflow$"):
+        proxied({"synflow": fails}, ("synflow", "depth"))
+    with pytest.raises(ValueError, match="allowed: none, because a table or a function has no networks to score"):
+        proxied({}, ("synflow",))
 
 
 def test_a_reduced_space_uses_the_values_measured_in_it():

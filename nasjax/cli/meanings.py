@@ -17,6 +17,7 @@ PLAIN: Mapping[str, tuple[str, str]] = {
     "run": ("null", "the folder to write, or to resume; by default a new one in runs/"),
     "archive": ("null", "a file of measurements that several searches share; by default the run's own"),
     "warm_start": ("null", "an earlier search to begin from: a run folder, a folder of several, a table, an archive"),
+    "proxies": ("[]", "cheap scores that predictors read, as in proxies=[synflow,jacobian]"),
     "distributed": ("null", "[HOST:PORT,NUMBER,INDEX] or [auto]: one search by several processes"),
     "subnet": ("null", "the folder of an extracted network, to be trained on"),
     "largest": ("null", "weights of a trained network, which becomes the largest sub-network"),

@@ -92,7 +92,7 @@ COMMANDS: Mapping[str, Command] = {
             settings=(
                 *("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "hardware", "objectives"),
                 *("constraints", "references", "evaluations", "minutes", "seed", "seeds", "run", "archive"),
-                *("warm_start", "space_reduction", "tracker", "distributed", "experiment", "debug"),
+                *("warm_start", "proxies", "space_reduction", "tracker", "distributed", "experiment", "debug"),
             ),
         ),
         Command(

@@ -43,6 +43,7 @@ class Schema:
     run: str | None = None
     archive: str | None = None
     warm_start: str | None = None
+    proxies: list[str] = field(default_factory=list)
     subnet: str | None = None
     largest: str | None = None
     teacher: str | None = None

@@ -15,7 +15,10 @@ from nasjax.searches.seeds import SeedSearches
 from nasjax.searches.seeds_folder import write_seeds
 from nasjax.words import plural
 
-USED = ("objectives", "constraints", "tactic", "algorithm", "predictor", "evaluations", "references", "warm_start")
+USED = (
+    *("objectives", "constraints", "tactic", "algorithm", "predictor"),
+    *("evaluations", "references", "warm_start", "proxies"),
+)
 """The settings of searches with many seeds, beside the table."""
 
 WITHOUT = ("hardware", "archive", "minutes", "space_reduction", "distributed", "tracker")

@@ -42,6 +42,7 @@ SETTINGS: Mapping[str, type | tuple[type, ...]] = {
     "archive": (str, type(None)),
     "warm_start": (str, type(None)),
     "space_reduction": (dict, type(None)),
+    "proxies": list,
 }
 """The types of settings in `config.yaml`."""
 

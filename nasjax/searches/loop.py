@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nasjax.searches.front import Front, front_of
 from nasjax.searches.history import History
 from nasjax.searches.measure import measuring
 from nasjax.searches.problem import SelfMeasuring, profiling_for, search_problem, timed_problem
+from nasjax.searches.proxy_scores import Scoring, with_proxies
 from nasjax.searches.result_files import write_results, write_unfinished
 from nasjax.searches.settings import SearchSettings, check_settings
 from nasjax.searches.steps import OpenSearch, Phase, Progress, reduced_steps, tactic_steps
@@ -62,6 +64,7 @@ def searching(
     run: str | Path | None = None,
     archive: str | Path | None = None,
     warm_start: str | Path | None = None,
+    proxies: Sequence[str] = (),
     space_reduction: str | Mapping[str, Any] | PopDB | None = None,
     minutes: float | None = None,
     spent: TimeSpent | None = None,
@@ -83,6 +86,7 @@ def searching(
     - `archive`: a file of measurements that several runs may share (None: the run's own).
     - `warm_start`: earlier searches to begin from: a run folder or a folder of several, a table, an archive, or a result CSV
       of DyNAS-T.
+    - `proxies`: cheap scores that predictors read: 128 random networks are scored by each first (`synflow`, `jacobian`).
     - `space_reduction`: how the search space is made smaller before the tactic begins (`popdb`).
     - `minutes`: time after which nothing more is measured (0: only the results of what is known are written).
     - `spent`: counts the time of parts, those before the search included (None: only the search counts).
@@ -92,7 +96,7 @@ def searching(
     settings = check_settings(
         objectives=objectives, constraints=constraints, references=references, evaluations=evaluations, seed=seed,
         tactic=tactic, algorithm=algorithm, predictor=predictor, space_reduction=space_reduction, warm_start=warm_start,
-        run=run, archive=archive, minutes=minutes,
+        proxies=proxies, run=run, archive=archive, minutes=minutes,
     )  # fmt: skip
     check_energy((*settings.objectives, *settings.constraints), hardware)
     spent = spent or TimeSpent()
@@ -104,6 +108,9 @@ def searching(
         problem = timed_problem(problem, profile)
     with problem.leading():
         goals, for_tactic = posed(settings, problem, net)
+        if settings.proxies:
+            with spent.on("proxies"):
+                for_tactic = yield from mapped(with_proxies(for_tactic, settings.proxies), partial(_scoring, evaluations))
         for_tactic = replace(for_tactic, fitting=lambda: spent.on("predictors"))
         key = jax.random.key(settings.seed)
         # Tactic and reduction refuse an unsuitable problem before anything is written.
@@ -133,6 +140,10 @@ def _profiled(
         return Progress(0, planned, 0, 0.0, None, phase=phase)
 
     return (yield from mapped(profiling_for(net, task, hardware), progress))
+
+
+def _scoring(planned: int, now: Scoring) -> Progress:
+    return Progress(0, planned, 0, 0.0, None, phase=Phase("proxies", now.done, now.planned, now.last))
 
 
 @contextmanager

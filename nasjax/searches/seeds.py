@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms import Algorithm
 from nasjax.errors import ConfigError
+from nasjax.generators import result_of
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import LIMIT, Goals
 from nasjax.pareto import hypervolumes
@@ -20,6 +21,7 @@ from nasjax.predictors import Predictor
 from nasjax.program_cache import cache_programs
 from nasjax.runs.folder import check_seed
 from nasjax.searches.problem import SearchProblem, search_problem
+from nasjax.searches.proxy_scores import with_proxies
 from nasjax.searches.settings import SearchSettings, check_settings
 from nasjax.searches.tactic_problem import posed
 from nasjax.supernets.tabular import TabularNet
@@ -61,6 +63,7 @@ def search_seeds(
     evaluations: int = 128,
     references: Mapping[str, float] | None = None,
     warm_start: str | Path | None = None,
+    proxies: Sequence[str] = (),
 ) -> Runs:
     """Searches a table once for every seed.
 
@@ -72,7 +75,7 @@ def search_seeds(
         raise ConfigError("seeds must name at least one seed")
     every = SeedSearches.of(
         net, objectives=objectives, constraints=constraints, tactic=tactic, algorithm=algorithm, predictor=predictor,
-        evaluations=evaluations, references=references, warm_start=warm_start,
+        evaluations=evaluations, references=references, warm_start=warm_start, proxies=proxies,
     )  # fmt: skip
     blocks = list(every.runs(seeds))
     archs, values = (np.concatenate(parts) for parts in zip(*((b.archs, b.values) for b in blocks), strict=True))
@@ -100,6 +103,7 @@ class SeedSearches:
         checked = check_settings(**settings, **unused, seed=0)
         problem = search_problem(net, None)
         goals, for_tactic = posed(checked, problem, net)
+        for_tactic = result_of(with_proxies(for_tactic, checked.proxies))
         checked.tactic.init(jax.random.key(0), for_tactic)  # It refuses an unsuitable problem.
         return cls(net, checked, problem, goals, for_tactic)
 

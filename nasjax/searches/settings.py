@@ -29,6 +29,7 @@ class SearchSettings:
     predictor: Predictor
     space_reduction: PopDB | None
     warm_start: Path | None
+    proxies: tuple[str, ...]
     run: Path | None
     archive: Path | None
     minutes: float | None
@@ -48,6 +49,8 @@ class SearchSettings:
             "archive": self.archive,
             "warm_start": self.warm_start and self.warm_start.absolute(),
             "space_reduction": self.space_reduction and record(REDUCTIONS, self.space_reduction),
+            # Not in the records of runs that were begun before there were any.
+            **({"proxies": list(self.proxies)} if self.proxies else {}),
         }
 
 
@@ -63,6 +66,7 @@ def check_settings(
     predictor: str | Mapping[str, Any] | Predictor,
     space_reduction: str | Mapping[str, Any] | PopDB | None,
     warm_start: str | Path | None,
+    proxies: Sequence[str],
     run: str | Path | None,
     archive: str | Path | None,
     minutes: float | None,
@@ -88,6 +92,7 @@ def check_settings(
         predictor=settings("predictor", PREDICTORS, predictor),
         space_reduction=None if space_reduction is None else settings("space_reduction", REDUCTIONS, space_reduction),
         warm_start=_path("warm_start", warm_start),
+        proxies=listed("proxies", proxies),
         run=folder,
         archive=shared,
         minutes=minutes,

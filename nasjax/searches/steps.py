@@ -30,14 +30,14 @@ LOG = logging.getLogger(__name__)
 class Phase:
     """What a search does before and after its evaluations: `done` of `planned` are measured.
 
-    `part`, as in the times of a run: "latency table" (programs, the last of which took `milliseconds`; NaN: it failed) or
-    "test" (networks of the front, on test data).
+    `part`, as in the times of a run: "latency table" (programs, the last of which took `value` ms; NaN: it failed),
+    "proxies" (networks, the last of which has the score `value`), or "test" (networks of the front, on test data).
     """
 
     part: str
     done: int
     planned: int
-    milliseconds: float = np.nan
+    value: float = np.nan
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Search tactics: the outer loop of a search, which decides what to measure next."""
 
-from nasjax.tactics.base import Fit, Measured, Problem, Tactic, Warm
+from nasjax.tactics.base import Fit, Measured, Problem, Scores, Tactic, Warm
 from nasjax.tactics.concurrent import Concurrent
 from nasjax.tactics.ehvi import Ehvi
 from nasjax.tactics.estimations import FullOnEstimations
@@ -44,6 +44,7 @@ __all__ = [
     "Proxy",
     "Random",
     "Reduced",
+    "Scores",
     "Tactic",
     "Warm",
     "WeakNAS",

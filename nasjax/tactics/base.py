@@ -47,6 +47,13 @@ class Warm(NamedTuple):
     lacking: tuple[tuple[int, ...], ...] = ()
 
 
+class Scores(NamedTuple):
+    """Scores of architectures by proxies, a column for each proxy; NaN: unknown."""
+
+    archs: Int[np.ndarray, "rows genes"]
+    values: Float[np.ndarray, "rows proxies"]
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Search problem of a tactic, as arrays and functions: the space, exact costs, limits, predictors and a warm start.
@@ -63,6 +70,7 @@ class Problem:
     - `repair`: replaces architectures that cannot be measured by the nearest ones that can.
     - `warm`: what an earlier search measured.
     - `proxies`: cheap scores by name, computed on the host; more is better.
+    - `scores`: some architectures' scores by proxies, which predictors are to read.
     - `fitting`: a context in which predictors are fitted, by which a search counts their time.
     """
 
@@ -78,6 +86,7 @@ class Problem:
     repair: Callable[[Population], Population] | None = None
     warm: Warm | None = None
     proxies: Mapping[str, Callable[[Population], Float[np.ndarray, " pop"]]] = field(default_factory=dict)
+    scores: Scores | None = None
     fitting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def sample(self, key: PRNGKey, number: int) -> Int[np.ndarray, "number genes"]:

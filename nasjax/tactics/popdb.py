@@ -13,7 +13,7 @@ from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
 from nasjax.predictors import Inputs
 from nasjax.space import Option, SearchSpace
-from nasjax.tactics.base import Fit, Measured, Problem, Warm
+from nasjax.tactics.base import Fit, Measured, Problem, Scores, Warm
 from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_rank
 from nasjax.types import Population, PRNGKey
 
@@ -156,8 +156,12 @@ def restrict(problem: Problem, reduced: Reduced) -> Problem:
         rows = rows[inside]
         repair = _NearestRow(problem, reduced, rows)
     proxies = {name: LiftedFunction(score, reduced) for name, score in problem.proxies.items()}
+    scores = problem.scores
+    if scores is not None:
+        archs, inside = reduced.to_reduced(scores.archs)
+        scores = Scores(archs[inside], scores.values[inside])
     return replace(problem, space=reduced.space, costs=costs, inputs=Inputs(reduced.space, parts, graph), warm=warm,
-                   rows=rows, repair=repair, proxies=proxies)  # fmt: skip
+                   rows=rows, repair=repair, proxies=proxies, scores=scores)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Predictors in tactics: models of the measured columns, and functions that score a population by them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from nasjax.tactics.base import CostFunction, Fit, Measured, Problem, Values, pa
 from nasjax.types import Mask, Objectives, Population, Violations
 
 MIN_PRIOR_ROWS, MAX_PRIOR_ROWS = 8, 256
-"""A prior is fitted to at least 8 and at most 256 values of an earlier search: more are slow and add little."""
+"""A prior is fitted to at least 8 and at most 256 values of an earlier search or a proxy: more are slow and add little."""
 
 
 BEST_ROWS = 256
@@ -31,28 +31,35 @@ class Models(NamedTuple):
 
 
 def with_prior(problem: Problem) -> Problem:
-    """The problem with a prior: predictors also read what models of the warm start's targets predict.
+    """The problem with a prior: predictors also read what models of the warm start's targets and of proxies' scores predict.
 
     One model is fitted to each target, best architectures first. As a feature of the new predictors, its predictions get the
     weight that agrees with the new measurements.
     """
-    warm, inputs = problem.warm, problem.inputs
-    if warm is None:
-        return problem
-    measured = [i for i, cost in enumerate(problem.costs) if cost is None]
-    targets = warm.values[:, measured] if warm.targets is None else warm.targets
+    inputs = problem.inputs
     models, lacking = [], []
-    for i, values in enumerate(targets.T):
+    for archs, values, genes in _prior_targets(problem):
         rows = np.flatnonzero(np.isfinite(values))[:MAX_PRIOR_ROWS]
         if len(rows) >= MIN_PRIOR_ROWS:
             # Rows are repeated, without values: one shape, one compilation.
-            archs = np.resize(warm.archs[rows], (MAX_PRIOR_ROWS, warm.archs.shape[1]))
             column = np.full(MAX_PRIOR_ROWS, np.nan, np.float32)
             column[: len(rows)] = values[rows]
-            models.append(problem.predictor.fit(inputs, archs, column))
-            lacking.append(warm.lacking[i] if warm.lacking else ())
+            models.append(problem.predictor.fit(inputs, np.resize(archs[rows], (MAX_PRIOR_ROWS, archs.shape[1])), column))
+            lacking.append(genes)
     prior = Prior(problem.predictor, inputs, tuple(models), tuple(lacking)) if models else None
     return replace(problem, inputs=replace(inputs, prior=prior))
+
+
+def _prior_targets(problem: Problem) -> Iterator[tuple[Population, Float[np.ndarray, " rows"], tuple[int, ...]]]:
+    """Architectures, their values, and the genes that they lacked: for every metric of a warm start, and every proxy."""
+    warm, scores = problem.warm, problem.scores
+    if warm is not None:
+        measured = [i for i, cost in enumerate(problem.costs) if cost is None]
+        targets = warm.values[:, measured] if warm.targets is None else warm.targets
+        lacking = warm.lacking or ((),) * targets.shape[1]
+        yield from ((warm.archs, values, genes) for values, genes in zip(targets.T, lacking, strict=True))
+    if scores is not None:
+        yield from ((scores.archs, values, ()) for values in scores.values.T)
 
 
 def fit_predictors(state: Measured) -> tuple[Models, Measured]:

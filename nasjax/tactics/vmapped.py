@@ -40,11 +40,14 @@ class _SeedState(NamedTuple):
 
 
 def can_be_vmapped(tactic: Tactic, problem: Problem) -> bool:
-    """Whether `run_seeds` can search a problem by a tactic: random, full or concurrent search of a whole space, with no warm
-    start, that has as many architectures as are measured; concurrent search with a predictor that is fitted inside jit."""
+    """Whether `run_seeds` can search a problem by a tactic: random, full or concurrent search of a whole space.
+
+    The space has as many architectures as are measured, and there are no warm start and no proxies. Concurrent search has a
+    predictor that is fitted inside jit.
+    """
     fits_inside = not isinstance(tactic, Concurrent) or hasattr(type(problem.predictor).fit, "lower")
     whole = problem.rows is None and problem.evaluations <= problem.space.size
-    return type(tactic) in _TACTIC_FUNCTIONS and fits_inside and whole and problem.warm is None
+    return type(tactic) in _TACTIC_FUNCTIONS and fits_inside and whole and problem.warm is None and problem.scores is None
 
 
 def run_seeds(
