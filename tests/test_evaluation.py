@@ -10,7 +10,7 @@ from flax import nnx
 from tiny import architectures, close, easy_task, tiny_network
 
 from nasjax.errors import ConfigError
-from nasjax.evaluation import MaskedConfig, masked
+from nasjax.evaluation import MaskedConfig
 from nasjax.evaluation.calibration import calibrate
 from nasjax.evaluation.memory import compiler_bytes
 from nasjax.supernets.extract import extract
@@ -139,18 +139,17 @@ def test_the_last_batch_counts_only_its_images(tiny_net, tiny_task, evaluator):
     np.testing.assert_allclose(sums / 41, [whole["accuracy_top1"][0], whole["loss"][0]], rtol=1e-6)
 
 
-def test_less_memory_makes_smaller_chunks(tiny_net, tiny_task, found, archs, monkeypatch):
-    monkeypatch.setattr(masked, "runs_at_once", lambda: True)
+def test_less_memory_makes_smaller_chunks(tiny_net, tiny_task, found, archs):
     compiling = compiler_bytes(tiny_net) / 1e9
 
     def chunk(memory):
-        return replace(CONFIG, chunk=16, memory_gb=memory).bind(tiny_net, tiny_task).chunk
+        return replace(CONFIG, chunk=16, memory_gb=memory, at_once=True).bind(tiny_net, tiny_task).chunk
 
     chunks = [chunk(compiling + memory) for memory in (1e-3, 2e-3, 4e-3, 8e-3, 4.0)]
     assert chunks == sorted(chunks) and chunks[0] == 1 and chunks[-1] == 16 and len(set(chunks)) > 3
     with pytest.raises(ValueError, match=r"evaluator\.memory_gb=1e-09 is too small to re-calibrate one network"):
         chunk(1e-9)
-    alone = replace(CONFIG, memory_gb=compiling + 1e-3).bind(tiny_net, tiny_task)
+    alone = replace(CONFIG, memory_gb=compiling + 1e-3, at_once=True).bind(tiny_net, tiny_task)
     assert alone.chunk == 1
     for i in (1, 2):
         for name, values in alone(archs[i : i + 1]).items():

@@ -15,19 +15,14 @@ from flax import nnx
 from tiny import architectures, easy_task, tiny_network
 
 from nasjax import supernets
-from nasjax.evaluation import MaskedConfig, masked, measure, memory
+from nasjax.evaluation import MaskedConfig, measure, memory
 from nasjax.evaluation.blocks import batches_per_block, blocks_by_step
 from nasjax.evaluation.programs import at_once, calibrations
 from nasjax.supernets.resolution import RESOLUTIONS
 from nasjax.tasks import Split
 
-CONFIG = MaskedConfig(batch=16, calibration_examples=32, chunk=3)
-
-
-@pytest.fixture(autouse=True)
-def at_once_as_on_accelerators(monkeypatch):
-    """Where sub-networks run in turn, memory does not limit their number."""
-    monkeypatch.setattr(masked, "runs_at_once", lambda: True)
+CONFIG = MaskedConfig(batch=16, calibration_examples=32, chunk=3, at_once=True)
+"""Where sub-networks run in turn, memory does not limit their number."""
 
 
 def holds(net, networks, config=CONFIG):

@@ -74,7 +74,7 @@ def test_watched_scores_are_those_of_an_evaluator_and_compile_once(training, sta
 
 def test_networks_that_do_not_fit_at_once_are_scored_one_by_one(training, states, monkeypatch):
     wanted = scoring(training)(states[4])
-    monkeypatch.setattr("nasjax.evaluation.masked.runs_at_once", lambda: True)
+    monkeypatch.setattr("nasjax.evaluation.masked.MaskedConfig.runs_at_once", lambda *_: True)
     planned = population.plan
     monkeypatch.setattr(population, "plan", lambda *sizes: planned(*sizes)._replace(chunk=1))
     assert scoring(training)(states[4]) == pytest.approx(wanted, abs=1e-3)

@@ -14,7 +14,7 @@ from tiny import architectures, close, easy_task, scrambled, tiny_network
 from toy_transformer import SOURCE, TARGET, WORDS, ToyTransformer
 
 from nasjax import supernets
-from nasjax.evaluation import EVALUATORS, STRATEGIES, masked, measure
+from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
 from nasjax.evaluation.prefix import SKIPPED, Cache, _walk
 from nasjax.evaluation.programs import in_turn
 from nasjax.evaluation.switch import Switched
@@ -101,13 +101,13 @@ def case(request):
     return net, archs, task, extracted_logits(net, archs, task, calibration)
 
 
-@pytest.fixture(scope="module", params=[*STRATEGIES, "masked, at once"])
+MORE = {"": {}, "at once": {"at_once": True}, "all scored at a time": {"scoring_batch": 6}}
+
+
+@pytest.fixture(scope="module", params=[*STRATEGIES, "masked, at once", "prefix, all scored at a time"])
 def bound(request, case):
-    name, _, as_accelerators = request.param.partition(", ")
-    with pytest.MonkeyPatch.context() as patch:
-        if as_accelerators:
-            patch.setattr(masked, "runs_at_once", lambda: True)
-        return EVALUATORS[name](**SETTINGS).bind(case[0], case[2])
+    name, _, more = request.param.partition(", ")
+    return EVALUATORS[name](**SETTINGS, **MORE[more]).bind(case[0], case[2])
 
 
 def test_a_population_is_the_extracted_networks(case, bound):

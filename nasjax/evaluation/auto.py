@@ -7,13 +7,11 @@ from typing import NamedTuple, Self
 import jax
 
 from nasjax.errors import ConfigError
-from nasjax.evaluation.memory import TooLarge, operations
+from nasjax.evaluation.memory import TooLarge, example_macs, operations
 from nasjax.evaluation.population import PopulationEvaluator
 from nasjax.evaluation.strategies import STRATEGIES, ChoosingConfig
 from nasjax.evaluation.switch import branches
-from nasjax.jaxprs import jaxpr_macs
 from nasjax.supernets import SuperNet
-from nasjax.supernets.stage import Choice
 from nasjax.tasks import Task
 from nasjax.words import plural
 
@@ -84,7 +82,7 @@ def estimated_seconds(
     `calibration`: examples that each of them is re-calibrated on. Without `prefix` where stages repeat, which it does not
     share, and for several devices, of which it uses one.
     """
-    largest, smallest = (_macs(net, tuple(map(int, arch))) for arch in (net.space.largest(), net.space.smallest()))
+    largest, smallest = (example_macs(net, arch) for arch in (net.space.largest(), net.space.smallest()))
     examples = networks * (min(calibration, len(task.train)) + len(task.validation) * task.beams)
     # Masked networks cost as much as the largest, others as much as the mean of it and the smallest.
     work = {"masked": (operations(net), largest), "switch": (branches(net), (largest + smallest) / 2)}
@@ -95,8 +93,3 @@ def estimated_seconds(
         for name, (compiled, macs) in work.items()
         for speed in [SPEEDS[name]]
     }
-
-
-def _macs(net: SuperNet, arch: Choice) -> int:
-    """Multiply-accumulates of one example in one sub-network; of all tokens of a sequence together."""
-    return jaxpr_macs(jax.make_jaxpr(lambda x: net.forward(x, arch, None)[0])(net.example()).jaxpr)

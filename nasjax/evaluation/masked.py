@@ -5,28 +5,37 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Mesh
 
-from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
+from nasjax.evaluation.memory import Needs, compiler_bytes, example_macs, network_bytes
 from nasjax.evaluation.micro_batched import MicroBatched
 from nasjax.evaluation.population import StrategyConfig
 from nasjax.evaluation.programs import Programs, at_once, in_turn
 from nasjax.supernets import SuperNet
 from nasjax.tasks import Task
 
+FULL_MACS = 1e9
+"""Multiply-accumulates of a batch from which one sub-network keeps an accelerator busy. Not measured: a guess from one H200,
+where a vmapped population of a full-size network (2e10 a batch) took ten times what its memory bandwidth allows."""
+
 
 @dataclass(frozen=True)
 class MaskedConfig(StrategyConfig):
     """Runs every sub-network at the cost of the largest: for accelerators and small networks.
 
-    On accelerators at most `chunk` at once, fewer if memory is too small; on a CPU one after the other.
+    Attributes:
+      at_once: whether the sub-networks of a chunk run at once, by `vmap`, instead of one after the other; fewer if memory is
+        too small. null: on accelerators, unless a batch of the largest one fills them.
     """
 
+    at_once: bool | None = None
+
     def needs(self, net: SuperNet) -> Needs:
-        return Needs(network_bytes(net), compiler_bytes(net), together=runs_at_once())
+        return Needs(network_bytes(net), compiler_bytes(net), together=self.runs_at_once(net))
 
     def strategy(self, net: SuperNet, task: Task, spare: float, mesh: Mesh | None = None) -> Programs:
-        return Programs(net, task, MicroBatched, at_once if runs_at_once() else in_turn, mesh)
+        return Programs(net, task, MicroBatched, at_once if self.runs_at_once(net) else in_turn, mesh)
 
-
-def runs_at_once() -> bool:
-    """Whether sub-networks run at once by `vmap`: not on a CPU, where it gains nothing, and padding rows would cost."""
-    return jax.default_backend() != "cpu"
+    def runs_at_once(self, net: SuperNet) -> bool:
+        """`at_once`, or the rule: not on CPUs, where it gains nothing and padding would cost, nor for large networks."""
+        if self.at_once is not None:
+            return self.at_once
+        return jax.default_backend() != "cpu" and self.batch * example_macs(net, net.space.largest()) < FULL_MACS

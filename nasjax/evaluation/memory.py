@@ -12,8 +12,9 @@ from jaxtyping import Array, PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.evaluation.blocks import example_bytes
-from nasjax.jaxprs import inner_jaxprs
+from nasjax.jaxprs import inner_jaxprs, jaxpr_macs
 from nasjax.supernets import SuperNet
+from nasjax.types import Arch
 
 EXAMPLES_SHARE = 0.25
 """The share of memory that one block of examples may take."""
@@ -77,7 +78,7 @@ def plan(
     compiling = needs.compiling * (1 + PROGRAMS_SHARE * (len(net.all_hosts()) - 1))
     taken = sum(leaf.nbytes for leaf in leaves) + compiling
     free = config.memory_gb * 1e9 - taken - weights
-    batch = int(min(config.batch, number, free // (each + example), (free - together * each) // example))
+    batch = int(min(config.scored_at_a_time, number, free // (each + example), (free - together * each) // example))
     if batch < 1:
         fits = int((free - example) // each)
         advice = "nor does one example fit: more memory is needed"
@@ -95,6 +96,12 @@ def plan(
         return Plan(batch, config.chunk, room, max(0, spare - activations - weights))
     fit = int(spare // (activations + weights))
     return Plan(batch, max(1, min(config.chunk, fit)), room, 0)
+
+
+def example_macs(net: SuperNet, arch: Arch) -> int:
+    """Multiply-accumulates of one example in one sub-network; of all tokens of a sequence together."""
+    choice = tuple(map(int, arch))
+    return jaxpr_macs(jax.make_jaxpr(lambda x: net.forward(x, choice, None)[0])(net.example()).jaxpr)
 
 
 def network_bytes(net: SuperNet) -> int:

@@ -35,6 +35,9 @@ from nasjax.types import Population
 
 LOG = logging.getLogger(__name__)
 
+ACCELERATOR_BATCH = 1024
+"""Examples that are scored at a time on accelerators, which wait for the next program after small ones. Not measured."""
+
 
 class PopulationEvaluator:
     """Scores chunks of a population on one split: every metric of the task, with its standard error.
@@ -63,7 +66,8 @@ class PopulationEvaluator:
         number = len(self._examples)
         self._step = min(config.first_examples or number, number)
         per_device = -(-self._step // self._devices)
-        needed = -(-per_device // config.batch) * even(per_device, config.batch) * -(-number // self._step)
+        most = config.scored_at_a_time
+        needed = -(-per_device // most) * even(per_device, most) * -(-number // self._step)
         needs = config.needs(net)
         decoding = decoding_bytes(net, self._examples.inputs, task.most_steps, task.beams) if task.most_steps > 1 else 0
         needs = needs._replace(example=needs.example + decoding)
@@ -228,7 +232,8 @@ class EvaluatorConfig(ABC):
     """Settings of all evaluators.
 
     Attributes:
-      batch: examples in a batch, for re-calibration and scoring; scoring uses fewer if `memory_gb` is too small.
+      batch: examples in a batch, for re-calibration and scoring.
+      scoring_batch: examples scored at a time, fewer if `memory_gb` is too small; null: `batch`, on accelerators 1024.
       calibration_examples: number of training examples that the batch norms of every sub-network are re-calibrated on, in
         whole batches; unused by networks without batch norms.
       chunk: the greatest number of sub-networks that are measured and stored at once.
@@ -246,16 +251,26 @@ class EvaluatorConfig(ABC):
     seed: int = 0
     first_examples: int = 0
     augmentation: str = "none"
+    scoring_batch: int | None = None
 
     def __post_init__(self):
         for name in ("batch", "chunk", "memory_gb"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"evaluator.{name} must be above 0, not {getattr(self, name)}")
+        if self.scoring_batch is not None and self.scoring_batch < 1:
+            raise ConfigError(f"evaluator.scoring_batch must be at least 1, not {self.scoring_batch}")
         if self.augmentation not in AUGMENTATIONS:
             raise ConfigError(f"evaluator.augmentation={self.augmentation!r} must be one of {', '.join(AUGMENTATIONS)}")
         for name in ("first_examples", "calibration_examples"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"evaluator.{name} must be at least 0, not {getattr(self, name)}")
+
+    @property
+    def scored_at_a_time(self) -> int:
+        """The examples to be scored at a time, where memory allows."""
+        if self.scoring_batch is not None:
+            return self.scoring_batch
+        return self.batch if jax.default_backend() == "cpu" else max(self.batch, ACCELERATOR_BATCH)
 
     def expecting(self, networks: int | None) -> Self:
         """These settings for the evaluation of so many sub-networks, where that is known and makes a difference."""
