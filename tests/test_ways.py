@@ -311,13 +311,14 @@ def test_siblings_cost_only_what_differs_and_no_cache_answers_alike(case):
     sibling = archs[:1].copy()
     sibling[0, -1] = 0  # the last gene: of the last block, or its width
     asked = []
-    program = bound._strategy._program
+    programs = bound._strategy._programs
+    run = programs.run
 
-    def counting(depth, choice):
+    def counting(function, depth, *arguments):
         asked.append(depth)
-        return program(depth, choice)
+        return run(function, depth, *arguments)
 
-    bound._strategy._program = counting
+    programs.run = counting
     found = bound(sibling)
     paths = [bound._strategy._path(arch) for arch in (archs[0], sibling[0])]
     first = next(i for i, (a, b) in enumerate(zip(*paths, strict=True)) if a != b)
@@ -325,6 +326,28 @@ def test_siblings_cost_only_what_differs_and_no_cache_answers_alike(case):
     assert len(asked) == 4 * (len(paths[0]) - first)  # two batches calibrate, two are scored
     for name, values in without(sibling).items():
         np.testing.assert_array_equal(values, found[name])
+
+
+def test_all_programs_of_stages_are_compiled_before_they_run(case):
+    """None only when it is needed, which would be one by one."""
+    net, archs, task, _ = case
+    bound = EVALUATORS["prefix"](**SETTINGS).bind(net, task)
+    programs = bound._strategy._programs
+    lowered, ahead = [], []
+    lower, together = programs._lowered, programs.compile_together
+    programs._lowered = lambda *of: lowered.append(of) or lower(*of)
+
+    def counting(*of):
+        before = len(lowered)
+        together(*of)
+        ahead.append(len(lowered) - before)
+
+    programs.compile_together = counting
+    bound(archs[:2])
+    assert len(lowered) == sum(ahead) > 0 and len(programs._programs) == len(lowered)
+    known = len(lowered)
+    bound(archs[:2])
+    assert len(lowered) == known
 
 
 @pytest.mark.slow

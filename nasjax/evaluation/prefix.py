@@ -23,24 +23,18 @@ from nasjax.errors import ConfigError
 from nasjax.evaluation.base import ALL, Calibration, KnownStatistics
 from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.memory import Needs, compiler_bytes, network_bytes
-from nasjax.evaluation.micro_batched import micro_batched
 from nasjax.evaluation.population import StrategyConfig
 from nasjax.evaluation.runner import FinishedRun, NeedsNetwork, ResumedRun
 from nasjax.evaluation.scoring import finished_totals, place, program_arguments, score
+from nasjax.evaluation.stage_programs import SKIPPED, Path, StagePrograms, calibrate_stage, run_stage
 from nasjax.evaluation.switch import Switched, padded
 from nasjax.evaluation.totals import Totals, in_float64, merged, stacked
 from nasjax.supernets import SuperNet
-from nasjax.supernets.elastic import RECALIBRATE
 from nasjax.supernets.runner import Subnet
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 from nasjax.tasks import Runner, Task
 from nasjax.types import Population
-
-Path = tuple[tuple[int, ...], ...]
-"""For each stage of a sub-network the option indices of its genes, or SKIPPED; also of its first stages only."""
-
-SKIPPED = (-1,)
 
 STATISTICS_SHARE = 0.1
 """The share of the cache that batch-norm statistics may take."""
@@ -107,13 +101,7 @@ class Prefix:
         self._first_repeated = net.first_repeated
         self._needs_network = net.first_repeated < len(net.stages)
         self._has_norms = net.has_norms
-        split = [nnx.split(stage.bare()) for stage in self._stages]
-        self._weights = [weights for _, weights in split]
-        graphs = [graph for graph, _ in split]
-        # Stages of equal structure share programs, by the index of the first of them.
-        self._kinds = [graphs.index(graph) for graph in graphs]
-        self._graphs = graphs
-        self._zero = [jax.tree.map(jnp.zeros_like, stage.stored()) for stage in self._stages]
+        self._programs = StagePrograms(self._stages)
         self._cache = cache
         self._task = task
         graph, self._all_weights = nnx.split(net)
@@ -125,7 +113,7 @@ class Prefix:
         self.release()
 
     def release(self) -> None:
-        self._programs: dict[tuple[int, tuple[int, ...]], tuple[Any, Any]] = {}
+        self._programs.release()
         self.forget()
 
     def forget(self) -> None:
@@ -164,16 +152,20 @@ class Prefix:
             sharing.setdefault(path[:first], []).append(path)
 
         def step(path: Path, depth: int, carry: PyTree) -> PyTree:
-            run = self._program(depth, path[depth])[1]
-            return run(self._weights[depth], carry, statistics[path[: depth + 1]])
+            return self._programs.run(run_stage, depth, path[depth], carry, statistics[path[: depth + 1]])
 
         parts: dict[Path, list[Totals]] = {path: [] for path in by_path}
+        compiled: set[str] = set()
         for i, block in list(enumerate(blocks))[part]:
             for j, weights in enumerate(np.asarray(block.weights)):
                 if not weights.any():  # The batch only fills the block up.
                     continue
                 # On the device once: each sub-network reads it.
                 batch = place(None, jax.tree.map(lambda leaf, j=j: leaf[j], block), self._task.on_host)
+                shapes = self._prepared_shapes(batch.inputs, host)
+                if str(shapes) not in compiled:  # Batches of a bucket are alike.
+                    compiled.add(str(shapes))
+                    self._programs.compile_together(run_stage, sharing, shapes)
                 cache = self._scoring_caches.setdefault((host, i, j), self._batch_cache(batches))
                 for shared, carry in _walk(list(sharing), partial(self._prepare, batch.inputs, host), step, cache, len):
                     for path in sharing[shared]:
@@ -224,16 +216,8 @@ class Prefix:
         """A cache for one batch: in a common one, each batch would evict what the next population needs first."""
         return Cache(int((1 - STATISTICS_SHARE) * self._cache / batches))
 
-    def _program(self, depth: int, choice: tuple[int, ...]) -> tuple[Any, Any]:
-        """A stage's programs for one choice: for re-calibration and for scoring."""
-        key = self._kinds[depth], choice
-        if key not in self._programs:
-            graph = self._graphs[key[0]]
-            self._programs[key] = (
-                jax.jit(partial(_calibrate_stage, graph, choice)),
-                jax.jit(partial(_run_stage, graph, choice)),
-            )
-        return self._programs[key]
+    def _prepared_shapes(self, inputs: PyTree, host: HostOptions) -> PyTree[jax.ShapeDtypeStruct]:
+        return jax.eval_shape(partial(self._prepare, inputs, host))
 
     def _statistics(
         self, paths: list[Path], calibration: Calibration, host: HostOptions, batches: int
@@ -253,13 +237,16 @@ class Prefix:
         added: dict[Path, Statistics] = {}
 
         def step(path: Path, depth: int, carry: PyTree) -> PyTree:
-            run, here = self._program(depth, path[depth])[0], path[: depth + 1]
-            carry, added[here] = run(self._weights[depth], carry, sums.get(here, self._zero[depth]))
+            here = path[: depth + 1]
+            total = sums.get(here, self._programs.zero[depth])
+            carry, added[here] = self._programs.run(calibrate_stage, depth, path[depth], carry, total)
             return carry
 
         number = len(jax.tree.leaves(calibration)[0])
         for i in range(number):
             inputs = jax.tree.map(lambda leaf, i=i: leaf[i], calibration)
+            if i == 0:
+                self._programs.compile_together(calibrate_stage, missing, self._prepared_shapes(inputs, host))
             cache = self._calibration_caches.setdefault((host, i), self._batch_cache(batches))
             for _ in _walk(missing, partial(self._prepare, inputs, host), step, cache, known):
                 pass
@@ -346,17 +333,3 @@ def _shared_depths(paths: list[Path], i: int) -> set[int]:
             break
         depths.add(least)
     return depths
-
-
-def _calibrate_stage(
-    graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, total: Statistics
-) -> tuple[PyTree, Statistics]:
-    """The carry of a stage with the batch's own statistics, and these added to `total`."""
-    carry, moments = nnx.merge(graph, weights)(carry, choice, RECALIBRATE)
-    return carry, jax.tree.map(jnp.add, total, moments)
-
-
-def _run_stage(graph: nnx.GraphDef, choice: tuple[int, ...], weights: Any, carry: PyTree, statistics: Statistics) -> PyTree:
-    """The carry of a stage with given statistics."""
-    stage = nnx.merge(graph, weights)
-    return micro_batched(lambda part: stage(part, choice, statistics)[0], carry, weights)

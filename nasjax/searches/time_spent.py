@@ -9,8 +9,11 @@ from threading import get_ident
 
 import jax
 
-COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
-"""JAX's events of compiling: lowering a traced function, and XLA's work or reading its result from the cache."""
+from nasjax.evaluation.stage_programs import WAITED
+
+COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration", WAITED)
+"""Events of compiling: lowering a traced function, XLA's work or reading its result from the cache, and waiting for threads
+that compile."""
 
 
 class TimeSpent:
