@@ -104,6 +104,17 @@ def test_no_network_is_measured_twice_within_the_budget(net, counted, tactic):
     assert all((net.space.canonical(np.array(arch, np.int32)) == np.array(arch)).all() for arch in counted)
 
 
+def test_half_of_the_evaluations_are_sampled_unless_a_number_is_named(net):
+    half, twelve, six = (
+        nasjax.search_seeds(net, [0], objectives=GOALS, evaluations=24,
+                            tactic={"name": "full_on_estimations", "generations": 5, "sample": sample}).archs[0]
+        for sample in (None, 12, 6)
+    )  # fmt: skip
+    np.testing.assert_array_equal(half, twelve)
+    np.testing.assert_array_equal(half[:6], six[:6])
+    assert (half[6:12] != six[6:12]).any()
+
+
 @pytest.mark.parametrize("tactic", TACTIC)
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(net, tmp_path, tactic):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

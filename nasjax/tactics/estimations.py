@@ -8,25 +8,36 @@ from nasjax.tactics.base import MOST_AT_ONCE, Measured, Problem, Values, initial
 from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_rank, with_prior
 from nasjax.types import Population, PRNGKey
 
+MOST_SAMPLED = 1000
+"""As many random networks the paper's predictors are fitted to."""
+
 
 @dataclass(frozen=True)
 class FullOnEstimations:
-    """Measures `sample` random architectures, fits predictors once, and measures the best of one long search on them.
+    """Measures random architectures, fits predictors once, and measures the best of one long search on them.
 
-    The search runs for `generations`, with a population of at least the remaining evaluations; if more than `MOST_AT_ONCE`
-    remain, it is repeated. Raises ConfigError if the sample takes the whole budget.
+    If more than `MOST_AT_ONCE` evaluations remain, the search is repeated. Raises ConfigError if the sample takes the whole
+    budget.
+
+    Attributes:
+      sample: how many random architectures are measured; null: half of the evaluations, at most 1000.
+      generations: how long the search runs, with a population of at least the remaining evaluations.
     """
 
-    sample: int = 1000
+    sample: int | None = None
     generations: int = 500
 
     def __post_init__(self):
         for name in ("sample", "generations"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"tactic.{name} must be at least 1, not {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"tactic.{name} must be at least 1, not {value}")
+
+    def sample_of(self, problem: Problem) -> int:
+        """How many random architectures are measured."""
+        return self.sample or max(1, min(MOST_SAMPLED, problem.evaluations // 2))
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
-        if problem.evaluations <= self.sample:
+        if self.sample is not None and problem.evaluations <= self.sample:
             raise ConfigError(
                 f"tactic.sample={self.sample} of evaluations={problem.evaluations} leaves none for the search: "
                 f"make the sample smaller or evaluations larger"
@@ -35,8 +46,8 @@ class FullOnEstimations:
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         problem, measured = state.problem, len(state.archs)
-        if measured < self.sample:
-            return initial_batch(state, min(self.sample - measured, MOST_AT_ONCE)), state
+        if (missing := self.sample_of(problem) - measured) > 0:
+            return initial_batch(state, min(missing, MOST_AT_ONCE)), state
         left = min(problem.evaluations - measured, MOST_AT_ONCE)
         algorithm = replace(problem.algorithm, population=max(problem.algorithm.population, left))  # type: ignore[type-var]
         models, state = fit_predictors(state)
