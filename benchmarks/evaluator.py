@@ -6,7 +6,9 @@ All sides have the same weights, architectures and images, and run in one proces
 of threads and the same malloc settings:
 
 - recipe: PyTorch, as Once-for-All's users run it: extract the sub-network, `set_running_statistics`, validate;
-- tuned: PyTorch without extraction, channels last, statistics from a forward pass in training mode (cumulative mean);
+- tuned: PyTorch without extraction, channels last, statistics from a forward pass in training mode (cumulative mean), and
+  images scored in the batches that are quickest for one network, of `--batch` and those of SCORED;
+- graphed (on a GPU): tuned, with a CUDA graph of every network's forward pass;
 - masked, switch, prefix: nasjax's evaluators; `prefix` starts each time with an empty cache.
 
 Populations: `random`, from the whole space; `evolved`, children of four parents with two genes changed, like a generation of
@@ -76,6 +78,9 @@ from nasjax.tasks import ImageClassification, Split
 
 CLOCK = process_time if ARGUMENTS.device == "cpu" else perf_counter
 """On a GPU wall-clock time, since the process waits while the GPU works. Every side ends with numbers on the host."""
+
+SCORED = (256, 512, 1024)
+"""Numbers of images at a time that the tuned PyTorch tries, on a GPU."""
 
 UNIT = "CPU s" if ARGUMENTS.device == "cpu" else "s"
 
@@ -153,12 +158,51 @@ class Tuned(Torch):
         self.norms = [module for module in self.net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
         for norm in self.norms:
             norm.momentum = None  # the cumulative mean
+        if self.device == "cuda":
+            self.batched(min((ARGUMENTS.batch, *SCORED), key=self.seconds))
+
+    def batched(self, size):
+        """Cuts the validation images into batches of so many."""
+        images, labels = torch.cat(self.images), torch.cat(self.labels)
+        self.images = [part.contiguous(memory_format=torch.channels_last) for part in images.split(size)]
+        self.labels = list(labels.split(size))
+
+    @torch.no_grad()
+    def seconds(self, size):
+        """The seconds that scoring one network takes in batches of that size, once it has run."""
+        self.batched(size)
+        self.net.set_active_subnet(**self.lists[0])
+        self.loss(self.net)
+        began = perf_counter()
+        self.loss(self.net)
+        return perf_counter() - began
 
     def tensor(self, images):
         return super().tensor(images).contiguous(memory_format=torch.channels_last)
 
+    def replayed(self):
+        """Returns the active network as a CUDA graph of one batch's pass; smaller batches run without it."""
+        held, others = torch.empty_like(self.images[0]), torch.cuda.Stream()
+        held.copy_(self.images[0])
+        others.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(others):
+            self.net(held)  # Libraries choose their kernels before the capture.
+        torch.cuda.current_stream().wait_stream(others)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self.net(held)
+
+        def run(images):
+            if images.shape != held.shape:
+                return self.net(images)
+            held.copy_(images)
+            graph.replay()
+            return outputs
+
+        return run
+
     @torch.no_grad()
-    def tuned(self):
+    def tuned(self, graphed=False):
         """Returns the loss of every network."""
         losses = []
         for lists in self.lists:
@@ -169,7 +213,7 @@ class Tuned(Torch):
             for images in self.calibration:
                 self.net(images)
             self.net.eval()
-            losses.append(self.loss(self.net))
+            losses.append(self.loss(self.replayed() if graphed else self.net))
         return np.array(losses)
 
 
@@ -212,6 +256,9 @@ def main():
     recipe = Torch(copy.deepcopy(made), task, lists, calibration, device)
     tuned = Tuned(made, task, lists, calibration, device)
     sides = {"recipe": recipe.recipe, "tuned": tuned.tuned}
+    if device == "cuda":
+        sides["graphed"] = lambda: tuned.tuned(graphed=True)
+        print(f"tuned: {len(tuned.images[0])} images at a time", file=sys.stderr)
     sides |= {way: ours(EVALUATORS[way](**settings).bind(net, task), archs) for way in ARGUMENTS.strategies.split(",")}
 
     first, losses = {}, {}

@@ -1,35 +1,30 @@
 """One step of a tactic: 20,000 predicted evaluations as DyNAS-T does them, by pymoo in batches, and by one jitted scan.
 
     pip install pymoo && python benchmarks/step.py
+    python benchmarks/step.py --device gpu          # the scan alone
 
-All three evaluate the same two support vector machines (scikit-learn, RBF, one-hot inputs, fitted to 250 random networks of
-Once-for-All's MobileNetV3) and run NSGA-II with a population of 50 for 400 generations, in turn, on one core. DyNAS-T's
-`eval_subnet` in predictor mode (github.com/IntelLabs/DyNAS-T at 251cb5e) takes one individual at a time: a dictionary of
-parameters, a deep copy, a one-hot vector and a prediction for every objective. Times exclude compilation.
-The last line is a million predicted evaluations in one scan (population 1,000).
+All evaluate two support vector machines (RBF, one-hot inputs, up to 250 networks of Once-for-All's MobileNetV3) and run
+NSGA-II with a population of 50 for 400 generations. On a CPU the machines are scikit-learn's, fitted to random networks, and
+all three ways run in turn, on one core; on an accelerator their numbers are random. Times exclude compilation. The last line
+is a million predicted evaluations in one scan (population 1,000).
 """
+# ruff: noqa: E402
 
 import os
+import sys
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+ON_CPU = "gpu" not in sys.argv
+if ON_CPU:
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 import argparse
-import copy
 from statistics import median
 from time import perf_counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pymoo.algorithms.moo.nsga2 import NSGA2 as PymooNSGA2
-from pymoo.core.problem import Problem
-from pymoo.operators.crossover.sbx import SBX
-from pymoo.operators.mutation.pm import PM
-from pymoo.operators.repair.rounding import RoundingRepair
-from pymoo.operators.sampling.rnd import IntegerRandomSampling
-from pymoo.optimize import minimize
-from sklearn.svm import SVR
 
 from nasjax.algorithms import NSGA2
 from nasjax.algorithms.evolve import evolve
@@ -47,70 +42,11 @@ REFERENCE = np.array([7.0, 7.0])
 """Of the hypervolume, beyond the worst values, so that the extremes count."""
 
 
-def one_hot(archs):
-    return np.concatenate([np.eye(count)[archs[:, i]] for i, count in enumerate(COUNTS)], 1)
+CAPACITY = 256
+"""Support vectors of a machine, at most."""
 
 
-def machines(seed):
-    """Two fitted support vector machines, of targets like an error and a cost, with unit variance."""
-    rng = np.random.default_rng(seed)
-    archs = np.stack([rng.integers(0, count, NETWORKS) for count in COUNTS], 1)
-    hot = one_hot(archs)
-    size = archs @ rng.uniform(0.5, 1.5, archs.shape[1])
-    targets = -np.sqrt(size) - 0.1 * np.sin(hot @ rng.normal(size=hot.shape[1])), size
-    return [SVR(gamma="auto", C=10.0, epsilon=0.01).fit(hot, (t - t.mean()) / t.std()) for t in targets]
-
-
-# -- as DyNAS-T does, and in batches --------------------------------------------------------------------------------------
-
-
-class OneByOne(Problem):
-    def __init__(self, models):
-        super().__init__(n_var=len(COUNTS), n_obj=2, xl=0, xu=np.array(COUNTS) - 1, vtype=int)
-        self.models = models
-
-    def _evaluate(self, x, out, *args, **kwargs):
-        out["F"] = np.array([self._one(row) for row in x])
-
-    def _one(self, row):
-        parameters, place = {}, 0
-        for name, options, number in GENES:
-            parameters[name] = [options[round(index)] for index in row[place : place + number]]
-            place += number
-        copy.deepcopy({"wid": None, **parameters, "r": [224]})
-        return [model.predict(self._one_hot(row).reshape(1, -1))[0] for model in self.models]
-
-    def _one_hot(self, row):
-        segments = []
-        for index, count in zip(row, COUNTS, strict=True):
-            segment = [0 for _ in range(count)]
-            segment[index] = 1
-            segments.extend(segment)
-        return np.array(segments)
-
-
-class Batched(OneByOne):
-    def _evaluate(self, x, out, *args, **kwargs):
-        hot = one_hot(x.astype(int))
-        out["F"] = np.stack([model.predict(hot) for model in self.models], 1)
-
-
-def by_pymoo(problem, seed):
-    """DyNAS-T's settings of pymoo's NSGA-II."""
-    algorithm = PymooNSGA2(
-        pop_size=POPULATION,
-        sampling=IntegerRandomSampling(),
-        crossover=SBX(prob=0.9, eta=15.0, vtype=float, repair=RoundingRepair()),
-        mutation=PM(prob=0.02, eta=20.0, vtype=float, repair=RoundingRepair()),
-        eliminate_duplicates=True,
-    )
-    return minimize(problem, algorithm, ("n_gen", GENERATIONS), seed=seed).pop.get("F")
-
-
-# -- one scan -------------------------------------------------------------------------------------------------------------
-
-
-def sums(model, capacity=256):
+def sums(model, capacity=CAPACITY):
     """A support vector machine as arrays of a fixed shape: support vectors, their weights, the intercept."""
     vectors, weights = np.zeros((capacity, model.support_vectors_.shape[1]), np.float32), np.zeros(capacity, np.float32)
     vectors[: len(model.support_)], weights[: len(model.support_)] = model.support_vectors_, model.dual_coef_[0]
@@ -133,12 +69,19 @@ def by_scan(models, seed, population=POPULATION, generations=GENERATIONS):
     return np.asarray(jax.block_until_ready(state).objectives)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def random_sums(key):
+    """Arrays like those of a machine, of random numbers."""
+    inputs, weights = jax.random.split(key)
+    archs = SPACE.sample(inputs, CAPACITY)
+    hot = jnp.concatenate([jax.nn.one_hot(archs[:, i], count) for i, count in enumerate(COUNTS)], 1)
+    return hot, jax.random.normal(weights, (CAPACITY,)), jnp.float32(0)
+
+
+def compare(rounds):
+    """Times all three ways in turn, and prints how they compare; returns the machines as arrays."""
+    from step_rivals import Batched, OneByOne, by_pymoo, machines, one_hot
+
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     models = machines(0)
     arrays = tuple(map(sums, models))
     archs = np.asarray(SPACE.sample(jax.random.key(9), 100))
@@ -150,9 +93,7 @@ def main():
         "pymoo, batched": lambda seed: by_pymoo(Batched(models), seed),
         "one scan": lambda seed: by_scan(arrays, seed),
     }
-    began = perf_counter()
     by_scan(arrays, 0)
-    print(f"first scan, compilation included: {perf_counter() - began:.2f} s")
     seconds, volumes = {name: [] for name in ways}, {name: [] for name in ways}
     for seed in range(rounds):
         for name, way in ways.items():
@@ -164,10 +105,34 @@ def main():
         ratios = [other / own for other, own in zip(spent, seconds["one scan"], strict=True)]
         print(f"{name:15} {median(spent):7.3f} s [{min(spent):.3f}, {max(spent):.3f}]   {median(ratios):6.1f} times a scan's"
               f"   hypervolume {median(volumes[name]):.2f}")  # fmt: skip
-    by_scan(arrays, 0, 1000, 1000)
+    return arrays
+
+
+def show_scan(arrays, rounds, population, generations):
+    """Prints the seconds of a scan, and of the first one, with its compilation."""
     began = perf_counter()
-    by_scan(arrays, 1, 1000, 1000)
-    print(f"a million in one scan: {perf_counter() - began:.2f} s")
+    by_scan(arrays, 0, population, generations)
+    first, times = perf_counter() - began, []
+    for seed in range(1, rounds + 1):
+        began = perf_counter()
+        by_scan(arrays, seed, population, generations)
+        times.append(perf_counter() - began)
+    spread = f"[{min(times):.4f}, {max(times):.4f}]"
+    print(f"{population * generations:,} in one scan: {median(times):.4f} s {spread}, the first {first:.2f} s")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    rounds = parser.parse_args().rounds
+    if ON_CPU:
+        arrays = compare(rounds)
+        show_scan(arrays, 1, 1000, 1000)
+        return
+    arrays = tuple(map(random_sums, jax.random.split(jax.random.key(0))))
+    for population, generations in ((POPULATION, GENERATIONS), (1000, 20), (1000, 1000)):
+        show_scan(arrays, rounds, population, generations)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Agreement of a latency table of this machine with measurements of other networks.
 
-    python here.py results/mobilenet_v3.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS]
+    python here.py results/mobilenet_v3.csv ofa_mbv3_d234_e346_k357_w1.0 latencies.jsonl again.jsonl [NETWORKS [gpu]]
 
 The table: every stage's choices timed once, their sum calibrated on 24 whole networks (16 fitted, 8 held out), as a search
 has it. Then 100 (NETWORKS less 24) random sub-networks are measured whole, and half of them a second time, in `again.jsonl`:
@@ -21,7 +21,7 @@ from nasjax.hardware.profiling import networks_to_measure, profile
 from nasjax.hardware.timer import Timer
 
 FITTED = 24
-HARDWARE = {"name": "cpu", "threads": 1}
+HARDWARE = {"cpu": {"name": "cpu", "threads": 1}, "gpu": {"name": "gpu"}}
 
 
 def agreement(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
@@ -33,11 +33,11 @@ def agreement(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
     )
 
 
-def main(out: str, supernet: str, kept: str, again: str, number: int = 124) -> None:
+def main(out: str, supernet: str, kept: str, again: str, number: str = "124", device: str = "cpu") -> None:
     net = supernets.create(supernet)
-    made = profile(net, {**HARDWARE, "networks": FITTED, "file": kept})
+    made = profile(net, {**HARDWARE[device], "networks": FITTED, "file": kept})
     print(made.summary())
-    archs = networks_to_measure(net.space, number)
+    archs = networks_to_measure(net.space, int(number))
     # The first networks are those that the table was calibrated on, whatever the number is.
     seen = {arch.tobytes() for arch in made.archs}
     rest = np.stack([arch for arch in archs if arch.tobytes() not in seen])
@@ -63,4 +63,4 @@ def main(out: str, supernet: str, kept: str, again: str, number: int = 124) -> N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], *map(int, sys.argv[5:6]))
+    main(*sys.argv[1:])
