@@ -79,7 +79,7 @@ def moved_bytes(net, arch):
         for equation in jaxpr.eqns:
             if equation.primitive.name in ("conv_general_dilated", "dot_general"):
                 yield from (prod(out.aval.shape) * out.aval.dtype.itemsize for out in equation.outvars)
-            for inner in inner_jaxprs(equation):
+            for inner in inner_jaxprs(equation.params):
                 yield from results(inner)
 
     choice = tuple(map(int, arch))

@@ -21,7 +21,7 @@ from nasjax.hardware.profiling import networks_to_measure, profile
 from nasjax.hardware.timer import Timer
 
 FITTED = 24
-HARDWARE = {"cpu": {"name": "cpu", "threads": 1}, "gpu": {"name": "gpu"}}
+HARDWARE = {"cpu": {"name": "cpu", "threads": 1}, "gpu": {"name": "gpu", "seconds": 2.0}}
 
 
 def agreement(what: str, found: np.ndarray, wanted: np.ndarray) -> None:
