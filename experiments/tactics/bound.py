@@ -31,7 +31,7 @@ from scipy.special import ndtr
 from table import line
 
 RESULTS = Path(__file__).parent / "results"
-LINAS = RESULTS / "linas_tables.csv", RESULTS / "linas.csv"
+LINAS = RESULTS / "linas.csv"
 DEVICES = ("1080ti_1", "fpga", "gold_6226", "pixel3", "raspi4", "titan_rtx_256")
 TARGETS = (95, 99)
 SEEDS, NEAREST, MOST, AHEAD = 10, 200, 120, 256
@@ -136,10 +136,8 @@ def third(curves, target):
 
 def compute(path):
     """Writes the bound of every table."""
-    linas = {}
-    for source in LINAS:
-        linas |= {(name, by, seed): curve for (_, name), seeds in runs.scored(source).items()
-                  for seed, known in seeds.items() for by, curve in known.items()}  # fmt: skip
+    linas = {(name, by, seed): curve for (_, name), seeds in runs.scored(LINAS).items()
+             for seed, known in seeds.items() for by, curve in known.items()}  # fmt: skip
     functions = None
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
