@@ -330,7 +330,14 @@ def valid_files(folder: Path) -> None:
     lists["decoder_arbitrary_ende_attn"] = [-1] * 6
     with (folder / "hat.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["Sub-network", "BLEU Score"], [lists, 25]])
-    chosen = {"objectives": GOALS, "constraints": [], "references": None, "evaluations": 6, "warm_start": None}
+    chosen = {
+        "objectives": GOALS,
+        "constraints": [],
+        "references": None,
+        "evaluations": 6,
+        "warm_start": None,
+        "proxies": (),
+    }
     chosen |= {"tactic": "random", "algorithm": "nsga2", "predictor": "ridge"}
     list(write_seeds(SeedSearches.of(TabularNet(folder / "table.csv", GENES), **chosen), folder / "seeds", 0, 2))
     np.savez(folder / "images.npz", x=np.zeros((12, 4, 4), np.uint8), y=np.arange(12) % 3)
