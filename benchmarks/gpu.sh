@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every figure of the pages that needs a GPU, as tables and in one file; under eight minutes on an H200.
+# Every figure of the pages that needs a GPU, as tables and in one file. How long it takes there is not known yet.
 #
 #     benchmarks/gpu.sh FILE [SECTION ...]               sections: all of those below, in their order
 #     WHEELS=folder benchmarks/gpu.sh FILE               installs wheels first: nasjax's own and what it needs

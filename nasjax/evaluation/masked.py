@@ -14,7 +14,7 @@ from nasjax.tasks import Task
 
 FULL_MACS = 1e9
 """Multiply-accumulates of a batch from which one sub-network keeps an accelerator busy. Not measured: a guess from one H200,
-where a vmapped population of a full-size network (2e10 a batch) took ten times what its memory bandwidth allows."""
+where a vmapped population of a full-size network (2e10 a batch) took about twenty times what memory bandwidth allows."""
 
 
 @dataclass(frozen=True)

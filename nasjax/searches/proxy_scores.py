@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nasjax.errors import ConfigError
 from nasjax.tactics import Problem, Scores
 
 ROWS = 128
@@ -30,16 +29,13 @@ def with_proxies(problem: Problem, names: Sequence[str]) -> Generator[Scoring, N
 
     Raises ConfigError, before anything is scored, for names of no proxy.
     """
-    for name in names:
-        if name not in problem.proxies:
-            allowed = ", ".join(problem.proxies) or "none, because a table or a function has no networks to score"
-            raise ConfigError(f"proxies={name} is unknown for this super-network; allowed: {allowed}")
+    scores = [problem.proxy(name, "proxies") for name in names]
     archs = np.unique(problem.sample(jax.random.key(0), ROWS), axis=0)
-    columns, planned = [], len(archs) * len(names)
-    for i, name in enumerate(names):
+    columns, planned = [], len(archs) * len(scores)
+    for i, score in enumerate(scores):
         known: list[float] = []
         for start in range(0, len(archs), CHUNK):
-            known += np.asarray(problem.proxies[name](archs[start : start + CHUNK])).tolist()
+            known += np.asarray(score(archs[start : start + CHUNK])).tolist()
             yield Scoring(i * len(archs) + len(known), planned, known[-1])
         columns.append(known)
     return replace(problem, scores=Scores(archs, np.array(columns, np.float64).T))

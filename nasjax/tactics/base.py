@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms import Algorithm
+from nasjax.errors import ConfigError
 from nasjax.graphs import function_keys
 from nasjax.pareto import PENALTY_PER_VIOLATION, best_rows, violations
 from nasjax.predictors import Inputs, Predictor
@@ -88,6 +89,13 @@ class Problem:
     proxies: Mapping[str, Callable[[Population], Float[np.ndarray, " pop"]]] = field(default_factory=dict)
     scores: Scores | None = None
     fitting: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def proxy(self, name: str, setting: str) -> Callable[[Population], Float[np.ndarray, " pop"]]:
+        """The cheap score that a setting names. Raises ConfigError where there is none of that name."""
+        if name not in self.proxies:
+            allowed = ", ".join(self.proxies) or "none, because a table or a function has no networks to score"
+            raise ConfigError(f"{setting}={name} is unknown for this super-network; allowed: {allowed}")
+        return self.proxies[name]
 
     def sample(self, key: PRNGKey, number: int) -> Int[np.ndarray, "number genes"]:
         """`number` architectures drawn uniformly, with replacement, from those that can be measured."""

@@ -9,7 +9,7 @@ from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_
 from nasjax.types import Population, PRNGKey
 
 MOST_SAMPLED = 1000
-"""As many random networks the paper's predictors are fitted to."""
+"""Random architectures that are measured by default, at most."""
 
 
 @dataclass(frozen=True)

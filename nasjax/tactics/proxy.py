@@ -26,9 +26,7 @@ class Proxy:
             raise ConfigError(f"tactic.generations must be at least 1, not {self.generations}")
 
     def init(self, key: PRNGKey, problem: Problem) -> Measured:
-        if self.proxy not in problem.proxies:
-            allowed = ", ".join(problem.proxies) or "none, because a table or a function has no networks to score"
-            raise ConfigError(f"tactic.proxy={self.proxy} is unknown for this super-network; allowed: {allowed}")
+        problem.proxy(self.proxy, "tactic.proxy")  # Refuses an unknown one.
         measured = [i for i, cost in enumerate(problem.costs) if cost is None]
         if len(measured) > 1 or not all(i < len(problem.reference) for i in measured):
             raise ConfigError(
@@ -40,7 +38,7 @@ class Proxy:
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         problem, key = state.problem, state.step_key()
         algorithm, goals = problem.algorithm, len(problem.reference)
-        score = problem.proxies[self.proxy]
+        score = problem.proxy(self.proxy, "tactic.proxy")
         known: dict[bytes, float] = {}
 
         def values(archs: Population) -> tuple[Values, Values]:
