@@ -1,4 +1,6 @@
-"""The forms of convolution that the CPU runs fast, against XLA's own."""
+"""Forms of convolutions and moments that are fast on a CPU or an accelerator, against XLA's own."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from jax import lax
 from tiny import close
 
 from nasjax.supernets.cpu import convolution
+from nasjax.supernets.moments import one_pass, two_passes
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -152,3 +155,46 @@ def test_taps_that_are_left_out_read_padding_only(size, stride):
         outputs = range(0, length, stride)
         inside = [tap for tap in range(size) if any(0 <= start + tap - size // 2 < length for start in outputs)]
         assert list(convolution._taps_inside(length, size, stride)) == inside
+
+
+def of_each_network(x, weight, stride, groups, own_maps):
+    """The library's convolution of each network of a population, one by one."""
+    rows = range(len(weight))
+    return jnp.stack([reference(x[i] if own_maps else x, weight[i], stride, groups) for i in rows])
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("form", convolution.FORMS)
+def test_a_population_of_kernels_is_convolved_as_each_network_alone(form, groups, stride=2):
+    """The form is that of accelerators, run here on a CPU; maps are shared by the networks, or each network has its own."""
+    weight, shared = normal(3, 3, 3, 4 // groups, 4), normal(2, 6, 7, 4)
+    for x, axis in ((shared, None), (jnp.stack([shared, 2 * shared, -shared]), 0)):
+        with convolution.vmapped_as(form):
+            run = jax.vmap(lambda x, w: convolution.vmappable_convolution(x, w, stride, groups), (axis, 0))
+            close(jax.jit(run)(x, weight), of_each_network(x, weight, stride, groups, axis == 0), 1e-5)
+    with convolution.vmapped_as(form):  # One kernel for the whole population.
+        run = jax.vmap(lambda x: convolution.vmappable_convolution(x, weight[0], stride, groups))
+        several = jnp.stack([shared, -shared])
+        close(jax.jit(run)(several), jnp.stack([reference(x, weight[0], stride, groups) for x in several]), 1e-5)
+
+
+@pytest.mark.parametrize("form, counted", [("library", [12]), ("loop", [4]), ("products", [])])
+def test_only_the_librarys_form_has_a_group_for_every_network_and_channel(form, counted):
+    """The program that an NVIDIA GPU is given, read without one: groups of its convolutions."""
+    weight, x = normal(3, 3, 3, 1, 4), normal(3, 2, 6, 7, 4)
+    with convolution.vmapped_as(form):
+        run = jax.jit(jax.vmap(lambda x, w: convolution.depthwise(x, w, 1)))
+        text = run.trace(x, weight).lower(lowering_platforms=("cuda",)).as_text()
+    assert [int(groups) for groups in re.findall(r"feature_group_count = (\d+)", text)] == counted
+
+
+def test_moments_by_one_pass_are_those_by_two_also_far_from_zero():
+    """Squares of values near 1000 cancel in float32: the variance would be off by a hundredth."""
+    x = normal(4, 5, 6, 3) * jnp.asarray([[[[1.0, 0.01, 0.0]]]]) + jnp.asarray([[[[1000.0, 3.0, -2.0]]]])
+    exact = np.asarray(x, np.float64)
+    mean, variance = jax.jit(one_pass)(x)
+    close(mean, exact.mean((0, 1, 2)), 1e-6)
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-5, atol=1e-12)
+    target = normal(3)
+    gradients = [jax.grad(lambda x, f=f: jnp.vdot(f(x)[0] + f(x)[1], target))(x) for f in (one_pass, two_passes)]
+    close(gradients[0], gradients[1], 1e-5)

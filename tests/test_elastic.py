@@ -15,12 +15,12 @@ from nasjax.supernets.elastic import (
     ConvNorm,
     Dense,
     Moments,
-    SqueezeExcite,
     make_divisible,
     normal,
     pick,
 )
 from nasjax.supernets.layer import recording
+from nasjax.supernets.squeeze_excite import SqueezeExcite
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -11,7 +11,7 @@ from golden_rows import ROWS
 from nasjax.evaluation.calibration import calibrate
 from nasjax.hardware.costs import cost_tables
 from nasjax.jaxprs import jaxpr_macs
-from nasjax.supernets import elastic
+from nasjax.supernets import elastic, squeeze_excite
 from nasjax.supernets.cpu import convolution
 from nasjax.supernets.extract import extract
 from nasjax.supernets.families import resnet
@@ -122,7 +122,7 @@ def _full_excitation(patch, net):
         middle = jax.nn.relu(self.reduce(pooled))
         return convolution.ACTIVATIONS["h_sigmoid"](self.expand(middle, width))
 
-    patch.setattr(elastic.SqueezeExcite, "gains", gains)
+    patch.setattr(squeeze_excite.SqueezeExcite, "gains", gains)
 
 
 def _padding_at_the_end(patch, net):

@@ -1,15 +1,19 @@
 """Population evaluation by masking: traced choices, with shared weights, every sub-network at the cost of the largest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from nasjax.errors import ConfigError
 from nasjax.evaluation.memory import Needs, compiler_bytes, example_macs, network_bytes
 from nasjax.evaluation.micro_batched import MicroBatched
 from nasjax.evaluation.population import StrategyConfig
 from nasjax.evaluation.programs import Programs, at_once, in_turn
 from nasjax.supernets import SuperNet
+from nasjax.supernets.cpu.convolution import FORMS, vmapped_as
 from nasjax.tasks import Task
 
 FULL_MACS = 1e9
@@ -24,15 +28,28 @@ class MaskedConfig(StrategyConfig):
     Attributes:
       at_once: whether the sub-networks of a chunk run at once, by `vmap`, instead of one after the other; fewer if memory is
         too small. null: on accelerators, unless a batch of the largest one fills them.
+      vmapped: the form of convolutions that run at once on accelerators: `library`, XLA's, in groups; `loop`, one
+        after another; `products`, batched matrix products and sums of shifted products. Not measured yet.
     """
 
     at_once: bool | None = None
+    vmapped: str = "library"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.vmapped not in FORMS:
+            raise ConfigError(f"evaluator.vmapped={self.vmapped!r} must be one of {', '.join(FORMS)}")
 
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net), together=self.runs_at_once(net))
 
     def strategy(self, net: SuperNet, task: Task, spare: float, mesh: Mesh | None = None) -> Programs:
-        return Programs(net, task, MicroBatched, at_once if self.runs_at_once(net) else in_turn, mesh)
+        each = self._at_once if self.runs_at_once(net) else in_turn
+        return Programs(net, task, MicroBatched, each, mesh)
+
+    def _at_once(self, function: Callable[..., Any], number: Any, *populations: Any) -> Any:
+        with vmapped_as(self.vmapped):
+            return at_once(function, number, *populations)
 
     def runs_at_once(self, net: SuperNet) -> bool:
         """`at_once`, or the rule: not on CPUs, where it gains nothing and padding would cost, nor for large networks."""

@@ -3,7 +3,8 @@
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from ctypes import CDLL
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from nasjax.evaluation.scoring import place
 from nasjax.evaluation.totals import Totals, metric_function
 from nasjax.supernets import SuperNet
 from nasjax.supernets.checkpoints import weights_digest
+from nasjax.supernets.precision import network_in_bfloat16
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
 from nasjax.tasks import Split, Task
@@ -34,6 +36,9 @@ from nasjax.tasks.augmentation import AUGMENTATIONS
 from nasjax.types import Population
 
 LOG = logging.getLogger(__name__)
+
+PRECISIONS = {"default": None, "float32": "highest", "bfloat16": None}
+"""JAX's precision of products by the setting; None: the device's quickest, which rounds to TF32 on GPUs."""
 
 ACCELERATOR_BATCH = 1024
 """Examples that are scored at a time on accelerators, which wait for the next program after small ones. Not measured."""
@@ -61,6 +66,7 @@ class PopulationEvaluator:
         self.metrics = tuple(objective.name for objective in task.objectives)
         self._net = nnx.eval_shape(lambda: net)
         self._mesh = mesh(devices)
+        computed = self._in_precision(net)
         self._devices = 1 if self._mesh is None else self._mesh.size
         calibration = config.calibration(net, task)
         number = len(self._examples)
@@ -68,7 +74,7 @@ class PopulationEvaluator:
         per_device = -(-self._step // self._devices)
         most = config.scored_at_a_time
         needed = -(-per_device // most) * even(per_device, most) * -(-number // self._step)
-        needs = config.needs(net)
+        needs = config.needs(computed)
         decoding = decoding_bytes(net, self._examples.inputs, task.most_steps, task.beams) if task.most_steps > 1 else 0
         needs = needs._replace(example=needs.example + decoding)
         planned = plan(config, needs, net, calibration, self._examples.inputs, needed)
@@ -76,7 +82,7 @@ class PopulationEvaluator:
         self._calibration = replicate(self._mesh, calibration)
         self._rows_at_once, self._room = planned.chunk, planned.room
         self._batches_per_block = batches_per_block(self._examples.inputs, per_device, self.batch, planned.room)
-        self._strategy = config.strategy(net, task, planned.spare, self._mesh)
+        self._strategy = config.strategy(computed, task, planned.spare, self._mesh)
         self._metrics = metric_function(task)
         self.context: Mapping[str, Any] = {
             "weights": weights_digest(net),
@@ -86,6 +92,17 @@ class PopulationEvaluator:
             "evaluator": self._value_settings(net),
         }
 
+    def _in_precision(self, net: SuperNet) -> SuperNet:
+        """The network that is run."""
+        return network_in_bfloat16(net) if self.config.precision == "bfloat16" else net
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """Programs that are traced within multiply at the setting's precision."""
+        precision = PRECISIONS[self.config.precision]
+        with nullcontext() if precision is None else jax.default_matmul_precision(precision):
+            yield
+
     def _value_settings(self, net: SuperNet) -> dict[str, Any]:
         """The settings that values depend on: of re-calibration, if there are batch norms, and of halving, if it is used."""
         config = self.config
@@ -94,6 +111,8 @@ class PopulationEvaluator:
             names += ["first_examples", "seed"]
         if net.has_norms and config.augmentation != "none":
             names.append("augmentation")
+        if config.precision != "default":
+            names.append("precision")
         return {name: getattr(config, name) for name in dict.fromkeys(names)}
 
     def on(self, split: str) -> "PopulationEvaluator":
@@ -111,7 +130,7 @@ class PopulationEvaluator:
     def reweighted(self, net: SuperNet) -> "PopulationEvaluator":
         """The same evaluator of other weights of the network: shares programs and examples. Only `masked` and `switch`."""
         other = copy(self)
-        other._strategy = self._strategy.reweighted(net)  # type: ignore[attr-defined]
+        other._strategy = self._strategy.reweighted(self._in_precision(net))  # type: ignore[attr-defined]
         other.context = {**self.context, "weights": weights_digest(net)}
         return other
 
@@ -168,7 +187,8 @@ class PopulationEvaluator:
         """The re-calibrated batch-norm statistics of an architecture, full width, stage by stage."""
         if self._calibration is None:
             return tuple({} for _ in self._net.stages)
-        return self._strategy.statistics(arch, self._calibration, self._net.host(np.asarray(arch)), self._rows_at_once)
+        with self._precision():
+            return self._strategy.statistics(arch, self._calibration, self._net.host(np.asarray(arch)), self._rows_at_once)
 
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
         """Metrics, and `<metric>_se`, of at most `chunk` canonical architectures."""
@@ -207,7 +227,9 @@ class PopulationEvaluator:
         while start < len(archs):
             rows = archs[start : start + self._rows_at_once]
             try:
-                found.append(self._strategy.totals(rows, self._calibration, blocks, host, self._rows_at_once, part, known))
+                with self._precision():
+                    totals = self._strategy.totals(rows, self._calibration, blocks, host, self._rows_at_once, part, known)
+                found.append(totals)
             except jax.errors.JaxRuntimeError as error:
                 # Other processes would not retry, and wait for this one.
                 if self._rows_at_once == 1 or OUT_OF_MEMORY not in str(error) or jax.process_count() > 1:
@@ -242,6 +264,8 @@ class EvaluatorConfig(ABC):
       first_examples: successive halving: a search scores all networks on so many examples first, and then repeatedly the
         better half on twice as many, up to all examples (`nasjax.evaluation.halving`). 0: all networks on all examples.
       augmentation: none, flip or crop, of the calibration images: as in training.
+      precision: of a network's products and maps. default: float32, multiplied in the device's quickest way, which rounds to
+        TF32 on GPUs; float32: multiplied in float32, as on a CPU; bfloat16: kernels, matrices and maps in 16 bits.
     """
 
     batch: int = 100
@@ -252,6 +276,7 @@ class EvaluatorConfig(ABC):
     first_examples: int = 0
     augmentation: str = "none"
     scoring_batch: int | None = None
+    precision: str = "default"
 
     def __post_init__(self):
         for name in ("batch", "chunk", "memory_gb"):
@@ -261,6 +286,8 @@ class EvaluatorConfig(ABC):
             raise ConfigError(f"evaluator.scoring_batch must be at least 1, not {self.scoring_batch}")
         if self.augmentation not in AUGMENTATIONS:
             raise ConfigError(f"evaluator.augmentation={self.augmentation!r} must be one of {', '.join(AUGMENTATIONS)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"evaluator.precision={self.precision!r} must be one of {', '.join(PRECISIONS)}")
         for name in ("first_examples", "calibration_examples"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"evaluator.{name} must be at least 0, not {getattr(self, name)}")

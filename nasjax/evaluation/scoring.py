@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from nasjax.evaluation.blocks import Block
 from nasjax.evaluation.mesh import divide
 from nasjax.evaluation.totals import Totals, batch_totals, in_float64
+from nasjax.supernets.precision import in_float32
 from nasjax.tasks import Runner, Task
 
 
@@ -27,7 +28,7 @@ def program_arguments(block: Block, on_host: bool) -> Block:
 
 def score(task: Task, run: Runner, batch: Block) -> Any:
     """The batch's totals; for a task on the host its outputs, for `finished_totals`."""
-    outputs = task.outputs(run, batch.inputs)
+    outputs = in_float32(task.outputs(run, batch.inputs))
     return outputs if task.on_host else batch_totals(task.statistics(outputs, batch.targets), batch.weights)
 
 

@@ -21,6 +21,7 @@ from nasjax.supernets.cpu.deferred_norm import DeferredNorm, apply_deferred
 from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, map_micro_batches, micro_batch_size
 from nasjax.supernets.initial import full, identity, normal
 from nasjax.supernets.layer import Layer, Size
+from nasjax.supernets.moments import moments
 
 
 class Branching(NamedTuple):
@@ -72,6 +73,11 @@ def mask(weight: Array, size: Size, beyond: float = 0.0) -> Array:
     return jnp.where(inside, weight, jnp.asarray(beyond, weight.dtype))
 
 
+def matmul(x: Float[Array, "*batch inputs"], weight: Float[Array, "inputs outputs"]) -> Float[Array, "*batch outputs"]:
+    """Products in the type of the weights, added up in float32."""
+    return jnp.matmul(x.astype(weight.dtype), weight, preferred_element_type=jnp.float32)
+
+
 def pick(options: tuple[int, ...], index: Size) -> Size:
     """The option at a static or traced index."""
     if isinstance(index, int):
@@ -99,6 +105,8 @@ def by_importance(importance: Float[Array, " units"], widths: Sequence[int]) -> 
 
 class Conv(Layer):
     """2-D convolution of elastic output width and kernel size, as wide as its input; by default without bias.
+
+    It computes, and returns maps, in the type of its kernel.
 
     Smaller kernels are the centre of the next larger one, times a learned matrix (Once-for-All, arXiv:1908.09791, 3.3).
     Weights: `kernel` HWIO at full size, `transforms` one (small², small²) matrix for each smaller size, `bias` (outputs,).
@@ -155,6 +163,7 @@ class Conv(Layer):
         width = self.kernel.shape[3] if width is None else width
         kernel = self.kernels[-1] if kernel is None else kernel
         bias = None if self.bias is None else mask(cut(self.bias[...], 0, width), width)[None, None, None]
+        bias = None if bias is None else bias.astype(self.kernel.dtype)
         if isinstance(kernel, Branching):
             weights = [self.weights(width, size, inputs) for size in kernel.options]
             branches = [lambda x, weights, i=i: self._convolved(x, weights[i]) for i in range(len(weights))]
@@ -174,9 +183,10 @@ class Conv(Layer):
         """The shape of the outputs for maps of the shape of `x`; as wide as the layer if `width` is traced."""
         height, columns = ((n - 1) // self.stride + 1 for n in x.shape[1:3])
         width = width if isinstance(width, int) else self.kernel.shape[3]
-        return jax.ShapeDtypeStruct((x.shape[0], height, columns, width), x.dtype)
+        return jax.ShapeDtypeStruct((x.shape[0], height, columns, width), self.kernel.dtype)
 
     def _convolved(self, x: Maps, weight: Float[Array, "size size inputs outputs"], own: bool = False) -> Maps:
+        x = x.astype(weight.dtype)
         if self.depthwise:
             return depthwise(x, weight, self.stride)
         if weight.shape[0] == 1 and self.stride == 1:
@@ -209,7 +219,10 @@ class Conv(Layer):
 
 
 class Dense(Layer):
-    """Affine map of elastic output width, as wide as its input. Weights: `kernel` (in, out), `bias` (out,)."""
+    """Affine map of elastic output width, as wide as its input. Weights: `kernel` (in, out), `bias` (out,).
+
+    It multiplies in the kernel's type; sums and results are float32.
+    """
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         bound = inputs**-0.5
@@ -221,7 +234,7 @@ class Dense(Layer):
         self.note(width=width, inputs=x.shape[-1])
         weight = mask(cut(cut(self.kernel[...], 0, x.shape[-1]), 1, width), width)
         bias = mask(cut(self.bias[...], 0, width), width)
-        return x @ weight + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        return matmul(x, weight) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
     def importance(self) -> Float[Array, " inputs"]:
         """The sum of absolute weights of every input."""
@@ -243,8 +256,8 @@ class BatchNorm(Layer):
     """Batch normalisation of elastic width over all axes but the last.
 
     Without statistics (None or RECALIBRATE) it normalises with those of the batch (biased variance) and returns them; with
-    statistics it uses and returns those. Statistics are padded to the layer's full width. Weights: `scale`, `bias`; stored
-    statistics: `mean`, `variance`.
+    statistics it uses and returns those. Statistics are padded to the layer's full width, and float32, as is the arithmetic;
+    maps come and go in one type. Weights: `scale`, `bias`; stored statistics: `mean`, `variance`.
     """
 
     def __init__(self, width: int, *, epsilon: float = 1e-5):
@@ -280,7 +293,7 @@ class BatchNorm(Layer):
 
         def normalise(x: Maps) -> Maps:
             ones = (1,) * (x.ndim - 1)
-            return x * gain.reshape(*ones, -1) + shift.reshape(*ones, -1)
+            return (x.astype(gain.dtype) * gain.reshape(*ones, -1) + shift.reshape(*ones, -1)).astype(x.dtype)
 
         return normalise
 
@@ -294,13 +307,6 @@ class BatchNorm(Layer):
         for name in ("scale", "bias", "mean", "variance"):
             variable = getattr(self, name)
             setattr(self, name, type(variable)(cut(variable[...], 0, width)))
-
-
-def moments(x: Maps) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
-    """Mean and biased variance over all axes but the last."""
-    axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes)
-    return mean, jnp.square(x - mean.reshape((1,) * len(axes) + (-1,))).mean(axes)
 
 
 class ConvNorm(nnx.Module):
@@ -365,33 +371,3 @@ class ConvNorm(nnx.Module):
         weights = self.conv.kernel.size * self.conv.kernel.dtype.itemsize
         outputs = self.conv.output_shape(x, width)
         return micro_batch_size(x if x.size > outputs.size else outputs, max(CACHED_BYTES, weights))
-
-
-class SqueezeExcite(nnx.Module):
-    """Channel attention whose middle width follows the active width: make_divisible(width // 4)."""
-
-    def __init__(self, width: int, *, rngs: nnx.Rngs):
-        middle = make_divisible(width // 4)
-        assert isinstance(middle, int)
-        self.reduce = Conv(width, middle, bias=True, rngs=rngs)
-        self.expand = Conv(middle, width, bias=True, rngs=rngs)
-
-    def __call__(self, x: Maps | DeferredNorm, width: Size) -> Maps | DeferredNorm:
-        """The maps, every channel scaled; a deferred norm stays deferred."""
-        if not isinstance(x, DeferredNorm):
-            return x * self.gains(x.mean((1, 2), keepdims=True), width)
-        pooled = concatenate_micro_batches(x.map_micro_batches(lambda maps: maps.mean((1, 2), keepdims=True), x.size))
-        return x._replace(normalise=lambda raw, gains: x.normalise(raw) * gains, gains=(self.gains(pooled, width),))
-
-    def reorder(self, order: Int[Array, " channels"], widths: Sequence[int]) -> None:
-        """Reorders channels, and sorts the middle layer's by importance, within those for `widths`; in place."""
-        self.reduce.reorder(inputs=order)
-        self.expand.reorder(outputs=order)
-        middle = by_importance(self.expand.importance(), [make_divisible(width // 4) for width in widths])  # type: ignore
-        self.reduce.reorder(outputs=middle)
-        self.expand.reorder(inputs=middle)
-
-    def gains(self, pooled: Float[Array, "batch 1 1 channels"], width: Size) -> Float[Array, "batch 1 1 channels"]:
-        """The factor of each channel of each example."""
-        middle = ACTIVATIONS["relu"](self.reduce(pooled, make_divisible(width // 4)))
-        return ACTIVATIONS["h_sigmoid"](self.expand(middle, width))

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from nasjax.supernets.elastic import Dense, by_importance, cut, mask
+from nasjax.supernets.elastic import Dense, by_importance, cut, mask, matmul
 from nasjax.supernets.initial import full, normal
 from nasjax.supernets.layer import Layer, Size
 
@@ -52,7 +52,7 @@ class Scores(Layer):
 
     def __call__(self, x: Float[Array, "*shape width"]) -> Float[Array, "*shape words"]:
         self.note(width=x.shape[-1])
-        return x @ cut(self.table[...], 1, x.shape[-1]).T
+        return matmul(x, cut(self.table[...], 1, x.shape[-1]).T)
 
     def narrow(self, *, width: int) -> None:  # type: ignore[override]
         self.table = nnx.Param(cut(self.table[...], 1, width))

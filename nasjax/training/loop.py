@@ -19,11 +19,12 @@ from nasjax.hardware.costs import CostTable, cost_tables
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.space import SearchSpace
 from nasjax.supernets import SuperNet
+from nasjax.supernets.precision import in_bfloat16, in_float32
 from nasjax.tasks import Task
 from nasjax.training import optimisers
 from nasjax.training.base import FIXED, Phase, Step, TrainerConfig
 from nasjax.training.batches import after, batches_of, buckets_of
-from nasjax.training.losses import check_augmentation, check_divergence, in_float32, losses_of, step_loss
+from nasjax.training.losses import check_augmentation, check_divergence, losses_of, step_loss
 from nasjax.types import PRNGKey
 
 TrainingProgress = Callable[[int, int, float], None]
@@ -284,11 +285,11 @@ class Training:
         return accumulated
 
     def _cast(self, tree: PyTree) -> PyTree:
-        """Float32 arrays in the type that a step computes in."""
+        """Weights or inputs in the type that a step computes in."""
         precision = self.config.precision
         if precision == "float32" or (precision == "auto" and jax.default_backend() == "cpu"):
             return tree
-        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if leaf.dtype == jnp.float32 else leaf, tree)
+        return in_bfloat16(tree)
 
     def _teacher_outputs(self, teacher: Any, inputs: PyTree) -> PyTree:
         graph, _, rest = self._teacher

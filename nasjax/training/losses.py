@@ -12,16 +12,12 @@ from jaxtyping import Array, Float, PyTree
 
 from nasjax.errors import ConfigError
 from nasjax.supernets import SuperNet
+from nasjax.supernets.precision import in_float32
 from nasjax.tasks import Task
 from nasjax.tasks.divergences import Divergence
 from nasjax.tasks.image_augmentation import Augmentation
 from nasjax.training.base import FIXED, Subnets
 from nasjax.types import Population
-
-
-def in_float32(outputs: PyTree) -> PyTree:
-    """Outputs of a network that computes in 16 bits, as losses take them."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.bfloat16 else leaf, outputs)
 
 
 def check_divergence(task: Task, divergence: Divergence | None) -> None:

@@ -5,6 +5,8 @@ products. Accelerators run XLA's own convolution.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
 from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, largest_divisor, map_micro_batches
@@ -39,7 +42,7 @@ def convolve(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: 
         x,
         weight,
         cpu=lambda x, w: _im2col_product(x, w, stride) if im2col else _library_forward(x, w, stride),
-        default=lambda x, w: library_convolution(x, w, stride),
+        default=lambda x, w: vmappable_convolution(x, w, stride),
     )
 
 
@@ -49,8 +52,52 @@ def depthwise(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int
         x,
         weight,
         cpu=lambda x, w: _depthwise_on_cpu(x, w, stride),
-        default=lambda x, w: library_convolution(x, w, stride, groups=x.shape[-1]),
+        default=lambda x, w: vmappable_convolution(x, w, stride, groups=x.shape[-1]),
     )
+
+
+FORMS = ("library", "loop", "products")
+"""Forms of convolutions under `vmap` on accelerators, where every row of a population has its own kernel: XLA's convolution
+in as many groups; one convolution after another; batched matrix products, and sums of shifted products."""
+
+_form: ContextVar[str] = ContextVar("form of vmapped convolutions", default="library")
+
+
+@contextmanager
+def vmapped_as(form: str) -> Iterator[None]:
+    """Programs that are traced within have vmapped convolutions of this form, one of FORMS."""
+    token = _form.set(form)
+    try:
+        yield
+    finally:
+        _form.reset(token)
+
+
+def vmappable_convolution(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int, groups: int = 1) -> Maps:
+    """XLA's convolution, which `vmap` turns into the form of `vmapped_as`. `groups`: 1, or as many as there are channels."""
+    form = _form.get()
+    if form == "library":
+        return library_convolution(x, weight, stride, groups)
+
+    @custom_vmap
+    def convolved(x: Maps, weight: Float[Array, "size size inputs outputs"]) -> Maps:
+        return library_convolution(x, weight, stride, groups)
+
+    @convolved.def_vmap
+    def of_rows(rows: int, batched: Any, x: Array, weight: Array) -> tuple[Array, bool]:
+        own_maps, own_kernels = batched
+        if not own_kernels:  # One convolution of all rows' maps.
+            maps = library_convolution(x.reshape(-1, *x.shape[2:]), weight, stride, groups)
+            return maps.reshape(rows, -1, *maps.shape[1:]), True
+        if form == "loop":
+            one = partial(library_convolution, stride=stride, groups=groups)
+            if own_maps:
+                return lax.map(lambda row: one(*row), (x, weight)), True
+            return lax.map(lambda kernel: one(x, kernel), weight), True
+        product = _im2col_product if groups == 1 else _shift_and_add
+        return jax.vmap(partial(product, stride=stride), (0 if own_maps else None, 0))(x, weight), True
+
+    return convolved(x, weight)
 
 
 def library_convolution(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int, groups: int = 1) -> Maps:
@@ -117,14 +164,15 @@ def _micro_batch_size(x: Maps) -> Any:
 
 
 def _shift_and_add(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
-    """Depthwise convolution as a sum over the kernel's taps."""
+    """Depthwise convolution as a sum over the kernel's taps, in float32."""
     size = weight.shape[0]
-    taps = weight.reshape(size * size, 1, 1, 1, -1)
+    taps = weight.reshape(size * size, 1, 1, 1, -1).astype(jnp.float32)
     total = None
     for tap, shifted in zip(taps, _shifted_views(x, size, stride), strict=True):
-        total = shifted * tap if total is None else total + shifted * tap
+        product = shifted.astype(jnp.float32) * tap
+        total = product if total is None else total + product
     assert total is not None
-    return total
+    return total.astype(x.dtype)
 
 
 def _toeplitz_product(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int) -> Maps:
@@ -136,12 +184,12 @@ def _toeplitz_product(x: Maps, weight: Float[Array, "size size 1 channels"], str
                    rows[:, None, :, None] * size + columns[None, :, None, :])  # fmt: skip
     shape = (x.shape[0], rows.shape[1], columns.shape[1], channels)
     taps = jnp.concatenate([weight.reshape(beyond, channels), jnp.zeros((1, channels), weight.dtype)])
-    matrix = taps[tap.reshape(x.shape[1] * x.shape[2], -1)]
-    pixels = x.reshape(x.shape[0], -1, 1, channels)
+    matrix = taps[tap.reshape(x.shape[1] * x.shape[2], -1)].astype(jnp.float32)
+    pixels = x.reshape(x.shape[0], -1, 1, channels).astype(jnp.float32)
     total = pixels[:, 0] * matrix[None, 0]
     for i in range(1, len(matrix)):
         total += pixels[:, i] * matrix[None, i]
-    return total.reshape(shape)
+    return total.reshape(shape).astype(x.dtype)
 
 
 def _tap_indices(pixels: int, size: int, stride: int) -> Int[np.ndarray, "pixels outputs"]:

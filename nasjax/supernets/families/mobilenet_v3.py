@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 from nasjax.errors import ConfigError
 from nasjax.space import Gene
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, Maps
-from nasjax.supernets.elastic import Conv, ConvNorm, Dense, SqueezeExcite, by_importance, make_divisible, pick
+from nasjax.supernets.elastic import Conv, ConvNorm, Dense, by_importance, make_divisible, pick
 from nasjax.supernets.families.limits import INTEGER, NON_NEGATIVE_INTEGER, ODD, POSITIVE, POSITIVE_INTEGER, check_limits
 from nasjax.supernets.resolution import RESOLUTIONS, check_resolutions
+from nasjax.supernets.squeeze_excite import SqueezeExcite
 from nasjax.supernets.stage import Choice, Mixed, Stage, Statistics, UsedStatistics
 from nasjax.supernets.supernet import SuperNet
 
