@@ -1,6 +1,6 @@
 """Choice of the evaluation strategy by a rule: the one whose seconds of compiling and computing should be the fewest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
@@ -20,7 +20,7 @@ NETWORKS = 128
 
 
 class Speed(NamedTuple):
-    """CPU seconds of a strategy: for compiling, by a constant and a term for each thing compiled, and for computing 1e9
+    """Seconds of a strategy: for compiling, by a constant and a term for each thing compiled, and for computing 1e9
     multiply-accumulates."""
 
     start: float
@@ -29,15 +29,20 @@ class Speed(NamedTuple):
 
 
 SPEEDS = {"masked": Speed(8.0, 0.003, 0.07), "switch": Speed(15.0, 0.75, 0.05), "prefix": Speed(15.0, 2.5, 0.035)}
-"""Measured on a CPU (docs/results.md, "Evaluating a population"; `benchmarks/strategies.py`). `masked` compiles operations,
-the others branches of stages. The networks of a search share a third of their work, which `prefix` does once."""
+"""CPU seconds, measured (docs/results.md, "Evaluating a population"; `benchmarks/strategies.py`). `masked` compiles
+operations, the others branches of stages. The networks of a search share a third of their work, which `prefix` does once."""
+
+ACCELERATOR_SPEEDS = {"masked": Speed(8.0, 0.004, 1.3e-3), "prefix": Speed(15.0, 2.2, 0.56e-3)}
+"""Seconds on the clock, from one run on an H200 (docs/results.md, "On a GPU": 43 and 17 s for 9,000 operations and 14,000e9
+multiply-accumulates, 98 and 4.8 s for 38 branches and 8,600e9), where one processor compiled. `switch` was still compiling
+after 150 s: it is the last resort."""
 
 
 @dataclass(frozen=True)
 class AutoConfig(ChoosingConfig):
-    """The strategy that should be the fastest: on a CPU the least of `estimated_seconds`, on accelerators `masked`.
+    """The strategy with the least `estimated_seconds`; where that does not fit `memory_gb`, the next.
 
-    Where that does not fit `memory_gb`, the next. `networks` is how many sub-networks are going to be measured; a search
+    `networks` is how many sub-networks are going to be measured; a search
     takes its `evaluations`, everything else `NETWORKS`.
     """
 
@@ -56,13 +61,14 @@ class AutoConfig(ChoosingConfig):
     ) -> PopulationEvaluator:
         devices = jax.devices() if devices is None else devices
         calibration = self.calibration_examples if net.has_norms else 0
-        names, reason = list(STRATEGIES), ""
-        if devices[0].platform == "cpu":
-            networks = self.networks or NETWORKS
-            seconds = estimated_seconds(net, task, calibration, len(devices), networks)
-            names = sorted(seconds, key=lambda name: seconds[name])
-            estimates = ", ".join(f"{name} {seconds[name]:.2g}" for name in names)
-            reason = f" (estimated CPU seconds for {plural(networks, 'sub-network')}: {estimates})"
+        networks, on_cpu = self.networks or NETWORKS, devices[0].platform == "cpu"
+        speeds = SPEEDS if on_cpu else ACCELERATOR_SPEEDS
+        seconds = estimated_seconds(net, task, calibration, len(devices), networks, speeds)
+        names = sorted(seconds, key=lambda name: seconds[name])
+        kind = "CPU seconds" if on_cpu else "seconds"
+        estimates = ", ".join(f"{name} {seconds[name]:.2g}" for name in names)
+        reason = f" (estimated {kind} for {plural(networks, 'sub-network')}: {estimates})"
+        names += [name for name in STRATEGIES if name not in names]
         refused: list[TooLarge] = []
         for name in names:
             try:
@@ -75,9 +81,14 @@ class AutoConfig(ChoosingConfig):
 
 
 def estimated_seconds(
-    net: SuperNet, task: Task, calibration: int, devices: int = 1, networks: int = NETWORKS
+    net: SuperNet,
+    task: Task,
+    calibration: int,
+    devices: int = 1,
+    networks: int = NETWORKS,
+    speeds: Mapping[str, Speed] = SPEEDS,
 ) -> dict[str, float]:
-    """CPU seconds by strategy for so many random sub-networks on one core, compiling included.
+    """Seconds by strategy for so many random sub-networks, compiling included: of one core, or on the clock of accelerators.
 
     `calibration`: examples that each of them is re-calibrated on. Without `prefix` where stages repeat, which it does not
     share, and for several devices, of which it uses one.
@@ -90,6 +101,7 @@ def estimated_seconds(
         work["prefix"] = work["switch"]
     return {
         name: speed.start + speed.compiling * compiled + speed.computing * examples * macs / 1e9
-        for name, (compiled, macs) in work.items()
-        for speed in [SPEEDS[name]]
+        for name, speed in speeds.items()
+        if name in work
+        for compiled, macs in [work[name]]
     }
