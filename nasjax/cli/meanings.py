@@ -12,6 +12,7 @@ PLAIN: Mapping[str, tuple[str, str]] = {
     "references": ("", "reference points of the hypervolume, as in references.macs=1e6"),
     "evaluations": ("128", "the budget: how many sub-networks are evaluated"),
     "minutes": ("null", "time after which nothing more is measured; the same command resumes the search"),
+    "tactic_device": ("null", "cpu: the tactic and its predictors run there, beside an accelerator that evaluates"),
     "seed": ("0", "decides all random choices"),
     "seeds": ("null", "how many searches of a table, the first with seed=; each has the next seed"),
     "run": ("null", "the folder to write, or to resume; by default a new one in runs/"),

@@ -92,7 +92,8 @@ COMMANDS: Mapping[str, Command] = {
             settings=(
                 *("supernet", "task", "tactic", "algorithm", "predictor", "evaluator", "hardware", "objectives"),
                 *("constraints", "references", "evaluations", "minutes", "seed", "seeds", "run", "archive"),
-                *("warm_start", "proxies", "space_reduction", "tracker", "distributed", "experiment", "debug"),
+                *("warm_start", "proxies", "space_reduction", "tracker", "distributed"),
+                *("tactic_device", "experiment", "debug"),
             ),
         ),
         Command(

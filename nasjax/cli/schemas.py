@@ -49,6 +49,7 @@ class Schema:
     teacher: str | None = None
     space_reduction: Any = None
     minutes: float | None = None
+    tactic_device: str | None = None
     distributed: list[str] | None = None
 
 

@@ -21,7 +21,7 @@ USED = (
 )
 """The settings of searches with many seeds, beside the table."""
 
-WITHOUT = ("hardware", "archive", "minutes", "space_reduction", "distributed", "tracker")
+WITHOUT = ("hardware", "archive", "minutes", "space_reduction", "distributed", "tracker", "tactic_device")
 """Those of one search alone."""
 
 

@@ -67,6 +67,7 @@ def searching(
     proxies: Sequence[str] = (),
     space_reduction: str | Mapping[str, Any] | PopDB | None = None,
     minutes: float | None = None,
+    tactic_device: str | None = None,
     spent: TimeSpent | None = None,
 ) -> Generator[Progress, None, Front]:
     """Searches step by step: yields `Progress` after every chunk of measurements, returns the `Front`.
@@ -89,6 +90,7 @@ def searching(
     - `proxies`: cheap scores that predictors read: 128 random networks are scored by each first (`synflow`, `jacobian`).
     - `space_reduction`: how the search space is made smaller before the tactic begins (`popdb`).
     - `minutes`: time after which nothing more is measured (0: only the results of what is known are written).
+    - `tactic_device`: `cpu` for a tactic that runs there, predictors included (None: where JAX chooses).
     - `spent`: counts the time of parts, those before the search included (None: only the search counts).
 
     Of several processes the first one calls this, the others call `nasjax.follow`. Raises ConfigError for invalid settings.
@@ -96,7 +98,7 @@ def searching(
     settings = check_settings(
         objectives=objectives, constraints=constraints, references=references, evaluations=evaluations, seed=seed,
         tactic=tactic, algorithm=algorithm, predictor=predictor, space_reduction=space_reduction, warm_start=warm_start,
-        proxies=proxies, run=run, archive=archive, minutes=minutes,
+        proxies=proxies, run=run, archive=archive, minutes=minutes, tactic_device=tactic_device,
     )  # fmt: skip
     check_energy((*settings.objectives, *settings.constraints), hardware)
     spent = spent or TimeSpent()
@@ -114,7 +116,8 @@ def searching(
         for_tactic = replace(for_tactic, fitting=lambda: spent.on("predictors"))
         key = jax.random.key(settings.seed)
         # Tactic and reduction refuse an unsuitable problem before anything is written.
-        state = settings.tactic.init(key, for_tactic)
+        placed = settings.placed_tactic()
+        state = placed.init(key, for_tactic)
         if settings.space_reduction is not None:
             settings.space_reduction.check(for_tactic)
         record = settings.record(problem.origin)
@@ -123,9 +126,9 @@ def searching(
                 LOG.warning(warning)
             search = OpenSearch(problem, goals, for_tactic, store, folder, spent, record)
             if settings.space_reduction is None:
-                steps = tactic_steps(search, settings.tactic, state, settings.evaluations)
+                steps = tactic_steps(search, placed, state, settings.evaluations)
             else:
-                steps = reduced_steps(search, settings.tactic, settings.space_reduction, key)
+                steps = reduced_steps(search, placed, settings.space_reduction, key)
             complete = yield from _within_minutes(_keeping_results(search, record, steps), settings.minutes)
             return (yield from _finish(search, record, complete, test=settings.minutes != 0))
 

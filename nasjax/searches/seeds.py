@@ -99,7 +99,7 @@ class SeedSearches:
         if not isinstance(net, TabularNet):
             raise ConfigError("many seeds need a table (supernet=tabular): what else there is would be measured for each")
         cache_programs()
-        unused: dict[str, Any] = dict.fromkeys(("space_reduction", "run", "archive", "minutes"))
+        unused: dict[str, Any] = dict.fromkeys(("space_reduction", "run", "archive", "minutes", "tactic_device"))
         checked = check_settings(**settings, **unused, seed=0)
         problem = search_problem(net, None)
         goals, for_tactic = posed(checked, problem, net)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from nasjax.algorithms import ALGORITHMS, Algorithm
 from nasjax.errors import ConfigError
 from nasjax.objectives import listed
@@ -13,6 +15,7 @@ from nasjax.registry import record, settings
 from nasjax.runs.archive import check_archive
 from nasjax.runs.folder import check_budget, check_seed
 from nasjax.tactics import REDUCTIONS, TACTICS, PopDB, Tactic
+from nasjax.tactics.on_device import OnDevice
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,11 @@ class SearchSettings:
     run: Path | None
     archive: Path | None
     minutes: float | None
+    tactic_device: str | None
+
+    def placed_tactic(self) -> Tactic:
+        """The tactic, on its device where one is set."""
+        return self.tactic if self.tactic_device is None else OnDevice(self.tactic, jax.devices(self.tactic_device)[0])
 
     def record(self, origin: Mapping[str, Any]) -> dict[str, Any]:
         """The content of config.yaml; `origin` records the super-network, the task, the evaluator and the hardware."""
@@ -70,10 +78,13 @@ def check_settings(
     run: str | Path | None,
     archive: str | Path | None,
     minutes: float | None,
+    tactic_device: str | None,
 ) -> SearchSettings:
     """Checks the arguments of `nasjax.searching` that need no super-network. Raises ConfigError for invalid settings."""
     check_budget(evaluations, minutes)
     check_seed(seed)
+    if tactic_device not in (None, "cpu"):
+        raise ConfigError(f"tactic_device={tactic_device!r} must be cpu, or null: the device that JAX chooses")
     shared = _path("archive", archive)
     if shared is not None:
         shared = shared.absolute()
@@ -96,6 +107,7 @@ def check_settings(
         run=folder,
         archive=shared,
         minutes=minutes,
+        tactic_device=tactic_device,
     )
 
 
