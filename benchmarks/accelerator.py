@@ -1,14 +1,17 @@
 """What an accelerator is measured for beside evaluator.py and step.py; `gpu.sh` runs all of them.
 
     python benchmarks/accelerator.py first [WAY ...]      # seconds to a full-size population's first result, and the second
+    python benchmarks/accelerator.py precision [WAY ...]  # the digits' losses and accuracies in 16 bits and in 32
     python benchmarks/accelerator.py kernels [WAY ...]    # where the time goes, by kernel, and what memory bandwidth allows
     python benchmarks/accelerator.py agreement FILE       # losses and predictions of a device, and how another's differ
     python benchmarks/accelerator.py overhead             # the default tactic's whole search of a table, three times
 
-`--small` takes sizes for a rehearsal on a CPU, `--pixels` and `--supernet` another network. Images and weights are random.
+A WAY is `prefix`, or with settings `masked+vmapped=loop` (ways.py). `--small` takes sizes for a rehearsal on a CPU;
+`--pixels`, `--networks` and `--supernet` set others. Images and weights are random, but for those of the digits.
 """
 
 import argparse
+import re
 import tempfile
 from collections import defaultdict
 from gzip import open as open_compressed
@@ -19,11 +22,12 @@ from time import perf_counter
 
 import jax
 import numpy as np
+from scipy.stats import kendalltau
+from ways import evaluator
 
 import nasjax
-from nasjax import supernets
-from nasjax.evaluation import EVALUATORS, measure
-from nasjax.jaxprs import inner_jaxprs
+from nasjax import supernets, tasks
+from nasjax.evaluation import measure
 from nasjax.predictors import GaussianProcess, Inputs
 from nasjax.program_cache import cache_programs
 from nasjax.tasks.base import Split
@@ -38,7 +42,7 @@ SHOWN = 25
 
 def example(chosen):
     """The super-network, a task of noise, and random sub-networks."""
-    pixels, images, number = (32, 40, 3) if chosen.small else (chosen.pixels, 1000, 16)
+    pixels, images, number = (32, 40, 3) if chosen.small else (chosen.pixels, 1000, chosen.networks)
     net = supernets.create(chosen.supernet, image_size=pixels)
     rng = np.random.default_rng(0)
 
@@ -52,7 +56,7 @@ def example(chosen):
 def bound(way, net, task, archs, small):
     size = 20 if small else 100
     settings = {"batch": size, "calibration_examples": len(task.train), "chunk": len(archs), "memory_gb": 4 if small else 40}
-    return EVALUATORS[way](**settings).bind(net, task)
+    return evaluator(way, **settings).bind(net, task)
 
 
 def first(chosen):
@@ -63,28 +67,40 @@ def first(chosen):
     made = perf_counter() - began
     for way in chosen.words or ["auto"]:
         began = perf_counter()
-        evaluator = bound(way, net, task, archs, chosen.small)
-        measure(evaluator, archs)
+        scorer = bound(way, net, task, archs, chosen.small)
+        measure(scorer, archs)
         once = perf_counter() - began
-        evaluator.forget()
+        scorer.forget()
         began = perf_counter()
-        measure(evaluator, archs)
-        print(f"{way}: network {made:.1f} s, first result {once:.1f} s, again {perf_counter() - began:.2f} s")
+        measure(scorer, archs)
+        print(f"{way}: network {made:.1f} s, first result {once:.1f} s, again {perf_counter() - began:.2f} s", flush=True)
+
+
+def precision(chosen):
+    """Prints how the trained digits' networks measure by every way and precision, compared with float32's products."""
+    cache_programs()
+    net, task = supernets.create("digits"), tasks.create("digits")
+    archs = np.asarray(net.space.sample(jax.random.key(0), 8 if chosen.small else 128))
+    for way in chosen.words or ["masked", "prefix"]:
+        exact = measure(evaluator(f"{way}+precision=float32").bind(net, task), archs)
+        for name in ("default", "bfloat16"):
+            found = measure(evaluator(f"{way}+precision={name}").bind(net, task), archs)
+            off = np.abs(found["loss"] - exact["loss"]).max() / exact["loss"].max()
+            errors = np.abs(found["accuracy_top1"] - exact["accuracy_top1"]) / exact["accuracy_top1_se"]
+            taus = {metric: kendalltau(found[metric], exact[metric]).statistic for metric in ("loss", "accuracy_top1")}
+            print(f"{way}, {name}: {len(archs)} networks, losses within {off:.1e} of the largest, accuracies within "
+                  f"{errors.max():.2f} standard errors, tau {taus['loss']:.4f} and {taus['accuracy_top1']:.4f}")  # fmt: skip
+
+
+RESULT = re.compile(r"stablehlo\.(?:convolution|dot_general).*-> tensor<([\dx]+)xf32>")
 
 
 def moved_bytes(net, arch):
     """Bytes of an example's maps that cross memory at least: results of convolutions and products, written and read once."""
-
-    def results(jaxpr):
-        for equation in jaxpr.eqns:
-            if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-                yield from (prod(out.aval.shape) * out.aval.dtype.itemsize for out in equation.outvars)
-            for inner in inner_jaxprs(equation.params):
-                yield from results(inner)
-
     choice = tuple(map(int, arch))
-    traced = jax.make_jaxpr(lambda x: net.forward(x, choice, None)[0])(net.example())
-    return 2 * sum(results(traced.jaxpr))
+    traced = jax.jit(lambda x: net.forward(x, choice, None)[0]).trace(net.example())
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()  # Its convolutions, not those that a CPU has.
+    return 2 * sum(4 * prod(map(int, shape.split("x"))) for shape in RESULT.findall(text))
 
 
 def kernels(chosen):
@@ -100,13 +116,13 @@ def kernels(chosen):
     )
     print(f"{kind}: {len(archs)} sub-networks, {passes} images each: {bytes_moved / 1e9:.1f} GB of maps{limit}")
     for way in chosen.words or ["prefix", "masked"]:
-        evaluator = bound(way, net, task, archs, chosen.small)
-        measure(evaluator, archs)
-        evaluator.forget()
+        scorer = bound(way, net, task, archs, chosen.small)
+        measure(scorer, archs)
+        scorer.forget()
         with tempfile.TemporaryDirectory() as folder:
             began = perf_counter()
             with jax.profiler.trace(folder):
-                measure(evaluator, archs)
+                measure(scorer, archs)
             wall = perf_counter() - began
             with open_compressed(next(Path(folder).rglob("*.trace.json.gz"))) as file:
                 events = load(file)["traceEvents"]
@@ -173,7 +189,7 @@ def overhead(chosen):
             print(f"search {seed + 1} of {evaluations} evaluations: {perf_counter() - began:.2f} s")
 
 
-PARTS = {part.__name__: part for part in (first, kernels, agreement, overhead)}
+PARTS = {part.__name__: part for part in (first, kernels, precision, agreement, overhead)}
 
 
 def main():
@@ -182,6 +198,7 @@ def main():
     parser.add_argument("words", nargs="*")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--pixels", type=int, default=224)
+    parser.add_argument("--networks", type=int, default=16)
     parser.add_argument("--supernet", default="ofa_mbv3_d234_e346_k357_w1.0")
     chosen = parser.parse_args()
     PARTS[chosen.part](chosen)

@@ -9,7 +9,7 @@ of threads and the same malloc settings:
 - tuned: PyTorch without extraction, channels last, statistics from a forward pass in training mode (cumulative mean), and
   images scored in the batches that are quickest for one network, of `--batch` and those of SCORED;
 - graphed (on a GPU): tuned, with a CUDA graph of every network's forward pass;
-- masked, switch, prefix: nasjax's evaluators; `prefix` starts each time with an empty cache.
+- masked, switch, prefix: nasjax's evaluators, as ways.py names them; `prefix` starts each time with an empty cache.
 
 Populations: `random`, from the whole space; `evolved`, children of four parents with two genes changed, like a generation of
 a search; `front`, the best networks of a table by non-dominated sorting of accuracy_top1 and macs. Printed are the CPU time
@@ -42,7 +42,10 @@ def arguments():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--memory", type=float, default=4.0, help="memory budget of nasjax, in GB")
-    parser.add_argument("--strategies", default="switch,prefix", help="evaluators: masked (slow on a CPU), switch, prefix")
+    parser.add_argument(
+        "--strategies", default="switch,prefix", help="masked (slow on a CPU), switch, prefix, prefix+precision=bfloat16 …"
+    )
+    parser.add_argument("--cache", action="store_true", help="keep compiled programs, as commands do")
     return parser.parse_args()
 
 
@@ -50,7 +53,7 @@ ARGUMENTS = arguments()
 if any(os.environ.get(name) != value for name, value in SETTINGS.items()):  # malloc reads them when a process starts
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **SETTINGS})
 os.environ["OMP_NUM_THREADS"] = str(ARGUMENTS.threads)
-if hasattr(os, "sched_setaffinity"):  # XLA counts its processors when it starts
+if ARGUMENTS.device == "cpu" and hasattr(os, "sched_setaffinity"):  # XLA counts its processors when it starts
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-ARGUMENTS.threads :])
 
 import copy
@@ -63,6 +66,7 @@ from time import perf_counter, process_time
 import jax
 import numpy as np
 import torch
+from ways import evaluator
 
 # The original's data pipeline needs torchvision, which nothing here uses.
 sys.modules["ofa.utils.my_dataloader"] = types.ModuleType("ofa.utils.my_dataloader")
@@ -72,6 +76,7 @@ from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 from nasjax import supernets
 from nasjax.evaluation import EVALUATORS, measure
 from nasjax.pareto import non_dominated_sort
+from nasjax.program_cache import cache_programs
 from nasjax.runs.csv_io import read_architectures
 from nasjax.supernets.ofa.lists import to_ofa
 from nasjax.tasks import ImageClassification, Split
@@ -233,9 +238,12 @@ def main():
     if ARGUMENTS.device == "gpu" and not torch.cuda.is_available():
         sys.exit("--device gpu: this PyTorch sees no GPU")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = ARGUMENTS.tf32
-    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if ARGUMENTS.tf32 else "highest")
+    if not ARGUMENTS.tf32:  # It is JAX's default.
+        jax.config.update("jax_default_matmul_precision", "highest")
     torch.set_num_threads(ARGUMENTS.threads)
     torch.manual_seed(0)
+    if ARGUMENTS.cache:
+        cache_programs()
     made = NETS[ARGUMENTS.supernet]()
     rng = np.random.default_rng(0)
 
@@ -259,7 +267,7 @@ def main():
     if device == "cuda":
         sides["graphed"] = lambda: tuned.tuned(graphed=True)
         print(f"tuned: {len(tuned.images[0])} images at a time", file=sys.stderr)
-    sides |= {way: ours(EVALUATORS[way](**settings).bind(net, task), archs) for way in ARGUMENTS.strategies.split(",")}
+    sides |= {way: ours(evaluator(way, **settings).bind(net, task), archs) for way in ARGUMENTS.strategies.split(",")}
 
     first, losses = {}, {}
     for name, run in sides.items():
@@ -279,12 +287,13 @@ def main():
     print(f"{ARGUMENTS.supernet}, {len(archs)} {ARGUMENTS.kind} sub-networks, {ARGUMENTS.calibration} + {ARGUMENTS.images} "
           f"images of {ARGUMENTS.size} pixels, batch {ARGUMENTS.batch}, {kind}, {ARGUMENTS.threads} threads")  # fmt: skip
     images = len(archs) * (ARGUMENTS.calibration + ARGUMENTS.images)
-    print(f"{'':8}{UNIT:>9}{'wall s':>9}{'first s':>9}{'images x networks / s':>30}{'x recipe':>10}{'x tuned':>9}"
+    width = max(map(len, sides)) + 1
+    print(f"{'':{width}}{UNIT:>9}{'wall s':>9}{'first s':>9}{'images x networks / s':>30}{'x recipe':>10}{'x tuned':>9}"
           f"{'off by':>9}")  # fmt: skip
     cpus = {name: median(cpu for cpu, _ in rows) for name, rows in times.items()}
     for name, rows in times.items():
         off = np.abs(losses[name] - losses["recipe"]).max()
-        print(f"{name:8}{cpus[name]:9.2f}{median(wall for _, wall in rows):9.2f}{first[name][0]:9.1f}"
+        print(f"{name:{width}}{cpus[name]:9.2f}{median(wall for _, wall in rows):9.2f}{first[name][0]:9.1f}"
               f"{images / cpus[name]:30.0f}{cpus['recipe'] / cpus[name]:10.2f}{cpus['tuned'] / cpus[name]:9.2f}{off:9.0e}"
               f"   {' '.join(f'{cpu:.2f}' for cpu, _ in rows)}")  # fmt: skip
     print(f"of the recipe's, extraction: {recipe.extracting:.2f} {UNIT}")
