@@ -22,6 +22,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 from numpy import ndarray
 
+from nasjax.boxes import volumes
 from nasjax.types import Mask, Objectives, Violations
 
 BLOCK = 1024
@@ -304,25 +305,34 @@ def best_rows(objectives: Objectives, number: int) -> Int[ndarray, " best"]:
 
 def hypervolume_exact(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> float:
     """`hypervolume` in float64 on the host, for values that are stored or reported; cannot be used inside jit."""
-    values = np.asarray(objectives, np.float64)
+    values, reference = np.asarray(objectives, np.float64), np.asarray(reference, np.float64)
     front = np.unique(values[non_dominated_exact(values)], axis=0)
+    if values.shape[1] > 2:
+        return (hypervolumes(front, reference) or [0.0])[-1]
     with jax.enable_x64(True):
-        return float(hypervolume(_pad_to_power_of_two(front), np.asarray(reference, np.float64)))
+        return float(hypervolume(_pad_to_power_of_two(front), reference))
 
 
 def hypervolumes(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> list[float]:
-    """The hypervolume after each evaluation: `hypervolume_exact` of the first row, the first two rows, and so on."""
+    """The hypervolume after each evaluation: `hypervolume_exact` of the first row, the first two rows, and so on.
+
+    With many objectives and points gains are estimated in the end (`boxes.MOST_BOXES`).
+    """
     values, reference = np.asarray(objectives, np.float64), np.asarray(reference, np.float64)
+    if values.shape[1] > 2:
+        better = (values < reference).all(1)  # Not those that failed.
+        after = np.concatenate([[0.0], volumes(values[better], reference)])
+        return after[np.cumsum(better)].tolist()
     front = np.zeros((0, values.shape[1]))
-    volumes: list[float] = []
+    found: list[float] = []
     for row in values:
         # Most rows change nothing: they failed, are beyond the reference, or are no better than an earlier row.
         if (row < reference).all() and not (front <= row).all(1).any():
             front = np.concatenate([front[~(row <= front).all(1)], row[None]])
-            volumes.append(hypervolume_exact(front, reference))
+            found.append(hypervolume_exact(front, reference))
         else:
-            volumes.append(volumes[-1] if volumes else 0.0)
-    return volumes
+            found.append(found[-1] if found else 0.0)
+    return found
 
 
 def knee(values: Float[np.ndarray, "n obj"]) -> int:

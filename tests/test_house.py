@@ -17,6 +17,7 @@ FLOORS = {
     "jax_defaults": 1,
     "program_cache": 2,
     "program_counts": 2,
+    "boxes": 0,
     "pareto": 1,
     "function_worker": 2,
     "csv_reader": 2,

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
+from nasjax.boxes import spread_points
 from nasjax.runs.reader import Run
 
 BEYOND = 0.1
@@ -36,7 +36,7 @@ def hypervolume_curve(run: Run) -> Curve:
         return Curve(run.hypervolume, "hypervolume", "After each evaluation.")
     # An objective in which the front does not differ keeps a box that only equal values reach.
     spans = np.where(spans > 0, spans, np.maximum(1e-9 * np.abs(ideal), 1e-12))
-    points = _spread_points(len(ideal))
+    points = spread_points(SAMPLES, len(ideal))
     best, shares = np.ones((1, len(ideal))), []
     for network in run.evaluations:
         if not network.failed:
@@ -55,12 +55,3 @@ def hypervolume_curve(run: Run) -> Curve:
 
 def _minimised(run: Run, metrics: Mapping[str, float]) -> list[float]:
     return [objective.sign * metrics[objective.name] for objective in run.objectives]
-
-
-def _spread_points(dimensions: int) -> Float[np.ndarray, "samples dimensions"]:
-    """Points spread evenly over the unit cube: Roberts' additive recurrence, on powers of the generalised golden ratio."""
-    ratio = 2.0
-    for _ in range(40):
-        ratio = (1 + ratio) ** (1 / (dimensions + 1))
-    steps = ratio ** -np.arange(1.0, dimensions + 1)
-    return (0.5 + np.arange(1, SAMPLES + 1)[:, None] * steps) % 1
