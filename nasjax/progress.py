@@ -128,10 +128,12 @@ class ProgressBar:
         else:
             self._bar.update(self._task, value=text, refresh=True)
 
-    def update(self, done: int, planned: int, value: float, others: Mapping[str, float] | None = None) -> None:
-        """Shows that `done` of `planned` are finished, the value, and others by name."""
+    def update(
+        self, done: int, planned: int, value: float, others: Mapping[str, float] | None = None, note: str = ""
+    ) -> None:
+        """Shows that `done` of `planned` are finished, the value with a note on it, and others by name."""
         self._compiling = 0.0
-        shown = "".join(f", {name} {other:.4g}" for name, other in (others or {}).items())
+        shown = note + "".join(f", {name} {other:.4g}" for name, other in (others or {}).items())
         self._bar.update(self._task, completed=done, total=planned, value=f"{value:.5g}{shown}", refresh=True)
         if self._plain:
             task = self._bar.tasks[0]
@@ -164,7 +166,8 @@ def run_with_progress(
                 bar.print(f"waiting for {plural(now.waiting, 'network')} that other runs on this archive are measuring")
         elif now.phase is None:
             bar.count("evaluations", "hypervolume")
-            bar.update(now.done, now.planned, now.hypervolume)
+            note = f" (+{now.gain:.0f} %)" if now.gain >= 0 else ""
+            bar.update(now.done, now.planned, now.hypervolume, note=note)
         elif now.phase.part == "test":
             bar.say(f"test data: {now.phase.done} of {plural(now.phase.planned, 'network')}")
         else:

@@ -7,11 +7,13 @@ from functools import partial
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from nasjax import program_cache, progress
 from nasjax.program_counts import TYPICAL, expected_programs, keep_programs, search_kind
 from nasjax.progress import COMPILED, LOWERED, ProgressBar
+from nasjax.searches.steps import gain
 
 
 def lowered(seconds, name):
@@ -152,3 +154,18 @@ def test_a_search_of_the_digits_compiles_about_what_was_announced(home, tactic):
     (kept,) = (home / "nasjax").glob("programs-*.json")
     (number,) = json.loads(kept.read_text()).values()
     assert number == pytest.approx(TYPICAL[tactic], rel=0.2)
+
+
+def test_the_gain_is_the_growth_since_ten_evaluations_from_their_worst_values():
+    """By hand: ten points on a line dominate 36 unit squares; a corner twice as far dominates 100."""
+    line = np.array([[i, 10.0 - i] for i in range(1, 11)])
+    assert np.isnan(gain(line[:9]))
+    assert gain(line) == 0
+    failed = np.full((1, 2), np.nan)
+    assert gain(np.concatenate([line, failed])) == 0
+    beyond = np.array([[10.0, 0.0]])  # No better than the worst of the first in one objective: it counts for nothing.
+    assert gain(np.concatenate([line, beyond])) == 0
+    corner = np.array([[0.0, -1.0]])
+    first = sum(9 - i for i in range(1, 9))
+    assert gain(np.concatenate([line, corner])) == pytest.approx(100 * (100 / first - 1))
+    assert np.isnan(gain(np.concatenate([np.repeat(failed, 10, 0), line])))

@@ -198,9 +198,12 @@ def test_a_sweep_skips_what_is_done(command, sweeps, capsys):
         (["seeds=2", "minutes=1"], "seeds=2 searches a table once a seed, without minutes=: leave one of both out"),
         (["seeds=2", "tracker=tensorboard"], "without tracker=: leave one of both out"),
         (["seeds=2", "run=table.csv"], "run=table.csv exists and is not a run folder"),
+        (["warm_start=many"], "warm_start=many has searches with many seeds (seeds=): name one run, or their table"),
     ],
 )
-def test_mistakes_are_one_line(command, words, line, capsys):
+def test_mistakes_are_one_line(command, words, line, tmp_path, capsys):
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "seeds.csv").write_text("seed\n")
     assert main([*command, *words]) == 2
     said = capsys.readouterr().err.splitlines()
     assert line in said[-1]

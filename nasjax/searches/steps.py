@@ -46,7 +46,8 @@ class Progress:
 
     `waiting` counts networks that other runs on the same archive are measuring while this one has nothing else to do.
     `newest` and `best` have the value of each objective by name, in its own sign and unit: of the last evaluation, and the
-    best of those within the constraints; NaN where there is none. `settings` are those that the run folder records.
+    best of those within the constraints; NaN where there is none. `gain` is by how many per cent the hypervolume has grown
+    since the first evaluations (`gain`). `settings` are those that the run folder records.
     `phase` says what is done besides evaluations (None: nothing); before these, nothing else is known.
     """
 
@@ -58,8 +59,27 @@ class Progress:
     waiting: int = 0
     newest: Mapping[str, float] = field(default_factory=dict)
     best: Mapping[str, float] = field(default_factory=dict)
+    gain: float = np.nan
     settings: Mapping[str, Any] = field(default_factory=dict)
     phase: Phase | None = None
+
+
+FIRST = 10
+"""Evaluations that the gain of a search is counted from."""
+
+
+def gain(objectives: Float[np.ndarray, "evaluations obj"]) -> float:
+    """By how many per cent the hypervolume has grown since the first FIRST rows, in respect of the worst values among these.
+
+    The reference point that is reported is the worst thing imaginable, and beside it whole searches look small. NaN before
+    there are FIRST rows, and where they dominate nothing. NaN rows do not count.
+    """
+    first = objectives[:FIRST]
+    valid = first[~np.isnan(first).any(1)]
+    if len(first) < FIRST or not len(valid):
+        return np.nan
+    before, now = (hypervolume_exact(rows, valid.max(0)) for rows in (first, objectives))
+    return 100 * (now / before - 1) if before > 0 else np.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +111,7 @@ class OpenSearch:
             waiting=waiting,
             newest={goal.name: goal.sign * float(values[-1, i]) if len(values) else np.nan for i, goal in enumerate(goals)},
             best={goal.name: goal.sign * float(np.fmin.reduce(kept[:, i], initial=np.nan)) for i, goal in enumerate(goals)},
+            gain=gain(kept),
             settings=self.record,
         )
 

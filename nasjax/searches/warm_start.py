@@ -19,6 +19,7 @@ from nasjax.host import is_database, parse_json, regular_file
 from nasjax.objectives import BOOKKEEPING, LIMIT, Goals
 from nasjax.pareto import violations
 from nasjax.runs.archive import DAMAGED, check_archive, read_integers, read_metrics
+from nasjax.runs.folder import SEEDS_CSV
 from nasjax.searches.dynast import ARCHITECTURE, import_results
 from nasjax.searches.problem import SearchProblem, SelfMeasuring
 from nasjax.space import SearchSpace
@@ -71,6 +72,8 @@ def _read(place: Path, space: SearchSpace, net: SuperNet | SelfMeasuring | None)
         return [replace(found, front=tuple(_read_table(place / "pareto.csv", space, net).rows))]
     if place.is_dir():
         inside = sorted(file.parent for file in place.glob("*/evaluations.csv"))
+        if (place / SEEDS_CSV).is_file():
+            raise ConfigError(f"warm_start={place} has searches with many seeds (seeds=): name one run, or their table")
         if not inside:
             raise ConfigError(f"warm_start={place} is not a finished run, and has none in it: it has no evaluations.csv")
         return [search for path in inside for search in _read(path, space, net)]
