@@ -1,4 +1,4 @@
-"""Searches of five and six objectives, integer and categorical genes mixed, in large batches: they end, and volumes are right."""
+"""Searches of five and six objectives, with integer and categorical genes and large batches: they end, and volumes are right."""
 
 import csv
 import itertools

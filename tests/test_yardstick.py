@@ -156,6 +156,19 @@ def test_a_stored_run_is_scored_as_the_search_itself(tmp_path):
 
 
 @needs_tables
+def test_a_run_that_found_nothing_new_before_its_budget_was_spent_keeps_its_last_score(tmp_path):
+    anytime, runs, problem = load("anytime"), load("runs"), load("problems").create("macro")
+    whole, path = anytime.run("random", "macro", 0, 20), tmp_path / "runs.csv"
+    for seed, number in enumerate((20, 12)):
+        runs.append(path, "random", "macro", seed, whole._replace(rows=whole.rows[:number]))
+    scored = runs.joined([path])["random", "macro"]
+    for by in problem.best:
+        (numbers, values), (shorter_numbers, shorter) = scored[0][by], scored[1][by]
+        np.testing.assert_array_equal(shorter_numbers, numbers)
+        np.testing.assert_array_equal(shorter, np.append(values[:12], np.full(8, values[11])))
+
+
+@needs_tables
 def test_older_files_are_read_as_what_they_are(tmp_path):
     runs, problem, path = load("runs"), load("problems").create("macro"), tmp_path / "old.csv"
     best = problem.best["loose"]

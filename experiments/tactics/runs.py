@@ -1,8 +1,10 @@
 """Files of runs: one line a run, with the measured networks, so that any yardstick can be computed afterwards.
 
-`rows` are the measured networks as numbers (`benchmarks.numbers`), in order, repeated ones included. Measured values are not
-stored, since they follow from network and seed (`Benchmark.measure`). `evaluations` is the budget; `version` names the
-package that did the search. A later line replaces an earlier one of the same method, problem and seed.
+`rows` are the measured networks as numbers (`benchmarks.numbers`), in order; those of rivals are distinct, as a rival that asks
+for a network again is given the value for nothing. One that asks for nothing new for long ends below its budget
+(rivals.py), and keeps its last score from there on. Measured values are not stored, since they follow from network and
+seed (`Benchmark.measure`). `evaluations` is the budget; `version` names the package that did the search. A later line
+replaces an earlier one of the same method, problem and seed.
 
 Older files, with a line for each checkpoint, hold hypervolumes only: they are scored with the loose reference alone, at the
 checkpoints that they have. nasjax's tactics and qNEHVI were told that reference then: they are read as `METHOD,aim=loose`.
@@ -92,17 +94,24 @@ def scored(path, names=problems.NAMES):
         for name in (twin for twin in served(method, problem) if twin in names):
             for seed, run in seeds.items():
                 archs = benchmarks.architectures(run.rows, problems.create(name).space.counts)
-                scores.setdefault((method, name), {})[seed] = score(problems.create(name), archs, seed)
+                scores.setdefault((method, name), {})[seed] = score(problems.create(name), archs, seed, run.evaluations)
     return scores
 
 
-def score(problem, archs, seed):
-    """Returns {yardstick: (numbers of validations, scores)} of the networks that a run measured, in order."""
+def score(problem, archs, seed, budget):
+    """Returns {yardstick: (numbers of validations, scores)} of the networks that a run measured, in order.
+
+    A run that ended before its `budget` was spent keeps its last score.
+    """
     measured, true = (problem.feasible(values) for values in (problem.measure(archs, seed), problem.true(archs)))
     found = yardstick.curves(problem, measured, true)
     if problem.name.startswith("surrogate"):
         found["in_band"] = yardstick.in_band(measured, true, problems.BAND)
-    return {name: (np.arange(1, len(archs) + 1), values) for name, values in found.items()}
+    number = max(len(archs), budget)
+    return {
+        name: (np.arange(1, number + 1), np.pad(values, (0, number - len(values)), mode="edge"))
+        for name, values in found.items()
+    }
 
 
 def _hypervolumes(found):
