@@ -1,5 +1,7 @@
 """The Gaussian process against its formulas in float64, and what groups and exact costs bring."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from scipy.stats import kendalltau, skew
 from test_ridge import SPACE, data
 
-from nasjax.predictors import GaussianProcess, Inputs, Ridge
+from nasjax.predictors import GaussianProcess, Inputs, Ridge, gaussian_process
 
 PROCESS = GaussianProcess(steps=30)
 
@@ -185,3 +187,35 @@ def test_skewed_values_are_ranked_where_they_crowd(bent):
     mean, _ = PROCESS.predict(SPACE, PROCESS.fit(SPACE, archs, known), new)
     crowded = np.argsort(np.abs(true - np.median(true)))[:200]
     assert kendalltau(np.asarray(mean)[crowded], true[crowded]).statistic > 0.9
+
+
+MODES = {
+    "a slow path that a choice takes": lambda u, chosen: np.exp(0.3 * u) + 4 * chosen,
+    "a path six times as slow": lambda u, chosen: np.exp(0.5 * u) * (1 + 5 * chosen),
+    "a cliff": lambda u, _: 0.2 * u + 3 * (u > 0.3),
+    "plateaus": lambda u, _: np.round(np.clip(u, -0.5, 1.5) * 2) / 2 + 0.02 * u,
+}
+
+
+def test_latencies_with_modes_cliffs_and_plateaus_are_ranked_no_worse_than_without_warping(monkeypatch):
+    archs, new = (np.asarray(SPACE.sample(jax.random.key(seed), rows)) for seed, rows in ((0, 100), (99, 400)))
+    weights = np.random.default_rng(0).normal(size=SPACE.features(new).shape[1])
+    sums, others = (np.asarray(SPACE.features(a)) @ weights for a in (archs, new))
+    known, true = ((each - others.mean()) / others.std() for each in (sums, others))
+    paths = [(a[:, 0] + a[:, 1]) % 2 for a in (archs, new)]  # A choice of two genes together.
+
+    def taus(process):
+        found = {}
+        for name, bent in MODES.items():
+            values, wanted = bent(known, paths[0]).astype(np.float32), bent(true, paths[1])
+            mean, _ = process.predict(SPACE, process.fit(SPACE, archs, values), new)
+            found[name] = kendalltau(np.asarray(mean), wanted).statistic
+        return found
+
+    warped, warp = taus(PROCESS), gaussian_process._warp_values
+    plain = lambda hyper, *arrays: warp(hyper._replace(warp=hyper.warp * 0 - 8), *arrays)  # noqa: E731
+    monkeypatch.setattr(gaussian_process, "_warp_values", plain)
+    unwarped = taus(replace(PROCESS, rows=127))  # Other settings, so that nothing compiled with warping is used again.
+    assert min(warped.values()) > 0.8
+    assert all(warped[name] > unwarped[name] - 0.02 for name in MODES)
+    assert warped["a path six times as slow"] > unwarped["a path six times as slow"] + 0.1

@@ -1,4 +1,4 @@
-"""Searches of five and six objectives, with integer and categorical genes and large batches: they end, and volumes are right."""
+"""Searches of five and six objectives, of integer and categorical genes, in large batches: they end with exact volumes."""
 
 import csv
 import itertools

@@ -1,9 +1,9 @@
 """Files of runs: one line a run, with the measured networks, so that any yardstick can be computed afterwards.
 
-`rows` are the measured networks as numbers (`benchmarks.numbers`), in order; those of rivals are distinct, as a rival that asks
-for a network again is given the value for nothing. One that asks for nothing new for long ends below its budget
-(rivals.py), and keeps its last score from there on. Measured values are not stored, since they follow from network and
-seed (`Benchmark.measure`). `evaluations` is the budget; `version` names the package that did the search. A later line
+`rows` are the measured networks as numbers (`benchmarks.numbers`), in order; those of rivals are distinct, as a rival that
+asks for a network again is given its values for nothing. One that finds nothing new for long ends below its budget
+(`rivals.PATIENCE`), and keeps its last score from there on. Measured values are not stored, since they follow from network
+and seed (`Benchmark.measure`). `evaluations` is the budget; `version` names the package that did the search. A later line
 replaces an earlier one of the same method, problem and seed.
 
 Older files, with a line for each checkpoint, hold hypervolumes only: they are scored with the loose reference alone, at the
