@@ -1,5 +1,6 @@
 """Evaluation in 16 bits and with products in float32: values, types, keys, and what programs are told."""
 
+import subprocess
 from dataclasses import replace
 
 import jax
@@ -10,6 +11,7 @@ import tiny_transformer
 from flax import nnx
 from tiny import architectures, easy_task, scrambled, tiny_network
 
+from nasjax.deploy.subnet import extract_subnet
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
 from nasjax.evaluation.totals import Totals
@@ -117,3 +119,28 @@ def test_precisions_that_there_are_not():
         EVALUATORS["auto"](precision="float16")
     with pytest.raises(ConfigError, match=r"evaluator\.vmapped='shifts' must be one of library, loop, products"):
         EVALUATORS["masked"](vmapped="shifts")
+
+
+def test_extraction_compares_in_float32_and_files_are_verified_on_the_cpu(net, task, monkeypatch, tmp_path):
+    """An accelerator's default products differ by more than is tolerated. A CPU's do not: the settings are looked at."""
+    seen, environments = [], []
+    forward, run = type(net).forward, subprocess.run
+
+    def watched(self, *arguments, **named):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return forward(self, *arguments, **named)
+
+    def started(*arguments, env, **named):
+        environments.append(env)
+        return run(*arguments, env=env, **named)
+
+    evaluator = EVALUATORS["masked"](**SETTINGS).bind(net, task)
+    arch = tuple(map(int, net.space.smallest()))
+    statistics = evaluator.statistics(arch)
+    monkeypatch.setattr(evaluator, "statistics", lambda arch: statistics)
+    monkeypatch.setattr(type(net), "forward", watched)
+    extracted = extract_subnet(net, evaluator, arch, task.validation.inputs[:4])
+    assert seen[-2:] == ["highest", "highest"]  # Before these, extraction notes sizes.
+    monkeypatch.setattr(subprocess, "run", started)
+    extracted.export(tmp_path / "net.stablehlo")
+    assert [environment["JAX_PLATFORMS"] for environment in environments] == ["cpu"]

@@ -211,10 +211,14 @@ def network_outputs(network: SuperNet, inputs: PyTree[np.ndarray]) -> PyTree[np.
 
 
 def _outputs(net: SuperNet, forward: Callable[..., Any], *arguments: Any) -> PyTree[np.ndarray]:
-    """`forward(net, *arguments)`; weights are arguments of the program, whose cached form serves all weights."""
+    """`forward(net, *arguments)`; weights are arguments of the program, whose cached form serves all weights.
+
+    Products are in float32 on accelerators, too, whose quickest ones would differ by more than the tolerance.
+    """
     graph, weights = nnx.split(net)
     run = jax.jit(lambda weights, *arguments: forward(nnx.merge(graph, weights), *arguments))
-    return jax.tree.map(np.asarray, run(weights, *arguments))
+    with jax.default_matmul_precision("highest"):
+        return jax.tree.map(np.asarray, run(weights, *arguments))
 
 
 def _write(folder: Path, contents: Mapping[Any, bytes]) -> list[Path]:

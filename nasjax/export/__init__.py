@@ -104,16 +104,17 @@ CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_sec
 def reloaded_outputs(written: Sequence[Sequence[Path]], inputs: PyTree[np.ndarray]) -> list[PyTree[np.ndarray]]:
     """The outputs of each network, in one exported file or two, or a folder for `nasjax.load`, loaded in a separate process.
 
+    It computes on the CPU: in float32, while an accelerator would round products, and beside a process that holds that.
     Raises RuntimeError if that process fails.
     """
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "inputs.pickle").write_bytes(pickle.dumps((written, inputs)))
         output_files = [Path(place) / f"{i}.pickle" for i in range(len(written))]
-        # The process has this one's modules and compilation cache, and shares the accelerator's memory.
+        # The process has this one's modules and compilation cache.
         cache = {name.upper(): getattr(jax.config, name) for name in CACHE}
         environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "JAX_PLATFORMS": "cpu",
             **{name: str(value) for name, value in cache.items() if value is not None},
         }
         command = [sys.executable, "-m", "nasjax.export", place]
