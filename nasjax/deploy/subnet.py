@@ -206,8 +206,10 @@ def validation_metrics(networks: Sequence[SuperNet], task: Task, batch: int) -> 
 
 
 def network_outputs(network: SuperNet, inputs: PyTree[np.ndarray]) -> PyTree[np.ndarray]:
-    """The outputs of an extracted network."""
-    return _outputs(network, lambda network, inputs: network(inputs), inputs)
+    """The outputs of an extracted network for prepared inputs."""
+    only = (0,) * len(network.space.genes)
+    # Not `network(inputs)`, which has JAX's default precision.
+    return _outputs(network, lambda net, *given: net.forward(given[0], only, net.stored())[0], inputs)
 
 
 def _outputs(net: SuperNet, forward: Callable[..., Any], *arguments: Any) -> PyTree[np.ndarray]:
