@@ -1,7 +1,7 @@
 """Plots anytime curves: python experiments/tactics/figure.py OUT.png PROBLEMS RESULTS.csv [RESULTS.csv …]
 
 One panel for each problem (names separated by commas, * for any letters): median and quartiles of the hypervolume with the
-loose reference point, in % of the true front's or of the best known, by number of validations.
+loose reference point, in % of the true front's or of the best known, by number of evaluations.
 """
 
 import sys
@@ -13,18 +13,18 @@ import runs
 from matplotlib.figure import Figure
 
 LINES = {
-    "nasjax:ehvi,aim=loose": ("nasjax (ehvi)", "#c2410c"),
-    "nasjax:concurrent,aim=loose": ("nasjax (concurrent)", "#0369a1"),
-    "nasjax:full,aim=loose": ("nasjax (full)", "#4d7c0f"),
+    "nasjax:ehvi": ("nasjax (ehvi)", "#c2410c"),
+    "nasjax:concurrent": ("nasjax (concurrent)", "#0369a1"),
+    "nasjax:full": ("nasjax (full)", "#4d7c0f"),
     "linas": ("LINAS", "#1d4ed8"),
     "optuna_tpe": ("Optuna TPE", "#047857"),
     "optuna_nsga2": ("Optuna NSGA-II", "#0d9488"),
     "nsga2_20": ("pymoo NSGA-II", "#7c3aed"),
-    "qnehvi,aim=loose": ("BoTorch qNEHVI", "#be185d"),
+    "qnehvi": ("BoTorch qNEHVI", "#be185d"),
     "weaknas": ("WeakNAS", "#a16207"),
     "random": ("random", "#6b7280"),
 }
-"""Label and colour of each method; the plotted results are older ones, whose searches were told the loose reference."""
+"""Label and colour of each method."""
 
 FIRST, LAST, WIDE = 10, 500, 4
 
@@ -61,7 +61,7 @@ def main():
         draw(axes, name, curves)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
-    figure.supxlabel("validations", fontsize=10)
+    figure.supxlabel("evaluations", fontsize=10)
     figure.supylabel("hypervolume, %", fontsize=10)
     found = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(found.values(), found, loc="outside upper center", ncols=len(found), frameon=False, fontsize=9)
