@@ -271,10 +271,12 @@ class BatchNorm(Layer):
         """The stored statistics."""
         return Moments(self.mean[...], self.variance[...])
 
-    def __call__(self, x: Maps, statistics: Moments | Recalibrate | None, width: Size | None = None) -> tuple[Maps, Moments]:
+    def __call__(
+        self, x: Maps, statistics: Moments | Recalibrate | None, width: Size | None = None, activation: str = "none"
+    ) -> tuple[Maps, Moments]:
         if not isinstance(statistics, Moments):
             statistics = self.padded(*moments(x), width)
-        return self.normalisation(x.shape[-1], statistics, width)(x), statistics
+        return self.normalisation(x.shape[-1], statistics, width, activation)(x), statistics
 
     def padded(self, mean: Float[Array, " narrow"], variance: Float[Array, " narrow"], width: Size | None = None) -> Moments:
         """Moments padded to the layer's full width, with mean 0 and variance 1."""
@@ -283,8 +285,10 @@ class BatchNorm(Layer):
         variance = mask(variance, narrow if width is None else width, 1.0)
         return Moments(jnp.pad(mean, beyond), jnp.pad(variance, beyond, constant_values=1))
 
-    def normalisation(self, narrow: int, statistics: Moments, width: Size | None = None) -> Callable[[Maps], Maps]:
-        """The normalisation of maps with `narrow` channels, as a function of the maps."""
+    def normalisation(
+        self, narrow: int, statistics: Moments, width: Size | None = None, activation: str = "none"
+    ) -> Callable[[Maps], Maps]:
+        """Normalisation and activation of maps with `narrow` channels, as a function of the maps."""
         width = narrow if width is None else width
         self.note(width=narrow)
         mean, variance = cut(statistics.mean, 0, narrow), cut(statistics.variance, 0, narrow)
@@ -293,7 +297,8 @@ class BatchNorm(Layer):
 
         def normalise(x: Maps) -> Maps:
             ones = (1,) * (x.ndim - 1)
-            return (x.astype(gain.dtype) * gain.reshape(*ones, -1) + shift.reshape(*ones, -1)).astype(x.dtype)
+            normalised = x.astype(gain.dtype) * gain.reshape(*ones, -1) + shift.reshape(*ones, -1)
+            return ACTIVATIONS[activation](normalised).astype(x.dtype)
 
         return normalise
 
@@ -349,8 +354,7 @@ class ConvNorm(nnx.Module):
         convolve = self.conv.convolution(given.shape[-1], width, kernel)
         size = self._micro_batch_size(given, width) if isinstance(statistics, Recalibrate) else given.shape[0]
         if size == given.shape[0]:
-            maps, used = self.norm(convolve(apply_deferred(x)), statistics, width)
-            return ACTIVATIONS[self.activation](maps), used
+            return self.norm(convolve(apply_deferred(x)), statistics, width, self.activation)
 
         def with_moments(maps: Maps) -> tuple[Maps, Float[Array, " channels"], Float[Array, " channels"]]:
             maps = convolve(maps)
@@ -362,9 +366,8 @@ class ConvNorm(nnx.Module):
             raw, means, variances = map_micro_batches(with_moments, size, x)
         mean = means.mean(0)
         used = self.norm.padded(mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0), width)
-        normalise = self.norm.normalisation(raw.shape[-1], used, width)
-        raw = concatenate_micro_batches(raw)
-        return DeferredNorm(raw, lambda raw: ACTIVATIONS[self.activation](normalise(raw)), size), used
+        normalise = self.norm.normalisation(raw.shape[-1], used, width, self.activation)
+        return DeferredNorm(concatenate_micro_batches(raw), normalise, size), used
 
     def _micro_batch_size(self, x: Maps, width: Size | None) -> int:
         """The examples of a micro-batch whose inputs, or outputs if these are larger, fit the caches."""
