@@ -104,34 +104,42 @@ def moved_bytes(net, arch):
 
 
 def kernels(chosen):
-    """Prints the kernels that take most of a population's time, and the time that memory bandwidth alone would allow."""
+    """Prints the kernels that take most of a population's time, and how far all is from what memory bandwidth allows."""
     net, task, archs = example(chosen)
     passes = len(task.train) + len(task.validation)
-    bytes_moved = passes * sum(moved_bytes(net, arch) for arch in archs)
     largest = passes * len(archs) * moved_bytes(net, net.space.largest())
+    bytes_moved = {"prefix": passes * sum(moved_bytes(net, arch) for arch in archs), "masked": largest}
     kind = jax.devices()[0].device_kind
     speed = next((speed for name, speed in BANDWIDTH.items() if name in kind), None)
-    limit = (
-        "" if speed is None else f", {bytes_moved / speed:.3f} s at {speed / 1e12} TB/s (masked: {largest / speed:.3f} s)"
-    )
-    print(f"{kind}: {len(archs)} sub-networks, {passes} images each: {bytes_moved / 1e9:.1f} GB of maps{limit}")
+    print(f"{kind}: {len(archs)} sub-networks, {passes} images each")
     for way in chosen.words or ["prefix", "masked"]:
         scorer = bound(way, net, task, archs, chosen.small)
         measure(scorer, archs)
         scorer.forget()
+        began = perf_counter()
+        measure(scorer, archs)
+        wall = perf_counter() - began
+        scorer.forget()
         with tempfile.TemporaryDirectory() as folder:
-            began = perf_counter()
             with jax.profiler.trace(folder):
                 measure(scorer, archs)
-            wall = perf_counter() - began
             with open_compressed(next(Path(folder).rglob("*.trace.json.gz"))) as file:
                 events = load(file)["traceEvents"]
-        print(f"\n{way}: {wall:.2f} s, traced")
-        show_kernels(events)
+        moved = bytes_moved[way.partition("+")[0]]  # Without what `prefix` shares.
+        limit = (
+            ""
+            if speed is None
+            else f", which take {moved / speed:.3f} s at {speed / 1e12} TB/s: {wall * speed / moved:.1f} times"
+        )
+        print(f"\n{way}: {wall:.3f} s for {moved / 1e9:.1f} GB of maps{limit}")
+        show_kernels(events, wall)
 
 
-def show_kernels(events):
-    """Prints the events of the accelerator (on a CPU: of XLA's threads), by name: milliseconds, number, name."""
+def show_kernels(events, wall):
+    """Prints the events of the accelerator (on a CPU: of XLA's threads), by name: milliseconds, number, name.
+
+    What is left of `wall`, the seconds without a trace, is waiting for the host.
+    """
     threads = {(e["pid"], e.get("tid")): e["args"].get("name", "") for e in events if e.get("name") == "thread_name"}
     processes = {e["pid"]: e["args"].get("name", "") for e in events if e.get("name") == "process_name"}
     devices = {pid for pid, name in processes.items() if "GPU" in name or "TPU" in name}
@@ -144,7 +152,8 @@ def show_kernels(events):
         if event.get("ph") == "X" and (on_device or on_host):
             totals[name][0] += event.get("dur", 0) / 1e3
             totals[name][1] += 1
-    print(f"  {sum(spent for spent, _ in totals.values()):10.1f} ms in all")
+    spent, number = (sum(column) for column in zip(*totals.values(), strict=True)) if totals else (0, 0)
+    print(f"  {spent:10.1f} ms {number:7d} x  in all; {1e3 * wall - spent:.1f} ms of the time in none")
     for name, (spent, number) in sorted(totals.items(), key=lambda item: -item[1][0])[:SHOWN]:
         print(f"  {spent:10.1f} ms {number:7d} x  {name[:90]}")
 
