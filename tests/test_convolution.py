@@ -10,6 +10,7 @@ from jax import lax
 from tiny import close
 
 from nasjax.supernets.cpu import convolution
+from nasjax.supernets.forms import VMAPPED, Forms, using
 from nasjax.supernets.moments import one_pass, two_passes
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -164,15 +165,15 @@ def of_each_network(x, weight, stride, groups, own_maps):
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-@pytest.mark.parametrize("form", convolution.FORMS)
+@pytest.mark.parametrize("form", VMAPPED)
 def test_a_population_of_kernels_is_convolved_as_each_network_alone(form, groups, stride=2):
     """The form is that of accelerators, run here on a CPU; maps are shared by the networks, or each network has its own."""
     weight, shared = normal(3, 3, 3, 4 // groups, 4), normal(2, 6, 7, 4)
     for x, axis in ((shared, None), (jnp.stack([shared, 2 * shared, -shared]), 0)):
-        with convolution.vmapped_as(form):
+        with using(Forms(vmapped=form)):
             run = jax.vmap(lambda x, w: convolution.vmappable_convolution(x, w, stride, groups), (axis, 0))
             close(jax.jit(run)(x, weight), of_each_network(x, weight, stride, groups, axis == 0), 1e-5)
-    with convolution.vmapped_as(form):  # One kernel for the whole population.
+    with using(Forms(vmapped=form)):  # One kernel for the whole population.
         run = jax.vmap(lambda x: convolution.vmappable_convolution(x, weight[0], stride, groups))
         several = jnp.stack([shared, -shared])
         close(jax.jit(run)(several), jnp.stack([reference(x, weight[0], stride, groups) for x in several]), 1e-5)
@@ -182,7 +183,7 @@ def test_a_population_of_kernels_is_convolved_as_each_network_alone(form, groups
 def test_only_the_librarys_form_has_a_group_for_every_network_and_channel(form, counted):
     """The program that an NVIDIA GPU is given, read without one: groups of its convolutions."""
     weight, x = normal(3, 3, 3, 1, 4), normal(3, 2, 6, 7, 4)
-    with convolution.vmapped_as(form):
+    with using(Forms(vmapped=form)):
         run = jax.jit(jax.vmap(lambda x, w: convolution.depthwise(x, w, 1)))
         text = run.trace(x, weight).lower(lowering_platforms=("cuda",)).as_text()
     assert [int(groups) for groups in re.findall(r"feature_group_count = (\d+)", text)] == counted

@@ -99,8 +99,8 @@ def test_a_measurements_key_names_a_precision_other_than_the_default(net, task):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_products_in_float32_are_asked_of_the_compiler(net, task, archs, name, monkeypatch):
-    """On a CPU this changes no value; the precision that programs are traced with is looked at instead."""
+def test_every_strategy_runs_with_the_precision_of_its_setting(net, task, archs, name, monkeypatch):
+    """On a CPU this changes no value; what programs would be traced with is looked at instead."""
     seen = []
 
     def totals(self, archs, *_):

@@ -34,8 +34,8 @@ operations, the others branches of stages. The networks of a search share a thir
 
 ACCELERATOR_SPEEDS = {"masked": Speed(8.0, 0.004, 1.3e-3), "prefix": Speed(15.0, 2.2, 0.56e-3)}
 """Seconds on the clock, from one run on an H200 (docs/results.md, "On a GPU": 43 and 17 s for 9,000 operations and 14,000e9
-multiply-accumulates, 98 and 4.8 s for 38 branches and 8,600e9), where one processor compiled. `switch` was still compiling
-after 150 s: it is the last resort."""
+multiply-accumulates, 98 and 4.8 s for 38 branches and 8,600e9), where one processor compiled,
+and networks were masked at once. `switch` was still compiling after 150 s: it is the last resort."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Population evaluation by masking: traced choices, with shared weights, every sub-network at the cost of the largest."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import jax
 from jax.sharding import Mesh
@@ -13,7 +11,7 @@ from nasjax.evaluation.micro_batched import MicroBatched
 from nasjax.evaluation.population import StrategyConfig
 from nasjax.evaluation.programs import Programs, at_once, in_turn
 from nasjax.supernets import SuperNet
-from nasjax.supernets.cpu.convolution import FORMS, vmapped_as
+from nasjax.supernets.forms import VMAPPED, Forms
 from nasjax.tasks import Task
 
 FULL_MACS = 1e9
@@ -37,19 +35,18 @@ class MaskedConfig(StrategyConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.vmapped not in FORMS:
-            raise ConfigError(f"evaluator.vmapped={self.vmapped!r} must be one of {', '.join(FORMS)}")
+        if self.vmapped not in VMAPPED:
+            raise ConfigError(f"evaluator.vmapped={self.vmapped!r} must be one of {', '.join(VMAPPED)}")
+
+    @property
+    def forms(self) -> Forms:
+        return replace(super().forms, vmapped=self.vmapped)
 
     def needs(self, net: SuperNet) -> Needs:
         return Needs(network_bytes(net), compiler_bytes(net), together=self.runs_at_once(net))
 
     def strategy(self, net: SuperNet, task: Task, spare: float, mesh: Mesh | None = None) -> Programs:
-        each = self._at_once if self.runs_at_once(net) else in_turn
-        return Programs(net, task, MicroBatched, each, mesh)
-
-    def _at_once(self, function: Callable[..., Any], number: Any, *populations: Any) -> Any:
-        with vmapped_as(self.vmapped):
-            return at_once(function, number, *populations)
+        return Programs(net, task, MicroBatched, at_once if self.runs_at_once(net) else in_turn, mesh)
 
     def runs_at_once(self, net: SuperNet) -> bool:
         """`at_once`, or the rule: not on CPUs, where it gains nothing and padding would cost, nor for large networks."""

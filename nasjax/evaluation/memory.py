@@ -74,10 +74,11 @@ def plan(
     example, each = example_bytes(inputs), needs.example
     # Every sub-network has masked weights; the library makes a copy in its layout, and packs that.
     weights = 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(net)))
+    on_host = jax.default_backend() == "cpu"  # Compiling takes the host's memory, which is the device's on CPUs.
     # A part of what is compiled for one combination of host options stays while others are compiled.
-    compiling = needs.compiling * (1 + PROGRAMS_SHARE * (len(net.all_hosts()) - 1))
+    compiling = on_host * needs.compiling * (1 + PROGRAMS_SHARE * (len(net.all_hosts()) - 1))
     taken = sum(leaf.nbytes for leaf in leaves) + compiling
-    free = config.memory_gb * 1e9 - taken - weights
+    free = config.memory * 1e9 - taken - weights
     batch = int(min(config.scored_at_a_time, number, free // (each + example), (free - together * each) // example))
     if batch < 1:
         fits = int((free - example) // each)
@@ -85,13 +86,13 @@ def plan(
         if fits > 0:
             advice = f"set evaluator.batch={fits}, or allow more memory"
         raise TooLarge(
-            f"evaluator.memory_gb={config.memory_gb} is too small to re-calibrate one network on a batch of "
+            f"evaluator.memory_gb={config.memory:g} is too small to re-calibrate one network on a batch of "
             f"evaluator.batch={together}, which takes {(together * each + example + weights + taken) / 1e9:.2g} GB; {advice}"
         )
     activations = max(batch, together) * each
     everything = -(-number // batch) * batch * example
-    room = max(batch * example, min(EXAMPLES_SHARE * config.memory_gb * 1e9, free - activations, everything))
-    spare = config.memory_gb * 1e9 - taken - room
+    room = max(batch * example, min(EXAMPLES_SHARE * config.memory * 1e9, free - activations, everything))
+    spare = config.memory * 1e9 - taken - room
     if not needs.together:
         return Plan(batch, config.chunk, room, max(0, spare - activations - weights))
     fit = int(spare // (activations + weights))

@@ -28,6 +28,7 @@ from nasjax.evaluation.scoring import place
 from nasjax.evaluation.totals import Totals, metric_function
 from nasjax.supernets import SuperNet
 from nasjax.supernets.checkpoints import weights_digest
+from nasjax.supernets.forms import Forms, using
 from nasjax.supernets.precision import network_in_bfloat16
 from nasjax.supernets.stage import Choice, Statistics
 from nasjax.supernets.supernet import HostOptions
@@ -39,6 +40,9 @@ LOG = logging.getLogger(__name__)
 
 PRECISIONS = {"default": None, "float32": "highest", "bfloat16": None}
 """JAX's precision of products by the setting; None: the device's quickest, which rounds to TF32 on GPUs."""
+
+CPU_GB, DEVICE_SHARE = 4.0, 0.5
+"""The memory to use, in gigabytes, and as a share of what JAX may take on an accelerator."""
 
 ACCELERATOR_BATCH = 1024
 """Examples that are scored at a time on accelerators, which wait for the next program after small ones. Not measured."""
@@ -97,10 +101,10 @@ class PopulationEvaluator:
         return network_in_bfloat16(net) if self.config.precision == "bfloat16" else net
 
     @contextmanager
-    def _precision(self) -> Iterator[None]:
-        """Programs that are traced within multiply at the setting's precision."""
+    def _traced(self) -> Iterator[None]:
+        """Programs that are traced within multiply at the setting's precision, and have the settings' forms."""
         precision = PRECISIONS[self.config.precision]
-        with nullcontext() if precision is None else jax.default_matmul_precision(precision):
+        with using(self.config.forms), nullcontext() if precision is None else jax.default_matmul_precision(precision):
             yield
 
     def _value_settings(self, net: SuperNet) -> dict[str, Any]:
@@ -187,7 +191,7 @@ class PopulationEvaluator:
         """The re-calibrated batch-norm statistics of an architecture, full width, stage by stage."""
         if self._calibration is None:
             return tuple({} for _ in self._net.stages)
-        with self._precision():
+        with self._traced():
             return self._strategy.statistics(arch, self._calibration, self._net.host(np.asarray(arch)), self._rows_at_once)
 
     def __call__(self, archs: Population) -> dict[str, Float[np.ndarray, " pop"]]:
@@ -227,7 +231,7 @@ class PopulationEvaluator:
         while start < len(archs):
             rows = archs[start : start + self._rows_at_once]
             try:
-                with self._precision():
+                with self._traced():
                     totals = self._strategy.totals(rows, self._calibration, blocks, host, self._rows_at_once, part, known)
                 found.append(totals)
             except jax.errors.JaxRuntimeError as error:
@@ -259,28 +263,32 @@ class EvaluatorConfig(ABC):
       calibration_examples: number of training examples that the batch norms of every sub-network are re-calibrated on, in
         whole batches; unused by networks without batch norms.
       chunk: the greatest number of sub-networks that are measured and stored at once.
-      memory_gb: memory to use on each device, in gigabytes. All devices are used.
+      memory_gb: memory to use on each device, in gigabytes. null: 4, on accelerators half of what JAX may take there. All
+        devices are used.
       seed: draws the calibration examples, and the order of examples for `first_examples`.
       first_examples: successive halving: a search scores all networks on so many examples first, and then repeatedly the
         better half on twice as many, up to all examples (`nasjax.evaluation.halving`). 0: all networks on all examples.
       augmentation: none, flip or crop, of the calibration images: as in training.
       precision: of a network's products and maps. default: float32, multiplied in the device's quickest way, which rounds to
         TF32 on GPUs; float32: multiplied in float32, as on a CPU; bfloat16: kernels, matrices and maps in 16 bits.
+      one_pass, folded: forms of batch norms on accelerators (`nasjax.supernets.forms`), which are not measured yet.
     """
 
     batch: int = 100
     calibration_examples: int = 300
     chunk: int = 16
-    memory_gb: float = 4.0
+    memory_gb: float | None = None
     seed: int = 0
     first_examples: int = 0
     augmentation: str = "none"
     scoring_batch: int | None = None
     precision: str = "default"
+    one_pass: bool = False
+    folded: bool = False
 
     def __post_init__(self):
         for name in ("batch", "chunk", "memory_gb"):
-            if getattr(self, name) <= 0:
+            if (value := getattr(self, name)) is not None and value <= 0:
                 raise ConfigError(f"evaluator.{name} must be above 0, not {getattr(self, name)}")
         if self.scoring_batch is not None and self.scoring_batch < 1:
             raise ConfigError(f"evaluator.scoring_batch must be at least 1, not {self.scoring_batch}")
@@ -293,11 +301,25 @@ class EvaluatorConfig(ABC):
                 raise ConfigError(f"evaluator.{name} must be at least 0, not {getattr(self, name)}")
 
     @property
+    def memory(self) -> float:
+        """The memory to use on each device, in gigabytes."""
+        if self.memory_gb is not None:
+            return self.memory_gb
+        device = jax.local_devices()[0]
+        limit = None if device.platform == "cpu" else (device.memory_stats() or {}).get("bytes_limit")
+        return CPU_GB if limit is None else DEVICE_SHARE * limit / 1e9
+
+    @property
     def scored_at_a_time(self) -> int:
         """The examples to be scored at a time, where memory allows."""
         if self.scoring_batch is not None:
             return self.scoring_batch
         return self.batch if jax.default_backend() == "cpu" else max(self.batch, ACCELERATOR_BATCH)
+
+    @property
+    def forms(self) -> Forms:
+        """The forms of layers."""
+        return Forms(one_pass=self.one_pass, folded=self.folded)
 
     def expecting(self, networks: int | None) -> Self:
         """These settings for the evaluation of so many sub-networks, where that is known and makes a difference."""

@@ -79,8 +79,8 @@ class TimedConfig(ChoosingConfig):
         """A digest of all that the strategies' speeds depend on: network, inputs, batch, memory, devices, compiler."""
         devices = [device.device_kind for device in jax.devices()]
         facts = [repr(net.space), *(stage.settings() for stage in net.stages), str(net.inputs(1)), self.batch,
-                 self.scored_at_a_time, self.precision, self.chunk, self.memory_gb, self.cache_gb, devices, processor_name(),
-                 processors(), jax.lib.__version__]  # fmt: skip
+                 self.scored_at_a_time, self.precision, self.forms, self.chunk, self.memory, self.cache_gb, devices,
+                 processor_name(), processors(), jax.lib.__version__]  # fmt: skip
         return sha256(repr(facts).encode()).hexdigest()[:16]
 
     def seconds(self, net: SuperNet, task: Task, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:

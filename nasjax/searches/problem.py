@@ -235,7 +235,7 @@ def _of_network(net: SuperNet, task: Task, evaluator: EvaluatorSetting, networks
         test=lambda: bound.on("test"),
         extract=lambda arch: extract_subnet(net, bound, arch, task.validation.take(slice(bound.batch)).inputs),
         blocks=outline(net.stages),
-        proxies={**proxies(net, examples, bound.chunk, config.memory_gb), **_costs_as_scores(costs)},
+        proxies={**proxies(net, examples, bound.chunk, config.memory), **_costs_as_scores(costs)},
         leading=lambda: leading(bound),
         identity=bound.context,
         scored=frozenset(objective.name for objective in task.objectives),

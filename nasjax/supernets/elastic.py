@@ -16,6 +16,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from nasjax.supernets import forms
 from nasjax.supernets.cpu.convolution import ACTIVATIONS, CACHED_BYTES, Maps, convolve, depthwise, pointwise
 from nasjax.supernets.cpu.deferred_norm import DeferredNorm, apply_deferred
 from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, map_micro_batches, micro_batch_size
@@ -157,22 +158,34 @@ class Conv(Layer):
         return self.convolution(x.shape[-1], width, kernel)(x)
 
     def convolution(
-        self, inputs: int, width: Size | None = None, kernel: Size | Branching | None = None
+        self,
+        inputs: int,
+        width: Size | None = None,
+        kernel: Size | Branching | None = None,
+        gain: Float[Array, " outputs"] | None = None,
     ) -> Callable[[Maps], Maps]:
-        """The convolution of maps with `inputs` channels, as a function of the maps."""
+        """The convolution of maps with `inputs` channels, as a function of the maps; its outputs times `gain`."""
         width = self.kernel.shape[3] if width is None else width
         kernel = self.kernels[-1] if kernel is None else kernel
-        bias = None if self.bias is None else mask(cut(self.bias[...], 0, width), width)[None, None, None]
-        bias = None if bias is None else bias.astype(self.kernel.dtype)
+
+        def scaled(weight: Array) -> Array:
+            if gain is None:
+                return weight
+            gains = gain.reshape((1,) * (weight.ndim - 1) + (-1,))
+            return (weight.astype(gain.dtype) * gains).astype(weight.dtype)
+
+        bias = None
+        if self.bias is not None:
+            bias = scaled(mask(cut(self.bias[...], 0, width), width))[None, None, None].astype(self.kernel.dtype)
         if isinstance(kernel, Branching):
-            weights = [self.weights(width, size, inputs) for size in kernel.options]
+            weights = [scaled(self.weights(width, size, inputs)) for size in kernel.options]
             branches = [lambda x, weights, i=i: self._convolved(x, weights[i]) for i in range(len(weights))]
 
             def convolved(x: Maps) -> Maps:
                 return lax.switch(kernel.chosen, branches, x, weights)
         else:
             self.note(width=width, kernel=kernel, inputs=inputs)
-            weight = self.weights(width, kernel, inputs)
+            weight = scaled(self.weights(width, kernel, inputs))
 
             def convolved(x: Maps) -> Maps:
                 return self._convolved(x, weight, own=not (isinstance(width, int) and isinstance(kernel, int)))
@@ -289,11 +302,7 @@ class BatchNorm(Layer):
         self, narrow: int, statistics: Moments, width: Size | None = None, activation: str = "none"
     ) -> Callable[[Maps], Maps]:
         """Normalisation and activation of maps with `narrow` channels, as a function of the maps."""
-        width = narrow if width is None else width
-        self.note(width=narrow)
-        mean, variance = cut(statistics.mean, 0, narrow), cut(statistics.variance, 0, narrow)
-        gain = mask(cut(self.scale[...], 0, narrow) * lax.rsqrt(variance + self.epsilon), width)
-        shift = mask(cut(self.bias[...], 0, narrow), width) - mean * gain
+        gain, shift = self.gain_and_shift(narrow, statistics, width)
 
         def normalise(x: Maps) -> Maps:
             ones = (1,) * (x.ndim - 1)
@@ -301,6 +310,16 @@ class BatchNorm(Layer):
             return ACTIVATIONS[activation](normalised).astype(x.dtype)
 
         return normalise
+
+    def gain_and_shift(
+        self, narrow: int, statistics: Moments, width: Size | None = None
+    ) -> tuple[Float[Array, " narrow"], Float[Array, " narrow"]]:
+        """What each of the `narrow` channels is multiplied by, and what is added then."""
+        width = narrow if width is None else width
+        self.note(width=narrow)
+        mean, variance = cut(statistics.mean, 0, narrow), cut(statistics.variance, 0, narrow)
+        gain = mask(cut(self.scale[...], 0, narrow) * lax.rsqrt(variance + self.epsilon), width)
+        return gain, mask(cut(self.bias[...], 0, narrow), width) - mean * gain
 
     def reorder(self, order: Int[Array, " channels"]) -> None:
         """Reorders channels; in place."""
@@ -351,6 +370,10 @@ class ConvNorm(nnx.Module):
     ) -> tuple[Maps | DeferredNorm, Moments]:
         """Outputs for a layer that reads maps with deferred norm; their norm is deferred if micro-batches were used."""
         given = x.raw if isinstance(x, DeferredNorm) else x
+        if isinstance(statistics, Moments) and forms.current().folded:
+            gain, shift = self.norm.gain_and_shift(self.conv.output_shape(given, width).shape[-1], statistics, width)
+            maps = self.conv.convolution(given.shape[-1], width, kernel, gain)(apply_deferred(x))
+            return ACTIVATIONS[self.activation](maps + shift.astype(maps.dtype)[None, None, None]), statistics
         convolve = self.conv.convolution(given.shape[-1], width, kernel)
         size = self._micro_batch_size(given, width) if isinstance(statistics, Recalibrate) else given.shape[0]
         if size == given.shape[0]:

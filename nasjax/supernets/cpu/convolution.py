@@ -5,8 +5,6 @@ products. Accelerators run XLA's own convolution.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -17,6 +15,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, Int
 
+from nasjax.supernets import forms
 from nasjax.supernets.cpu.micro_batches import concatenate_micro_batches, largest_divisor, map_micro_batches
 
 Maps = Float[Array, "batch _height _width _channels"]
@@ -56,26 +55,9 @@ def depthwise(x: Maps, weight: Float[Array, "size size 1 channels"], stride: int
     )
 
 
-FORMS = ("library", "loop", "products")
-"""Forms of convolutions under `vmap` on accelerators, where every row of a population has its own kernel: XLA's convolution
-in as many groups; one convolution after another; batched matrix products, and sums of shifted products."""
-
-_form: ContextVar[str] = ContextVar("form of vmapped convolutions", default="library")
-
-
-@contextmanager
-def vmapped_as(form: str) -> Iterator[None]:
-    """Programs that are traced within have vmapped convolutions of this form, one of FORMS."""
-    token = _form.set(form)
-    try:
-        yield
-    finally:
-        _form.reset(token)
-
-
 def vmappable_convolution(x: Maps, weight: Float[Array, "size size inputs outputs"], stride: int, groups: int = 1) -> Maps:
-    """XLA's convolution, which `vmap` turns into the form of `vmapped_as`. `groups`: 1, or as many as there are channels."""
-    form = _form.get()
+    """XLA's convolution, which `vmap` turns into the current form. `groups`: 1, or as many as there are channels."""
+    form = forms.current().vmapped
     if form == "library":
         return library_convolution(x, weight, stride, groups)
 
@@ -94,7 +76,7 @@ def vmappable_convolution(x: Maps, weight: Float[Array, "size size inputs output
             if own_maps:
                 return lax.map(lambda row: one(*row), (x, weight)), True
             return lax.map(lambda kernel: one(x, kernel), weight), True
-        product = _im2col_product if groups == 1 else _shift_and_add
+        product = partial(_im2col_product, at_once=np.inf) if groups == 1 else _shift_and_add
         return jax.vmap(partial(product, stride=stride), (0 if own_maps else None, 0))(x, weight), True
 
     return convolved(x, weight)
