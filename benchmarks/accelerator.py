@@ -3,7 +3,7 @@
     python benchmarks/accelerator.py first [WAY ...]      # seconds to a full-size population's first result, and the second
     python benchmarks/accelerator.py precision [WAY ...]  # the digits' losses and accuracies in 16 bits and in 32
     python benchmarks/accelerator.py kernels [WAY ...]    # where the time goes, by kernel, and what memory bandwidth allows
-    python benchmarks/accelerator.py agreement FILE       # losses and predictions of a device, and how another's differ
+    python benchmarks/accelerator.py agreement CSV CSV    # two runs' evaluations.csv: whether they measured the same
     python benchmarks/accelerator.py overhead             # the default tactic's whole search of a table, three times
 
 A WAY is `prefix`, or with settings `masked+vmapped=loop` (ways.py). `--small` takes sizes for a rehearsal on a CPU;
@@ -11,6 +11,7 @@ A WAY is `prefix`, or with settings `masked+vmapped=loop` (ways.py). `--small` t
 """
 
 import argparse
+import csv
 import re
 import tempfile
 from collections import defaultdict
@@ -28,7 +29,6 @@ from ways import evaluator
 import nasjax
 from nasjax import supernets, tasks
 from nasjax.evaluation import measure
-from nasjax.predictors import GaussianProcess, Inputs
 from nasjax.program_cache import cache_programs
 from nasjax.tasks.base import Split
 from nasjax.tasks.image_classification import ImageClassification
@@ -159,25 +159,14 @@ def show_kernels(events, wall):
 
 
 def agreement(chosen):
-    """Writes losses and predictions of this device to a file; or compares them, at two precisions, with those in it."""
-    (name,) = chosen.words
-    net, task, archs = example(chosen)
-    inputs, predictor = Inputs(net.space), GaussianProcess()
-
-    def computed():
-        found = {way: measure(bound(way, net, task, archs, chosen.small), archs)["loss"] for way in ("masked", "prefix")}
-        model = predictor.fit(inputs, archs, np.asarray(archs.sum(1) % 7, np.float32))
-        return found | {"Gaussian process": np.asarray(predictor.predict(inputs, model, archs)[0])}
-
-    if not Path(name).is_file():
-        np.savez(name, **computed())
-        return
-    known = np.load(name)
-    for precision in ("highest", "default"):
-        with jax.default_matmul_precision(precision):
-            for key, found in computed().items():
-                difference = np.abs(found - known[key]).max() / np.abs(known[key]).max()
-                print(f"{key}, {precision} precision: largest difference {difference:.1e} of the largest value")
+    """Compares the evaluations.csv of two runs that measured the same networks."""
+    one, other = (list(csv.DictReader(Path(name).read_text().splitlines())) for name in chosen.words)
+    genes = list(one[0])[list(one[0]).index("source") + 1 : list(one[0]).index("accuracy_top1")]
+    same = [[row[gene] for gene in genes] for row in one] == [[row[gene] for gene in genes] for row in other]
+    print(f"the same {len(one)} networks in the same order: {same}")
+    for metric in ("accuracy_top1", "loss", "macs"):
+        pair = [np.array([float(row[metric]) for row in rows]) for rows in (one, other)]
+        print(f"{metric}: largest difference {np.abs(pair[0] - pair[1]).max():.1e} of at most {pair[0].max():.6g}")
 
 
 def overhead(chosen):
