@@ -76,8 +76,8 @@ step() { python3 "$here/step.py" --device gpu; } # The scan alone, on a CPU, too
 
 search() { # The digits: with an empty cache, with a full one, and with the tactic on the CPU and an empty one.
     for run in cold warm beside; do
-        more=() cache=$work/digits
-        [ "$run" = beside ] && more=(tactic_device=cpu) cache=$work/beside
+        more=() cache=$work/programs
+        [ "$run" = beside ] && more=(tactic_device=cpu) cache=$work/others
         before=$(find "$cache" -type f 2>/dev/null | wc -l) begun=$(date +%s.%N)
         JAX_COMPILATION_CACHE_DIR=$cache python3 -m nasjax search evaluations=$evaluations run="$work/$run" "${more[@]}" --quiet || return
         python3 -c 'import sys; print(f"{sys.argv[1]}: {float(sys.argv[3]) - float(sys.argv[2]):.1f} s, {sys.argv[4]} compiled files before")' \
