@@ -38,11 +38,23 @@ def test_a_tactic_runs_on_its_device_and_asks_for_the_same(net, monkeypatch):
     for device, name in ((first, None), (second, "cpu")):
         Watched.seen.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(settings.jax, "devices", lambda kind=None, device=device: [device])
+            patch.setattr(settings.jax, "local_devices", lambda backend=None, device=device: [device])
             found[name] = nasjax.search(net, **SEARCH, predictor=Watched(), tactic_device=name).evaluations
         assert Watched.seen == {device}
     alone, beside = ({**columns, "seconds": None} for columns in found.values())
     assert alone == beside
+
+
+def test_a_cpu_that_jax_was_told_to_leave_out_is_one_line(net, monkeypatch):
+    def absent(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ConfigError, match="JAX has no CPU here .* JAX_PLATFORMS must name it"),
+    ):
+        patch.setattr(settings.jax, "local_devices", absent)
+        nasjax.search(net, **SEARCH, tactic_device="cpu")
 
 
 def test_only_the_cpu_is_named(net):

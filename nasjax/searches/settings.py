@@ -39,8 +39,13 @@ class SearchSettings:
     tactic_device: str | None
 
     def placed_tactic(self) -> Tactic:
-        """The tactic, on its device where one is set."""
-        return self.tactic if self.tactic_device is None else OnDevice(self.tactic, jax.devices(self.tactic_device)[0])
+        """The tactic, on its device where one is set. Raises ConfigError if JAX has been told to leave the CPU out."""
+        if self.tactic_device is None:
+            return self.tactic
+        try:
+            return OnDevice(self.tactic, jax.local_devices(backend=self.tactic_device)[0])
+        except RuntimeError as error:
+            raise ConfigError(f"tactic_device=cpu: JAX has no CPU here ({error}); JAX_PLATFORMS must name it, too") from None
 
     def record(self, origin: Mapping[str, Any]) -> dict[str, Any]:
         """The content of config.yaml; `origin` records the super-network, the task, the evaluator and the hardware."""
