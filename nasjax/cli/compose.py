@@ -252,7 +252,7 @@ def _check_64_bits(key: str, value: Any) -> None:
         raise ConfigError(f"{key}={value} has more than 64 bits: give a smaller number")
 
 
-KINDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+KINDS = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
 """What OmegaConf's types are called."""
 
 ONE_FOR_SEVERAL = {"warm_start": ", a folder that has all of these runs in it"}
@@ -269,8 +269,9 @@ def _override_mistake(error: ConfigCompositionException, words: Sequence[str]) -
         return f"{key}={value} is not a list: say {key}=[{value}]"
     if cause and merged and "Cannot convert 'list' to string" in cause[0]:
         return f"{merged[1]}={merged[2]} is a list: give one value{ONE_FOR_SEVERAL.get(merged[1], '')}"
-    if cause and merged and (kind := re.search(r"could not be converted to (\w+)", cause[0])) and kind[1] in KINDS:
-        return f"{merged[1]}={merged[2]}{': each' * merged[2].startswith('[')} must be {KINDS[kind[1]]}"
+    wanted = re.search(r"could not be converted to (\w+)|is not a valid (bool)", cause[0]) if cause else None
+    if merged and wanted and (kind := wanted[1] or wanted[2]) in KINDS:
+        return f"{merged[1]}={merged[2]}{': each' * merged[2].startswith('[')} must be {KINDS[kind]}"
     if file := re.match(r"In '(?:(\w+)/)?([^']+)': \w+ raised while composing config", first):
         # A file's setting that the name chosen for its group does not have.
         lacking = re.search(r"full_key: ([\w.]+)", str(error))

@@ -271,7 +271,8 @@ class EvaluatorConfig(ABC):
       augmentation: none, flip or crop, of the calibration images: as in training.
       precision: of a network's products and maps. default: float32, multiplied in the device's quickest way, which rounds to
         TF32 on GPUs; float32: multiplied in float32, as on a CPU; bfloat16: kernels, matrices and maps in 16 bits.
-      one_pass, folded: forms of batch norms on accelerators (`nasjax.supernets.forms`), which are not measured yet.
+      one_pass: moments of re-calibration by one pass over the maps, on accelerators. Not measured yet.
+      folded: kernels are multiplied by the gains of batch norms, instead of maps, when images are scored. Not measured yet.
     """
 
     batch: int = 100
