@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_transformer
-from flax import nnx
-from tiny import architectures, easy_task, scrambled, tiny_network
+from test_ways import resnet
+from tiny import architectures, easy_task, tiny_network
 
 from nasjax.deploy.subnet import extract_subnet
 from nasjax.errors import ConfigError
 from nasjax.evaluation import EVALUATORS, STRATEGIES, measure
 from nasjax.evaluation.totals import Totals
-from nasjax.supernets.families.resnet import ResNetConfig
 from nasjax.supernets.precision import network_in_bfloat16
 from nasjax.supernets.runner import Subnet
 
@@ -51,11 +50,6 @@ def test_sixteen_bits_measure_nearly_what_thirty_two_do(net, task, archs, exact,
     off = np.abs(found - exact)
     assert 1e-6 < off.max() < 0.05 * np.ptp(exact)
     assert np.corrcoef(found, exact)[0, 1] > 0.999
-
-
-def resnet():
-    settings = {"stem_width": 16, "widths": (16, 32), "strides": (1, 2), "least_depths": (1, 1), "depths": (0, 1)}
-    return scrambled(nnx.eval_shape(ResNetConfig(image_size=7, classes=3, expands=(0.25, 0.5), **settings).create), 4)
 
 
 @pytest.mark.parametrize("make", [tiny_network, resnet])

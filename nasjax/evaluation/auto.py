@@ -42,8 +42,8 @@ and networks were masked at once. `switch` was still compiling after 150 s: it i
 class AutoConfig(ChoosingConfig):
     """The strategy with the least `estimated_seconds`; where that does not fit `memory_gb`, the next.
 
-    `networks` is how many sub-networks are going to be measured; a search
-    takes its `evaluations`, everything else `NETWORKS`.
+    `networks` is how many sub-networks are going to be measured; a search takes its `evaluations`, everything else
+    `NETWORKS`.
     """
 
     networks: int | None = None
