@@ -69,6 +69,10 @@ class Evaluation:
     failure: str = ""
 
 
+FitRow = tuple[str, int, float, float, float, str]
+"""Errors of a fitted predictor: objective, rows, MAPE (%), RMSE, Kendall's tau, and the base predictor that was chosen."""
+
+
 def check_archive(path: Path) -> None:
     """Raises ConfigError for a path that cannot be an archive; writes nothing."""
     if not path.parent.is_dir():
@@ -303,11 +307,14 @@ class Archive:
             with self._transaction():
                 self._db.execute("delete from evaluations where run = ? and position >= ?", (self._run, first))
 
-    def save_fits(self, step: int, fits: Sequence[tuple[str, int, float, float, float, str]]) -> None:
-        """Stores the errors of a step's predictors: objective, rows, MAPE (%), RMSE, Kendall's tau, and which was chosen."""
+    def save_fits(self, step: int, fits: Sequence[FitRow]) -> None:
+        """Stores the errors of a step's predictors."""
         with self._transaction():
-            for row in fits:
-                self._db.execute("insert or replace into fits values (?, ?, ?, ?, ?, ?, ?, ?)", (self._run, step, *row))
+            self._add_fits(step, fits)
+
+    def _add_fits(self, step: int, fits: Sequence[FitRow]) -> None:
+        rows = [(self._run, step, *row) for row in fits]
+        self._db.executemany("insert or replace into fits values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def fits(self) -> list[tuple[int, str, int, float, float, float, str]]:
         """What `save_fits` stored, each with its step."""
@@ -325,9 +332,10 @@ class Archive:
         with self.naming_damage():
             return tuple(map(read_integers, parse_json(rows[0][0]))) if rows else None
 
-    def save_state(self, step: int, told: int, state: bytes) -> None:
-        """Stores the tactic's state after a step, and the number of evaluations that it was updated with."""
+    def save_state(self, step: int, told: int, state: bytes, fits: Sequence[FitRow] = ()) -> None:
+        """Stores the tactic's state after a step, the evaluations that it was updated with, and its predictors' errors."""
         with self._transaction():
+            self._add_fits(step, fits)
             self._db.execute("insert or replace into states values (?, ?, ?, ?)", (self._run, step, told, state))
 
     def state(self) -> tuple[int, int, bytes] | None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from nasjax.objectives import Goals
 from nasjax.pareto import hypervolume_exact
-from nasjax.runs.archive import Archive
+from nasjax.runs.archive import Archive, FitRow
 from nasjax.searches.history import History
 from nasjax.searches.measure import measuring
 from nasjax.searches.problem import SearchProblem
@@ -115,9 +115,9 @@ class OpenSearch:
             settings=self.record,
         )
 
-    def save_fits(self, step: int, fits: Sequence[Fit]) -> None:
-        """Stores the cross-validated errors of the predictors that a step fitted."""
-        self.archive.save_fits(step, [(self.goals.columns[fit.column].name, *fit[1:]) for fit in fits])
+    def named(self, fits: Sequence[Fit]) -> list[FitRow]:
+        """The cross-validated errors of the predictors that a step fitted, as the archive stores them."""
+        return [(self.goals.columns[fit.column].name, *fit[1:]) for fit in fits]
 
 
 def tactic_steps(
@@ -154,7 +154,7 @@ def tactic_steps(
         if not len(archs):
             return
         yield None
-        search.save_fits(step, getattr(state, "fits", ()))
+        fits = search.named(getattr(state, "fits", ()))
         lifted = np.asarray(lift(archs))
         archive.discard_interrupted_step(told, context, lifted)
         positions = range(told, told + len(archs))
@@ -170,7 +170,7 @@ def tactic_steps(
             state = tactic.tell(state, archs, new)
         step, told, known = step + 1, told + len(archs), values
         with spent.on("archive"):
-            archive.save_state(step, told, dump_state(state))
+            archive.save_state(step, told, dump_state(state), fits)
 
 
 def reduced_steps(search: OpenSearch, tactic: Tactic, reduction: PopDB, key: PRNGKey) -> Iterator[Progress | None]:
@@ -202,6 +202,6 @@ def _reduced_space(search: OpenSearch, reduction: PopDB, key: PRNGKey, measured:
     LOG.info("popdb: reducing the search space …")  # Takes minutes.
     with search.spent.on("tactic"):
         reduced, fits = reduction.reduce(key, measured)
-    search.save_fits(-1, fits)  # Step -1: the tactic's own steps begin at 0.
+    search.archive.save_fits(-1, search.named(fits))  # Step -1: the tactic's own steps begin at 0.
     search.archive.save_reduction(reduced.options)
     return reduced

@@ -114,25 +114,28 @@ class Ehvi:
         if pool is None:
             pool = predicted.describe(models.prior, self._search_candidates(state, models, state.step_key()))
         front = _padded_front(state, number)
-        reference = jnp.asarray(aim(state.objectives, problem.reference, MARGIN * len(state.archs)), jnp.float32)
-        seen = jnp.asarray(_known_or_repeated(state.archs, np.asarray(pool.archs)))
+        reference = aim(state.objectives, problem.reference, MARGIN * len(state.archs)).astype(np.float32)
+        seen = _known_or_repeated(state.archs, np.asarray(pool.archs))
         few, seen, fallback = _shortlist(pool, predicted.means(models, pool), seen, front, reference, problem.limits)
-        means, deviations = predicted.normal(models, few)
+        means, deviations = (np.asarray(part) for part in predicted.normal(models, few))
         feasible = _feasible(means, deviations, problem.limits)
+        # Few rows: on the host they are changed without compiling. Copies, since JAX's arrays cannot be written.
+        seen, archs = np.array(seen), np.asarray(few.archs)
         # Half of the batch is chosen by the means alone, which work better while predictions improve quickly; the other half
         # by expected improvement, once there are enough measurements to trust the deviations.
         half, trust = -(-number // 2), float(len(state.archs) >= self.greedy)
         rows: list[int] = []
         for scale in (0.0, trust):
-            doubt = jnp.float32(scale) * deviations[:, :goals]
+            doubt = np.float32(scale) * deviations[:, :goals]
             if scale:
                 fallback = _within_deviations(front, means, doubt, reference, problem.limits)
-            new = choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, half)[: number - len(rows)]
+            new = np.asarray(choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, half))
+            new = new[: number - len(rows)]
             # In the place of rows that only pad the front.
-            front = front.at[len(rows) : len(rows) + len(new)].set(means[new, :goals])
-            seen = seen.at[new].set(True)
-            rows += np.asarray(new).tolist()
-        return np.asarray(few.archs)[rows]
+            front[len(rows) : len(rows) + len(new)] = means[new, :goals]
+            seen[new] = True
+            rows += new.tolist()
+        return archs[rows]
 
     def _search_candidates(self, state: Measured, models: Models, key: PRNGKey) -> Int[Array, "pool genes"]:
         """Candidates from an inner search on predictions that starts from the front and its mutants."""
@@ -231,13 +234,13 @@ def _candidate_pool(space: SearchSpace, key: PRNGKey, found: Population, best: P
     return jnp.concatenate([found, *mutants, space.sample_raw(anywhere, POOL_SIZE // 8)])
 
 
-def _padded_front(state: Measured, number: int) -> Float[Array, "rows obj"]:
+def _padded_front(state: Measured, number: int) -> Float[np.ndarray, "rows obj"]:
     """The measured front, thinned to `MAX_FRONT_ROWS`, behind rows of NaN: at least `number` of them."""
     rows = np.unique(state.objectives[non_dominated_exact(state.objectives)], axis=0)
     if len(rows) > MAX_FRONT_ROWS:
         rows = rows[np.linspace(0, len(rows) - 1, MAX_FRONT_ROWS).astype(int)]
     padding = number + MAX_FRONT_ROWS - len(rows)
-    return jnp.asarray(np.pad(rows.astype(np.float32), ((padding, 0), (0, 0)), constant_values=np.nan))
+    return np.pad(rows.astype(np.float32), ((padding, 0), (0, 0)), constant_values=np.nan)
 
 
 @partial(jax.jit, static_argnums=5)
