@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             handler = "nasjax.cli.compose:print_settings"
         # A sweep composes its jobs itself, and settings beside run= change those of that run.
         if command.settings and read.settings and not multirun and "run" not in read.options:
-            _compose_first(read)
+            read = _compose_first(read)
         if hasattr(parsed, "config_dir") and (warning := shadow_warning(own_folders(parsed.config_dir))):
             print(f"nasjax: warning: {warning}", file=sys.stderr)
         run = _load_handler(handler)
@@ -150,11 +151,11 @@ def _check_encoding(words: Sequence[str]) -> None:
             raise ConfigError(f"{shown} cannot be read in this locale: set PYTHONUTF8=1, or LC_ALL to one that is UTF-8")
 
 
-def _compose_first(arguments: Arguments) -> None:
-    """Raises ConfigError for mistakes in the settings, before JAX is imported, which takes seconds."""
-    from nasjax.cli.compose import configuration
+def _compose_first(arguments: Arguments) -> Arguments:
+    """Composes the settings before JAX is imported, which takes seconds. Raises ConfigError for mistakes in them."""
+    from nasjax.cli.compose import configuration_of
 
-    configuration(arguments.command, arguments.settings)
+    return replace(arguments, composed=configuration_of(arguments))
 
 
 def _load_handler(name: str) -> Callable[[Arguments], int]:

@@ -37,8 +37,13 @@ FREE_KEYS = (*NAMED_KEYS, "supernet.arguments.", "supernet.graph.", "task.argume
 
 def print_settings(arguments: Arguments) -> int:
     """Runs a command with `--cfg job`: prints its composed settings as YAML."""
-    print(yaml.safe_dump(plain_data(configuration(arguments.command, arguments.settings)), sort_keys=False), end="")
+    print(yaml.safe_dump(plain_data(configuration_of(arguments)), sort_keys=False), end="")
     return 0
+
+
+def configuration_of(arguments: Arguments) -> dict[str, Any]:
+    """The configuration of a command. Raises ConfigError as `configuration` does."""
+    return configuration(arguments.command, arguments.settings) if arguments.composed is None else arguments.composed
 
 
 def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
@@ -53,8 +58,8 @@ def configuration(command: str, words: Sequence[str]) -> dict[str, Any]:
     for override in overrides:
         if override.is_sweep_override():
             raise ConfigError(_several_values(command, override, [o for o in overrides if not o.is_sweep_override()]))
-    composed = _compose(words)
-    return {key: value for key, value in composed.items() if key in COMMANDS[command].settings}
+    settings = _compose(words)
+    return {key: value for key, value in settings.items() if key in COMMANDS[command].settings}
 
 
 def with_search_path(words: Sequence[str]) -> list[str]:

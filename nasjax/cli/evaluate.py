@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from nasjax.cli.compose import configuration
+from nasjax.cli.compose import configuration_of
 from nasjax.cli.console import prepare_jax
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
@@ -26,7 +26,7 @@ def evaluate(arguments: Arguments) -> int:
         config = override_inputs(run, read_settings(run), settings)
         archs = archs or str(run / "pareto.csv")
     else:
-        config = configuration("evaluate", settings)
+        config = configuration_of(arguments)
     if archs is None:
         raise ConfigError("nasjax evaluate needs archs=FILE.csv, with a column for each gene, or run=FOLDER")
     name = options.get("out", "evaluated.csv")

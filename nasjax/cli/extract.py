@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from nasjax.cli.compose import configuration
+from nasjax.cli.compose import configuration_of
 from nasjax.cli.console import prepare_jax, profile_with_progress
 from nasjax.cli.options import Arguments, whole_number
 from nasjax.deploy.from_run import (
@@ -79,7 +79,7 @@ def _extract_networks(arguments: Arguments, index: int | None, exports: Sequence
     run = Path(options["run"]) if options.get("run") else None
     given = "arch" in options or "archs" in options
     if run is None:
-        config = configuration("extract", arguments.settings)
+        config = configuration_of(arguments)
     else:
         moved = [f"archive={options['archive']}"] if "archive" in options else []
         config = override_inputs(run, read_settings(run), [*moved, *arguments.settings])
@@ -181,7 +181,7 @@ def table_rows(extracted: Sequence[WrittenSubnet]) -> list[list[str]]:
 
 def _export_extracted(folder: Path, arguments: Arguments, exports: Sequence[str], batch: int | None) -> int:
     """Exports a network that was extracted or trained on: into its own folder, or with all its files into `out=`."""
-    config = configuration("extract", arguments.settings)
+    config = configuration_of(arguments)
     record = folder / "record.json"
     if record.is_file() and not any(word.startswith("task") for word in arguments.settings):
         config["task"] = _recorded_task(record)

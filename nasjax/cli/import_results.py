@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from nasjax import supernets
-from nasjax.cli.compose import configuration
+from nasjax.cli.compose import configuration_of
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.host import new_place
@@ -21,7 +21,7 @@ def import_results(arguments: Arguments) -> int:
     out = new_place(f"out={name}", name)
     net = None
     if arguments.settings:
-        net = supernets.abstract(**configuration("import-results", arguments.settings)["supernet"])
+        net = supernets.abstract(**configuration_of(arguments)["supernet"])
     table = dynast.import_results([Path(file) for file in arguments.paths], net)
     write_table(out, table.header, table.rows)
     for remark in table.remarks:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nasjax import supernets
-from nasjax.cli.compose import configuration
+from nasjax.cli.compose import configuration_of
 from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.host import new_place, regular_file
@@ -12,7 +12,7 @@ from nasjax.host import new_place, regular_file
 def import_weights(arguments: Arguments) -> int:
     """Runs `nasjax import`."""
     (checkpoint,) = arguments.paths
-    config = configuration("import", arguments.settings)["supernet"]
+    config = configuration_of(arguments)["supernet"]
     keys = [word.partition("=")[0] for word in arguments.settings]
     if "supernet" not in keys:
         raise ConfigError(f"nasjax import {checkpoint}: supernet=NAME is missing; nasjax list has the names")

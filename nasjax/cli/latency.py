@@ -1,7 +1,7 @@
 """`nasjax latency`: profiles a super-network on hardware, as a search with this hardware does first."""
 
 from nasjax import supernets
-from nasjax.cli.compose import configuration
+from nasjax.cli.compose import configuration_of
 from nasjax.cli.console import prepare_jax, profile_with_progress
 from nasjax.cli.options import Arguments, whole_number
 from nasjax.errors import ConfigError
@@ -13,7 +13,7 @@ from nasjax.runs.folder import write_table
 def latency(arguments: Arguments) -> int:
     """Runs `nasjax latency`."""
     options = arguments.options
-    config = configuration("latency", arguments.settings)
+    config = configuration_of(arguments)
     if config["hardware"] is None:
         raise ConfigError("nasjax latency needs hardware=NAME; nasjax list has the names")
     samples = whole_number(options, "samples", 0, "a number of networks")

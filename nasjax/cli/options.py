@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from nasjax.errors import ConfigError
 from nasjax.host import MOST_FOLDERS
@@ -70,12 +71,16 @@ class Command:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The arguments of a `command`: `settings` for Hydra (words KEY=VALUE), values of its own `options`, and `paths`."""
+    """The arguments of a `command`: `settings` for Hydra (words KEY=VALUE), values of its own `options`, and `paths`.
+
+    `composed` is the configuration of these settings, where it has been composed already.
+    """
 
     command: str = ""
     settings: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     paths: tuple[str, ...] = ()
+    composed: dict[str, Any] | None = None
 
 
 QUIET = CommandOption("quiet", "", "show no progress, only results, warnings and errors")

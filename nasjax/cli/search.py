@@ -9,7 +9,7 @@ import jax
 from rich.console import Console
 
 from nasjax import supernets, tasks
-from nasjax.cli.compose import configuration
+from nasjax.cli.compose import configuration_of
 from nasjax.cli.console import join_processes, prepare_jax, profile_with_progress
 from nasjax.cli.failures import INTERRUPTED, naming_full_disk
 from nasjax.cli.options import Arguments
@@ -42,7 +42,7 @@ SHOWN_FAILURES = 3
 
 def search(arguments: Arguments) -> int:
     """Runs `nasjax search` without `-m`."""
-    run_search(configuration("search", arguments.settings))
+    run_search(configuration_of(arguments))
     return 0
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nasjax.cli.compose import configuration
+from nasjax.cli.compose import configuration_of
 from nasjax.cli.console import prepare_jax
 from nasjax.cli.failures import naming_full_disk
 from nasjax.cli.options import Arguments
@@ -24,7 +24,7 @@ from nasjax.words import plural
 
 def train(arguments: Arguments) -> int:
     """Runs `nasjax train`."""
-    config = configuration("train", arguments.settings)
+    config = configuration_of(arguments)
     prepare_jax()
     folder = Path(config.pop("run") or new_path(f"train-{_trained(config)}"))
     run_training(folder, config, arguments.settings)
