@@ -1,4 +1,4 @@
-"""Non-dominated sorting, crowding distance and hypervolume of fixed-shape, masked populations; everything is minimised.
+"""Non-dominated sorting and crowding distance of fixed-shape, masked populations; hypervolume; everything is minimised.
 
 A row is valid if its mask is True and none of its values is NaN. Jitted functions compute in the precision of their inputs.
 float32 cannot tell close points apart, so use `non_dominated_exact` and `hypervolume_exact` for what is stored or reported.
@@ -168,43 +168,6 @@ def crowding_distance(objectives: Objectives, ranks: Int[Array | ndarray, " pop"
     return jnp.where(ranks < number, sum(map(gaps, groups)), 0)
 
 
-@jax.jit
-def hypervolume(
-    objectives: Objectives, reference: Float[Array | ndarray, " obj"], mask: Mask | None = None
-) -> Float[Array, ""]:
-    """The hypervolume dominated by the valid rows and bounded by `reference`.
-
-    Rows that are not better than the reference in every objective contribute nothing. The result is exact up to rounding.
-    Up to two objectives take one sort; each further objective multiplies the time by `pop` (slicing by the last objective).
-    """
-    objectives = jnp.asarray(objectives)
-    reference = jnp.asarray(reference, objectives.dtype)
-    valid = _valid_rows(objectives, mask) & (objectives < reference[None, :]).all(axis=1)
-    # All other rows move to the reference point, where they dominate nothing.
-    return _dominated_volume(jnp.where(valid[:, None], objectives, reference[None, :]), reference)
-
-
-def _dominated_volume(points: Float[Array, "pop obj"], reference: Float[Array, " obj"]) -> Float[Array, ""]:
-    """Hypervolume of points that are all no worse than the reference."""
-    number, dimensions = points.shape
-    if number == 0:
-        return jnp.zeros((), points.dtype)
-    if dimensions == 1:
-        return reference[0] - points[:, 0].min()
-    points = points[jnp.argsort(points[:, -1])]
-    heights = jnp.concatenate([points[1:, -1], reference[-1:]]) - points[:, -1]
-    if dimensions == 2:
-        return ((reference[0] - lax.cummin(points[:, 0])) * heights).sum()
-
-    def slab(i: Int[Array, ""]) -> Float[Array, ""]:
-        """Volume of the cross-section between points i and i + 1 along the last objective."""
-        reached = jnp.arange(number) <= i
-        section = jnp.where(reached[:, None], points[:, :-1], reference[None, :-1])
-        return _dominated_volume(section, reference[:-1])
-
-    return (lax.map(slab, jnp.arange(number)) * heights).sum()
-
-
 def violations(values: Float[Array | ndarray, "pop columns"], limits: tuple[tuple[float, float], ...]) -> Violations:
     """Total constraint violation of each row: the excess over each column's (least, greatest) limit, relative to that limit.
 
@@ -304,13 +267,17 @@ def best_rows(objectives: Objectives, number: int) -> Int[ndarray, " best"]:
 
 
 def hypervolume_exact(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> float:
-    """`hypervolume` in float64 on the host, for values that are stored or reported; cannot be used inside jit."""
+    """The hypervolume that valid rows dominate, bounded by `reference`, in float64 on the host; cannot be used inside jit.
+
+    Rows that are not better than the reference in every objective contribute nothing.
+    """
     values, reference = np.asarray(objectives, np.float64), np.asarray(reference, np.float64)
     front = np.unique(values[non_dominated_exact(values)], axis=0)
     if values.shape[1] > 2:
         return (hypervolumes(front, reference) or [0.0])[-1]
-    with jax.enable_x64(True):
-        return float(hypervolume(_pad_to_power_of_two(front), reference))
+    front = front[(front < reference).all(1)]
+    widths = np.diff(front[:, 0], append=reference[0])
+    return float((widths * (reference[1:] - front[:, 1:]).prod(1)).sum())
 
 
 def hypervolumes(objectives: Objectives, reference: Float[Array | ndarray, " obj"]) -> list[float]:
