@@ -105,7 +105,8 @@ agreement() { # The same search on the CPU and here, in float32; then an extract
 compiling() { # First results of a full-size population with an empty cache, by how much XLA tries of every convolution.
     for level in 0 1 4; do
         echo "autotuning at level $level"
-        XLA_FLAGS="${XLA_FLAGS:-} $(flag $level)" JAX_COMPILATION_CACHE_DIR=$work/level$level accelerator first prefix --networks 4
+        flags="${XLA_FLAGS:-} $(flag $level)" # A space alone would be the name of a file to XLA.
+        XLA_FLAGS=${flags# } JAX_COMPILATION_CACHE_DIR=$work/level$level accelerator first prefix --networks 4
     done
 }
 
