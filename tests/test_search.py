@@ -84,10 +84,12 @@ def counted(monkeypatch):
     return measured
 
 
-ESTIMATING = pytest.param("full_on_estimations", marks=pytest.mark.slow)
+def quickly(*names):
+    """All tactics as parameters: those named for the quick tests, the others for the slow ones."""
+    return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in TACTIC]
 
 
-@pytest.mark.parametrize("tactic", [*(name for name in TACTIC if name != "full_on_estimations"), ESTIMATING])
+@pytest.mark.parametrize("tactic", quickly("ehvi", "random"))
 def test_a_budget_as_large_as_the_space_finds_the_true_front(net, tactic):
     front = search(net, tactic, evaluations=len(net.archs) + 9)
     values = np.stack([-net.values[:, 0], net.values[:, 1]], axis=1)
@@ -129,9 +131,7 @@ def test_concurrent_search_needs_fewer_measurements_than_random_search(net):
 
 
 @pytest.mark.parametrize("budget", [15, pytest.param(30, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "tactic", [name if name in ("ehvi", "concurrent") else pytest.param(name, marks=pytest.mark.slow) for name in TACTIC]
-)
+@pytest.mark.parametrize("tactic", quickly("ehvi"))
 def test_a_run_stopped_anywhere_ends_as_an_uninterrupted_one(tmp_path, counted, tactic, budget):
     """After every chunk of three measurements; within 15 evaluations every tactic asks at least twice."""
     net = supernets.create("tabular", table=write_table(tmp_path / "table.csv"), genes=GENES)
