@@ -376,7 +376,6 @@ def test_training_again_comes_within_one_point_of_the_record(here):
             assert abs(again["scores"][size][split] - accuracy) <= 1.0
 
 
-@pytest.mark.slow
 def test_the_shipped_weights_are_those_of_the_record():
     record = json.loads((Path(supernets.__file__).parent / "weights" / "digits.json").read_text())
     net, task = supernets.create("digits"), tasks.create("digits")

@@ -115,7 +115,7 @@ class OpenSearch:
             settings=self.record,
         )
 
-    def named(self, fits: Sequence[Fit]) -> list[FitRow]:
+    def fit_rows(self, fits: Sequence[Fit]) -> list[FitRow]:
         """The cross-validated errors of the predictors that a step fitted, as the archive stores them."""
         return [(self.goals.columns[fit.column].name, *fit[1:]) for fit in fits]
 
@@ -154,7 +154,7 @@ def tactic_steps(
         if not len(archs):
             return
         yield None
-        fits = search.named(getattr(state, "fits", ()))
+        fits = search.fit_rows(getattr(state, "fits", ()))
         lifted = np.asarray(lift(archs))
         archive.discard_interrupted_step(told, context, lifted)
         positions = range(told, told + len(archs))
@@ -202,6 +202,6 @@ def _reduced_space(search: OpenSearch, reduction: PopDB, key: PRNGKey, measured:
     LOG.info("popdb: reducing the search space …")  # Takes minutes.
     with search.spent.on("tactic"):
         reduced, fits = reduction.reduce(key, measured)
-    search.archive.save_fits(-1, search.named(fits))  # Step -1: the tactic's own steps begin at 0.
+    search.archive.save_fits(-1, search.fit_rows(fits))  # Step -1: the tactic's own steps begin at 0.
     search.archive.save_reduction(reduced.options)
     return reduced

@@ -119,8 +119,7 @@ class Ehvi:
         few, seen, fallback = _shortlist(pool, predicted.means(models, pool), seen, front, reference, problem.limits)
         means, deviations = (np.asarray(part) for part in predicted.normal(models, few))
         feasible = _feasible(means, deviations, problem.limits)
-        # Few rows: on the host they are changed without compiling. Copies, since JAX's arrays cannot be written.
-        seen, archs = np.array(seen), np.asarray(few.archs)
+        seen = np.array(seen)  # On the host, as the front: rows are set without a program; a copy, since JAX's is read-only.
         # Half of the batch is chosen by the means alone, which work better while predictions improve quickly; the other half
         # by expected improvement, once there are enough measurements to trust the deviations.
         half, trust = -(-number // 2), float(len(state.archs) >= self.greedy)
@@ -135,7 +134,7 @@ class Ehvi:
             front[len(rows) : len(rows) + len(new)] = means[new, :goals]
             seen[new] = True
             rows += new.tolist()
-        return archs[rows]
+        return np.asarray(few.archs)[rows]
 
     def _search_candidates(self, state: Measured, models: Models, key: PRNGKey) -> Int[Array, "pool genes"]:
         """Candidates from an inner search on predictions that starts from the front and its mutants."""
