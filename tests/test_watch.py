@@ -21,7 +21,7 @@ from nasjax.report import live
 from nasjax.report.live_pages import comparable
 from nasjax.report.overview import entries
 from nasjax.runs import folder as run_folders
-from nasjax.runs.folder import in_use, locked
+from nasjax.runs.folder import SEEDS_JSON, in_use, locked
 from nasjax.runs.reader import UNFINISHED, read_latest, read_run
 from nasjax.searches.loop import searching
 
@@ -171,6 +171,31 @@ def test_searches_that_are_over_are_compared_with_those_that_are_like_them(net, 
         assert ask(port, address, "HEAD")[2] != version
         assert "3 runs compared" in ask(port, address)[1]
     assert {path.name for path in root.iterdir()} == {"random", "full", "other", "running"}
+
+
+def test_searches_with_many_seeds_are_one_line_with_a_page_and_are_compared(net, root, tmp_path):
+    table = [f"supernet.table={tmp_path / 'table.csv'}", f"supernet.genes=[{','.join(GENES)}]"]
+    words = ["search", "supernet=tabular", *table, "objectives=[max:acc,min:cost]", "evaluations=8"]
+    for tactic in ("random", "full"):
+        assert main([*words, f"tactic={tactic}", "tactic.population=4", "seeds=6", f"run={root / tactic}"]) == 0
+    state = json.loads((root / "full" / SEEDS_JSON).read_text())
+    with watching(root) as port:
+        _, page, version = ask(port, "/")
+        assert "|complete|" in row(page, "random") and "|6 of 6|" in row(page, "random") and "2 complete" in page
+        status, own, _ = ask(port, "/run/random")
+        assert status == 200 and "6 runs compared" in own and "complete · 6 of 6 seeds" in own
+        (address,) = re.findall('href="(/comparison/[^"]+)"', page)
+        assert "12 runs compared" in ask(port, address)[1]
+        (root / "full" / SEEDS_JSON).write_text(json.dumps(state | {"done": 0, "complete": False}))
+        assert ask(port, "/", "HEAD")[2] != version
+        page = ask(port, "/")[1]
+        assert "|stopped|" in row(page, "full") and "|0 of 6|" in row(page, "full") and "/comparison/" not in page
+        assert "full has no seeds so far" in ask(port, "/run/full")[1]
+        for text in ("{", "[]", json.dumps(state | {"planned": "many"})):
+            (root / "full" / SEEDS_JSON).write_text(text)
+            status, page, _ = ask(port, "/run/full")
+            assert status == 500 and "seeds.json is damaged" in page
+            assert "|damaged|" in row(ask(port, "/")[1], "full")
 
 
 def test_removed_and_torn_runs_are_told_in_a_line_and_the_others_are_served(net, root):

@@ -20,9 +20,10 @@ from nasjax.report.compare import compare, comparison_page
 from nasjax.report.formatting import format_duration, format_number
 from nasjax.report.overview import Entry, entries
 from nasjax.report.page import TEMPLATES, page
-from nasjax.report.traces import trace_of
+from nasjax.report.traces import Trace, trace_of, traces_of_seeds
 from nasjax.report.training import PAGE
 from nasjax.runs.reader import read_latest
+from nasjax.runs.seeds import read_seeds
 from nasjax.version import __version__
 from nasjax.words import plural
 
@@ -31,11 +32,12 @@ SCRIPT = "/follow.js"
 POLICY = re.compile('(?<=<meta http-equiv="Content-Security-Policy" content=")[^"]*')
 """What a page may load and run."""
 
-COUNTED = {"search": "evaluations", "training": "epochs"}
+COUNTED = {"search": "evaluations", "seeds": "seeds", "training": "epochs"}
 """What a run of each kind is counted in."""
 
 HEADS = {
     "search": ("run", "state", COUNTED["search"], "hypervolume", "time", "super-network", "tactic"),
+    "seeds": ("run", "state", COUNTED["seeds"], "time", "super-network", "tactic"),
     "training": ("run", "state", COUNTED["training"], "time", "network", "trainer"),
 }
 """The columns of the list of each kind."""
@@ -68,7 +70,7 @@ def answer(root: Path, path: str) -> Answer:
     if compared := next((of for key, of in comparable(every).items() if path == f"/comparison/{key}"), None):
         version = _joined(compared)
         line = f"{plural(len(compared), 'run')}, all over"
-        return Answer(lambda: followed(_comparison(root, compared), version, line), version)
+        return Answer(lambda: followed(_comparison(compared), version, line), version)
     return Answer(lambda: followed(note("There is no such page"), "none", "not found"), "none", 404)
 
 
@@ -77,7 +79,7 @@ def comparable(every: Sequence[Entry]) -> dict[str, list[Entry]]:
     settings of both, for the same objectives, two at least; those that run are left out."""
     found: dict[str, list[Entry]] = {}
     for entry in every:
-        if entry.kind == "search" and entry.state != "running" and entry.done:
+        if entry.kind != "training" and entry.state != "running" and entry.done:
             key = sha256(repr((entry.problem, entry.objectives)).encode()).hexdigest()[:8]
             found.setdefault(key, []).append(entry)
     return {key: of for key, of in found.items() if len(of) > 1}
@@ -118,17 +120,18 @@ def _index(root: Path, every: Sequence[Entry]) -> str:
     states = ["damaged" if entry.damage else entry.state for entry in every]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states))) or "There are no runs here so far."
     links = "".join(f"<li>{_comparison_link(key, of)}</li>" for key, of in comparable(every).items())
-    sections = [_table("Searches", [entry for entry in every if entry.kind == "search"])]
+    sections = [_table("Searches", "search", every), _table("Searches with many seeds", "seeds", every)]
     sections.append(f"<h2>Comparisons</h2>\n<ul>{links}</ul>" if links else "")
-    sections.append(_table("Trainings", [entry for entry in every if entry.kind == "training"]))
+    sections.append(_table("Trainings", "training", every))
     return _filled(f"Runs in {root}", counts, "\n".join(sections))
 
 
-def _table(title: str, of_kind: Sequence[Entry]) -> str:
+def _table(title: str, kind: str, every: Sequence[Entry]) -> str:
     """All runs of one kind; nothing without any."""
+    of_kind = [entry for entry in every if entry.kind == kind]
     if not of_kind:
         return ""
-    head = "".join(f"<th>{head}</th>" for head in HEADS[of_kind[0].kind])
+    head = "".join(f"<th>{head}</th>" for head in HEADS[kind])
     rows = "".join(map(_row, of_kind))
     return f'<h2>{title}</h2>\n<div class="scroll"><table class="runs">\n<tr>{head}</tr>\n{rows}</table></div>'
 
@@ -179,13 +182,21 @@ def _run(root: Path, entry: Entry) -> str:
             return read_text(file)
         return note(f"{entry.name} has no page yet: it is written when training ends")
     if not entry.done:
-        return note(f"{entry.name} has no evaluations so far")
-    return page(read_latest(entry.folder))
+        return note(f"{entry.name} has no {COUNTED[entry.kind]} so far")
+    return _comparison([entry]) if entry.kind == "seeds" else page(read_latest(entry.folder))
 
 
-def _comparison(root: Path, compared: Sequence[Entry]) -> str:
+def _comparison(compared: Sequence[Entry]) -> str:
+    """The page of a comparison; of searches with many seeds every one is a run."""
     addresses = {entry.folder: _address(entry) for entry in compared}
-    return comparison_page(compare([trace_of(read_latest(entry.folder)) for entry in compared]), addresses.get)
+    traces = [trace for entry in compared for trace in _traces(entry)]
+    return comparison_page(compare(traces), addresses.get)
+
+
+def _traces(entry: Entry) -> list[Trace]:
+    if entry.kind == "seeds":
+        return traces_of_seeds(read_seeds(entry.folder))
+    return [trace_of(read_latest(entry.folder))]
 
 
 def _address(entry: Entry) -> str:

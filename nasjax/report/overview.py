@@ -1,7 +1,10 @@
-"""What a folder holds of searches and trainings, also while they run: their state and progress. Nothing is written."""
+"""What a folder holds of searches and trainings, also while they run: their state and progress. Nothing is written.
+
+Searches that differ in their seed alone and were made by one command (`seeds=`) are one entry.
+"""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -11,27 +14,39 @@ from typing import Any
 from nasjax.errors import ConfigError, naming_damage
 from nasjax.host import parse_json, read_text
 from nasjax.report.training import PAGE
-from nasjax.runs.folder import TRAINING_RECORD, flatten_settings, in_use, read_settings
+from nasjax.runs.folder import (
+    DAMAGED_CONFIG,
+    SEEDS_CSV,
+    SEEDS_JSON,
+    TRAINING_RECORD,
+    flatten_settings,
+    in_use,
+    read_settings,
+)
 from nasjax.runs.reader import FILES, RUN_AGAIN, UNFINISHED, read_latest_summary
+from nasjax.runs.seeds import read_seeds_state
 from nasjax.training.checkpoints import STARTED
 from nasjax.training.watch import CURVES, read_curves
 
 DEEPEST = 4
 """How many folders below the one that is watched a run may be: a sweep's is two below `multirun`'s parent."""
 
-SEARCH_FILES = ("run.json", UNFINISHED, *FILES)
-TRAINING_FILES = (STARTED, TRAINING_RECORD, CURVES, PAGE)
-"""The files that a search, and a training, is told by."""
+KIND_FILES = {
+    "search": ("run.json", UNFINISHED, *FILES),
+    "seeds": (SEEDS_JSON, SEEDS_CSV),
+    "training": (STARTED, TRAINING_RECORD, CURVES, PAGE),
+}
+"""The files that tell how far a run of each kind is."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A search or a training in the folder that is watched.
+    """A search, searches with many seeds, or a training, in the folder that is watched.
 
-    `name` is its path below that folder, `kind` search or training, `state` running, complete or stopped. `subject` says
-    what was searched or trained on which task, `problem` with which settings, `method` by which tactic or trainer. `done` of
-    `planned` evaluations or epochs were made in `seconds`; None where nothing is known. `damage` says which file cannot be
-    read, and why. `version` changes whenever the state or a file does.
+    `name` is its path below that folder, `kind` search, seeds or training, `state` running, complete or stopped. `subject`
+    says what was searched or trained on which task, `problem` with which settings, `method` by which tactic or trainer.
+    `done` of `planned` evaluations, seeds or epochs were made in `seconds`; None where nothing is known. `damage` says which
+    file cannot be read, and why. `version` changes whenever the state or a file does.
     """
 
     name: str
@@ -60,7 +75,9 @@ def _folders(root: Path) -> Iterator[tuple[Path, str]]:
     """Run folders and their kinds: below `root`, not below each other, and not by way of links."""
     for place, inside, files in os.walk(root):
         folder = Path(place)
-        if "run.json" in files or "summary.json" in files:
+        if SEEDS_JSON in files:
+            yield folder, "seeds"
+        elif "run.json" in files or "summary.json" in files:
             yield folder, "search"
         elif STARTED in files or TRAINING_RECORD in files:
             yield folder, "training"
@@ -76,7 +93,7 @@ def _name(root: Path, folder: Path) -> str:
 
 def _entry(root: Path, folder: Path, kind: str) -> Entry:
     running = in_use(folder)
-    stamps = [(file, *_stamp(folder / file)) for file in (SEARCH_FILES if kind == "search" else TRAINING_FILES)]
+    stamps = [(file, *_stamp(folder / file)) for file in KIND_FILES[kind]]
     version = sha256(repr((running, stamps)).encode()).hexdigest()[:16]
     return _read_entry(_name(root, folder), folder, kind, running, version)
 
@@ -103,8 +120,7 @@ def _read_entry(name: str, folder: Path, kind: str, running: bool, version: str)
 def _search(folder: Path) -> tuple[str, dict[str, Any]]:
     """The state of a search that does not run, and what is known of it."""
     settings = read_settings(folder) if (folder / "config.yaml").is_file() else {}
-    problem = flatten_settings({key: settings.get(key) for key in ("supernet", "task")})
-    known: dict[str, Any] = {"planned": settings.get("evaluations"), "problem": repr(sorted(problem.items()))}
+    known: dict[str, Any] = {"planned": settings.get("evaluations"), "problem": _problem(settings)}
     if not any((folder / file).is_file() for file in ("summary.json", UNFINISHED)):
         return "stopped", known  # It began this moment, or an older version was killed.
     summary = read_latest_summary(folder)
@@ -118,6 +134,20 @@ def _search(folder: Path) -> tuple[str, dict[str, Any]]:
     }
     over = not (folder / UNFINISHED).is_file() and summary.get("complete", True)
     return "complete" if over else "stopped", known
+
+
+def _seeds(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The same of searches with many seeds."""
+    state = read_seeds_state(folder)
+    with naming_damage(folder / "config.yaml", DAMAGED_CONFIG):
+        known: dict[str, Any] = {
+            "subject": _subject(state.settings["supernet"]["name"], (state.settings.get("task") or {}).get("name")),
+            "method": state.settings["tactic"]["name"],
+            "problem": _problem(state.settings),
+        }
+    known |= {"objectives": tuple(f"{objective.direction}:{objective.name}" for objective in state.objectives)}
+    known |= {"done": state.done, "planned": state.planned, "seconds": state.seconds}
+    return "complete" if state.done == state.planned else "stopped", known
 
 
 def _training(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -137,7 +167,16 @@ def _training(folder: Path) -> tuple[str, dict[str, Any]]:
     return "complete" if over else "stopped", known
 
 
-READERS: dict[str, Callable[[Path], tuple[str, dict[str, Any]]]] = {"search": _search, "training": _training}
+READERS: dict[str, Callable[[Path], tuple[str, dict[str, Any]]]] = {
+    "search": _search,
+    "seeds": _seeds,
+    "training": _training,
+}
+
+
+def _problem(settings: Mapping[str, Any]) -> str:
+    """The settings that searches have in common whose fronts can be compared, as text."""
+    return repr(sorted(flatten_settings({key: settings.get(key) for key in ("supernet", "task")}).items()))
 
 
 def _subject(name: str, task: str | None) -> str:

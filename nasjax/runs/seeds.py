@@ -33,26 +33,45 @@ class SeedsFolder:
     values: Mapping[int, Float[np.ndarray, "evaluations obj"]]
 
 
-def read_seeds(folder: Path) -> SeedsFolder:
-    """Reads seeds.json, seeds.csv and config.yaml. Raises ConfigError where one is damaged, or nothing is done."""
+@dataclass(frozen=True)
+class SeedsState:
+    """How far searches with many seeds are: `done` of `planned` seeds in `seconds`; the first `size` bytes of the table."""
+
+    settings: Mapping[str, Any]
+    objectives: tuple[Objective, ...]
+    done: int
+    planned: int
+    seconds: float
+    size: int
+
+
+def read_seeds_state(folder: Path) -> SeedsState:
+    """Reads seeds.json and config.yaml. Raises ConfigError where one is damaged."""
     with naming_damage(folder / SEEDS_JSON, AGAIN):
         state = parse_json(read_text(folder / SEEDS_JSON))
         objectives = tuple(
             Objective(o["name"], o["direction"], str(o["unit"] or ""), float(o["reference"])) for o in state["objectives"]
         )
-        done, size = int(state["done"]), int(state["bytes"])
         if not objectives or any(o.direction not in ("max", "min") or not math.isfinite(o.reference) for o in objectives):
             raise ConfigError("'objectives' needs at least one, each with the direction max or min and a reference")
-    if not done:
-        raise ConfigError(f"{folder} has no seed that is done; run the same command again to resume it")
+        done, planned, size = (int(state[name]) for name in ("done", "planned", "bytes"))
+        seconds = float(state["seconds"])
     with naming_damage(folder / "config.yaml", DAMAGED_CONFIG):
         settings = parse_settings(read_text(folder / "config.yaml"))
+    return SeedsState(settings, objectives, done, planned, seconds, size)
+
+
+def read_seeds(folder: Path) -> SeedsFolder:
+    """Reads seeds.json, seeds.csv and config.yaml. Raises ConfigError where one is damaged, or nothing is done."""
+    state = read_seeds_state(folder)
+    if not state.done:
+        raise ConfigError(f"{folder} has no seed that is done; run the same command again to resume it")
     with naming_damage(folder / SEEDS_CSV, AGAIN):
-        text = read_text(folder / SEEDS_CSV).encode()[:size].decode()  # What is beyond is of a seed that is not done.
-        values = _read_values(text, [objective.name for objective in objectives])
-        if len(values) != done:
-            raise ConfigError(f"it has {len(values)} seeds where {SEEDS_JSON} counts {done}")
-    return SeedsFolder(folder, settings, objectives, values)
+        text = read_text(folder / SEEDS_CSV).encode()[: state.size].decode()  # What is beyond is of a seed that is not done.
+        values = _read_values(text, [objective.name for objective in state.objectives])
+        if len(values) != state.done:
+            raise ConfigError(f"it has {len(values)} seeds where {SEEDS_JSON} counts {state.done}")
+    return SeedsFolder(folder, state.settings, state.objectives, values)
 
 
 def _read_values(text: str, names: list[str]) -> dict[int, Float[np.ndarray, "evaluations obj"]]:
