@@ -49,9 +49,9 @@ MAX_FRONT_ROWS = 128
 MAX_ENUMERATED = 20_000
 """Spaces with at most this many architectures are predicted completely instead of searched."""
 
-LEAST_MARGIN, MARGIN = 0.5, 0.005
-"""How far behind the front gains are measured from, as a share of its range: at least, and for each measurement made. With
-less, searches were slow to extend their front; with more than its range at first, slow between its ends."""
+MARGIN = 0.005
+"""How far behind the front gains are measured from, as a share of its range for each measurement made: at first what is
+between the ends of the front is worth most, later what is beyond them, too."""
 
 SMALL_BATCHES, LARGEST_BATCH = 512, 40
 """Beyond so many measurements batches double with each doubling of them, up to so many architectures."""
@@ -68,7 +68,7 @@ class Ehvi:
     """Expected hypervolume improvement (see the module). Raises ConfigError for invalid settings.
 
     Attributes:
-      start: how many architectures are measured first.
+      start: how many architectures are measured first; twice as many if no objective is an exact cost.
       batch: the least number of architectures measured per step; it grows beyond 512 measurements, as steps cost more.
       generations: how long the inner search on predictions runs.
       greedy: below so many measurements candidates are selected by predicted means alone; beyond, half of each batch also
@@ -96,8 +96,10 @@ class Ehvi:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
             if state.problem.warm is not None:
                 return initial_batch(state, self.start), state
-            start = functions_first(state.problem, spread_over_cost(state.problem, state.step_key(), self.start))
-            return unmeasured(state, start, self.start), state
+            exact = any(cost is not None for cost in state.problem.costs[: len(state.problem.reference)])
+            number = self.start if exact else 2 * self.start
+            start = functions_first(state.problem, spread_over_cost(state.problem, state.step_key(), number))
+            return unmeasured(state, start, number), state
         models, state = fit_predictors(state)
         number = self.batch_after(len(state.archs))
         return unmeasured(state, self._select_batch(state, models, number), number), state
@@ -112,8 +114,7 @@ class Ehvi:
         if pool is None:
             pool = predicted.describe(models.prior, self._search_candidates(state, models, state.step_key()))
         front = _padded_front(state, number)
-        margin = max(LEAST_MARGIN, MARGIN * len(state.archs))
-        reference = aim(state.objectives, problem.reference, margin).astype(np.float32)
+        reference = aim(state.objectives, problem.reference, MARGIN * len(state.archs)).astype(np.float32)
         seen = _known_or_repeated(state.archs, np.asarray(pool.archs))
         few, seen, fallback = _shortlist(pool, predicted.means(models, pool), seen, front, reference, problem.limits)
         means, deviations = (np.asarray(part) for part in predicted.normal(models, few))
