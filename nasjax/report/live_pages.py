@@ -20,10 +20,9 @@ from nasjax.report.compare import compare, comparison_page
 from nasjax.report.formatting import format_duration, format_number
 from nasjax.report.overview import Entry, entries
 from nasjax.report.page import TEMPLATES, page
-from nasjax.report.traces import Trace, trace_of, traces_of_seeds
+from nasjax.report.traces import folder_traces
 from nasjax.report.training import PAGE
 from nasjax.runs.reader import read_latest
-from nasjax.runs.seeds import read_seeds
 from nasjax.version import __version__
 from nasjax.words import plural
 
@@ -189,14 +188,8 @@ def _run(root: Path, entry: Entry) -> str:
 def _comparison(compared: Sequence[Entry]) -> str:
     """The page of a comparison; of searches with many seeds every one is a run."""
     addresses = {entry.folder: _address(entry) for entry in compared}
-    traces = [trace for entry in compared for trace in _traces(entry)]
+    traces = [trace for entry in compared for trace in folder_traces(entry.folder, read_latest)]
     return comparison_page(compare(traces), addresses.get)
-
-
-def _traces(entry: Entry) -> list[Trace]:
-    if entry.kind == "seeds":
-        return traces_of_seeds(read_seeds(entry.folder))
-    return [trace_of(read_latest(entry.folder))]
 
 
 def _address(entry: Entry) -> str:

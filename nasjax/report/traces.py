@@ -1,6 +1,6 @@
 """What a comparison reads of each search: its settings, and the objectives of its evaluations in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,13 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 def read_traces(folders: Sequence[Path]) -> list[Trace]:
     """The searches of the folders. Raises ConfigError as `read_run` and `read_seeds` do."""
-    traces = []
-    for folder in folders:
-        many = (folder / SEEDS_JSON).is_file()
-        traces += traces_of_seeds(read_seeds(folder)) if many else [trace_of(read_run(folder))]
-    return traces
+    return [trace for folder in folders for trace in folder_traces(folder, read_run)]
+
+
+def folder_traces(folder: Path, read: Callable[[Path], Run]) -> list[Trace]:
+    """The searches of one folder: those of all its seeds, or the one that `read` reads."""
+    many = (folder / SEEDS_JSON).is_file()
+    return traces_of_seeds(read_seeds(folder)) if many else [trace_of(read(folder))]
 
 
 def trace_of(run: Run) -> Trace:
