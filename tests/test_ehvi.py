@@ -9,6 +9,7 @@ from test_ridge import SPACE
 
 from nasjax.algorithms import NSGA2
 from nasjax.predictors import GaussianProcess, Inputs
+from nasjax.space import Gene, SearchSpace
 from nasjax.tactics import Measured, Problem, ehvi
 from nasjax.tactics.predicting import Candidates, fit_predictors, prediction
 
@@ -21,14 +22,40 @@ def test_the_aim_is_a_margin_behind_the_worst_of_the_front_in_each_objective():
     values = np.concatenate([dominated, front])
     np.testing.assert_allclose(ehvi.aim(values, FAR, 0.25), [6.0, 60.0])
     np.testing.assert_allclose(ehvi.aim(3 * values - 7, 3 * FAR - 7, 0.25), 3 * np.array([6.0, 60.0]) - 7)
-    # What is asked for is never exceeded, and what is beyond it is not of the front that counts.
+    # What is asked for is never exceeded; a network beyond it stretches the range up to it.
     np.testing.assert_array_equal(ehvi.aim(values, FAR, 9.0), FAR)
-    np.testing.assert_allclose(ehvi.aim(values, np.array([4.0, 100.0]), 0.25), [2.25, 55.0])
+    np.testing.assert_allclose(ehvi.aim(values, np.array([4.0, 100.0]), 0.25), [4.0, 60.0])
 
 
 @pytest.mark.parametrize("values", [np.zeros((0, 2)), np.full((3, 2), np.nan), [[1.0, 2.0], [3.0, 4.0]], [[11.0, 1.0]]])
 def test_without_two_networks_on_the_front_the_aim_is_the_reference(values):
     np.testing.assert_array_equal(ehvi.aim(np.asarray(values), FAR, 0.1), FAR)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 7, 40])
+def test_one_of_five_then_half_of_all_are_chosen_by_uncertainty_whatever_the_batch(batch):
+    tactic, missed = ehvi.Ehvi(), np.zeros(1000, bool)
+    early = [tactic._unsure(missed[:n], batch) for n in range(20, 20 + 40 * batch, batch) if n < 100]
+    assert abs(sum(early) - len(early) * batch / 5) <= 1
+    late = [tactic._unsure(missed[:n], batch) for n in range(100, 100 + 20 * batch, batch)]
+    assert abs(sum(late) - 10 * batch) <= 1
+    # Early on none, where most of the last ones are on the front, and after the start, which was not chosen by means.
+    assert not any(tactic._unsure(~missed[:n], batch) for n in range(20, 100))
+    assert tactic._unsure(missed[:10], batch) == 0
+
+
+def test_misses_are_counted_from_the_last_network_on_the_front():
+    on_front = np.array([False, True, False, True, False, False])
+    assert [ehvi._since_last(on_front[:n]) for n in range(7)] == [0, 0, 0, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_start_has_networks_of_all_sizes(seed):
+    space = SearchSpace((Gene("width", tuple(range(3000))),))
+    sizes = ehvi._graded_architectures(space, jax.random.key(seed), 10)[:, 0] / 2999
+    assert set(sizes[:2]) == {0, 1}
+    # Ten random sizes leave such a gap in more than half of all draws, steps of the golden ratio none above .15.
+    assert np.diff(np.sort(sizes)).max() < 0.25
 
 
 @pytest.mark.parametrize(("objectives", "short"), [(2, 10), (3, 20), (4, 20)])

@@ -49,9 +49,16 @@ MAX_FRONT_ROWS = 128
 MAX_ENUMERATED = 20_000
 """Spaces with at most this many architectures are predicted completely instead of searched."""
 
-MARGIN = 0.005
-"""How far behind the front gains are measured from, as a share of its range for each measurement made: at first what is
-between the ends of the front is worth most, later what is beyond them, too."""
+LEAST_MARGIN, MARGIN = 0.5, 0.005
+"""How far behind the front gains are measured from, as a share of its range: at least, and for each measurement made. With
+less, searches were slow to extend their front; with more than its range at first, slow between its ends."""
+
+MORE_MARGIN = 0.2
+"""By which share the margin grows, before `greedy` measurements, for each one since the last on the front: where nothing is
+left to gain in a part of the range, a search goes on beyond it."""
+
+TURN_EARLY, TURN = 5, 2
+"""One of so many architectures may be chosen by expected improvement, before and after `greedy` measurements."""
 
 SMALL_BATCHES, LARGEST_BATCH = 512, 40
 """Beyond so many measurements batches double with each doubling of them, up to so many architectures."""
@@ -68,11 +75,11 @@ class Ehvi:
     """Expected hypervolume improvement (see the module). Raises ConfigError for invalid settings.
 
     Attributes:
-      start: how many architectures are measured first; twice as many if no objective is an exact cost.
+      start: how many architectures are measured first.
       batch: the least number of architectures measured per step; it grows beyond 512 measurements, as steps cost more.
       generations: how long the inner search on predictions runs.
-      greedy: below so many measurements candidates are selected by predicted means alone; beyond, half of each batch also
-        takes the predicted uncertainty into account.
+      greedy: from so many measurements on, half of each batch also takes the predicted uncertainty into account; before,
+        at most one in five does.
     """
 
     start: int = 10
@@ -96,10 +103,8 @@ class Ehvi:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
             if state.problem.warm is not None:
                 return initial_batch(state, self.start), state
-            exact = any(cost is not None for cost in state.problem.costs[: len(state.problem.reference)])
-            number = self.start if exact else 2 * self.start
-            start = functions_first(state.problem, spread_over_cost(state.problem, state.step_key(), number))
-            return unmeasured(state, start, number), state
+            start = functions_first(state.problem, spread_over_cost(state.problem, state.step_key(), self.start))
+            return unmeasured(state, start, self.start), state
         models, state = fit_predictors(state)
         number = self.batch_after(len(state.archs))
         return unmeasured(state, self._select_batch(state, models, number), number), state
@@ -114,27 +119,47 @@ class Ehvi:
         if pool is None:
             pool = predicted.describe(models.prior, self._search_candidates(state, models, state.step_key()))
         front = _padded_front(state, number)
-        reference = aim(state.objectives, problem.reference, MARGIN * len(state.archs)).astype(np.float32)
+        on_front, early = non_dominated_exact(state.objectives), len(state.archs) < self.greedy
+        margin = max(LEAST_MARGIN, MARGIN * len(state.archs))
+        if early:
+            margin *= 1 + MORE_MARGIN * _since_last(on_front)
+        reference = aim(state.objectives, problem.reference, margin).astype(np.float32)
         seen = _known_or_repeated(state.archs, np.asarray(pool.archs))
         few, seen, fallback = _shortlist(pool, predicted.means(models, pool), seen, front, reference, problem.limits)
         means, deviations = (np.asarray(part) for part in predicted.normal(models, few))
         feasible = _feasible(means, deviations, problem.limits)
         seen = np.array(seen)  # On the host, as the front: rows are set without a program; a copy, since JAX's is read-only.
-        # Half of the batch is chosen by the means alone, which work better while predictions improve quickly; the other half
-        # by expected improvement, once there are enough measurements to trust the deviations.
-        half, trust = -(-number // 2), float(len(state.archs) >= self.greedy)
+        # Most of the batch is chosen by the means alone, which work better while predictions improve quickly; the rest by
+        # expected improvement, at first in the whole range, so that a search does not stay where it is.
+        unsure = self._unsure(on_front, number)
         rows: list[int] = []
-        for scale in (0.0, trust):
+        for scale, part in ((0.0, number - unsure), (1.0, unsure)):
+            if not part:
+                continue
             doubt = np.float32(scale) * deviations[:, :goals]
+            if scale and early:
+                reference = problem.reference.astype(np.float32)
             if scale:
                 fallback = _within_deviations(front, means, doubt, reference, problem.limits)
-            new = np.asarray(choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, half))
-            new = new[: number - len(rows)]
+            new = np.asarray(choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, number))[:part]
             # In the place of rows that only pad the front.
             front[len(rows) : len(rows) + len(new)] = means[new, :goals]
             seen[new] = True
             rows += new.tolist()
         return np.asarray(few.archs)[rows]
+
+    def _unsure(self, on_front: Bool[np.ndarray, " measured"], number: int) -> int:
+        """How many of the next `number` architectures are chosen with regard to the deviations.
+
+        One in `TURN`; before `greedy` measurements one in `TURN_EARLY`, while most of the last ones missed the front.
+        """
+        measured = len(on_front)
+        if measured >= self.greedy:
+            return (measured + number) // TURN - measured // TURN
+        last = on_front[-max(number, TURN_EARLY) :]
+        if measured <= self.start or 2 * last.sum() > len(last):
+            return 0
+        return (measured + number) // TURN_EARLY - measured // TURN_EARLY
 
     def _search_candidates(self, state: Measured, models: Models, key: PRNGKey) -> Int[Array, "pool genes"]:
         """Candidates from an inner search on predictions that starts from the front and its mutants."""
@@ -149,14 +174,20 @@ class Ehvi:
         return pool if problem.repair is None else jnp.asarray(problem.repair(np.asarray(pool)))
 
 
+def _since_last(on_front: Bool[np.ndarray, " measured"]) -> int:
+    """How many measurements were made since the last one on the front."""
+    hits = np.flatnonzero(on_front)
+    return len(on_front) - 1 - int(hits[-1]) if len(hits) else 0
+
+
 def aim(values: Values, reference: Float[np.ndarray, " obj"], margin: float) -> Float[np.ndarray, " obj"]:
     """The reference point that gains are measured from: the front's worst values and a margin, at most `reference`.
 
-    `margin` is a share of the front's range. `values` may have NaN. With fewer than two networks on the front: `reference`.
+    `margin` is a share of the front's range, as far as that is within `reference`. `values` may have NaN. With fewer than
+    two networks on the front: `reference`.
     Far points of reference let the extremes of a front outweigh its middle (Ishibuchi et al. 2018; BoTorch infers it alike).
     """
-    front = values[non_dominated_exact(values)]
-    front = front[(front < reference).all(1)]
+    front = np.minimum(values[non_dominated_exact(values)], reference)
     if len(front) < 2:
         return reference
     return np.minimum(reference, front.max(0) + margin * np.ptp(front, axis=0))
@@ -186,8 +217,10 @@ def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[
     """
     lean, draw, other = jax.random.split(key, 3)
     counts = np.array(space.counts, np.int32)
+    # Steps of the golden ratio spread any number of rows evenly.
+    sizes = (jax.random.uniform(lean) + (math.sqrt(5) - 1) / 2 * jnp.arange(number)[:, None]) % 1
     # Binomial levels, as sums of coins: JAX's own sampler takes seconds to compile.
-    coins = jax.random.uniform(draw, (counts.max() - 1, number, len(counts))) < jax.random.uniform(lean, (number, 1))
+    coins = jax.random.uniform(draw, (counts.max() - 1, number, len(counts))) < sizes
     levels = (np.asarray(coins) & (np.arange(counts.max() - 1)[:, None, None] < counts - 1)).sum(0)
     ordered = np.array([gene.ordered for gene in space.genes])
     raw = np.where(ordered, levels, np.asarray(space.sample_raw(other, number)))
