@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tables import GENES, brute_front, write_table
 
 import nasjax
@@ -17,10 +18,11 @@ from nasjax import supernets
 from nasjax.algorithms import ALGORITHMS
 from nasjax.cli import main
 from nasjax.cli.tables import GROUPS
+from nasjax.objectives import Objective
 from nasjax.pareto import hypervolume_exact
 from nasjax.report.colours import COLOURS, NAMES, group_colours
 from nasjax.report.compare import _tested, compare, write_comparison
-from nasjax.report.comparison_figures import front_panels
+from nasjax.report.comparison_figures import curves_figure, front_panels, fronts_figure
 from nasjax.report.comparison_tables import comparison_table, holm, significance_table
 from nasjax.report.groups import RunGroup, group_runs
 from nasjax.report.page import TEMPLATES
@@ -78,6 +80,24 @@ def test_the_table_has_medians_and_quartiles_and_a_dash_where_they_were_not_reac
     _, row = comparison_table([RunGroup("a", volumes)], 10.0)
     assert row == ["a", "4", "4", "96 [91.50, 100]", "3.5 [2.75, 4]", "– [3.75, –]", "– [3.75, –]"]
     assert comparison_table([RunGroup("a", volumes[:1])], 10.0)[1] == ["a", "1", "4", "100", "4", "4", "4"]
+
+
+@pytest.mark.parametrize("groups", [1, 9, 10, 40])
+def test_curves_are_seen_and_named_however_many_groups_there_are(groups):
+    front = np.array([[1.0, 2.0], [2.0, 3.0]])
+    found = [
+        RunGroup(f"{'long ' * (i % 9)}{i}", np.array([[1.0, 2.0]]), front=front, fronts=(front,)) for i in range(groups)
+    ]
+    panels = front_panels(found, [Objective("a", "max"), Objective("b", "min")])
+    for figure in (curves_figure(found, 2.0, "a, b"), fronts_figure(found, panels)):
+        FigureCanvasAgg(figure).draw()
+        axes = figure.axes[0]
+        legend = axes.get_legend() or figure.legends[0]
+        assert [text.get_text() for text in legend.get_texts()] == [f"{name} (1 run)" for name in names]
+        named, curves = legend.get_window_extent(), axes.get_window_extent()
+        assert min(named.x0, named.y0) >= 0 and named.x1 <= figure.bbox.x1 and named.y1 <= figure.bbox.y1
+        assert curves.width > 500 and curves.height > 300
+        assert groups < 10 or curves.x1 <= named.x0
 
 
 class Cells(HTMLParser):

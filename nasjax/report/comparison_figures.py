@@ -19,11 +19,14 @@ from nasjax.words import plural
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.legend import Legend
 
 
 MOST_FAINT = 20
 """Fronts of single runs that a group shows: there may be a thousand seeds."""
+
+
+MOST_INSIDE = 9
+"""Groups that a legend inside the axes names; of more it covers the curves."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def curves_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "
         axes.fill_between(steps, low, high, alpha=0.16, color=COLOURS[place], linewidth=0)
     _set_labels(axes, "evaluations", "hypervolume, % of best (median, quartiles)")
     axes.set_title(objectives, fontsize=10, parse_math=False)
-    _plain(axes.legend(loc="lower right", frameon=False))
+    _add_legend(figure, "lower right")
     return figure
 
 
@@ -117,7 +120,7 @@ def fronts_figure(groups: Sequence[RunGroup], panels: Sequence[FrontPanel]) -> "
             marks = ticks(span)
             axis.set_ticks([value for value, _ in marks], labels=[text for _, text in marks])
         axes.set(xlim=panel.x_range, ylim=panel.y_range)
-    _plain(figure.axes[0].legend(loc="best", frameon=False))
+    _add_legend(figure, "best")
     return figure
 
 
@@ -163,7 +166,17 @@ def svg_fronts(groups: Sequence[RunGroup], panel: FrontPanel, count: int) -> str
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inside}</svg>'
 
 
-def _plain(legend: "Legend") -> None:
+def _add_legend(figure: "Figure", inside: str) -> None:
+    """Adds a legend `inside` the first axes; of more groups than fit there, beside them, and the figure grows by it."""
+    axes = figure.axes[0]
+    handles, labels = axes.get_legend_handles_labels()
+    if len(labels) <= MOST_INSIDE:
+        legend = axes.legend(loc=inside, frameon=False)
+    else:
+        width, height = figure.get_size_inches()
+        longest = max(map(len, labels))
+        figure.set_size_inches(width + 0.6 + 0.09 * longest, max(height, 0.3 + 0.21 * len(labels)))
+        legend = figure.legend(handles, labels, loc="outside right upper", frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)  # A "$" in a label is no formula.
 
