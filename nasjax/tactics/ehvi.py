@@ -27,7 +27,6 @@ from nasjax.tactics.base import (
     Values,
     constraint_violations,
     functions_first,
-    initial_batch,
     padded_length,
     unmeasured,
 )
@@ -101,16 +100,24 @@ class Ehvi:
 
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
-            if state.problem.warm is not None:
-                return initial_batch(state, self.start), state
-            start = functions_first(state.problem, spread_over_cost(state.problem, state.step_key(), self.start))
-            return unmeasured(state, start, self.start), state
+            return unmeasured(state, self._start(state), self.start), state
         models, state = fit_predictors(state)
         number = self.batch_after(len(state.archs))
         return unmeasured(state, self._select_batch(state, models, number), number), state
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
         return state.add(archs, values)
+
+    def _start(self, state: Measured) -> Population:
+        """What is measured first: half are the best of a warm start, if there is one, the others spread over all sizes.
+
+        An earlier search of other objectives may have been nowhere near the new front.
+        """
+        problem, best = state.problem, np.zeros((0, state.archs.shape[1]), np.int32)
+        if problem.warm is not None and not len(state.archs):
+            best = functions_first(problem, problem.warm.archs)[: -(-self.start // 2)]
+        spread = spread_over_cost(problem, state.step_key(), max(self.start - len(best), 1))
+        return np.concatenate([best, functions_first(problem, spread)])
 
     def _select_batch(self, state: Measured, models: Models, number: int) -> Population:
         """The next `number` architectures, best first."""
