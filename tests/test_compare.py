@@ -84,10 +84,8 @@ def test_the_table_has_medians_and_quartiles_and_a_dash_where_they_were_not_reac
 
 @pytest.mark.parametrize("groups", [1, 9, 10, 40])
 def test_curves_are_seen_and_named_however_many_groups_there_are(groups):
-    front = np.array([[1.0, 2.0], [2.0, 3.0]])
-    found = [
-        RunGroup(f"{'long ' * (i % 9)}{i}", np.array([[1.0, 2.0]]), front=front, fronts=(front,)) for i in range(groups)
-    ]
+    front, names = np.array([[1.0, 2.0], [2.0, 3.0]]), [f"{'long ' * (i % 9)}{i}" for i in range(groups)]
+    found = [RunGroup(name, np.array([[1.0, 2.0]]), front=front, fronts=(front,)) for name in names]
     panels = front_panels(found, [Objective("a", "max"), Objective("b", "min")])
     for figure in (curves_figure(found, 2.0, "a, b"), fronts_figure(found, panels)):
         FigureCanvasAgg(figure).draw()

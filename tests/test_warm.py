@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tables import GENES, write_table
@@ -12,12 +14,14 @@ from nasjax.algorithms import NSGA2
 from nasjax.cli import main
 from nasjax.objectives import parse_goals
 from nasjax.pareto import non_dominated_sort
-from nasjax.predictors import GaussianProcess
+from nasjax.predictors import GaussianProcess, Inputs
 from nasjax.searches.dynast import import_results
 from nasjax.searches.problem import search_problem
 from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.searches.warm_start import read_warm_start
-from nasjax.tactics import TACTICS
+from nasjax.space import Gene, SearchSpace
+from nasjax.tactics import TACTICS, Measured, Problem, Warm
+from nasjax.tactics.ehvi import Ehvi
 from nasjax.tactics.predicting import with_prior
 
 SETTINGS = {"full_on_estimations": {"sample": 20}, "weaknas": {"first": 16, "batch": 10, "top": 20}, "ehvi": {"start": 16}}
@@ -96,8 +100,23 @@ def test_every_tactic_measures_the_best_of_a_warm_start_first(net, earlier, tact
     warm = begin(earlier / "run", net, ["max:acc", "min:cost"])
     nasjax.search(net, objectives=["max:acc", "min:cost"], tactic={"name": tactic, **SETTINGS.get(tactic, {})},
                   evaluations=24, run=tmp_path / "run", warm_start=earlier / "run")  # fmt: skip
-    found = [encoded(net, row) for row in measured(tmp_path / "run")][:16]
-    assert sorted(found) == sorted(warm.archs[:16].tolist())
+    first = 8 if tactic == "ehvi" else 16  # Of whose start of 16 the other half is spread over all sizes.
+    found = [encoded(net, row) for row in measured(tmp_path / "run")]
+    assert sorted(found[:first]) == sorted(warm.archs[:first].tolist())
+
+
+def test_half_of_the_default_start_are_the_best_of_a_warm_start_the_others_are_of_all_sizes():
+    space = SearchSpace(tuple(Gene(f"g{i}", tuple(range(6))) for i in range(8)))
+    archs = np.asarray(space.sample(jax.random.key(0), 30))
+    warm, unlimited = Warm(archs, np.full((30, 2), np.nan)), ((-np.inf, np.inf),) * 2
+    costs, reference = (None, lambda archs: 1.0 * jnp.asarray(archs).sum(1)), np.array([9.0, 99.0])
+    problem = Problem(space, 99, costs, NSGA2(), GaussianProcess(), reference, unlimited, Inputs(space), warm=warm)
+    for start in (1, 2, 9, 10):
+        found = Ehvi(start=start).ask(Measured.empty(jax.random.key(1), problem))[0]
+        best = -(-start // 2)
+        assert found.tolist()[:best] == archs[:best].tolist() and len(found) == start
+        sizes = found[best:].sum(1)
+        assert start < 9 or (sizes[0] == 0 and sizes[-1] == 40 and (np.diff(sizes) > 5).all())
 
 
 def table_of(path, rows):
