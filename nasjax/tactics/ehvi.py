@@ -109,13 +109,13 @@ class Ehvi:
         return state.add(archs, values)
 
     def _start(self, state: Measured) -> Population:
-        """What is measured first: half are the best of a warm start, if there is one, the others spread over all sizes.
+        """What is measured first: two thirds are the best of a warm start, if any, the others are spread over all sizes.
 
         An earlier search of other objectives may have been nowhere near the new front.
         """
         problem, best = state.problem, np.zeros((0, state.archs.shape[1]), np.int32)
         if problem.warm is not None and not len(state.archs):
-            best = functions_first(problem, problem.warm.archs)[: -(-self.start // 2)]
+            best = functions_first(problem, problem.warm.archs)[: -(-2 * self.start // 3)]
         spread = spread_over_cost(problem, state.step_key(), max(self.start - len(best), 1))
         return np.concatenate([best, functions_first(problem, spread)])
 
