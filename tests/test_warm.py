@@ -21,9 +21,8 @@ from nasjax.searches.problem import search_problem
 from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.searches.warm_start import read_warm_start
 from nasjax.space import Gene, SearchSpace
-from nasjax.tactics import TACTICS, Measured, Problem, Warm
-from nasjax.tactics.ehvi import Ehvi
-from nasjax.tactics.predicting import with_prior
+from nasjax.tactics import TACTICS, Measured, Problem, Warm, ehvi
+from nasjax.tactics.predicting import fit_predictors, with_prior
 
 SETTINGS = {"full_on_estimations": {"sample": 20}, "weaknas": {"first": 16, "batch": 10, "top": 20}, "ehvi": {"start": 16}}
 
@@ -113,11 +112,33 @@ def test_two_thirds_of_the_default_start_are_the_best_of_a_warm_start_the_others
     costs, reference = (None, lambda archs: 1.0 * jnp.asarray(archs).sum(1)), np.array([9.0, 99.0])
     problem = Problem(space, 99, costs, NSGA2(), GaussianProcess(), reference, unlimited, Inputs(space), warm=warm)
     for start in (1, 2, 9, 10):
-        found = Ehvi(start=start).ask(Measured.empty(jax.random.key(1), problem))[0]
+        found = ehvi.Ehvi(start=start).ask(Measured.empty(jax.random.key(1), problem))[0]
         best = math.ceil(2 * start / 3)
         assert found.tolist()[:best] == archs[:best].tolist() and len(found) == start
         sizes = found[best:].sum(1)
         assert start < 9 or (sizes[0] == 0 and sizes[-1] == 40 and (np.diff(sizes) > 5).all())
+
+
+def test_every_third_step_of_the_default_does_without_what_the_earlier_search_measured(monkeypatch):
+    space, read = SearchSpace((Gene("a", tuple(range(12))), Gene("b", tuple(range(12))))), []
+    archs = np.asarray(space.sample(jax.random.key(0), 30))
+    values = np.stack([np.cos(archs[:, 0] + archs[:, 1]), archs.sum(1)], 1).astype(float)
+    costs, unlimited = (None, lambda archs: 1.0 * jnp.asarray(archs).sum(1)), ((-np.inf, np.inf),) * 2
+    problem = Problem(space, 99, costs, NSGA2(), GaussianProcess(steps=2), np.array([9.0, 99.0]), unlimited, Inputs(space),
+                      warm=Warm(archs, values))  # fmt: skip
+
+    def fit(state):
+        read.append(state.problem.inputs.prior is not None)
+        return fit_predictors(state)
+
+    monkeypatch.setattr(ehvi, "fit_predictors", fit)
+    tactic = ehvi.Ehvi(start=4, batch=1)
+    state = tactic.init(jax.random.key(1), problem)
+    for _ in range(8):
+        asked, state = tactic.ask(state)
+        state = tactic.tell(state, asked, np.stack([np.sin(asked[:, 0]), asked.sum(1)], 1))
+        assert state.problem.inputs.prior is not None
+    assert read == [True, True, False, True, True, False, True]
 
 
 def table_of(path, rows):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -166,7 +166,7 @@ def svg_fronts(groups: Sequence[RunGroup], panel: FrontPanel, count: int) -> str
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inside}</svg>'
 
 
-def _add_legend(figure: "Figure", inside: str) -> None:
+def _add_legend(figure: "Figure", inside: Literal["best", "lower right"]) -> None:
     """Adds a legend `inside` the first axes; of more groups than fit there, beside them, and the figure grows by it."""
     axes = figure.axes[0]
     handles, labels = axes.get_legend_handles_labels()

@@ -6,7 +6,7 @@ and selects the batch with the greatest expected gain in hypervolume, from a ref
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import jax
@@ -59,6 +59,10 @@ left to gain in a part of the range, a search goes on beyond it."""
 TURN_EARLY, TURN = 5, 2
 """One of so many architectures may be chosen by expected improvement, before and after `greedy` measurements."""
 
+REST = 3
+"""One step of so many does not read what an earlier search measured, which may mislead for long: its own best networks are
+known exactly, others only predicted."""
+
 SMALL_BATCHES, LARGEST_BATCH = 512, 40
 """Beyond so many measurements batches double with each doubling of them, up to so many architectures."""
 
@@ -101,9 +105,12 @@ class Ehvi:
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
             return unmeasured(state, self._start(state), self.start), state
-        models, state = fit_predictors(state)
-        number = self.batch_after(len(state.archs))
-        return unmeasured(state, self._select_batch(state, models, number), number), state
+        number, known = self.batch_after(len(state.archs)), state.problem
+        if known.warm is not None and int(state.step) % REST == 0:
+            known = _without_prior(known)
+        models, fitted = fit_predictors(replace(state, problem=known))
+        batch = self._select_batch(fitted, models, number)
+        return unmeasured(state, batch, number), replace(state, fits=fitted.fits)
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
         return state.add(archs, values)
@@ -113,7 +120,8 @@ class Ehvi:
 
         An earlier search of other objectives may have been nowhere near the new front.
         """
-        problem, best = state.problem, np.zeros((0, state.archs.shape[1]), np.int32)
+        problem = state.problem
+        best: Population = state.archs[:0]
         if problem.warm is not None and not len(state.archs):
             best = functions_first(problem, problem.warm.archs)[: -(-2 * self.start // 3)]
         spread = spread_over_cost(problem, state.step_key(), max(self.start - len(best), 1))
@@ -233,6 +241,12 @@ def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[
     raw = np.where(ordered, levels, np.asarray(space.sample_raw(other, number)))
     ends = np.stack([space.smallest(), space.largest()]) if ordered.all() else raw[:0]
     return np.concatenate([ends, space.canonical(raw.astype(np.int32))])
+
+
+@lru_cache(maxsize=4)
+def _without_prior(problem: Problem) -> Problem:
+    """The problem as predictors see it without earlier values; one object for each, by which candidates are cached."""
+    return replace(problem, inputs=replace(problem.inputs, prior=None))
 
 
 @lru_cache(maxsize=4)
