@@ -27,9 +27,24 @@ def test_the_aim_is_a_margin_behind_the_worst_of_the_front_in_each_objective():
     np.testing.assert_allclose(ehvi.aim(values, np.array([4.0, 100.0]), 0.25), [4.0, 60.0])
 
 
-@pytest.mark.parametrize("values", [np.zeros((0, 2)), np.full((3, 2), np.nan), [[1.0, 2.0], [3.0, 4.0]], [[11.0, 1.0]]])
-def test_without_two_networks_on_the_front_the_aim_is_the_reference(values):
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.zeros((0, 2)),
+        np.full((3, 2), np.nan),
+        [[1.0, 2.0], [3.0, 4.0]],
+        [[11.0, 1.0]],
+        [[11.0, 1.0], [12.0, 0.5]],
+        [[1.0, 1.0], [1.0, 1.0]],
+    ],
+)
+def test_without_two_networks_on_the_front_or_one_within_the_reference_the_aim_is_the_reference(values):
     np.testing.assert_array_equal(ehvi.aim(np.asarray(values), FAR, 0.1), FAR)
+
+
+def test_the_aim_is_the_reference_where_the_front_has_one_value():
+    front = np.array([[1.0, 3.0, 7.0], [2.0, 2.0, 7.0]])
+    np.testing.assert_allclose(ehvi.aim(front, np.full(3, 9.0), 0.5), [2.5, 3.5, 9.0])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 7, 40])
@@ -42,6 +57,7 @@ def test_one_of_five_then_half_of_all_are_chosen_by_uncertainty_whatever_the_bat
     # Early on none, where most of the last ones are on the front, and after the start, which was not chosen by means.
     assert not any(tactic._unsure(~missed[:n], batch) for n in range(20, 100))
     assert tactic._unsure(missed[:10], batch) == 0
+    assert tactic._unsure(np.concatenate([missed[:10], ~missed[:1]]), batch) == 0
 
 
 def test_misses_are_counted_from_the_last_network_on_the_front():
@@ -54,8 +70,8 @@ def test_the_start_has_networks_of_all_sizes(seed):
     space = SearchSpace((Gene("width", tuple(range(3000))),))
     sizes = ehvi._graded_architectures(space, jax.random.key(seed), 10)[:, 0] / 2999
     assert set(sizes[:2]) == {0, 1}
-    # Ten random sizes leave such a gap in more than half of all draws, steps of the golden ratio none above .15.
-    assert np.diff(np.sort(sizes)).max() < 0.25
+    # Ten random sizes leave such a gap in three of four draws, steps of the golden ratio none above .18.
+    assert np.diff(np.sort(sizes)).max() < 0.2
 
 
 @pytest.mark.parametrize(("objectives", "short"), [(2, 10), (3, 20), (4, 20)])

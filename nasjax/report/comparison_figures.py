@@ -17,6 +17,7 @@ from nasjax.report.plots import Point, Range, padded, staircase, ticks
 from nasjax.words import plural
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -25,8 +26,9 @@ MOST_FAINT = 20
 """Fronts of single runs that a group shows: there may be a thousand seeds."""
 
 
-MOST_INSIDE = 9
-"""Groups that a legend inside the axes names; of more it covers the curves."""
+MOST_INSIDE, LONGEST_INSIDE, LONGEST = 9, 50, 100
+"""How many groups a legend inside the axes names, and with how many letters each: more covers the curves; and the most
+letters of a name anywhere."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,15 @@ def curves_figure(groups: Sequence[RunGroup], best: float, objectives: str) -> "
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
+    keys: list[Artist] = []
     for place, group in zip(_places(groups), groups, strict=True):
         low, median, high = 100 * group.quartiles() / (best or 1.0)
         steps = np.arange(1, len(median) + 1)
-        axes.plot(steps, median, label=group_name(group), color=COLOURS[place], linewidth=1.8)
+        keys += axes.plot(steps, median, color=COLOURS[place], linewidth=1.8)
         axes.fill_between(steps, low, high, alpha=0.16, color=COLOURS[place], linewidth=0)
     _set_labels(axes, "evaluations", "hypervolume, % of best (median, quartiles)")
     axes.set_title(objectives, fontsize=10, parse_math=False)
-    _add_legend(figure, "lower right")
+    _add_legend(figure, groups, keys, "lower right")
     return figure
 
 
@@ -107,20 +110,21 @@ def fronts_figure(groups: Sequence[RunGroup], panels: Sequence[FrontPanel]) -> "
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5) if len(panels) == 1 else (4.4 * len(panels), 4.4), layout="constrained")
+    keys: list[Artist] = []
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for i, (place, group) in enumerate(zip(_places(groups), groups, strict=True)):
+        for i, place in enumerate(_places(groups)):
             colour = COLOURS[place]
             for line in panel.faint[i]:
                 axes.plot([x for x, _ in line], [y for _, y in line], color=colour, linewidth=0.8, alpha=0.3)
             axes.plot([x for x, _ in panel.stairs[i]], [y for _, y in panel.stairs[i]], color=colour, linewidth=1.8)
             dots = panel.points[i]
-            axes.plot([x for x, _ in dots], [y for _, y in dots], "o", color=colour, markersize=4, label=group_name(group))
+            keys += axes.plot([x for x, _ in dots], [y for _, y in dots], "o", color=colour, markersize=4)
         _set_labels(axes, panel.x.label, panel.y.label)
         for axis, span in ((axes.xaxis, panel.x_range), (axes.yaxis, panel.y_range)):
             marks = ticks(span)
             axis.set_ticks([value for value, _ in marks], labels=[text for _, text in marks])
         axes.set(xlim=panel.x_range, ylim=panel.y_range)
-    _add_legend(figure, "best")
+    _add_legend(figure, groups, keys[: len(groups)], "best")
     return figure
 
 
@@ -166,19 +170,25 @@ def svg_fronts(groups: Sequence[RunGroup], panel: FrontPanel, count: int) -> str
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inside}</svg>'
 
 
-def _add_legend(figure: "Figure", inside: Literal["best", "lower right"]) -> None:
-    """Adds a legend `inside` the first axes; of more groups than fit there, beside them, and the figure grows by it."""
-    axes = figure.axes[0]
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) <= MOST_INSIDE:
-        legend = axes.legend(loc=inside, frameon=False)
+def _add_legend(
+    figure: "Figure", groups: Sequence[RunGroup], keys: Sequence["Artist"], inside: Literal["best", "lower right"]
+) -> None:
+    """Names the groups `inside` the first axes; more or longer names than fit, beside them: the figure grows by these."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    names = [" ".join(group_name(group).split()) for group in groups]
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    if len(names) <= MOST_INSIDE and max(map(len, names)) <= LONGEST_INSIDE:
+        legend = figure.axes[0].legend(keys, names, loc=inside, frameon=False)
     else:
-        width, height = figure.get_size_inches()
-        longest = max(map(len, labels))
-        figure.set_size_inches(width + 0.6 + 0.09 * longest, max(height, 0.3 + 0.21 * len(labels)))
-        legend = figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        legend = figure.legend(keys, names, loc="outside right upper", frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)  # A "$" in a label is no formula.
+    if figure.legends:
+        renderer = FigureCanvasAgg(figure).get_renderer()  # Knows how large the names are before anything is drawn.
+        wide, high = (side / figure.dpi for side in legend.get_window_extent(renderer).size)
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width + wide, max(height, high + 0.3))
 
 
 def legend(groups: Sequence[RunGroup]) -> str:

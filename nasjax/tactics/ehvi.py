@@ -107,7 +107,7 @@ class Ehvi:
             return unmeasured(state, self._start(state), self.start), state
         number, known = self.batch_after(len(state.archs)), state.problem
         if known.warm is not None and int(state.step) % REST == 0:
-            known = _without_prior(known)
+            known = _without_warm_start(known)
         models, fitted = fit_predictors(replace(state, problem=known))
         batch = self._select_batch(fitted, models, number)
         return unmeasured(state, batch, number), replace(state, fits=fitted.fits)
@@ -171,8 +171,8 @@ class Ehvi:
         measured = len(on_front)
         if measured >= self.greedy:
             return (measured + number) // TURN - measured // TURN
-        last = on_front[-max(number, TURN_EARLY) :]
-        if measured <= self.start or 2 * last.sum() > len(last):
+        last = on_front[self.start :][-max(number, TURN_EARLY) :]
+        if not len(last) or 2 * last.sum() > len(last):
             return 0
         return (measured + number) // TURN_EARLY - measured // TURN_EARLY
 
@@ -198,14 +198,16 @@ def _since_last(on_front: Bool[np.ndarray, " measured"]) -> int:
 def aim(values: Values, reference: Float[np.ndarray, " obj"], margin: float) -> Float[np.ndarray, " obj"]:
     """The reference point that gains are measured from: the front's worst values and a margin, at most `reference`.
 
-    `margin` is a share of the front's range, as far as that is within `reference`. `values` may have NaN. With fewer than
-    two networks on the front: `reference`.
+    `margin` is a share of the front's range, as far as that is within `reference`. `values` may have NaN. `reference` itself
+    with fewer than two networks on the front, with none within `reference`, and for objectives in which all are equal.
     Far points of reference let the extremes of a front outweigh its middle (Ishibuchi et al. 2018; BoTorch infers it alike).
     """
-    front = np.minimum(values[non_dominated_exact(values)], reference)
-    if len(front) < 2:
+    front = values[non_dominated_exact(values)]
+    if len(front) < 2 or not (front < reference).all(1).any():
         return reference
-    return np.minimum(reference, front.max(0) + margin * np.ptp(front, axis=0))
+    front = np.minimum(front, reference)
+    ranges = np.ptp(front, axis=0)
+    return np.where(ranges > 0, np.minimum(reference, front.max(0) + margin * ranges), reference)
 
 
 def spread_over_cost(problem: Problem, key: PRNGKey, number: int) -> Population:
@@ -244,9 +246,14 @@ def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[
 
 
 @lru_cache(maxsize=4)
-def _without_prior(problem: Problem) -> Problem:
-    """The problem as predictors see it without earlier values; one object for each, by which candidates are cached."""
-    return replace(problem, inputs=replace(problem.inputs, prior=None))
+def _without_warm_start(problem: Problem) -> Problem:
+    """The problem without what an earlier search measured: predictors read proxies' scores alone, if any.
+
+    One object for each, by which candidates are cached; the same if nothing of the earlier search is read.
+    """
+    rest = with_prior(replace(problem, warm=None, inputs=replace(problem.inputs, prior=None)))
+    read, left = (0 if each.inputs.prior is None else len(each.inputs.prior.models) for each in (problem, rest))
+    return problem if read == left else rest
 
 
 @lru_cache(maxsize=4)
