@@ -118,12 +118,14 @@ class Ehvi:
     def _start(self, state: Measured) -> Population:
         """What is measured first: two thirds are the best of a warm start, if any, the others are spread over all sizes.
 
-        An earlier search of other objectives may have been nowhere near the new front.
+        An earlier search of other objectives may have been nowhere near the new front. One that measured none of the
+        objectives is a prior alone: what it found best is no front of the new ones.
         """
-        problem = state.problem
-        best: Population = state.archs[:0]
+        problem, best = state.problem, state.archs[:0]
         if problem.warm is not None and not len(state.archs):
-            best = functions_first(problem, problem.warm.archs)[: -(-2 * self.start // 3)]
+            measured = [i for i in range(len(problem.reference)) if problem.costs[i] is None]
+            if np.isfinite(problem.warm.values[:, measured]).any():
+                best = np.asarray(functions_first(problem, problem.warm.archs))[: -(-2 * self.start // 3)]
         spread = spread_over_cost(problem, state.step_key(), max(self.start - len(best), 1))
         return np.concatenate([best, functions_first(problem, spread)])
 
