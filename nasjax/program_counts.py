@@ -10,7 +10,7 @@ import jax
 from nasjax.host import cache_folder, replace_file
 
 TYPICAL: Mapping[str, int] = MappingProxyType(
-    {"concurrent": 90, "ehvi": 112, "full": 20, "proxy": 76, "random": 37, "weaknas": 112}
+    {"concurrent": 62, "ehvi": 78, "full": 14, "proxy": 72, "random": 34, "weaknas": 98}
 )
 """Programs of a search by its tactic where none of its kind has run here: of the digits super-network, with defaults."""
 
