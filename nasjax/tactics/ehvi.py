@@ -57,11 +57,11 @@ MORE_MARGIN = 0.2
 left to gain in a part of the range, a search goes on beyond it."""
 
 TURN_EARLY, TURN = 5, 2
-"""One of so many architectures may be chosen by expected improvement, before and after `greedy` measurements."""
+"""One of so many architectures is chosen with regard to the deviations, before `greedy` measurements (at most) and after."""
 
 REST = 3
-"""One step of so many does not read what an earlier search measured, which may mislead for long: its own best networks are
-known exactly, others only predicted."""
+"""One step of so many does not read what a warm start's search measured, which may mislead for long: the values of its own
+networks are known exactly, all others are only predicted."""
 
 SMALL_BATCHES, LARGEST_BATCH = 512, 40
 """Beyond so many measurements batches double with each doubling of them, up to so many architectures."""
@@ -105,10 +105,10 @@ class Ehvi:
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
             return unmeasured(state, self._start(state), self.start), state
-        number, known = self.batch_after(len(state.archs)), state.problem
-        if known.warm is not None and int(state.step) % REST == 0:
-            known = _without_warm_start(known)
-        models, fitted = fit_predictors(replace(state, problem=known))
+        number, problem = self.batch_after(len(state.archs)), state.problem
+        if problem.warm is not None and int(state.step) % REST == 0:
+            problem = _without_warm_start(problem)
+        models, fitted = fit_predictors(replace(state, problem=problem))
         batch = self._select_batch(fitted, models, number)
         return unmeasured(state, batch, number), replace(state, fits=fitted.fits)
 
@@ -230,7 +230,7 @@ def spread_over_cost(problem: Problem, key: PRNGKey, number: int) -> Population:
 
 
 def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[np.ndarray, "pop genes"]:
-    """The smallest and the largest architecture, and random ones from small to large: each row draws its own mean size.
+    """The smallest and the largest architecture, and random ones whose mean sizes are spread evenly.
 
     Unordered genes are uniformly random.
     """
