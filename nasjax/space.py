@@ -336,7 +336,10 @@ def _array_module(array: Array | np.ndarray) -> Any:
 
 
 def duplicates(archs: Population) -> Mask:
-    """True for each row that equals an earlier row. Compares two 32-bit hashes per row: all pairs of few rows, or a sort."""
+    """True for each row that equals an earlier row.
+
+    Two 32-bit hashes of a row are compared: of few rows in all pairs, of many by throwing them into a table.
+    """
     archs = jnp.asarray(archs).astype(jnp.uint32)
     genes = archs.shape[1]
     rng = np.random.default_rng(0)
@@ -346,10 +349,21 @@ def duplicates(archs: Population) -> Mask:
         mixed = (archs + 1) * _broadcast(odd, archs)
         mixed = (mixed ^ (mixed >> 15)) * np.uint32(2246822519)
         hashes.append((mixed ^ (mixed >> 13)).sum(1, dtype=jnp.uint32))
+    first, second = hashes
     position = jnp.arange(len(archs), dtype=jnp.int32)
     if len(archs) <= PAIRS:
-        first, second = ((each[:, None] == each[None]) for each in hashes)
-        return (first & second & (position[:, None] < position[None])).any(0)
-    first, second, order = lax.sort((*hashes, position), num_keys=2)
-    same = jnp.concatenate([jnp.zeros(1, bool), (first[1:] == first[:-1]) & (second[1:] == second[:-1])])
-    return jnp.zeros(len(archs), bool).at[order].set(same)
+        same = (first[:, None] == first[None]) & (second[:, None] == second[None])
+        return (same & (position[:, None] < position[None])).any(0)
+    slots = 4 << (len(archs) - 1).bit_length()
+
+    def throw(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        # The earliest row of a slot stays; rows that equal it are known by that, all others are thrown again.
+        times, repeated, left = carry
+        slot = (first + times * (second | 1)) % np.uint32(slots)
+        table = jnp.zeros(slots, jnp.int32).at[jnp.where(left, slot, slots)].max(len(archs) - position, mode="drop")
+        winner = len(archs) - table[slot]
+        same = left & (first[winner] == first) & (second[winner] == second)
+        return times + np.uint32(1), repeated | (same & (winner < position)), left & ~same
+
+    start = jnp.uint32(0), jnp.zeros(len(archs), bool), jnp.ones(len(archs), bool)
+    return lax.while_loop(lambda carry: carry[2].any(), throw, start)[1]
