@@ -63,6 +63,7 @@ def steps(net, evaluations, number):
     return np.concatenate(asked), [each._cache_size() for each in jitted]
 
 
+@pytest.mark.slow
 def test_the_planned_budget_changes_neither_what_is_asked_for_nor_what_is_compiled(large):
     small, programs = steps(large, 64, 10)
     for budget in (3000, BILLION):

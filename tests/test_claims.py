@@ -110,6 +110,7 @@ def sources(folder):
         return Counter(row["source"] for row in csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_measure_every_network_once(tmp_path):
     words = ["archive=shared.db", "evaluations=18"]
     runs = [start(tmp_path, *words, f"run={name}", TOGETHER="2") for name in ("a", "b")]

@@ -150,6 +150,7 @@ def weights_after(config, net, task, steps=1):
     return next(state for state in training.run(training.begin()) if state.steps >= steps)
 
 
+@pytest.mark.slow
 def test_devices_share_a_batch_and_get_what_one_gets(net, task, monkeypatch):
     """The whole batch's statistics are those that batch norms use."""
     assert jax.local_device_count() > 1

@@ -41,9 +41,12 @@ def exact(net, task, archs):
     return measure(EVALUATORS["masked"](**SETTINGS).bind(net, task), archs)["loss"]
 
 
+SLOW = "switch", "masked"
+
+
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name == "switch" else name for name in [*STRATEGIES, "masked, at once"]],
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in [*STRATEGIES, "masked, at once"]],
 )
 def test_sixteen_bits_measure_nearly_what_thirty_two_do(net, task, archs, exact, name):
     """All strategies alike: errors are small beside the differences between networks, which keep their order."""

@@ -20,7 +20,8 @@ def found(net, task, seed=0, **settings):
     return front.evaluations
 
 
-@pytest.mark.parametrize("tactic", ["ehvi", pytest.param("concurrent", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tactic", ["ehvi", "concurrent"])
 def test_a_rehearsal_changes_no_evaluation(tiny_net, tiny_task, monkeypatch, tactic):
     small = {
         "ehvi": {"name": "ehvi", "generations": 5},

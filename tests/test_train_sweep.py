@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import replace
 
+import pytest
 from test_trackers import events
 
 from nasjax.cli import main
@@ -19,6 +20,7 @@ SMALL = ["supernet.widths=[8]", "supernet.strides=[2]", "supernet.depths=[[1]]",
          "supernet.expands=[1,2]", "supernet.activations=[relu]", "supernet.squeeze_excite=[false]"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_of_trainings_runs_each_once(sweeps, tmp_path, capsys, monkeypatch):
     """Jobs are named from their overrides, and the record says what each was."""
     monkeypatch.chdir(tmp_path)

@@ -226,6 +226,7 @@ SMALL = replace(CONFIG, widths=(8,), strides=(2,), depths=((1, 2),), kernels=(3,
                 squeeze_excite=(True,), first_width=0, final_expand=0)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_progressive_shrinking_goes_on_from_any_state_and_teaches_small_networks(task):
     """The teacher stays what the largest was; the first phase trains nothing else."""
     net = nnx.jit(lambda: SMALL.create(0))()

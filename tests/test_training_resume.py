@@ -146,6 +146,7 @@ def test_steps_of_several_buckets_are_those_of_an_uninterrupted_epoch():
         assert [(len(bucket.examples["x"]), rows.tolist()) for bucket, rows, _ in rest] == whole[done:]
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_goes_on_to_the_same_weights(train, whole, stopped, capsys):
     assert not (stopped / "record.json").exists()
     seen = []

@@ -60,7 +60,8 @@ def test_an_extracted_network_that_attends_to_few_encoder_layers_is_switched_as_
     np.testing.assert_allclose(run(traced), net(inputs, arch), **CLOSE)
 
 
-@pytest.mark.parametrize("side", [pytest.param("right", marks=pytest.mark.slow), "left"])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["right", "left"])
 def test_masked_switched_extracted_and_stepped_logits_are_the_static_ones(net, archs, side):
     inputs = tiny.inputs(side=side)
     masked = jax.jit(jax.vmap(lambda arch: net.forward(inputs, arch, net.stored())[0]))(jnp.asarray(archs))
