@@ -146,23 +146,23 @@ class Ehvi:
         means, deviations = (np.asarray(part) for part in predicted.normal(models, few))
         feasible = _feasible(means, deviations, problem.limits)
         seen = np.array(seen)  # On the host, as the front: rows are set without a program; a copy, since JAX's is read-only.
-        # Most of the batch is chosen by the means alone, which work better while predictions improve quickly; the rest by
-        # expected improvement, at first in the whole range, so that a search does not stay where it is.
-        unsure = self._unsure(on_front, number)
         rows: list[int] = []
-        for scale, part in ((0.0, number - unsure), (1.0, unsure)):
-            if not part:
-                continue
-            doubt = np.float32(scale) * deviations[:, :goals]
-            if scale and early:
-                reference = problem.reference.astype(np.float32)
-            if scale:
-                fallback = _within_deviations(front, means, doubt, reference, problem.limits)
+
+        def take(part: int, doubt: Values, reference: Float[np.ndarray, " obj"], fallback: Float[Array, " few"]) -> None:
             new = np.asarray(choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, number))[:part]
             # In the place of rows that only pad the front.
             front[len(rows) : len(rows) + len(new)] = means[new, :goals]
             seen[new] = True
-            rows += new.tolist()
+            rows.extend(new.tolist())
+
+        # Most of the batch is chosen by the means alone, which work better while predictions improve quickly; the rest by
+        # expected improvement, at first in the whole range, so that a search does not stay where it is.
+        unsure, doubt = self._unsure(on_front, number), deviations[:, :goals]
+        if number > unsure:
+            take(number - unsure, np.zeros_like(doubt), reference, fallback)
+        if unsure:
+            whole = problem.reference.astype(np.float32) if early else reference
+            take(unsure, doubt, whole, _within_deviations(front, means, doubt, whole, problem.limits))
         return np.asarray(few.archs)[rows]
 
     def _unsure(self, on_front: Bool[np.ndarray, " measured"], number: int) -> int:
