@@ -1,10 +1,14 @@
 """What a front is worth on another target: the counting, against brute force."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from nasjax.pareto import non_dominated_exact
+from nasjax.space import Gene, SearchSpace
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +50,28 @@ def test_fronts_are_read_as_they_were_written_and_compared_by_seed(fronts, tmp_p
     assert set(found) == {("s", "a", "b"), ("s", "b", "a"), ("s", "itself", "a"), ("s", "itself", "b")}
     assert [one.slower for one in found["s", "a", "b"]] == [75, 150]
     assert found["s", "itself", "a"][0].share == pytest.approx(100)
+
+
+def test_a_search_of_another_target_finds_its_front_whatever_the_first_target_s_is(fronts, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments" / "tactics"))
+    problems, anytime = importlib.import_module("problems"), importlib.import_module("anytime")
+    space = SearchSpace(tuple(Gene(f"g{i}", (0, 1, 2)) for i in range(3)))
+    archs = space.all_architectures()
+    accuracy = archs @ [3.0, 1.0, 2.0]
+    first = problems.table("first", space, ("max:accuracy_top1", "min:latency"), archs, np.stack([-accuracy, accuracy], 1))
+    noisy = replace(first, noise=(9.0, 9.0))
+
+    def values(rows):
+        return np.stack([-(rows @ [3.0, 1.0, 2.0]), rows @ [1.0, 5.0, 1.0]], 1)
+
+    target = fronts.retargeted(noisy, values, (None, None), np.array([0.0, 20.0]))
+    found, measured = anytime.nasjax_tactic("random", target, 27, 0)
+    np.testing.assert_array_equal(measured, values(found))
+    # On the first target every network is on the front.
+    assert non_dominated_exact(first.true(found)).all()
+    best = {tuple(row) for row in values(found)[non_dominated_exact(measured)]}
+    brute = {tuple(a) for a in values(archs) if not any((b <= a).all() and (b < a).any() for b in values(archs))}
+    assert best == brute and len(brute) < 27
 
 
 def test_every_front_of_the_results_is_measured_on_every_target_and_best_on_its_own(fronts):

@@ -11,7 +11,7 @@ With several seeds, rows "itself" compare the fronts that two seeds found for on
 import csv
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,11 @@ from nasjax.pareto import hypervolume_exact
 
 HEADER = ("space", "seed", "source", "target", "accuracy", "latency", "worst_accuracy", "worst_latency")
 """A row is a network of the front found for `source`: accuracy (%), latency (ms) on `target`, reference point."""
+
+
+def retargeted(benchmark, values, costs, reference):
+    """The benchmark of another target: `values` of architectures without noise, `costs` that are computed, the reference."""
+    return replace(benchmark, true=values, noise=(0.0,) * len(costs), costs=costs, told=reference)
 
 
 @dataclass(frozen=True, eq=False)

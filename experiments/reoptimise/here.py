@@ -19,7 +19,6 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from recorded import anytime, front_of, fronts, problems
@@ -64,13 +63,12 @@ def differing(rounds):
 def searched(problem, made, reference, evaluations):
     """The front of a target: accuracy measured, latency measured and, inside the search, estimated."""
 
-    def measure(archs, seed):
+    def values(archs):
         return np.stack([problem.true(archs)[:, 0], made.measure(archs)], 1)
 
-    target = SimpleNamespace(space=problem.space, costs=(None, made.model.estimate), told=reference,
-                             inputs=problem.inputs, measure=measure)  # fmt: skip
-    archs, values = anytime.nasjax_tactic("ehvi", target, evaluations, 0)
-    return archs[front_of(values)]
+    target = fronts.retargeted(problem, values, (None, made.model.estimate), reference)
+    archs, measured = anytime.nasjax_tactic("ehvi", target, evaluations, 0)
+    return archs[front_of(measured)]
 
 
 def main(path, file, evaluations=100, seconds=3.0, pixels=96):

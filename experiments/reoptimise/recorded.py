@@ -14,7 +14,6 @@ experiments/latency.
 import sys
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -79,13 +78,12 @@ def ofa(path, seed):
         worst = float(milliseconds(about.space.largest()[None])[0])
         reference = np.array([-70.0, worst])
 
-        def measure(archs, seed, milliseconds=milliseconds):
+        def values(archs, milliseconds=milliseconds):
             return np.stack([accuracies(archs), milliseconds(archs)], 1)
 
-        target = SimpleNamespace(space=about.space, costs=(None, None), told=reference, inputs=about.inputs,
-                                 measure=measure)  # fmt: skip
-        archs, values = anytime.nasjax_tactic("ehvi", target, VALIDATIONS, seed)
-        found[device] = (archs[front_of(values)], worst)
+        target = fronts.retargeted(about, values, (None, None), reference)
+        archs, measured = anytime.nasjax_tactic("ehvi", target, VALIDATIONS, seed)
+        found[device] = (archs[front_of(measured)], worst)
     for target in DEVICES:
         for source, (archs, _) in found.items():
             points = np.stack([-accuracies(archs), latency_model(target)[0](archs)], 1)
