@@ -24,7 +24,7 @@ from nasjax.types import Arch, Mask, Population, PRNGKey
 Option = int | float | str
 
 PAIRS = 256
-"""Up to so many rows are compared in all pairs, which is quicker than sorting them."""
+"""Up to so many rows are compared in all pairs, which is quicker than a table of their hashes."""
 
 LARGEST_OPTION = 1e18
 """The greatest absolute value of an option: constraints compare it as they do metrics (`nasjax.objectives.LIMIT`)."""
@@ -338,7 +338,7 @@ def _array_module(array: Array | np.ndarray) -> Any:
 def duplicates(archs: Population) -> Mask:
     """True for each row that equals an earlier row.
 
-    Two 32-bit hashes of a row are compared: of few rows in all pairs, of many by throwing them into a table.
+    Compares two 32-bit hashes per row: all pairs of few rows, or a hash table of many.
     """
     archs = jnp.asarray(archs).astype(jnp.uint32)
     genes = archs.shape[1]
@@ -356,8 +356,8 @@ def duplicates(archs: Population) -> Mask:
         return (same & (position[:, None] < position[None])).any(0)
     slots = 4 << (len(archs) - 1).bit_length()
 
-    def throw(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        # The earliest row of a slot stays; rows that equal it are known by that, all others are thrown again.
+    def insert(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        # The earliest row takes a slot and settles all rows that equal it; others try their next slot (double hashing).
         times, repeated, left = carry
         slot = (first + times * (second | 1)) % np.uint32(slots)
         table = jnp.zeros(slots, jnp.int32).at[jnp.where(left, slot, slots)].max(len(archs) - position, mode="drop")
@@ -366,4 +366,4 @@ def duplicates(archs: Population) -> Mask:
         return times + np.uint32(1), repeated | (same & (winner < position)), left & ~same
 
     start = jnp.uint32(0), jnp.zeros(len(archs), bool), jnp.ones(len(archs), bool)
-    return lax.while_loop(lambda carry: carry[2].any(), throw, start)[1]
+    return lax.while_loop(lambda carry: carry[2].any(), insert, start)[1]

@@ -171,7 +171,7 @@ def test_fill_inactive_keeps_active_genes_and_draws_the_others(space, seed):
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from([1, 3]), st.sampled_from([1, 20]), hnp.arrays(np.int32, (24, 3), elements=st.integers(0, 2)))
 def test_duplicates_are_those_of_a_python_set(genes, times, archs):
-    archs = np.tile(archs[:, :genes], (times, 1))  # few rows are compared in all pairs, 480 by a sort
+    archs = np.tile(archs[:, :genes], (times, 1))  # few rows are compared in all pairs, 480 by a hash table
     seen, expected = set(), []
     for row in map(tuple, archs.tolist()):
         expected.append(row in seen)
