@@ -42,26 +42,30 @@ REFERENCE = np.array([7.0, 7.0])
 """Of the hypervolume, beyond the worst values, so that the extremes count."""
 
 
-CAPACITY = 256
-"""Support vectors of a machine, at most."""
+def one_hot(archs):
+    """A column for each option of each gene, as all genes have equally many."""
+    return (archs[:, :, None] == np.arange(COUNTS[0])).reshape(len(archs), -1).astype(np.float32)
 
 
-def sums(model, capacity=CAPACITY):
-    """A support vector machine as arrays of a fixed shape: support vectors, their weights, the intercept."""
-    vectors, weights = np.zeros((capacity, model.support_vectors_.shape[1]), np.float32), np.zeros(capacity, np.float32)
-    vectors[: len(model.support_)], weights[: len(model.support_)] = model.support_vectors_, model.dual_coef_[0]
-    return jnp.asarray(vectors), jnp.asarray(weights), jnp.float32(model.intercept_[0])
+def shared_arrays(models, archs):
+    """Machines fitted to the same networks, as arrays: these networks, one-hot, the machines' weights, the intercepts."""
+    weights = np.zeros((len(archs), len(models)), np.float32)
+    for column, model in enumerate(models):
+        weights[model.support_, column] = model.dual_coef_[0]
+    return (
+        jnp.asarray(one_hot(archs)),
+        jnp.asarray(weights),
+        jnp.asarray([model.intercept_[0] for model in models], np.float32),
+    )
 
 
-def predicted(models, archs):
-    """The machines' predictions, jittable. A squared distance of one-hot rows is twice the number of genes that differ."""
-    hot = jnp.concatenate([jax.nn.one_hot(archs[:, i], count) for i, count in enumerate(COUNTS)], 1)
+def predicted(machines, archs):
+    """The machines' predictions, jittable; one kernel serves all.
 
-    def one(model):
-        vectors, weights, intercept = model
-        return jnp.exp((hot @ vectors.T - len(COUNTS)) * (2 / hot.shape[1])) @ weights + intercept
-
-    return jnp.stack([one(model) for model in models], 1)
+    A squared distance of one-hot rows is twice the number of genes that differ.
+    """
+    known, weights, intercepts = machines
+    return jnp.exp((one_hot(archs) @ known.T - len(COUNTS)) * (2 / known.shape[1])) @ weights + intercepts
 
 
 def by_scan(models, seed, population=POPULATION, generations=GENERATIONS):
@@ -69,21 +73,19 @@ def by_scan(models, seed, population=POPULATION, generations=GENERATIONS):
     return np.asarray(jax.block_until_ready(state).objectives)
 
 
-def random_sums(key):
-    """Arrays like those of a machine, of random numbers."""
-    inputs, weights = jax.random.split(key)
-    archs = SPACE.sample(inputs, CAPACITY)
-    hot = jnp.concatenate([jax.nn.one_hot(archs[:, i], count) for i, count in enumerate(COUNTS)], 1)
-    return hot, jax.random.normal(weights, (CAPACITY,)), jnp.float32(0)
+def random_arrays(key):
+    """Arrays like those of two machines, of random numbers."""
+    archs, weights = jax.random.split(key)
+    return one_hot(SPACE.sample(archs, NETWORKS)), jax.random.normal(weights, (NETWORKS, 2)), jnp.zeros(2)
 
 
 def compare(rounds):
     """Times all three ways in turn, and prints how they compare; returns the machines as arrays."""
-    from step_rivals import Batched, OneByOne, by_pymoo, machines, one_hot
+    from step_rivals import Batched, OneByOne, by_pymoo, machines
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    models = machines(0)
-    arrays = tuple(map(sums, models))
+    models, fitted_to = machines(0)
+    arrays = shared_arrays(models, fitted_to)
     archs = np.asarray(SPACE.sample(jax.random.key(9), 100))
     predictions = np.stack([model.predict(one_hot(archs)) for model in models], 1)
     difference = np.abs(predictions - predicted(arrays, archs)).max()
@@ -130,7 +132,7 @@ def main():
         arrays = compare(rounds)
         show_scan(arrays, 1, 1000, 1000)
         return
-    arrays = tuple(map(random_sums, jax.random.split(jax.random.key(0))))
+    arrays = random_arrays(jax.random.key(0))
     for population, generations in ((POPULATION, GENERATIONS), (1000, 20), (1000, 1000)):
         show_scan(arrays, rounds, population, generations)
 

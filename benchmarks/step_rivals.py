@@ -15,21 +15,18 @@ from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
 from sklearn.svm import SVR
-from step import COUNTS, GENERATIONS, GENES, NETWORKS, POPULATION
-
-
-def one_hot(archs):
-    return np.concatenate([np.eye(count)[archs[:, i]] for i, count in enumerate(COUNTS)], 1)
+from step import COUNTS, GENERATIONS, GENES, NETWORKS, POPULATION, one_hot
 
 
 def machines(seed):
-    """Two fitted support vector machines, of targets like an error and a cost, with unit variance."""
+    """Two support vector machines, of targets like an error and a cost with unit variance, and what they are fitted to."""
     rng = np.random.default_rng(seed)
     archs = np.stack([rng.integers(0, count, NETWORKS) for count in COUNTS], 1)
     hot = one_hot(archs)
     size = archs @ rng.uniform(0.5, 1.5, archs.shape[1])
     targets = -np.sqrt(size) - 0.1 * np.sin(hot @ rng.normal(size=hot.shape[1])), size
-    return [SVR(gamma="auto", C=10.0, epsilon=0.01).fit(hot, (t - t.mean()) / t.std()) for t in targets]
+    fitted = [SVR(gamma="auto", C=10.0, epsilon=0.01).fit(hot, (t - t.mean()) / t.std()) for t in targets]
+    return fitted, archs
 
 
 class OneByOne(Problem):

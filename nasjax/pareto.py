@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from numpy import ndarray
 
 from nasjax.boxes import volumes
+from nasjax.sorting import argsort, lexsort
 from nasjax.types import Mask, Objectives, Violations
 
 BLOCK = 1024
@@ -37,7 +38,7 @@ def _valid_rows(objectives: Objectives, mask: Mask | None) -> Bool[Array, " pop"
 
 def _dense_ranks(values: Float[Array, " pop"]) -> Int[Array, " pop"]:
     """Dense ranks from 0: equal values, infinities included, share a rank."""
-    order = jnp.argsort(values)
+    order = argsort(values)
     ordered = values[order]
     steps = jnp.concatenate([jnp.zeros(1, jnp.int32), (ordered[1:] != ordered[:-1]).astype(jnp.int32)])
     return jnp.zeros(values.shape, jnp.int32).at[order].set(jnp.cumsum(steps, dtype=jnp.int32))
@@ -50,9 +51,9 @@ def _lexicographic_fronts(
     # Infinite objectives become the largest finite number, so that only invalid rows are infinite and come last.
     most = jnp.finfo(objectives.dtype).max
     columns = [jnp.where(valid, jnp.minimum(column, most), jnp.inf) for column in objectives.T]
-    number = len(valid)
-    position = jnp.arange(number, dtype=jnp.int32)
-    first, second, order = lax.sort((*columns, position), num_keys=2)
+    order = lexsort((columns[1], columns[0]))
+    first, second = columns[0][order], columns[1][order]
+    position = jnp.arange(len(valid), dtype=jnp.int32)
     new = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
     # Equal rows are neighbours: all of them are on the front if the first one is.
     leader = lax.cummax(jnp.where(jnp.concatenate([jnp.ones(1, bool), new]), position, 0))
@@ -147,14 +148,14 @@ def crowding_distance(objectives: Objectives, ranks: Int[Array | ndarray, " pop"
 
     def gaps(columns: Float[Array, "pop obj"]) -> Float[Array, " pop"]:
         """The summed gaps in all `columns` when each front is sorted by the first one."""
-        sorted_ = lax.sort((ranks, *columns.T, position), num_keys=2)
-        rank, order = sorted_[0], sorted_[-1]
+        order = lexsort((columns[:, 0], ranks))
+        rank = ranks[order]
         change = rank[1:] != rank[:-1]
         first, last = jnp.concatenate([jnp.ones(1, bool), change]), jnp.concatenate([change, jnp.ones(1, bool)])
         begins = lax.cummax(jnp.where(first, position, 0))
         ends = lax.cummin(jnp.where(last, position, number - 1), reverse=True)
         total = jnp.zeros(number, columns.dtype)
-        for value in sorted_[1:-1]:
+        for value in columns[order].T:
             span = jnp.abs(value[ends] - value[begins])
             gap = jnp.abs(jnp.concatenate([value[1:], value[-1:]]) - jnp.concatenate([value[:1], value[:-1]]))
             # Infinite objectives give NaN gaps (inf - inf, inf / inf), which count as 0.

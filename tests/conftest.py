@@ -10,7 +10,14 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 from jaxtyping import install_import_hook
 
 # Not the algorithms' states: JAX builds such dataclasses anew with batched or placeholder leaves, which no shape fits.
-CHECKED = ["nasjax.pareto", "nasjax.space", "nasjax.supernets", "nasjax.algorithms.evolve"]
+CHECKED = [
+    "nasjax.pareto",
+    "nasjax.sorting",
+    "nasjax.algorithms.draws",
+    "nasjax.space",
+    "nasjax.supernets",
+    "nasjax.algorithms.evolve",
+]
 install_import_hook(CHECKED, "typechecking.typechecked")
 
 import jax  # noqa: E402

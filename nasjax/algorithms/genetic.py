@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from nasjax.algorithms.variation import initial_population, offspring
 from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated_sort, penalised
+from nasjax.sorting import falses_first, lexsort
 from nasjax.space import SearchSpace, duplicates
 from nasjax.types import Objectives, Population, PRNGKey, Violations
 
@@ -91,29 +92,22 @@ class Genetic(ABC):
         values = jnp.concatenate([state.objectives, new])
         failed = jnp.isnan(values).any(axis=1)
         # Failed rows move to the end first, so that of two equal architectures the one with values is kept.
-        order = _failed_last_order(failed)
+        order = falses_first(failed)
         archs, values, failed = archs[order], values[order], failed[order]
         repeated = duplicates(archs)
         ranks = non_dominated_sort(values, ~repeated, enough=self.population)
         keys = self._survival_keys(jax.random.fold_in(state.key, -state.step), values, ranks)
-        best = jnp.lexsort((*keys, repeated.astype(jnp.int32) + 2 * failed.astype(jnp.int32)))[: self.population]
+        best = lexsort((*keys, repeated.astype(jnp.int32) + 2 * failed.astype(jnp.int32)))[: self.population]
         return replace(state, archs=archs[best], objectives=values[best])
 
     @abstractmethod
     def _survival_keys(
         self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]
     ) -> tuple[Float[Array, " all"] | Int[Array, " all"] | Bool[Array, " all"], ...]:
-        """Sort keys of survival, the most significant last (`jnp.lexsort`); invalid rows have the number of rows as rank."""
+        """Sort keys of survival, the most significant last (`lexsort`); invalid rows have the number of rows as rank."""
 
     def _select_parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
         """Parents by binary tournament: survivors are ordered from best to worst, so the smaller index wins."""
         shape = (2, 2, self.population)
         one, other = state.archs[jax.random.randint(key, shape, 0, len(state.archs)).min(axis=0)]
         return one, other
-
-
-def _failed_last_order(failed: Bool[Array, " all"]) -> Int[Array, " all"]:
-    """Stable order that puts failed rows last; two cumulative sums are cheaper than a sort."""
-    kept = jnp.cumsum(~failed, dtype=jnp.int32)
-    places = jnp.where(failed, kept[-1] + jnp.cumsum(failed, dtype=jnp.int32), kept) - 1
-    return jnp.zeros(len(failed), jnp.int32).at[places].set(jnp.arange(len(failed), dtype=jnp.int32))

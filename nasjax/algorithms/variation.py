@@ -9,8 +9,10 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from nasjax.algorithms.draws import uniform_rows
+from nasjax.sorting import falses_first
 from nasjax.space import SearchSpace, duplicates
 from nasjax.types import Population, PRNGKey
 
@@ -50,7 +52,7 @@ def offspring(
     near = jnp.where(one_on | ~other_on, raw, other)
     far = jnp.where(other_on, other, raw)
     raw = _crossover(space, cross, near, far, crossover)
-    children = space.canonical(_mutate(space, change, raw, rate))
+    children = space.canonical(_mutate(space, change, raw, rate, jnp.arange(len(raw), dtype=jnp.int32)))
     return replace_repeated(space, (again, fresh), children, raw, known, rate)
 
 
@@ -66,29 +68,46 @@ def replace_repeated(
 
     Mutants first differ in a few genes, then in many.
     """
-    number, small = len(children), _is_small(space, len(children))
-    again, fresh = keys
+    number, (again, fresh) = len(children), keys
+    rates = 3 * rate, 0.4, 0.5
+    folds = jnp.array([int(64 * by) for by in rates], jnp.int32)
 
-    def mutants(by: float) -> Int[Array, "spare genes"]:
-        return jnp.asarray(space.canonical(_mutate(space, jax.random.fold_in(again, int(64 * by)), raw, by)))
+    def mutants(which: Int[Array, ""], rows: Int[Array, " rows"]) -> Int[Array, "rows genes"]:
+        by = jnp.array(rates, jnp.float32)[which]
+        return jnp.asarray(space.canonical(_mutate(space, jax.random.fold_in(again, folds[which]), raw, by, rows)))
 
-    def without_repeats(archs: Population, rates: tuple[float, ...]) -> Int[Array, "number genes"]:
-        repeated = duplicates(jnp.concatenate([known, archs]))[len(known) :]
+    def is_repeated(archs: Population) -> Bool[Array, " number"]:
+        return jnp.asarray(duplicates(jnp.concatenate([known, archs])))[len(known) :]
 
-        def change() -> Int[Array, "number genes"]:
-            # Usually one mutant for each repeat is enough, which is cheaper than sorting a pool of candidates.
-            if rates and not small:
-                return without_repeats(
-                    jnp.where(repeated[:, None], jnp.resize(mutants(rates[0]), archs.shape), archs), rates[1:]
-                )
-            spare = [mutants(3 * rate), mutants(0.5)]
-            if small:
-                spare.append(jax.random.permutation(fresh, jnp.asarray(space.all_architectures())))
-            return _first_distinct(jnp.concatenate([known, archs, *spare]), len(known), number)
+    State = tuple[Int[Array, ""], Int[Array, "number genes"], Bool[Array, " number"]]
 
-        return lax.cond(repeated.any(), change, lambda: jnp.asarray(archs))
+    def change(state: State) -> State:
+        """A mutant for each repeat, an eighth of the rows at a time: few are repeats."""
+        turn, archs, repeated = state
+        order, size = falses_first(~repeated), -(-number // 8)
 
-    return without_repeats(children, (3 * rate, 0.4))
+        def part(index: Int[Array, ""], archs: Int[Array, "number genes"]) -> Int[Array, "number genes"]:
+            rows = order.at[index * size + jnp.arange(size, dtype=jnp.int32)].get(mode="clip")
+            places = jnp.where(repeated[rows], rows, number)
+            return archs.at[places].set(mutants(turn, rows % len(raw)), mode="drop")
+
+        archs = lax.fori_loop(0, -(-repeated.sum(dtype=jnp.int32) // size), part, archs)
+        return turn + 1, archs, is_repeated(archs)
+
+    state = jnp.zeros((), jnp.int32), jnp.asarray(children), is_repeated(children)
+    if not _is_small(space, number):
+        # Usually one mutant for each repeat is enough, or a second, which is cheaper than sorting a pool of candidates.
+        state = lax.while_loop(lambda state: (state[0] < 2) & state[2].any(), change, state)
+    _, archs, repeated = state
+
+    def pool() -> Int[Array, "number genes"]:
+        whole = jnp.arange(len(raw), dtype=jnp.int32)
+        spare = [*lax.map(lambda which: mutants(which, whole), jnp.array([0, 2], jnp.int32))]
+        if _is_small(space, number):
+            spare.append(jax.random.permutation(fresh, jnp.asarray(space.all_architectures())))
+        return _first_distinct(jnp.concatenate([known, archs, *spare]), len(known), number)
+
+    return lax.cond(repeated.any(), pool, lambda: archs)
 
 
 def _crossover(space: SearchSpace, key: PRNGKey, one: Population, other: Population, rate: float) -> Int[Array, "pop genes"]:
@@ -97,7 +116,7 @@ def _crossover(space: SearchSpace, key: PRNGKey, one: Population, other: Populat
     With two or three options, part of the way usually is all of it; with many, this finds options between the parents'.
     """
     pair, gene = jax.random.split(key)
-    draw = jax.random.uniform(gene, one.shape)
+    draw = uniform_rows(gene, jnp.arange(len(one), dtype=jnp.int32), one.shape)
     taken = jax.random.bernoulli(pair, rate, (len(one), 1)) & (draw < 0.5)
     ordered = jnp.broadcast_to(jnp.array([gene.ordered for gene in space.genes]), one.shape)
     share = jnp.where(ordered, jnp.minimum(4 * draw, 1), 1)
@@ -106,23 +125,29 @@ def _crossover(space: SearchSpace, key: PRNGKey, one: Population, other: Populat
     return jnp.where(taken, one + part, one)
 
 
-def _mutate(space: SearchSpace, key: PRNGKey, raw: Population, rate: float) -> Int[Array, "pop genes"]:
-    """Changes each gene with probability `rate`: ordered genes by a step of log-uniform size, others to any other option.
+def _mutate(
+    space: SearchSpace, key: PRNGKey, raw: Population, rate: float | Float[Array, ""], rows: Int[Array, " rows"]
+) -> Int[Array, "rows genes"]:
+    """Mutants of some rows of `raw`, each the same whatever the other rows.
+
+    Each gene changes with probability `rate`: ordered genes by a step of log-uniform size, others to any other option.
 
     Steps of all sizes work for genes with few and with many options. Steps beyond the ends are clipped, as the extremes of a
     front lie there.
     """
     near, far = jax.random.split(key)
+    whole, raw = raw.shape, jnp.asarray(raw)[rows]
     counts = jnp.broadcast_to(jnp.array(space.counts, jnp.int32), raw.shape)
     # One random number per gene decides whether it mutates, and if so, in which direction and how far.
-    draw = jax.random.uniform(near, raw.shape, minval=-1.0) / rate
+    draw = uniform_rows(near, rows, whole, low=-1.0) / rate
     size = jnp.exp(jnp.abs(draw) * jnp.log(counts.astype(jnp.float32)))
     size = jnp.minimum(size, counts.astype(jnp.float32)).astype(jnp.int32)
     up = (raw == 0) | ((draw > 0) & (raw < counts - 1))
     changed = jnp.clip(raw + jnp.where(up, size, -size), 0, counts - 1)
     if not all(gene.ordered for gene in space.genes):
         ordered = jnp.broadcast_to(jnp.array([gene.ordered for gene in space.genes]), raw.shape)
-        other = raw + jax.random.randint(far, raw.shape, 1, jnp.maximum(counts, 2))
+        limits = jnp.broadcast_to(jnp.maximum(jnp.array(space.counts, jnp.int32), 2), whole)
+        other = raw + jax.random.randint(far, whole, 1, limits)[rows]
         changed = jnp.where(ordered, changed, other % counts)
     return jnp.where(jnp.abs(draw) < 1, changed, raw)
 
@@ -135,4 +160,4 @@ def _is_small(space: SearchSpace, number: int) -> bool:
 def _first_distinct(archs: Population, known: int, number: int) -> Int[Array, "number genes"]:
     """The first `number` distinct rows after the `known` ones; repeated rows only if there are not enough."""
     repeated = duplicates(archs)[known:]
-    return jnp.resize(archs[known:][jnp.argsort(repeated)], (number, archs.shape[1]))
+    return jnp.resize(archs[known:][falses_first(repeated)], (number, archs.shape[1]))

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, violations
 from nasjax.predictors import Inputs, KnownInputs, Model, Predictor, Prior, errors
+from nasjax.sorting import lexsort
 from nasjax.tactics.base import CostFunction, Fit, Measured, Problem, Values, padded_measurements
 from nasjax.types import Mask, Objectives, Population, Violations
 
@@ -136,7 +137,7 @@ def sort_by_rank(
 def rank_order(values: Objectives) -> Int[Array, " pop"]:
     """Row indices by non-domination rank, then by crowding distance (larger first), invalid rows last. Works inside jit."""
     ranks = non_dominated_sort(values)
-    return jnp.lexsort((-crowding_distance(values, ranks), ranks))
+    return lexsort((-crowding_distance(values, ranks), ranks))
 
 
 def best_measured(state: Measured) -> Int[np.ndarray, "best genes"]:
