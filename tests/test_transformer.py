@@ -80,24 +80,26 @@ def test_masked_switched_extracted_and_stepped_logits_are_the_static_ones(net, a
 
 def test_padding_changes_nothing_on_either_side(net, archs):
     right, left = tiny.inputs(), tiny.inputs(side="left")
+    longer = right | {"source": jnp.pad(right["source"], ((0, 0), (0, 3)), constant_values=PAD)}
+    logits = jax.jit(net, static_argnums=1)
     for arch in static(archs)[:3]:
-        np.testing.assert_allclose(net(right, arch), net(left, arch), **CLOSE)
-        longer = right | {"source": jnp.pad(right["source"], ((0, 0), (0, 3)), constant_values=PAD)}
-        np.testing.assert_allclose(net(longer, arch), net(right, arch), **CLOSE)
+        np.testing.assert_allclose(logits(right, arch), logits(left, arch), **CLOSE)
+        np.testing.assert_allclose(logits(longer, arch), logits(right, arch), **CLOSE)
 
 
 def test_beams_that_are_exchanged_continue_their_own_beginnings(net, archs):
     """Each step's logits are those of the beam's own words at once."""
     arch, inputs, beams, time = static(archs)[0], tiny.inputs(), 3, 4
     run, rng = Subnet(net, arch, net.stored()), np.random.default_rng(1)
-    carry = with_room(run.encode(inputs), beams, time)
+    whole, step = jax.jit(net, static_argnums=1), jax.jit(run.step)
+    carry = with_room(jax.jit(run.encode)(inputs), beams, time)
     words = np.full((4, beams, 0), END, np.int32)
     for _ in range(time):
         new = rng.integers(4, tiny.WORDS, (4, beams, 1)).astype(np.int32)
         words = np.concatenate([words, new], axis=2)
-        logits, carry = run.step(jnp.asarray(new[..., 0]), carry)
+        logits, carry = step(jnp.asarray(new[..., 0]), carry)
         for beam in range(beams):
-            at_once = net({"source": inputs["source"], "target": jnp.asarray(words[:, beam])}, arch)
+            at_once = whole({"source": inputs["source"], "target": jnp.asarray(words[:, beam])}, arch)
             np.testing.assert_allclose(logits[:, beam], at_once[:, -1], **CLOSE)
         parents = rng.integers(0, beams, (4, beams))
         words = np.take_along_axis(words, parents[..., None], axis=1)
