@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from nasjax.algorithms.decomposition import PENALTY_THRESHOLD, chebyshev, directions, niches, normalised, positions_in_niche
 from nasjax.algorithms.genetic import Genetic, GeneticState
 from nasjax.pareto import non_dominated, non_dominated_sort
+from nasjax.sorting import falses_first, lexsort
 from nasjax.space import SearchSpace, duplicates
 from nasjax.types import Objectives, Population, PRNGKey, Violations
 
@@ -46,7 +47,7 @@ class CTAEA(Genetic):
         archs = jnp.concatenate([state.diverse, state.space.canonical(archs)])
         values = jnp.concatenate([state.diverse_objectives, jnp.asarray(objectives, state.objectives.dtype)])
         failed = jnp.isnan(values).any(axis=1)
-        order = jnp.argsort(failed)
+        order = falses_first(failed)
         archs, values, failed = archs[order], values[order], failed[order]
         repeated = duplicates(archs)
         ranks = non_dominated_sort(values, ~repeated)
@@ -61,7 +62,7 @@ class CTAEA(Genetic):
         feasible = (updated.objectives < PENALTY_THRESHOLD).all(axis=1)
         held = jnp.zeros(len(towards), jnp.int32).at[among].add(feasible.astype(jnp.int32))
         level = held[niche] + positions_in_niche(niche, score, ranks)
-        best = jnp.lexsort((ranks, level, repeated, failed))[: self.population]
+        best = lexsort((ranks, level, repeated, failed))[: self.population]
         return replace(updated, diverse=archs[best], diverse_objectives=values[best])
 
     def _survival_keys(self, key: PRNGKey, values: Float[Array, "all obj"], ranks: Int[Array, " all"]):

@@ -7,10 +7,13 @@ from functools import lru_cache
 from itertools import combinations
 from math import comb
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
+
+from nasjax.sorting import argsort, lexsort
 
 PENALTY_THRESHOLD = 1e19
 """Objectives above this value are penalties."""
@@ -76,12 +79,12 @@ def niches(
 
 
 def positions_in_niche(niche: Int[Array, " pop"], *keys: Num[Array, " pop"]) -> Int[Array, " pop"]:
-    """Each row's position within its niche, from 0, sorted by `keys` (the last key first, as in `jnp.lexsort`).
+    """Each row's position within its niche, from 0, sorted by `keys` (the last key first, as in `lexsort`).
 
     Selecting rows by position takes one row at a time from the niche that has contributed the fewest.
     """
     number = len(niche)
-    order = jnp.lexsort((*keys, niche))
+    order = lexsort((*keys, niche))
     position = jnp.arange(number, dtype=jnp.int32)
     change = niche[order][1:] != niche[order][:-1]
     start = lax.cummax(jnp.where(jnp.concatenate([jnp.ones(1, bool), change]), position, 0))
@@ -90,5 +93,5 @@ def positions_in_niche(niche: Int[Array, " pop"], *keys: Num[Array, " pop"]) -> 
 
 def best_positions(scores: Float[Array, "dirs pop"]) -> Int[Array, " pop"]:
     """The best position of each row, from 0, over the rankings along all directions (NaN ranks last)."""
-    order = jnp.argsort(scores, axis=1)
-    return jnp.argsort(order, axis=1).min(axis=0).astype(jnp.int32)
+    order = jax.vmap(argsort)(scores)
+    return jax.vmap(argsort)(order).min(axis=0)

@@ -12,6 +12,7 @@ from nasjax.algorithms.decomposition import normalised
 from nasjax.algorithms.genetic import Genetic, GeneticState
 from nasjax.errors import ConfigError
 from nasjax.pareto import crowding_distance
+from nasjax.sorting import argsort
 from nasjax.space import SearchSpace
 from nasjax.types import Population, PRNGKey
 
@@ -55,12 +56,12 @@ def hypervolume_contributions(points: Float[Array, "pop obj"], mask: Bool[Array,
     number, dimensions = points.shape
     points = jnp.where(mask[:, None], jnp.minimum(points, SCALED_REFERENCE), SCALED_REFERENCE)
     points = jnp.pad(points, ((0, 0), (0, 3 - dimensions)), constant_values=SCALED_REFERENCE - 1)
-    across, along = jnp.argsort(points[:, 0]), jnp.argsort(points[:, 1])
+    across, along = argsort(points[:, 0]), argsort(points[:, 1])
     widths = (
         jnp.diff(points[across, 0], append=SCALED_REFERENCE)[:, None]
         * jnp.diff(points[along, 1], append=SCALED_REFERENCE)[None]
     )
-    row, column = jnp.argsort(across), jnp.argsort(along)
+    row, column = argsort(across), argsort(along)
     empty = jnp.full((number, number), SCALED_REFERENCE)
     owner = jnp.zeros((number, number), jnp.int32).at[row, column].set(jnp.arange(number, dtype=jnp.int32))
     lowest = empty.at[row, column].set(points[:, 2])

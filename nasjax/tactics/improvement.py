@@ -16,6 +16,7 @@ from jax import lax
 from jax.scipy.stats import norm
 from jaxtyping import Array, Bool, Float, Int
 
+from nasjax.sorting import falses_first
 from nasjax.types import Objectives
 
 RAYS, SAMPLES = 64, 8
@@ -90,7 +91,7 @@ def _inside_first(
 ) -> tuple[Float[Array, "front obj"], Int[Array, ""]]:
     """The rows better than the reference in all objectives, then the others, which bound nothing; how many the first are."""
     inside = (front < reference[None]).all(1)
-    return front[jnp.argsort(~inside)], inside.sum()
+    return front[falses_first(~inside)], inside.sum()
 
 
 def _one_objective(

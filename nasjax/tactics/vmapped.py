@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from nasjax.algorithms import Algorithm
 from nasjax.pareto import violations
+from nasjax.sorting import falses_first
 from nasjax.space import duplicates
 from nasjax.tactics.base import MAX_COMBINATIONS, Problem, Tactic, Values
 from nasjax.tactics.concurrent import Concurrent
@@ -105,7 +106,7 @@ def _first_unmeasured(problem: Problem, state: _SeedState, proposals: Population
     known = jnp.where(measured, state.archs, -1)
     offered = jnp.concatenate(pool).astype(jnp.int32)
     seen = duplicates(jnp.concatenate([known, offered]))[len(known) :]
-    return offered[jnp.argsort(seen, stable=True)[:number]]
+    return offered[falses_first(seen)[:number]]
 
 
 # -- init, ask and tell of each tactic -------------------------------------------------------------------------------------
