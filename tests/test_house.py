@@ -18,6 +18,7 @@ FLOORS = {
     "program_cache": 2,
     "program_counts": 2,
     "boxes": 0,
+    "sorting": 0,
     "pareto": 1,
     "function_worker": 2,
     "csv_reader": 2,
