@@ -1,7 +1,8 @@
 """Uniform random numbers by the row: those that `jax.random.uniform` draws for a whole array.
 
 Threefry (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") hashes a key and an entry's index, so a few rows
-need no others. JAX's program for CPUs goes through all entries once in four rounds of the hash; one pass is twice as fast.
+need no others. JAX's program for CPUs passes over all entries five times, for four rounds of the hash each; one pass is
+twice as fast.
 """
 
 import jax

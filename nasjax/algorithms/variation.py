@@ -69,6 +69,7 @@ def replace_repeated(
     Mutants first differ in a few genes, then in many.
     """
     number, (again, fresh) = len(children), keys
+    # Of the first mutant of a repeat, of the second, and, beside the first's, of a pool.
     rates = 3 * rate, 0.4, 0.5
     folds = jnp.array([int(64 * by) for by in rates], jnp.int32)
 
