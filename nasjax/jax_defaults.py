@@ -3,10 +3,11 @@
 import inspect
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar, cast
 
 import jax
+from threadpoolctl import ThreadpoolController
 
 DEFAULTS: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "jax_enable_x64": (False, jax.enable_x64),
@@ -49,7 +50,10 @@ def restore_defaults() -> list[str]:
 
 
 def with_jax_defaults(function: Function) -> Function:
-    """Decorates a function, or a generator's every step, to run with JAX's defaults; its caller's settings are kept."""
+    """Decorates a function, or a generator's every step, to run with JAX's defaults and one thread of BLAS.
+
+    Its caller's settings are kept.
+    """
     if inspect.isgeneratorfunction(function):
 
         @wraps(function)
@@ -82,4 +86,16 @@ def _defaults() -> ExitStack:
     for name in changed_settings():
         default, context = DEFAULTS[name]
         stack.enter_context(context(default))
+    stack.enter_context(_blas().limit(limits=1, user_api="blas"))
     return stack
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The BLAS of NumPy, and that of SciPy, by which XLA decomposes matrices on a CPU.
+
+    Several threads take longer for the few hundred rows of predictors, and round as their number has it.
+    """
+    import scipy.linalg  # noqa: F401  XLA would load it with its first decomposition, too late to be found here.
+
+    return ThreadpoolController()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from tables import GENES, write_table
+from threadpoolctl import threadpool_info, threadpool_limits
 from tiny import easy_task, images, tiny_network
 
 import nasjax
@@ -174,3 +175,25 @@ def test_a_variable_that_keeps_jax_from_starting_is_named(table, tmp_path, monke
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"nasjax: {part}")
     assert list(tmp_path.iterdir()) == []
+
+
+def blas_threads():
+    """The number of threads of every BLAS that is loaded; XLA's decompositions on a CPU are done by one."""
+    jnp.linalg.cholesky(jnp.eye(2))
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_within_and_the_callers_number_outside():
+    @with_jax_defaults
+    def steps():
+        yield blas_threads()
+        return blas_threads()
+
+    with threadpool_limits(2, user_api="blas"):
+        assert with_jax_defaults(blas_threads)() == {1}
+        assert blas_threads() == {2}
+        running = steps()
+        assert next(running) == {1} and blas_threads() == {2}
+        with pytest.raises(StopIteration) as end:
+            next(running)
+        assert end.value.value == {1} and blas_threads() == {2}

@@ -6,6 +6,7 @@ from itertools import combinations
 import jax
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 from sklearn.svm import SVR as Reference
 from test_ridge import SPACE, data
 
@@ -133,6 +134,14 @@ def test_errors_by_their_definitions():
     np.testing.assert_allclose(report.tau, tau)
     np.testing.assert_allclose(report.mape, 100 * np.mean([abs(f - v) / v for f, v in zip(found, values, strict=True)]))
     np.testing.assert_allclose(report.rmse, np.mean([(f - v) ** 2 for f, v in zip(found, values, strict=True)]) ** 0.5)
+
+
+@pytest.mark.parametrize(("rows", "levels"), [(2, 2), (40, 3), (256, 1000), (257, 5), (600, 40)])
+def test_tau_is_that_of_scipy_with_ties(rows, levels):
+    first, second = np.random.default_rng(rows).integers(levels, size=(2, rows)).astype(float)
+    second = first + second
+    assert errors(first, second).tau == pytest.approx(kendalltau(first, second).statistic, abs=1e-12, nan_ok=True)
+    assert np.isnan(errors(first, np.ones(rows)).tau)
 
 
 def test_errors_of_no_row_or_one():
