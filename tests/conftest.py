@@ -5,6 +5,8 @@ import os
 from itertools import count
 from pathlib import Path
 
+# Two processes share two cores: threads of theirs that wait for each other keep them busy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
 
 from jaxtyping import install_import_hook
