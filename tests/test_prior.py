@@ -14,7 +14,8 @@ from nasjax.generators import result_of
 from nasjax.predictors import PREDICTORS, GaussianProcess, Inputs, Ridge
 from nasjax.searches.proxy_scores import with_proxies
 from nasjax.tactics import Concurrent, Measured, Problem, Reduced, Warm, restrict
-from nasjax.tactics.predicting import MIN_PRIOR_ROWS, fit_predictors, prediction, with_prior
+from nasjax.tactics.predicting import fit_predictors, prediction
+from nasjax.tactics.priors import MIN_PRIOR_ROWS, with_prior
 
 UNLIMITED = ((-np.inf, np.inf),) * 2
 

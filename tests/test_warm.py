@@ -16,14 +16,15 @@ from nasjax.algorithms import NSGA2
 from nasjax.cli import main
 from nasjax.objectives import parse_goals
 from nasjax.pareto import non_dominated_sort
-from nasjax.predictors import GaussianProcess, Inputs
+from nasjax.predictors import GaussianProcess, Inputs, Ridge
 from nasjax.searches.dynast import import_results
 from nasjax.searches.problem import search_problem
 from nasjax.searches.tactic_problem import tactic_problem
 from nasjax.searches.warm_start import read_warm_start
 from nasjax.space import Gene, SearchSpace
 from nasjax.tactics import TACTICS, Measured, Problem, Warm, ehvi
-from nasjax.tactics.predicting import fit_predictors, with_prior
+from nasjax.tactics.predicting import fit_predictors, prediction
+from nasjax.tactics.priors import measured_alike, read_by_predictors, training_rows, with_prior
 
 SETTINGS = {"full_on_estimations": {"sample": 20}, "weaknas": {"first": 16, "batch": 10, "top": 20}, "ehvi": {"start": 16}}
 
@@ -133,9 +134,9 @@ def test_every_third_step_of_the_default_does_without_what_the_earlier_search_me
     problem = Problem(space, 99, costs, NSGA2(), GaussianProcess(steps=2), np.array([9.0, 99.0]), unlimited, Inputs(space),
                       warm=Warm(archs, values))  # fmt: skip
 
-    def fit(state):
-        read.append(state.problem.inputs.prior is not None)
-        return fit_predictors(state)
+    def fit(state, rest):
+        read.append(read_by_predictors(state, rest).inputs.prior is not None)
+        return fit_predictors(state, rest)
 
     monkeypatch.setattr(ehvi, "fit_predictors", fit)
     tactic = ehvi.Ehvi(start=4, batch=1)
@@ -145,6 +146,80 @@ def test_every_third_step_of_the_default_does_without_what_the_earlier_search_me
         state = tactic.tell(state, asked, np.stack([np.sin(asked[:, 0]), asked.sum(1)], 1))
         assert state.problem.inputs.prior is not None
     assert read == [True, True, False, True, True, False, True]
+
+
+def on_another_device():
+    """A problem whose warm start has the same accuracies and other latencies, and the functions of both."""
+    space = SearchSpace(tuple(Gene(f"g{i}", tuple(range(5))) for i in range(5)))
+
+    def accuracy(archs):
+        return np.cos(archs.sum(1) / 4) + archs[:, 0] * archs[:, 1] / 9
+
+    def latency(archs):
+        return 1.0 + archs @ np.array([1, 2, 1, 3, 2])
+
+    archs = np.unique(space.sample(jax.random.key(3), 60), axis=0)
+    earlier = np.stack([accuracy(archs), latency(archs[:, ::-1]) ** 2], 1)
+    problem = Problem(space, 99, (None, None), NSGA2(), Ridge(), np.array([9.0, 99.0]), UNLIMITED, Inputs(space),
+                      warm=Warm(archs, earlier))  # fmt: skip
+    return problem, accuracy, latency
+
+
+UNLIMITED = ((-np.inf, np.inf),) * 2
+
+
+def test_what_an_earlier_search_measured_alike_is_data_and_no_prior():
+    problem, accuracy, latency = on_another_device()
+    archs = np.concatenate([problem.warm.archs[:4], np.asarray(problem.space.sample(jax.random.key(4), 8))])
+    empty = Measured.empty(jax.random.key(0), with_prior(problem))
+    state = empty.add(archs, np.stack([accuracy(archs), latency(archs)], 1))
+    assert measured_alike(state).tolist() == [True, False]
+    models, fitted = fit_predictors(state)
+    assert len(problem.warm.values.T) == len(empty.problem.inputs.prior.models) == 2
+    assert len(models.prior.models) == 1
+    # The errors are those of networks that this search has measured.
+    assert [fit.rows for fit in fitted.fits] == [12, 12]
+    everything = np.asarray(problem.space.sample(jax.random.key(5), 50))
+    predicted = prediction(problem)
+    found = np.asarray(predicted.means(models, predicted.describe(models.prior, everything)))[:, 0]
+    # As a search that measured all these networks itself.
+    known = archs.tolist()
+    both = np.concatenate([archs, [arch for arch in problem.warm.archs if arch.tolist() not in known]])
+    inputs = read_by_predictors(state).inputs
+    alone = problem.predictor.fit(inputs, both, accuracy(both).astype(np.float32))
+    np.testing.assert_allclose(problem.predictor.predict(inputs, alone, everything)[0], found, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "alike"),
+    [
+        (lambda values: values, [True, False]),
+        (lambda values: values[:2], [False, False]),  # Two networks prove nothing,
+        (lambda values: np.where(np.arange(6)[:, None] < 4, values[:1], np.nan), [False, False]),  # nor do equal values.
+        (lambda values: values + np.where(np.arange(6) == 5, 1e-3, 0)[:, None], [False, False]),  # One may differ by noise.
+        (lambda values: np.where(np.arange(6)[:, None] == 5, np.nan, values), [True, False]),  # One has failed.
+    ],
+)
+def test_columns_are_measured_alike_by_three_values_without_exception(change, alike):
+    problem, accuracy, latency = on_another_device()
+    archs = problem.warm.archs[:6]
+    values = change(np.stack([accuracy(archs), latency(archs)], 1))
+    state = Measured.empty(jax.random.key(0), problem).add(archs[: len(values)], values)
+    assert measured_alike(state).tolist() == alike
+    exact = replace(problem, costs=(lambda archs: 1.0 * jnp.asarray(archs).sum(1), None))
+    assert not measured_alike(replace(state, problem=exact)).any()
+
+
+def test_measured_rows_come_before_those_of_the_warm_start_as_far_as_there_is_room():
+    problem, accuracy, latency = on_another_device()
+    archs = problem.warm.archs[10:15]
+    state = Measured.empty(jax.random.key(0), problem).add(archs, np.stack([accuracy(archs), latency(archs)], 1))
+    for most, room in ((np.inf, len(problem.warm.archs) - 5), (40, 35), (5, 0)):
+        rows, values, counts, measured = training_rows(state, most)
+        assert measured == 5 and counts.sum() == 5 + room
+        assert rows[:5].tolist() == archs.tolist() and not set(map(bytes, archs)) & set(map(bytes, rows[5:][counts[5:]]))
+        np.testing.assert_allclose(values[counts, 0], accuracy(rows[counts]), rtol=1e-6)
+        assert np.isfinite(values[:5, 1]).all() and np.isnan(values[5:, 1]).all()
 
 
 def table_of(path, rows):

@@ -193,11 +193,15 @@ def padded_length(rows: int) -> int:
 def padded_measurements(state: Measured, most: float = math.inf) -> tuple[Population, Values]:
     """Architectures and values measured so far, at most `most` of them (`relevant_rows`), padded with NaN values."""
     rows = relevant_rows(state, most)
-    length = padded_length(len(rows))
-    archs = np.zeros((length, state.archs.shape[1]), np.int32)
-    values = np.full((length, state.values.shape[1]), np.nan, np.float32)
-    archs[: len(rows)], values[: len(rows)] = state.archs[rows], state.values[rows]
-    return archs, values
+    return padded_rows(state.archs[rows], state.values[rows])
+
+
+def padded_rows(archs: Population, values: Values) -> tuple[Population, Values]:
+    """Architectures and values as 32-bit numbers, padded to `padded_length` with NaN values."""
+    shape = (padded_length(len(archs)), archs.shape[1])
+    known, found = np.zeros(shape, np.int32), np.full((shape[0], values.shape[1]), np.nan, np.float32)
+    known[: len(archs)], found[: len(archs)] = archs, values
+    return known, found
 
 
 def relevant_rows(state: Measured, most: float) -> Int[np.ndarray, " rows"]:

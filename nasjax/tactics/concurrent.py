@@ -14,7 +14,8 @@ from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
 from nasjax.pareto import penalised, violations
 from nasjax.tactics.base import Measured, Problem, Values, initial_batch, padded_measurements, unmeasured
-from nasjax.tactics.predicting import BEST_ROWS, Models, fit_predictors, rank_order, scoring_function, with_prior
+from nasjax.tactics.predicting import BEST_ROWS, Models, fit_predictors, rank_order, scoring_function
+from nasjax.tactics.priors import with_prior
 from nasjax.types import Population, PRNGKey
 
 

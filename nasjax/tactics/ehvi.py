@@ -38,8 +38,8 @@ from nasjax.tactics.predicting import (
     fit_predictors,
     prediction,
     scoring_function,
-    with_prior,
 )
+from nasjax.tactics.priors import read_by_predictors, with_prior
 from nasjax.types import Population, PRNGKey
 
 MAX_FRONT_ROWS = 128
@@ -60,8 +60,8 @@ TURN_EARLY, TURN = 5, 2
 """One of so many architectures is chosen with regard to the deviations, before `greedy` measurements (at most) and after."""
 
 REST = 3
-"""One step of so many does not read what a warm start's search measured, which may mislead for long: the values of its own
-networks are known exactly, all others are only predicted."""
+"""One step of so many reads nothing of a warm start's search, which may mislead for long: it knows much of its own front and
+little of where the new one may be."""
 
 SMALL_BATCHES, LARGEST_BATCH = 512, 40
 """Beyond so many measurements batches double with each doubling of them, up to so many architectures."""
@@ -105,11 +105,9 @@ class Ehvi:
     def ask(self, state: Measured) -> tuple[Population, Measured]:
         if np.isfinite(state.values).all(1).sum() < min(self.start, 4):
             return unmeasured(state, self._start(state), self.start), state
-        number, problem = self.batch_after(len(state.archs)), state.problem
-        if problem.warm is not None and int(state.step) % REST == 0:
-            problem = _without_warm_start(problem)
-        models, fitted = fit_predictors(replace(state, problem=problem))
-        batch = self._select_batch(fitted, models, number)
+        number, rest = self.batch_after(len(state.archs)), int(state.step) % REST == 0
+        models, fitted = fit_predictors(state, rest)
+        batch = self._select_batch(replace(state, problem=read_by_predictors(state, rest)), models, number)
         return unmeasured(state, batch, number), replace(state, fits=fitted.fits)
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
@@ -245,17 +243,6 @@ def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[
     raw = np.where(ordered, levels, np.asarray(space.sample_raw(other, number)))
     ends = np.stack([space.smallest(), space.largest()]) if ordered.all() else raw[:0]
     return np.concatenate([ends, space.canonical(raw.astype(np.int32))])
-
-
-@lru_cache(maxsize=4)
-def _without_warm_start(problem: Problem) -> Problem:
-    """The problem without what an earlier search measured: predictors read proxies' scores alone, if any.
-
-    One object for each, by which candidates are cached; the same if nothing of the earlier search is read.
-    """
-    rest = with_prior(replace(problem, warm=None, inputs=replace(problem.inputs, prior=None)))
-    read, left = (0 if each.inputs.prior is None else len(each.inputs.prior.models) for each in (problem, rest))
-    return problem if read == left else rest
 
 
 @lru_cache(maxsize=4)

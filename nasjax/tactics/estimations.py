@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from nasjax.algorithms.evolve import evolve
 from nasjax.errors import ConfigError
 from nasjax.tactics.base import MOST_AT_ONCE, Measured, Problem, Values, initial_batch, unmeasured
-from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_rank, with_prior
+from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_rank
+from nasjax.tactics.priors import with_prior
 from nasjax.types import Population, PRNGKey
 
 MOST_SAMPLED = 1000

@@ -1,6 +1,6 @@
 """Predictors in tactics: models of the measured columns, and functions that score a population by them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -14,11 +14,8 @@ from nasjax.pareto import crowding_distance, non_dominated_sort, penalised, viol
 from nasjax.predictors import Inputs, KnownInputs, Model, Predictor, Prior, errors
 from nasjax.sorting import lexsort
 from nasjax.tactics.base import CostFunction, Fit, Measured, Problem, Values, padded_measurements
+from nasjax.tactics.priors import read_by_predictors, training_rows
 from nasjax.types import Mask, Objectives, Population, Violations
-
-MIN_PRIOR_ROWS, MAX_PRIOR_ROWS = 8, 256
-"""A prior is fitted to at least 8 and at most 256 values of an earlier search or a proxy: more are slow and add little."""
-
 
 BEST_ROWS = 256
 """The number of measured architectures that searches on predictions may start from."""
@@ -31,47 +28,17 @@ class Models(NamedTuple):
     prior: Prior | None
 
 
-def with_prior(problem: Problem) -> Problem:
-    """The problem with a prior: predictors also read what models of the warm start's targets and of proxies' scores predict.
+def fit_predictors(state: Measured, rest: bool = False) -> tuple[Models, Measured]:
+    """Models of all measured columns, failed rows left out, and the state with their cross-validated errors.
 
-    One model is fitted to each target, best architectures first. As a feature of the new predictors, its predictions get the
-    weight that agrees with the new measurements.
+    With `rest` they read nothing of an earlier search; else its prior, and what it measured alike (`priors`).
     """
-    inputs = problem.inputs
-    models, lacking = [], []
-    for archs, values, genes in _prior_targets(problem):
-        rows = np.flatnonzero(np.isfinite(values))[:MAX_PRIOR_ROWS]
-        if len(rows) >= MIN_PRIOR_ROWS:
-            # Rows are repeated, without values: one shape, one compilation.
-            column = np.full(MAX_PRIOR_ROWS, np.nan, np.float32)
-            column[: len(rows)] = values[rows]
-            models.append(problem.predictor.fit(inputs, np.resize(archs[rows], (MAX_PRIOR_ROWS, archs.shape[1])), column))
-            lacking.append(genes)
-    prior = Prior(problem.predictor, inputs, tuple(models), tuple(lacking)) if models else None
-    return replace(problem, inputs=replace(inputs, prior=prior))
-
-
-def _prior_targets(problem: Problem) -> Iterator[tuple[Population, Float[np.ndarray, " rows"], tuple[int, ...]]]:
-    """Architectures, their values, and the genes that they lacked: for every metric of a warm start, and every proxy."""
-    warm, scores = problem.warm, problem.scores
-    if warm is not None:
-        measured = [i for i, cost in enumerate(problem.costs) if cost is None]
-        targets = warm.values[:, measured] if warm.targets is None else warm.targets
-        lacking = warm.lacking or ((),) * targets.shape[1]
-        yield from ((warm.archs, values, genes) for values, genes in zip(targets.T, lacking, strict=True))
-    if scores is not None:
-        yield from ((scores.archs, values, ()) for values in scores.values.T)
-
-
-def fit_predictors(state: Measured) -> tuple[Models, Measured]:
-    """Models of all measured columns, failed rows left out, and the state with their cross-validated errors."""
-    problem = state.problem
-    archs, values = padded_measurements(state, problem.predictor.max_rows)
-    counts = np.asarray(np.isfinite(values).all(1))
+    problem = read_by_predictors(state, rest)
+    archs, values, counts, measured = training_rows(replace(state, problem=problem), problem.predictor.max_rows)
     with problem.fitting():
         columns = fit_columns(problem, archs, values, counts)
         fits = tuple(
-            Fit(i, *errors(values[:, i], model.held_out), getattr(model, "chosen", ""))
+            Fit(i, *errors(values[:measured, i], np.asarray(model.held_out)[:measured]), getattr(model, "chosen", ""))
             for i, model in enumerate(columns)
             if model is not None
         )

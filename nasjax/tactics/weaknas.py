@@ -11,7 +11,8 @@ from jaxtyping import Int
 from nasjax.errors import ConfigError
 from nasjax.space import duplicates
 from nasjax.tactics.base import Measured, Problem, Values, constraint_violations, unmeasured
-from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_rank, with_prior
+from nasjax.tactics.predicting import fit_predictors, scoring_function, sort_by_rank
+from nasjax.tactics.priors import with_prior
 from nasjax.types import Population, PRNGKey
 
 
