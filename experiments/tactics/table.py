@@ -123,9 +123,9 @@ def compare(found, name, method, by):
 def warm(found):
     """Prints the validations to 99 % after a warm start from another device, and after a cold start of the same seeds."""
     print("\nwarm starts, loose reference\n")
-    line("from", "to", "correlation of latencies", "seeds", "warm", "cold",
+    line("accuracy", "from", "to", "correlation of latencies", "seeds", "warm", "cold",
          "after 50: warm", "cold", "after 100: warm", "cold")  # fmt: skip
-    line(*["---"] * 10)
+    line(*["---"] * 11)
     for (method, name), seeds in found.items():
         if WARM not in method:
             continue
@@ -136,7 +136,8 @@ def warm(found):
         latencies = [
             problems.create(each).true(problems.create(each).space.all_architectures())[:, 1] for each in (earlier, name)
         ]
-        line(earlier.rpartition(":")[2], name.rpartition(":")[2], f"{np.corrcoef(latencies)[0, 1]:.2f}", len(seeds),
+        _, data, device = name.split(":")
+        line(data, earlier.rpartition(":")[2], device, f"{np.corrcoef(latencies)[0, 1]:.2f}", len(seeds),
              *(middle(np.array([yardstick.first(*curve, 99) for curve in curves])) for curves in pair),
              *(middle(at(curves, number), 2) for number in (50, 100) for curves in pair))  # fmt: skip
 
