@@ -222,6 +222,16 @@ def test_measured_rows_come_before_those_of_the_warm_start_as_far_as_there_is_ro
         assert np.isfinite(values[:5, 1]).all() and np.isnan(values[5:, 1]).all()
 
 
+def test_a_search_from_a_warm_start_that_is_extended_measures_what_a_long_one_does(net, earlier, tmp_path):
+    # After a whole batch: the start of ten and two batches of five.
+    for run, budgets in (("long", (36,)), ("short", (20, 36))):
+        for evaluations in budgets:
+            nasjax.search(net, objectives=["max:acc", "min:cost"], tactic="ehvi", predictor="ridge", evaluations=evaluations,
+                          run=tmp_path / run, warm_start=earlier / "run")  # fmt: skip
+    one, other = ([encoded(net, row) for row in measured(tmp_path / run)] for run in ("long", "short"))
+    assert len(one) == 36 and one == other
+
+
 def table_of(path, rows):
     """A folder with these rows as evaluations.csv and, the first of them, as pareto.csv."""
     path.mkdir(parents=True)
