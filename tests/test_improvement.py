@@ -24,7 +24,7 @@ def case(objectives, rows=12, pool=30, seed=0):
     return [jnp.asarray(a, jnp.float32) for a in (front, means, deviations, np.full(objectives, 1.1))]
 
 
-def choose(front, means, deviations, reference, batch, feasible=1.0, excluded=False, fallback=0.0):
+def choose(front, means, deviations, reference, batch, feasible=1.0, excluded=False, fallback=0.0, most=None):
     rows = len(means)
     return np.asarray(
         improvement.choose(
@@ -36,6 +36,7 @@ def choose(front, means, deviations, reference, batch, feasible=1.0, excluded=Fa
             reference,
             jnp.broadcast_to(jnp.asarray(fallback, jnp.float32), rows),
             batch,
+            most or batch,
         )
     ).tolist()
 
@@ -101,7 +102,9 @@ def test_a_batch_of_certain_candidates_is_the_greedy_one(objectives):
 def test_a_front_that_is_padded_or_beyond_the_reference_changes_nothing():
     front, means, deviations, reference = case(2)
     more = jnp.concatenate([jnp.full((3, 2), jnp.nan), front, jnp.array([[0.0, 2.0]])])
-    assert choose(more, means, deviations, reference, 5) == choose(front, means, deviations, reference, 5)
+    whole = choose(front, means, deviations, reference, 5)
+    assert choose(more, means, deviations, reference, 5) == whole
+    assert choose(front, means, deviations, reference, 3, most=5) == [*whole[:3], -1, -1]
 
 
 def test_infeasible_and_measured_candidates_are_not_selected():

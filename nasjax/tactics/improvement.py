@@ -27,7 +27,7 @@ Improvement = tuple[Callable[[Any], Float[Array, " pool"]], Callable[[Any, Int[A
 """`gain(state)` of each candidate, `add(state, row)` after a choice, and the initial state."""
 
 
-@partial(jax.jit, static_argnums=7)
+@partial(jax.jit, static_argnums=8)
 def choose(
     front: Float[Array, "front obj"],
     means: Objectives,
@@ -36,9 +36,10 @@ def choose(
     excluded: Bool[Array, " pool"],
     reference: Float[Array, " obj"],
     fallback: Float[Array, " pool"],
+    number: int | Int[Array, ""],
     batch: int,
 ) -> Int[Array, " batch"]:
-    """Rows of the pool in the order of selection.
+    """The first `number` rows of the pool in the order of selection, then -1 up to the length `batch`.
 
     `feasible` is each candidate's probability of keeping the constraints; invalid rows of `front` are NaN. If no candidate
     promises a gain, the one with the greatest `fallback` is selected; `excluded` rows come last.
@@ -51,14 +52,14 @@ def choose(
 
     gain, add, state = improvement(front, means, deviations, reference)
 
-    def take(carry, _):
-        state, excluded = carry
+    def take(i, carry):
+        state, excluded, rows = carry
         gains = gain(state) * feasible
         worth = jnp.where(gains > 0, gains, jnp.minimum(fallback, 0) - 1e-30)
         best = jnp.argmax(jnp.where(excluded, -jnp.inf, worth))
-        return (add(state, best), excluded.at[best].set(True)), best
+        return add(state, best), excluded.at[best].set(True), rows.at[i].set(best)
 
-    return lax.scan(take, (state, excluded), length=batch)[1]
+    return lax.fori_loop(0, number, take, (state, excluded, jnp.full(batch, -1)))[2]
 
 
 def positive(means: Objectives, deviations: Objectives) -> Float[Array, "pool obj"]:
