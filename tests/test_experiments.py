@@ -112,6 +112,24 @@ def test_nasjax_tactics_are_run_with_their_settings():
         anytime.nasjax_tactic("random,populations=7", problem, 20, 0)
 
 
+@pytest.mark.parametrize(
+    ("methods", "named", "said"),
+    [
+        ("linas,random", "macro", "no method is named 'linas,random'; there are nasjax:TACTIC and random, linas"),
+        ("nasjax:ehvi,random", "macro", "'random' of nasjax:ehvi,random is no setting=value; blanks separate methods"),
+        ("nasjax:evi", "macro", "unknown tactic 'evi'"),
+        ("random", "mcro", "no problem is named 'mcro'"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_runs(methods, named, said, tmp_path, monkeypatch, capsys):
+    anytime = load("anytime")
+    monkeypatch.setattr("sys.argv", ["anytime.py", str(tmp_path / "runs.csv"), "--problems", named, "--methods", methods])
+    with pytest.raises(SystemExit, match="2"):
+        anytime.main()
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 # -- LINAS ----------------------------------------------------------------------------------------------------------------
 
 

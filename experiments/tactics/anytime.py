@@ -30,6 +30,7 @@ import yardstick
 
 import benchmarks
 from nasjax.algorithms import ALGORITHMS
+from nasjax.errors import ConfigError
 from nasjax.predictors import PREDICTORS
 from nasjax.registry import settings
 from nasjax.tactics import TACTICS, Problem, Warm
@@ -46,19 +47,26 @@ EARLIER = 200
 # -- one run --------------------------------------------------------------------------------------------------------------
 
 
-def nasjax_tactic(words, benchmark, evaluations, seed):
-    """Runs one of nasjax's tactics, `TACTIC,setting=value,…`: returns architectures and values in order of measurement."""
+def chosen(words):
+    """What `TACTIC,setting=value,…` chooses: tactic, algorithm, predictor, the warm start's problem, the aim (or None)."""
     name, *pairs = words.split(",")
-    chosen = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
-    earlier, aim = chosen.pop("warm", None), chosen.pop("aim", None)
-    predictor = settings("predictor", PREDICTORS, chosen.pop("predictor", "gaussian_process"))
-    algorithm = settings("algorithm", ALGORITHMS, chosen.pop("algorithm", "nsga2"))
-    tactic = settings("tactic", TACTICS, {"name": name, **chosen})
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise ConfigError(f"{wrong[0]!r} of nasjax:{words} is no setting=value; blanks separate methods")
+    values = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in pairs)}
+    earlier, aim = values.pop("warm", None), values.pop("aim", None)
+    predictor = settings("predictor", PREDICTORS, values.pop("predictor", "gaussian_process"))
+    algorithm = settings("algorithm", ALGORITHMS, values.pop("algorithm", "nsga2"))
+    return settings("tactic", TACTICS, {"name": name, **values}), algorithm, predictor, earlier, aim
+
+
+def nasjax_tactic(words, benchmark, evaluations, seed):
+    """Runs one of nasjax's tactics (`chosen`): returns architectures and values in order of measurement."""
+    tactic, algorithm, predictor, earlier, aim = chosen(words)
     reference = benchmark.told if aim is None else benchmark.references[aim]
     limits = ((-np.inf, np.inf),) * len(benchmark.objectives) + tuple((-np.inf, limit) for limit in benchmark.limits)
     warm = None
     if earlier is not None:
-        cold = ",".join([name, *(pair for pair in pairs if not pair.startswith("warm="))])
+        cold = ",".join(word for word in words.split(",") if not word.startswith("warm="))
         archs, values = _earlier(cold, earlier, seed)
         order = np.asarray(rank_order(values))
         warm = Warm(archs[order], values[order])
@@ -80,6 +88,18 @@ def nasjax_tactic(words, benchmark, evaluations, seed):
 @cache
 def _earlier(words, name, seed):
     return nasjax_tactic(words, problems.create(name), EARLIER, seed)
+
+
+def check(method):
+    """Raises ValueError for a method that there is not."""
+    if method.startswith("nasjax:"):
+        chosen(method.removeprefix("nasjax:"))
+        return
+    # Imported here, as in `run`.
+    from rivals import RIVALS
+
+    if method not in RIVALS:
+        raise ValueError(f"no method is named {method!r}; there are nasjax:TACTIC and {', '.join(RIVALS)}")
 
 
 def run(method, name, seed, evaluations):
@@ -188,9 +208,15 @@ def main():
     arguments = parser.parse_args()
     first, _, last = arguments.seeds.partition("-")
     seeds = range(int(first), int(last) + 1) if last else [int(seed) for seed in first.split(",")]
-    names = [name for pattern in arguments.problems.split(",") for name in problems.matching(pattern)]
-    if arguments.methods:
-        run_all(arguments.results, arguments.methods.split(), names, seeds, arguments.evaluations, arguments.jobs)
+    methods = arguments.methods.split()
+    try:
+        names = [name for pattern in arguments.problems.split(",") for name in problems.matching(pattern)]
+        for method in methods:
+            check(method)
+    except ValueError as error:
+        parser.error(str(error))
+    if methods:
+        run_all(arguments.results, methods, names, seeds, arguments.evaluations, arguments.jobs)
     show([arguments.results, *arguments.others], arguments.target, arguments.yardstick)
 
 

@@ -147,7 +147,8 @@ class Ehvi:
         rows: list[int] = []
 
         def take(part: int, doubt: Values, reference: Float[np.ndarray, " obj"], fallback: Float[Array, " few"]) -> None:
-            new = np.asarray(choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, part, number))[:part]
+            new = choose(front, means[:, :goals], doubt, feasible, seen, reference, fallback, part, number)
+            new = np.asarray(new)[:part]
             # In the place of rows that only pad the front.
             front[len(rows) : len(rows) + len(new)] = means[new, :goals]
             seen[new] = True
