@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from numpy import ndarray
 
 from nasjax.boxes import volumes
-from nasjax.sorting import argsort, lexsort
+from nasjax.sorting import argsort, lexsort, narrow
 from nasjax.types import Mask, Objectives, Violations
 
 BLOCK = 1024
@@ -148,7 +148,7 @@ def crowding_distance(objectives: Objectives, ranks: Int[Array | ndarray, " pop"
 
     def gaps(columns: Float[Array, "pop obj"]) -> Float[Array, " pop"]:
         """The summed gaps in all `columns` when each front is sorted by the first one."""
-        order = lexsort((columns[:, 0], ranks))
+        order = lexsort((columns[:, 0], narrow(ranks, number)))
         rank = ranks[order]
         change = rank[1:] != rank[:-1]
         first, last = jnp.concatenate([jnp.ones(1, bool), change]), jnp.concatenate([change, jnp.ones(1, bool)])

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from nasjax.errors import ConfigError
 from nasjax.types import Arch, Mask, Population, PRNGKey
@@ -336,34 +336,40 @@ def _array_module(array: Array | np.ndarray) -> Any:
 
 
 def duplicates(archs: Population) -> Mask:
-    """True for each row that equals an earlier row.
+    """True for each row that equals an earlier row."""
+    return repeats(row_hashes(archs))
 
-    Compares two 32-bit hashes per row: all pairs of few rows, or a hash table of many.
-    """
+
+def row_hashes(archs: Population) -> UInt32[Array, "pop 2"]:
+    """Two 32-bit hashes of each row."""
     archs = jnp.asarray(archs).astype(jnp.uint32)
-    genes = archs.shape[1]
     rng = np.random.default_rng(0)
     hashes = []
     for _ in range(2):
-        odd = rng.integers(0, 2**31, genes, dtype=np.uint32) * 2 + 1
+        odd = rng.integers(0, 2**31, archs.shape[1], dtype=np.uint32) * 2 + 1
         mixed = (archs + 1) * _broadcast(odd, archs)
         mixed = (mixed ^ (mixed >> 15)) * np.uint32(2246822519)
         hashes.append((mixed ^ (mixed >> 13)).sum(1, dtype=jnp.uint32))
-    first, second = hashes
-    position = jnp.arange(len(archs), dtype=jnp.int32)
-    if len(archs) <= PAIRS:
+    return jnp.stack(hashes, 1)
+
+
+def repeats(hashes: UInt32[Array, "pop 2"]) -> Mask:
+    """True for each row whose `row_hashes` equal an earlier row's: by all pairs of few rows, or a hash table of many."""
+    number, (first, second) = len(hashes), hashes.T
+    position = jnp.arange(number, dtype=jnp.int32)
+    if number <= PAIRS:
         same = (first[:, None] == first[None]) & (second[:, None] == second[None])
         return (same & (position[:, None] < position[None])).any(0)
-    slots = 4 << (len(archs) - 1).bit_length()
+    slots = 4 << (number - 1).bit_length()
 
     def insert(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         # The earliest row takes a slot and settles all rows that equal it; others try their next slot (double hashing).
         times, repeated, left = carry
         slot = (first + times * (second | 1)) % np.uint32(slots)
-        table = jnp.zeros(slots, jnp.int32).at[jnp.where(left, slot, slots)].max(len(archs) - position, mode="drop")
-        winner = len(archs) - table[slot]
+        table = jnp.zeros(slots, jnp.int32).at[jnp.where(left, slot, slots)].max(number - position, mode="drop")
+        winner = number - table[slot]
         same = left & (first[winner] == first) & (second[winner] == second)
         return times + np.uint32(1), repeated | (same & (winner < position)), left & ~same
 
-    start = jnp.uint32(0), jnp.zeros(len(archs), bool), jnp.ones(len(archs), bool)
+    start = jnp.uint32(0), jnp.zeros(number, bool), jnp.ones(number, bool)
     return lax.while_loop(lambda carry: carry[2].any(), insert, start)[1]

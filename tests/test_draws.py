@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nasjax.algorithms.draws import uniform_rows
+from nasjax.algorithms.draws import uniform_rows, whole_numbers
 
 
 @pytest.mark.parametrize("low", [0.0, -1.0])
@@ -26,3 +26,10 @@ def test_rows_of_the_older_layout_of_threefry():
     with jax.threefry_partitionable(False):
         whole = np.asarray(jax.random.uniform(jax.random.key(2), (6, 5)))
         np.testing.assert_array_equal(uniform_rows(jax.random.key(2), jnp.array([5, 1]), (6, 5)), whole[[5, 1]])
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 1000, 2**16, 2**16 + 1, 2**31 - 1])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_whole_numbers_are_those_of_randint(impl, most):
+    key, shape = jax.random.key(3, impl=impl), (2, 2, 50)
+    np.testing.assert_array_equal(whole_numbers(key, shape, most), jax.random.randint(key, shape, 0, most))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nasjax.sorting import argsort, falses_first, lexsort
+from nasjax.sorting import argsort, falses_first, lexsort, narrow
 
 ROWS = 17
 FLOATS = hnp.arrays(np.float32, ROWS, elements=st.sampled_from([0.0, -0.0, 1.0, -1.0, 2e-38, 3e38, np.inf, -np.inf, np.nan]))
@@ -24,7 +24,19 @@ def test_orders_are_numpys(floats, integers, mask):
     np.testing.assert_array_equal(argsort(keys[1]), np.argsort(integers, kind="stable"))
     np.testing.assert_array_equal(argsort(keys[2]), np.argsort(mask, kind="stable"))
     np.testing.assert_array_equal(falses_first(keys[2]), np.argsort(mask, kind="stable"))
-    np.testing.assert_array_equal(lexsort(keys), np.lexsort((floats, integers, mask)))
+    few = narrow(jnp.asarray(integers).clip(0, 5), 5)
+    host = floats, integers, mask, np.clip(integers, 0, 5)
+    # Two in one sort; two sorts; three of which the first two share one; all, of which the last three share one.
+    for chosen in ((0, 2), (0, 1), (0, 3, 1), (1, 0, 3, 2), (2, 3, 1, 0)):
+        found = lexsort(tuple((*keys, few)[i] for i in chosen))
+        np.testing.assert_array_equal(found, np.lexsort([host[i] for i in chosen]))
+
+
+@pytest.mark.parametrize("most", [127, 128, 32767, 32768])
+def test_the_narrowest_type_holds_the_most(most):
+    key = jnp.array([most, 0, most - 1])
+    assert narrow(key, most).tolist() == key.tolist()
+    assert narrow(key, most).dtype.itemsize == 1 + (most > 127) + 2 * (most > 32767)
 
 
 def test_nan_comes_last_whatever_its_sign():

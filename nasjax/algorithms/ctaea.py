@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms.decomposition import PENALTY_THRESHOLD, chebyshev, directions, niches, normalised, positions_in_niche
+from nasjax.algorithms.draws import whole_numbers
 from nasjax.algorithms.genetic import Genetic, GeneticState
 from nasjax.pareto import non_dominated, non_dominated_sort
 from nasjax.sorting import falses_first, lexsort
@@ -88,6 +89,6 @@ class CTAEA(Genetic):
         first = jnp.where(near > wide, 1.0, 0.0)
         chance = jnp.stack([first, near])[:, None]
         converging = jax.random.uniform(which, (2, number)) < chance
-        contest = jax.random.randint(draw, (2, 2, number), 0, number).min(axis=0)
+        contest = whole_numbers(draw, (2, 2, number), number).min(axis=0)
         one, other = jnp.where(converging[..., None], state.archs[contest], state.diverse[contest])
         return one, other

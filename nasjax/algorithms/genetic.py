@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from nasjax.algorithms.draws import whole_numbers
 from nasjax.algorithms.variation import initial_population, offspring
 from nasjax.errors import ConfigError
 from nasjax.pareto import non_dominated_sort, penalised
-from nasjax.sorting import falses_first, lexsort
-from nasjax.space import SearchSpace, duplicates
+from nasjax.sorting import falses_first, lexsort, narrow
+from nasjax.space import SearchSpace, repeats, row_hashes
 from nasjax.types import Objectives, Population, PRNGKey, Violations
 
 
@@ -93,12 +94,11 @@ class Genetic(ABC):
         failed = jnp.isnan(values).any(axis=1)
         # Failed rows move to the end first, so that of two equal architectures the one with values is kept.
         order = falses_first(failed)
-        archs, values, failed = archs[order], values[order], failed[order]
-        repeated = duplicates(archs)
-        ranks = non_dominated_sort(values, ~repeated, enough=self.population)
+        repeated, values, failed = repeats(row_hashes(archs)[order]), values[order], failed[order]
+        ranks = narrow(non_dominated_sort(values, ~repeated, enough=self.population), len(values))
         keys = self._survival_keys(jax.random.fold_in(state.key, -state.step), values, ranks)
-        best = lexsort((*keys, repeated.astype(jnp.int32) + 2 * failed.astype(jnp.int32)))[: self.population]
-        return replace(state, archs=archs[best], objectives=values[best])
+        best = lexsort((*keys, repeated, failed))[: self.population]
+        return replace(state, archs=archs[order[best]], objectives=values[best])
 
     @abstractmethod
     def _survival_keys(
@@ -108,6 +108,5 @@ class Genetic(ABC):
 
     def _select_parents(self, state: GeneticState, key: PRNGKey) -> tuple[Int[Array, "pop genes"], Int[Array, "pop genes"]]:
         """Parents by binary tournament: survivors are ordered from best to worst, so the smaller index wins."""
-        shape = (2, 2, self.population)
-        one, other = state.archs[jax.random.randint(key, shape, 0, len(state.archs)).min(axis=0)]
+        one, other = state.archs[whole_numbers(key, (2, 2, self.population), len(state.archs)).min(axis=0)]
         return one, other

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from nasjax.algorithms.decomposition import chebyshev, directions, normalised
+from nasjax.algorithms.draws import whole_numbers
 from nasjax.algorithms.ga import GA
 from nasjax.algorithms.genetic import GeneticState
 from nasjax.errors import ConfigError
@@ -38,9 +39,9 @@ class MOEAD(GA):
         best = jnp.where(jnp.isnan(scores), jnp.inf, scores).argmin(axis=1)
         near = jnp.asarray(_nearest_directions(dimensions, number, min(self.neighbours, number)))
         which, far = jax.random.split(key)
-        pair = jax.random.randint(which, (2, number), 0, near.shape[1])
+        pair = whole_numbers(which, (2, number), near.shape[1])
         # One pair in ten comes from all problems, to spread solutions beyond neighbourhoods (Li and Zhang 2009).
-        anyone = jax.random.randint(far, (2, number), 0, 10 * number)
+        anyone = whole_numbers(far, (2, number), 10 * number)
         problem = jnp.where(anyone[:1] < number, anyone[::-1] % number, near[jnp.arange(number)[None], pair])
         one, other = state.archs[best[problem]]
         return one, other

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from nasjax.algorithms.decomposition import directions, niches, normalised, positions_in_niche
+from nasjax.algorithms.draws import whole_numbers
 from nasjax.algorithms.genetic import Genetic, GeneticState
 from nasjax.pareto import non_dominated
 from nasjax.types import PRNGKey
@@ -24,6 +25,6 @@ class UNSGA3(Genetic):
         """Of two rows in one niche the better one wins (the smaller index, as rows are sorted); otherwise a random one."""
         scaled = normalised(state.objectives, non_dominated(state.objectives))
         niche, _ = niches(scaled, directions(scaled.shape[1], self.population))
-        first, second = jax.random.randint(key, (2, 2, self.population), 0, len(state.archs))
+        first, second = whole_numbers(key, (2, 2, self.population), len(state.archs))
         one, other = state.archs[jnp.where(niche[first] == niche[second], jnp.minimum(first, second), first)]
         return one, other

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from nasjax.algorithms.draws import uniform_rows
 from nasjax.sorting import falses_first
-from nasjax.space import SearchSpace, duplicates
+from nasjax.space import SearchSpace, duplicates, repeats, row_hashes
 from nasjax.types import Population, PRNGKey
 
 
@@ -77,8 +77,10 @@ def replace_repeated(
         by = jnp.array(rates, jnp.float32)[which]
         return jnp.asarray(space.canonical(_mutate(space, jax.random.fold_in(again, folds[which]), raw, by, rows)))
 
+    hashes = row_hashes(known)
+
     def is_repeated(archs: Population) -> Bool[Array, " number"]:
-        return jnp.asarray(duplicates(jnp.concatenate([known, archs])))[len(known) :]
+        return jnp.asarray(repeats(jnp.concatenate([hashes, row_hashes(archs)])))[len(known) :]
 
     State = tuple[Int[Array, ""], Int[Array, "number genes"], Bool[Array, " number"]]
 
@@ -117,8 +119,9 @@ def _crossover(space: SearchSpace, key: PRNGKey, one: Population, other: Populat
     With two or three options, part of the way usually is all of it; with many, this finds options between the parents'.
     """
     pair, gene = jax.random.split(key)
-    draw = uniform_rows(gene, jnp.arange(len(one), dtype=jnp.int32), one.shape)
-    taken = jax.random.bernoulli(pair, rate, (len(one), 1)) & (draw < 0.5)
+    rows = jnp.arange(len(one), dtype=jnp.int32)
+    draw = uniform_rows(gene, rows, one.shape)
+    taken = (uniform_rows(pair, rows, (len(one), 1)) < rate) & (draw < 0.5)
     ordered = jnp.broadcast_to(jnp.array([gene.ordered for gene in space.genes]), one.shape)
     share = jnp.where(ordered, jnp.minimum(4 * draw, 1), 1)
     gap = other - one
