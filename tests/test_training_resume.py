@@ -70,10 +70,10 @@ def train(task, fresh):
         patch.setattr(run, "_network", lambda config: fresh)
         patch.setattr(run, "_scores", lambda evaluator, net, task, arch: {"validation": 1.0})
 
-        def trained(path, stop=lambda *given: None, task=task, log=run.not_logged, **changes):
+        def trained(path, stop=lambda *given: None, task=task, log=run.not_logged, finish=run.nothing_more, **changes):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(run.tasks, "create", lambda **settings: task)
-                return run.train_run(path, CONFIG | changes, "nasjax train", stop, lambda *given: None, log)
+                return run.train_run(path, CONFIG | changes, "nasjax train", stop, lambda *given: None, log, finish)
 
         yield trained
 
@@ -195,6 +195,20 @@ def test_a_training_that_was_killed_while_it_tidied_up_has_ended(train, whole, t
     with pytest.raises(ConfigError, match="run is a training that has ended"):
         train(tmp_path / "run")
     assert weights(tmp_path / "run") == weights(whole)
+
+
+def test_what_is_interrupted_after_the_record_is_repeated_by_the_same_command(train, whole, tmp_path):
+    def interrupted(record):
+        assert json.loads((tmp_path / "run" / "record.json").read_text()) == record
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", finish=interrupted)
+    finished, epochs = [], []
+    record = train(tmp_path / "run", lambda *given: epochs.append(given), finish=finished.append)
+    assert finished == [record] and record["complete"] and not epochs
+    assert weights(tmp_path / "run") == weights(whole)
+    assert not (tmp_path / "run" / "training.json").exists()
 
 
 def test_what_failed_in_scoring_is_scored_by_the_same_command(train, whole, tmp_path, monkeypatch):

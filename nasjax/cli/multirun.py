@@ -33,7 +33,7 @@ from nasjax.cli.hydra_settings import check_overrides
 from nasjax.cli.options import COMMANDS, Arguments
 from nasjax.errors import ConfigError
 from nasjax.host import parse_json, read_text
-from nasjax.runs.folder import SEEDS_JSON, flatten_settings, parse_settings
+from nasjax.runs.folder import SEEDS_JSON, STARTED, flatten_settings, parse_settings
 from nasjax.version import __version__
 from nasjax.words import plural
 
@@ -204,7 +204,7 @@ def finished(result: Path, config: Mapping[str, Any]) -> bool:
 
     Equal folder names mean equal overrides; but configurations of one's own may have been changed since.
     """
-    if not result.is_file():
+    if not result.is_file() or (result.parent / STARTED).exists():
         return False
     try:
         facts = parse_json(read_text(result))

@@ -14,7 +14,7 @@ from nasjax.cli.options import Arguments
 from nasjax.errors import ConfigError
 from nasjax.progress import ProgressBar
 from nasjax.registry import settings
-from nasjax.report.training import IMAGE, write_training_page
+from nasjax.report.training import IMAGE, PAGE, write_training_page
 from nasjax.runs.folder import new_path
 from nasjax.trackers import TRACKERS, Table, Tracking
 from nasjax.training.run import not_logged, train_run
@@ -52,16 +52,19 @@ def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], 
         # Curves are written as events anyway, if they are watched.
         told = tracker.logs_curves or not config["trainer"]["watch"]
         log = partial(tracking.log, settings=config) if told else not_logged
+
+        def finish(record: Mapping[str, Any]) -> None:
+            page = [write_training_page(folder)] if (folder / CURVES).exists() else []
+            tracking.finish({"scores": _scores(record)}, [folder / IMAGE, *page], config)
+
         try:
             kind = f"train {config['trainer']['name']} {_trained(config)}"
             with naming_full_disk(resume), ProgressBar("epochs", "loss", label=label, kind=kind) as bar:
                 alone = ProgressBar("trained alone", "metric", label=label)
-                record = train_run(folder, config, command, bar.update, alone.update, log)
+                record = train_run(folder, config, command, bar.update, alone.update, log, finish)
         except KeyboardInterrupt:
             print(f"Stopping: what was trained is stored; {resume} resumes training", file=sys.stderr)
             raise
-        page = write_training_page(folder) if (folder / CURVES).exists() else None
-        tracking.finish({"scores": _scores(record)}, [folder / IMAGE, *([page] if page else [])], config)
     for name, scores in record["scores"].items():
         print(f"{name}: {record['metric']} " + ", ".join(f"{split} {value:.4g}" for split, value in scores.items()))
     if ranking := record.get("ranking"):
@@ -70,7 +73,7 @@ def run_training(folder: Path, config: Mapping[str, Any], words: Sequence[str], 
                 **ranking, alone=plural(ranking["networks"], "network")
             )
         )
-    if page is not None:
+    if (page := folder / PAGE).exists():
         print(f"Curves: {page}, and TensorBoard events in {folder / EVENTS}")
     if config["subnet"] is not None:
         print(f'Network: {folder}; nasjax.load("{folder}") reads it')

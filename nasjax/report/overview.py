@@ -18,6 +18,7 @@ from nasjax.runs.folder import (
     DAMAGED_CONFIG,
     SEEDS_CSV,
     SEEDS_JSON,
+    STARTED,
     TRAINING_RECORD,
     flatten_settings,
     in_use,
@@ -25,7 +26,6 @@ from nasjax.runs.folder import (
 )
 from nasjax.runs.reader import FILES, RUN_AGAIN, UNFINISHED, read_latest_summary
 from nasjax.runs.seeds import read_seeds_state
-from nasjax.training.checkpoints import STARTED
 from nasjax.training.watch import CURVES, read_curves
 
 DEEPEST = 4

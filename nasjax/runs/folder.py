@@ -52,8 +52,11 @@ NEEDED = ("seed", "tactic", "supernet", "task", "evaluator", "archive")
 DAMAGED_CONFIG = "restore it, or search again with another run="
 """What to do about a damaged `config.yaml`."""
 
+STARTED = "training.json"
+"""The file of settings, and of digests of weights and examples, that a training began with; removed when it has ended."""
+
 TRAINING_RECORD = "record.json"
-"""The file of a training's folder that is written last: settings and scores, beside the weights."""
+"""The file of a training's settings and scores, beside the weights."""
 
 SEEDS_CSV, SEEDS_JSON = "seeds.csv", "seeds.json"
 """The files of searches with many seeds: an evaluation a row, and how far they are."""

@@ -13,11 +13,8 @@ import numpy as np
 
 from nasjax.errors import ConfigError, naming_damage, one_line
 from nasjax.host import new_place, parse_json, read_text, write_text
-from nasjax.runs.folder import TRAINING_RECORD, flatten_settings, is_unstarted, locked
+from nasjax.runs.folder import STARTED, TRAINING_RECORD, flatten_settings, is_unstarted, locked
 from nasjax.training.loop import TrainingState
-
-STARTED = "training.json"
-"""The file of settings, and of digests of weights and examples, that a training began with."""
 
 CHECKPOINTS = "checkpoints"
 

@@ -21,7 +21,7 @@ from nasjax.host import replace_file, write_text
 from nasjax.jax_defaults import with_jax_defaults
 from nasjax.objectives import Objective
 from nasjax.registry import settings
-from nasjax.runs.folder import TRAINING_RECORD, check_seed, plain_data
+from nasjax.runs.folder import STARTED, TRAINING_RECORD, check_seed, plain_data
 from nasjax.runs.inputs import absolute_inputs
 from nasjax.supernets import SuperNet
 from nasjax.supernets.checkpoints import read_facts as read_stored_facts
@@ -30,7 +30,7 @@ from nasjax.supernets.folders import load, read_facts, save_network
 from nasjax.tasks import Task
 from nasjax.training import TRAINERS
 from nasjax.training.base import TrainerConfig
-from nasjax.training.checkpoints import CHECKPOINTS, STARTED, newest, store, training_folder
+from nasjax.training.checkpoints import CHECKPOINTS, newest, store, training_folder
 from nasjax.training.loop import DivergedError, Training, TrainingState, store_statistics
 from nasjax.training.ranking import RANKING, drawn_archs, rank, train_alone
 from nasjax.training.watch import Watch
@@ -52,6 +52,10 @@ def not_logged(step: int, metrics: Mapping[str, float]) -> None:
     """Stores metrics nowhere."""
 
 
+def nothing_more(record: Mapping[str, Any]) -> None:
+    """What is done with a record that is all that a training leaves beside its weights."""
+
+
 @with_jax_defaults
 def train_run(
     path: Path,
@@ -60,12 +64,14 @@ def train_run(
     progress: Callable[[int, int, float, Mapping[str, float]], None],
     ranked: Callable[[int, int, float], None],
     log: Callable[[int, Mapping[str, float]], None] = not_logged,
+    finish: Callable[[Mapping[str, Any]], None] = nothing_more,
 ) -> dict[str, Any]:
     """Trains as configured and writes weights and `record.json` into `path`; returns the record.
 
     `progress` is called after every epoch with its number, the number of epochs, the mean loss, and scores by name if any;
     `ranked` after every network that is trained alone, see `ranking.rank`. `log` is called after every epoch with the step
-    and with epoch, loss, learning rate and scores by name; after a training is resumed, for some steps again.
+    and with epoch, loss, learning rate and scores by name; after a training is resumed, for some steps again. `finish` is
+    called with the written record before the training counts as ended: the same command repeats what was interrupted.
 
     A super-network's weights are `supernet.safetensors`; an extracted network (`config["subnet"]`) is written as a
     folder for `nasjax.load`. A stopped training continues from its last checkpoint. Where scoring fails, the weights
@@ -120,6 +126,7 @@ def train_run(
             record["complete"] = True
         finally:  # Where scoring fails, the record has the scores so far, and the same command continues.
             write_text(path / TRAINING_RECORD, json.dumps(record, indent=1) + "\n")
+        finish(record)
         (path / STARTED).unlink()  # First: without it the training has ended, whatever is left of its checkpoints.
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
     return record
