@@ -65,6 +65,10 @@ def test_a_job_is_done_while_its_record_is_newer_than_what_it_read(tmp_path):
     os.utime(weights, ns=(1, 10))
     os.utime(result, ns=(1, 20))
     assert finished(result, config)
+    started = tmp_path / "training.json"
+    started.touch()  # Its page is not written yet.
+    assert not finished(result, config)
+    started.unlink()
     os.utime(weights, ns=(1, 30))
     assert not finished(result, config)
 
