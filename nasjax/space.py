@@ -8,7 +8,7 @@ vectors are equal exactly if they describe the same architecture.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -231,6 +231,7 @@ class SearchSpace:
             cumulative[i, : len(sizes) - 1] = [sum(sizes[: k + 1]) / sum(sizes) for k in range(len(sizes) - 1)]
         return cumulative
 
+    @partial(jax.jit, static_argnums=(0, 2))
     def sample(self, key: PRNGKey, number: int) -> Population:
         """`number` canonical architectures, uniform over the distinct ones, with replacement."""
         reached = jnp.asarray(self._cumulative)[None] <= jax.random.uniform(key, (number, len(self.genes)))[..., None]
@@ -261,7 +262,8 @@ class SearchSpace:
         counts = _broadcast(np.array(self.counts, np.float32), archs)
         return (jax.random.uniform(key, archs.shape) * counts).astype(jnp.int32)
 
-    def mutate(self, key: PRNGKey, archs: Population, rate: float) -> Population:
+    @partial(jax.jit, static_argnums=0)
+    def mutate(self, key: PRNGKey, archs: Population, rate: float | Float[Array, ""]) -> Population:
         """Canonical mutants: with probability `rate` a gene changes to another of its options, drawn uniformly."""
         wake, choose, which = jax.random.split(key, 3)
         archs = self.fill_inactive(wake, archs)
@@ -335,6 +337,7 @@ def _array_module(array: Array | np.ndarray) -> Any:
     return np if isinstance(array, np.ndarray) else jnp
 
 
+@jax.jit
 def duplicates(archs: Population) -> Mask:
     """True for each row that equals an earlier row."""
     return repeats(row_hashes(archs))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -181,7 +180,7 @@ def constraint_violations(problem: Problem, archs: Population) -> Float[np.ndarr
     exact = [(cost, limit) for cost, limit in zip(problem.costs, problem.limits, strict=True) if cost is not None]
     if not exact:
         return np.zeros(len(archs))
-    values = np.stack([np.asarray(cost(jnp.asarray(archs))) for cost, _ in exact], 1)
+    values = np.stack([np.asarray(jax.jit(cost)(archs)) for cost, _ in exact], 1)
     return np.asarray(violations(values, tuple(limit for _, limit in exact)))
 
 

@@ -5,7 +5,9 @@ predictions for several hundred generations, and proposes the best of its last p
 """
 
 from dataclasses import dataclass
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
@@ -16,7 +18,7 @@ from nasjax.pareto import penalised, violations
 from nasjax.tactics.base import Measured, Problem, Values, initial_batch, padded_measurements, unmeasured
 from nasjax.tactics.predicting import BEST_ROWS, Models, fit_predictors, rank_order, scoring_function
 from nasjax.tactics.priors import with_prior
-from nasjax.types import Population, PRNGKey
+from nasjax.types import Objectives, Population, PRNGKey, Violations
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,24 @@ class Concurrent:
         Works inside jit. Rows of `values` with NaN do not count.
         """
         goals, score = len(problem.reference), scoring_function(problem)
-        order = rank_order(penalised(values[:, :goals], violations(values, problem.limits)))
-        # Rows are repeated up to the algorithm's population: one shape, one compilation.
-        places = jnp.arange(problem.algorithm.population, dtype=jnp.int32) % jnp.isfinite(values).all(1).sum()
-        start = jnp.asarray(archs)[order[places]]
+        broken = violations(values, problem.limits)
+        start = _best_repeated(archs, values[:, :goals], broken, problem.algorithm.population)
         inner = evolve(problem.algorithm, problem.space, score, models, key, self.generations, start, goals)
-        return inner.archs[rank_order(penalised(*score(models, inner.archs)))]
+        return _best_first(inner.archs, *score(models, inner.archs))
 
     def tell(self, state: Measured, archs: Population, values: Values) -> Measured:
         return state.add(archs, values)
+
+
+@partial(jax.jit, static_argnums=3)
+def _best_repeated(
+    archs: Population, objectives: Objectives, violations: Violations, number: int
+) -> Int[Array, "number genes"]:
+    """The best of those without NaN, repeated up to `number` rows: one shape, one compilation."""
+    places = jnp.arange(number, dtype=jnp.int32) % jnp.isfinite(violations).sum()
+    return _best_first(archs, objectives, violations)[places]
+
+
+@jax.jit
+def _best_first(archs: Population, objectives: Objectives, violations: Violations) -> Int[Array, "pop genes"]:
+    return jnp.asarray(archs)[rank_order(penalised(objectives, violations))]

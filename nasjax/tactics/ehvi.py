@@ -217,18 +217,19 @@ def spread_over_cost(problem: Problem, key: PRNGKey, number: int) -> Population:
     Without an exact objective they are not spread. Architectures that break constraints on exact costs are used last.
     """
     space, goals = problem.space, len(problem.reference)
-    archs = _graded_architectures(space, key, 64 * number)
+    archs = np.asarray(_graded_architectures(space, key, 64 * number))
     excess = constraint_violations(problem, archs)
     archs = archs[np.argsort(excess, kind="stable")][: max(int((excess == 0).sum()), number)]
     first = next((i for i, cost in enumerate(problem.costs[:goals]) if cost is not None), None)
     if first is None:
         return archs
-    costs = np.asarray(problem.costs[first](jnp.asarray(archs)))  # type: ignore[misc]
+    costs = np.asarray(jax.jit(problem.costs[first])(archs))  # type: ignore[arg-type]
     wanted = np.linspace(costs.min(), max(min(costs.max(), problem.reference[first]), costs.min()), number)
     return archs[[int(np.abs(costs - value).argmin()) for value in wanted]]
 
 
-def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[np.ndarray, "pop genes"]:
+@partial(jax.jit, static_argnums=(0, 2))
+def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[Array, "pop genes"]:
     """The smallest and the largest architecture, and random ones whose mean sizes are spread evenly.
 
     Unordered genes are uniformly random.
@@ -236,14 +237,15 @@ def _graded_architectures(space: SearchSpace, key: PRNGKey, number: int) -> Int[
     lean, draw, other = jax.random.split(key, 3)
     counts = np.array(space.counts, np.int32)
     # Steps of the golden ratio spread any number of rows evenly.
-    sizes = (jax.random.uniform(lean) + (math.sqrt(5) - 1) / 2 * jnp.arange(number)[:, None]) % 1
+    steps = np.float32((math.sqrt(5) - 1) / 2) * np.arange(number, dtype=np.float32)
+    sizes = (jax.random.uniform(lean) + steps[:, None]) % 1
     # Binomial levels, as sums of coins: JAX's own sampler takes seconds to compile.
     coins = jax.random.uniform(draw, (counts.max() - 1, number, len(counts))) < sizes
-    levels = (np.asarray(coins) & (np.arange(counts.max() - 1)[:, None, None] < counts - 1)).sum(0)
+    levels = (coins & (np.arange(counts.max() - 1)[:, None, None] < counts - 1)).sum(0, dtype=jnp.int32)
     ordered = np.array([gene.ordered for gene in space.genes])
-    raw = np.where(ordered, levels, np.asarray(space.sample_raw(other, number)))
-    ends = np.stack([space.smallest(), space.largest()]) if ordered.all() else raw[:0]
-    return np.concatenate([ends, space.canonical(raw.astype(np.int32))])
+    raw = jnp.where(ordered, levels, space.sample_raw(other, number))
+    ends = [space.smallest(), space.largest()] if ordered.all() else []
+    return jnp.concatenate([np.array(ends, np.int32).reshape(-1, len(counts)), space.canonical(raw)])
 
 
 @lru_cache(maxsize=4)

@@ -96,11 +96,17 @@ def sort_by_rank(
 
     Infeasible architectures come after all feasible ones, by violation.
     """
+    values, order = map(np.asarray, _ranked(objectives, violations))
+    return np.asarray(archs)[order[np.isfinite(values[order]).all(1)]]
+
+
+@jax.jit
+def _ranked(objectives: Objectives, violations: Violations | None) -> tuple[Float[Array, "pop obj"], Int[Array, " pop"]]:
     values = penalised(objectives, violations)
-    order = np.asarray(rank_order(values))
-    return np.asarray(archs)[order[np.isfinite(np.asarray(values)[order]).all(1)]]
+    return values, rank_order(values)
 
 
+@jax.jit
 def rank_order(values: Objectives) -> Int[Array, " pop"]:
     """Row indices by non-domination rank, then by crowding distance (larger first), invalid rows last. Works inside jit."""
     ranks = non_dominated_sort(values)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from nasjax.errors import ConfigError
@@ -48,7 +49,7 @@ class Proxy:
             if len(new):
                 known.update(zip(map(bytes, new), np.asarray(score(new)).tolist(), strict=True))
             found = np.array([-known[bytes(arch)] for arch in archs], np.float32)
-            columns = np.stack([found if cost is None else np.asarray(cost(archs)) for cost in problem.costs], 1)
+            columns = np.stack([found if cost is None else np.asarray(jax.jit(cost)(archs)) for cost in problem.costs], 1)
             return columns[:, :goals], constraint_violations(problem, archs).astype(np.float32)
 
         start = None if problem.warm is None else problem.warm.archs[: algorithm.population]
