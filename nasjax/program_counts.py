@@ -10,7 +10,7 @@ import jax
 from nasjax.host import cache_folder, replace_file
 
 TYPICAL: Mapping[str, int] = MappingProxyType(
-    {"concurrent": 18, "ehvi": 29, "full": 16, "proxy": 19, "random": 13, "weaknas": 17}
+    {"concurrent": 18, "ehvi": 29, "full": 12, "proxy": 19, "random": 13, "weaknas": 17}
 )
 """Programs of a search by its tactic where none of its kind has run here: of the digits super-network, with defaults."""
 
